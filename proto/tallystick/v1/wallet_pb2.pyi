@@ -1,0 +1,189 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from tallystick.v1 import outcome_pb2 as _outcome_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AccountState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACCOUNT_STATE_UNSPECIFIED: _ClassVar[AccountState]
+    ACCOUNT_STATE_OPEN: _ClassVar[AccountState]
+    ACCOUNT_STATE_FROZEN: _ClassVar[AccountState]
+    ACCOUNT_STATE_CLOSED: _ClassVar[AccountState]
+ACCOUNT_STATE_UNSPECIFIED: AccountState
+ACCOUNT_STATE_OPEN: AccountState
+ACCOUNT_STATE_FROZEN: AccountState
+ACCOUNT_STATE_CLOSED: AccountState
+
+class Account(_message.Message):
+    __slots__ = ("account_id", "currency", "available", "held", "version", "state", "minimum_balance")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    currency: str
+    available: str
+    held: str
+    version: int
+    state: AccountState
+    minimum_balance: str
+    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., available: _Optional[str] = ..., held: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[AccountState, str]] = ..., minimum_balance: _Optional[str] = ...) -> None: ...
+
+class OpenAccountRequest(_message.Message):
+    __slots__ = ("account_id", "currency", "minimum_balance")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    currency: str
+    minimum_balance: str
+    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., minimum_balance: _Optional[str] = ...) -> None: ...
+
+class BatchOpenAccountsRequest(_message.Message):
+    __slots__ = ("accounts",)
+    ACCOUNTS_FIELD_NUMBER: _ClassVar[int]
+    accounts: _containers.RepeatedCompositeFieldContainer[OpenAccountRequest]
+    def __init__(self, accounts: _Optional[_Iterable[_Union[OpenAccountRequest, _Mapping]]] = ...) -> None: ...
+
+class GetAccountRequest(_message.Message):
+    __slots__ = ("account_id",)
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    def __init__(self, account_id: _Optional[str] = ...) -> None: ...
+
+class BatchGetAccountsRequest(_message.Message):
+    __slots__ = ("account_ids",)
+    ACCOUNT_IDS_FIELD_NUMBER: _ClassVar[int]
+    account_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, account_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("outcome", "message", "field")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    outcome: _outcome_pb2.Outcome
+    message: str
+    field: str
+    def __init__(self, outcome: _Optional[_Union[_outcome_pb2.Outcome, str]] = ..., message: _Optional[str] = ..., field: _Optional[str] = ...) -> None: ...
+
+class AccountResult(_message.Message):
+    __slots__ = ("account", "refusal")
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    account: Account
+    refusal: Refusal
+    def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class BatchAccountsResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[AccountResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[AccountResult, _Mapping]]] = ...) -> None: ...
+
+class TransferRequest(_message.Message):
+    __slots__ = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    TO_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    from_account: str
+    to_account: str
+    amount: str
+    currency: str
+    reference: str
+    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., to_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+
+class TransferResponse(_message.Message):
+    __slots__ = ("transaction_id", "outcome", "from_available", "to_available", "refusal")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    FROM_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    TO_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    outcome: _outcome_pb2.Outcome
+    from_available: str
+    to_available: str
+    refusal: Refusal
+    def __init__(self, transaction_id: _Optional[str] = ..., outcome: _Optional[_Union[_outcome_pb2.Outcome, str]] = ..., from_available: _Optional[str] = ..., to_available: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class BatchTransferRequest(_message.Message):
+    __slots__ = ("transfers", "return_balances")
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    RETURN_BALANCES_FIELD_NUMBER: _ClassVar[int]
+    transfers: _containers.RepeatedCompositeFieldContainer[TransferRequest]
+    return_balances: bool
+    def __init__(self, transfers: _Optional[_Iterable[_Union[TransferRequest, _Mapping]]] = ..., return_balances: _Optional[bool] = ...) -> None: ...
+
+class BatchTransferResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[TransferResponse]
+    def __init__(self, results: _Optional[_Iterable[_Union[TransferResponse, _Mapping]]] = ...) -> None: ...
+
+class GetTransferRequest(_message.Message):
+    __slots__ = ("transaction_id", "from_account")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    from_account: str
+    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ...) -> None: ...
+
+class GetTransferResponse(_message.Message):
+    __slots__ = ("transaction_id", "from_account", "outcome", "amount", "currency", "decided_at")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    from_account: str
+    outcome: _outcome_pb2.Outcome
+    amount: str
+    currency: str
+    decided_at: _timestamp_pb2.Timestamp
+    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., outcome: _Optional[_Union[_outcome_pb2.Outcome, str]] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class DepositRequest(_message.Message):
+    __slots__ = ("transaction_id", "account_id", "amount", "currency", "reference")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    account_id: str
+    amount: str
+    currency: str
+    reference: str
+    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+
+class WithdrawRequest(_message.Message):
+    __slots__ = ("transaction_id", "account_id", "amount", "currency", "reference")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    account_id: str
+    amount: str
+    currency: str
+    reference: str
+    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
