@@ -1,0 +1,43 @@
+"""Errors of a call to a shard or to the registry.
+
+ShardNodeError
+├── RetryableError            the same call may be made again
+│   ├── StaleEpochError       the shard has another epoch; nothing was written; reload the topology
+│   ├── ShardUnavailableError no answer: whether the call was carried out is not known
+│   └── ShardFullError        out of memory; nothing was written
+├── ShardDefectError          the function library failed or is missing: needs a person
+├── WrongShardError           the Redis belongs to another shard or cluster
+└── RegistryError             ZooKeeper refused, or its content is not what it should be
+"""
+
+
+class ShardNodeError(Exception):
+    """Root of the errors of this package."""
+
+
+class RetryableError(ShardNodeError):
+    """The same call may be made again, with the same transaction ids."""
+
+
+class StaleEpochError(RetryableError):
+    """The caller's epoch is not the shard's. Nothing was written."""
+
+
+class ShardUnavailableError(RetryableError):
+    """No answer came. The call may or may not have been carried out."""
+
+
+class ShardFullError(RetryableError):
+    """The shard's memory limit is reached. Nothing was written."""
+
+
+class ShardDefectError(ShardNodeError):
+    """The shard answered with an error that no correct caller and library produce."""
+
+
+class WrongShardError(ShardNodeError):
+    """The Redis at this address belongs to another shard or another cluster."""
+
+
+class RegistryError(ShardNodeError):
+    """ZooKeeper could not be reached in time, or holds what it should not."""

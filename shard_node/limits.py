@@ -1,0 +1,21 @@
+"""Limits that hold everywhere, each with its reason."""
+
+# Lua computes in doubles, which hold every integer up to this one exactly (ECMA-style 2**53 - 1).
+# No amount or balance, in minor units, may pass it in either direction.
+MAX_MINOR = 2**53 - 1
+
+# Stands for "not known" in columns of balances: outside the range of balances, yet an exact double.
+NO_BALANCE = 2**53
+
+# Transfers or accounts in one call. Bounds how long one call holds a shard (about 40 ms) and the
+# size of its messages (about 2 MiB).
+MAX_BATCH = 8192
+
+# The most bytes a reference may have; it is copied into every ledger entry of its transfer.
+MAX_REFERENCE_BYTES = 256
+
+# The most characters an account id may have. Lengths are packed in one byte.
+MAX_ACCOUNT_ID_CHARS = 64
+
+# gRPC messages: the largest batch has 8192 * (36 + 2 * 64 + 17 + 3 + 256 + 20) bytes, under 4 MiB.
+MAX_MESSAGE_BYTES = 16 * 2**20

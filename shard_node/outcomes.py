@@ -1,0 +1,50 @@
+"""What a shard answers about one transfer.
+
+Numbers below 32 are those of the public enum ``tallystick.v1.Outcome``; numbers from 32 on are
+steps of the protocol and never leave the cluster. ``library.lua`` holds the same numbers; tests
+compare all three.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+# Added by a shard to a refusal that concerns the payee's account rather than the payer's.
+PAYEE: Final = 64
+
+
+class Outcome(IntEnum):
+    """One answer about one transfer or account."""
+
+    COMMITTED = 1
+    INSUFFICIENT_FUNDS = 2
+    CURRENCY_MISMATCH = 3
+    ACCOUNT_FROZEN = 4
+    ACCOUNT_CLOSED = 5
+    BALANCE_LIMIT = 6
+    ACCOUNT_NOT_FOUND = 7
+    TRANSACTION_ID_REUSED = 8
+    TRANSACTION_ID_EXPIRED = 9
+    ABORTED = 10
+    ACCOUNT_EXISTS = 11
+    INVALID_ARGUMENT = 12
+    OUTCOME_UNKNOWN = 13
+    RESOURCE_EXHAUSTED = 14
+    TRANSACTION_NOT_FOUND = 15
+
+    # The payee's leg is kept, or had been applied before.
+    PREPARED = 32
+    APPLIED = 33
+    # The payee's leg is applied (now or before), or dropped.
+    FINISHED = 34
+    DROPPED = 35
+    # Committed, and finished everywhere: legs that are still prepared are ghosts.
+    SETTLED = 36
+    # R5: committed, but the leg is neither prepared nor applied. An alarm.
+    MISSING_LEG = 37
+    # The map of the cluster changed under the call; nothing was written.
+    STALE_EPOCH = 38
+
+
+def without_side(code: int) -> int:
+    """The outcome without the mark that says which account a refusal concerns."""
+    return code & ~PAYEE

@@ -1,0 +1,138 @@
+"""Calls to one shard over Redis.
+
+Foreign errors are mapped here, once: what the rest of the cluster sees is ``errors.py``. redis-py
+sends a timed-out call again by default; here it never does, for only the caller knows whether a
+repetition is safe (the transaction id makes it so).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shard_node.calls import pack, unpack
+from shard_node.errors import (
+    ShardDefectError,
+    ShardFullError,
+    ShardNodeError,
+    ShardUnavailableError,
+    StaleEpochError,
+    WrongShardError,
+)
+from shard_node.outcomes import Outcome
+from shard_node.records import Account, RememberedOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shard_node.calls import Call, Reply
+
+# A call holds the shard for some 40 ms at the most; a fsync on a busy disk may take longer than that
+# by far. Past this the answer counts as lost.
+CALL_TIMEOUT_SECONDS = 5.0
+# Calls under way at once from one process. A shard runs them one by one, so more only queue there.
+MAX_CONNECTIONS = 16
+
+
+def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
+    """A client of the Redis at host:port that never repeats a call by itself."""
+    host, _, port = address.rpartition(":")
+    pool: BlockingConnectionPool = BlockingConnectionPool(
+        host=host,
+        port=int(port),
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
+    """The error of ``errors.py`` that stands for a redis-py error."""
+    text = f"{shard_id}: {error}"
+    if isinstance(error, OutOfMemoryError) or str(error).startswith("OOM"):
+        return ShardFullError(text)
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError, asyncio.TimeoutError)):
+        return ShardUnavailableError(text)
+    if isinstance(error, ResponseError):
+        message = str(error)
+        if message.startswith("STALE_EPOCH"):
+            return StaleEpochError(text)
+        if message.startswith("WRONG_SHARD"):
+            return WrongShardError(text)
+        # Starting up, a full disk, a script too long under way, no longer the primary.
+        if isinstance(error, ReadOnlyError) or message.startswith(("LOADING", "MISCONF", "BUSY", "READONLY")):
+            return ShardUnavailableError(text)
+        if "Function not found" in message:
+            # A Redis that lost its data answers so; its agent loads the library again.
+            return ShardUnavailableError(text)
+    return ShardDefectError(text)
+
+
+class Shard:
+    """One shard at one epoch. Made from a topology; a newer topology makes a new one.
+
+    Raises the errors of ``errors.py``. Never cancel a call: it would cost its connection and might
+    have been carried out all the same; cancel above it.
+    """
+
+    def __init__(self, shard_id: str, fence: str, redis: Redis) -> None:
+        self.shard_id = shard_id
+        self.fence = fence
+        self.redis = redis
+
+    def __repr__(self) -> str:
+        return f"Shard({self.fence})"
+
+    async def call(self, call: Call) -> Reply:
+        """Carries out one call of :mod:`shard_node.calls`."""
+        return call.reply(await self._fcall("FCALL", call.FUNCTION, *call.arguments()))
+
+    async def open(
+        self, account_ids: Sequence[str], slots: Sequence[int], currencies: Sequence[str], floors_minor: Sequence[int]
+    ) -> tuple[list[Outcome], list[Account]]:
+        """Opens accounts: COMMITTED or ACCOUNT_EXISTS for each, and each account as it stands."""
+        packed = await self._fcall("FCALL", "open", pack(account_ids, slots, currencies, floors_minor))
+        codes, records = unpack(packed)
+        return [Outcome(code) for code in codes], [Account.unpack(record) for record in records]
+
+    async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
+        """The accounts, None for each that is not there."""
+        records = await self._fcall("FCALL_RO", "accounts", pack(account_ids))
+        return [None if record is None else Account.unpack(record) for record in records]
+
+    async def outcome(self, decision: bytes) -> RememberedOutcome | None:
+        """What is remembered under a decision key."""
+        record = await self._fcall("FCALL_RO", "outcome", decision)
+        return None if record is None else RememberedOutcome.unpack(record)
+
+    async def rotate(self) -> int:
+        """Forgets the older generation of outcomes; how many were carried over."""
+        carried: int = await self._fcall("FCALL", "rotate")
+        return carried
+
+    async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
+        try:
+            return await self.redis.execute_command(command, function, 0, self.fence, *arguments)
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        await self.redis.aclose()
+        await self.redis.connection_pool.disconnect()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
