@@ -70,12 +70,12 @@ class Post:
         terms = [terms_key(k, b) for k, b in zip(t.keys, t.bodies, strict=True)]
         return [
             *id_times_ms(t.keys),
-            pack(decisions, terms, t.payers, t.payees, t.amounts_minor, t.currencies, t.bodies),
+            pack(decisions, t.keys, terms, t.payers, t.payees, t.amounts_minor, t.currencies, t.bodies),
         ]
 
     @staticmethod
     def reply(packed: bytes) -> Reply:
-        """Codes and both balances."""
+        """Codes (OUTCOME_UNKNOWN for a commit of old that is not finished yet) and both balances."""
         return Reply(*unpack(packed))
 
 

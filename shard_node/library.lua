@@ -28,6 +28,7 @@ local TRANSACTION_ID_REUSED = 8
 local TRANSACTION_ID_EXPIRED = 9
 local ABORTED = 10
 local ACCOUNT_EXISTS = 11
+local OUTCOME_UNKNOWN = 13
 local PREPARED = 32
 local APPLIED = 33
 local FINISHED = 34
@@ -318,7 +319,7 @@ local function outcome(_, args)
 end
 
 -- Transfers between accounts of this shard.
--- columns: decisions, terms, payers, payees, amounts, currencies, bodies
+-- columns: decisions, keys, terms, payers, payees, amounts, currencies, bodies
 -- -> {codes, payer balances, payee balances}
 local function post(_, args)
   local meta, stale = enter(args[1])
@@ -326,7 +327,7 @@ local function post(_, args)
     return stale
   end
   local oldest, newest = tonumber(args[2]), tonumber(args[3])
-  local decisions, terms, payers, payees, amounts, currencies, bodies = unpack(cmsgpack.unpack(args[4]))
+  local decisions, keys, terms, payers, payees, amounts, currencies, bodies = unpack(cmsgpack.unpack(args[4]))
   local now = clock_ms()
   local cutoff, incoming = cutoff_ms(meta, now), tonumber(meta[5] or 0)
   local prefix = prefixes(now)
@@ -338,11 +339,18 @@ local function post(_, args)
   local l_ids, l_bodies, l_pb, l_pv, l_rb, l_rv, l = {}, {}, {}, {}, {}, {}, 0
   for i = 1, #decisions do
     local id, term = decisions[i], terms[i]
-    local prior = current[i] or previous[i] or fresh[id]
     local code
     payer_balances[i], payee_balances[i] = NO_BALANCE, NO_BALANCE
-    if prior then
-      code = sub(prior, 8) == term and byte(prior) or TRANSACTION_ID_REUSED
+    if fresh[id] then
+      code = sub(fresh[id], 8) == term and byte(fresh[id]) or TRANSACTION_ID_REUSED
+    elseif current[i] or previous[i] then
+      code = recall(current[i] or previous[i], term, keys[i])
+      if code == SETTLED then
+        code = COMMITTED
+      elseif code == COMMITTED then
+        -- Committed across shards before a resize brought the two together: still on its way.
+        code = OUTCOME_UNKNOWN
+      end
     elseif oldest < cutoff and expired(id, cutoff) then
       code = TRANSACTION_ID_EXPIRED
     else

@@ -118,6 +118,9 @@ class ShardModel:
         terms = unpack_body(body)
         prior = self._prior(key, body)
         if prior is not None:
+            if prior == Outcome.COMMITTED and key in self.unsettled:
+                # Committed across shards before the two came together: still on its way.
+                prior = Outcome.OUTCOME_UNKNOWN
             return prior, NO_BALANCE, NO_BALANCE
         if self._expired(key):
             return Outcome.TRANSACTION_ID_EXPIRED, NO_BALANCE, NO_BALANCE
