@@ -12,7 +12,8 @@ find_python() {
     for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
         if command -v "$candidate" >/dev/null &&
             "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            command -v "$candidate"
+            # The interpreter behind a .venv that is active: the one to make ours with.
+            "$candidate" -c 'import os, sys; print(os.path.realpath(sys.executable))'
             return
         fi
     done
@@ -62,24 +63,36 @@ check_redis() {
     [ "${version:-0}" -ge 7 ] || die "redis-server 7.0 or newer is needed (functions), found: $(redis-server --version)"
 }
 
-# What an existing .venv must have been made from. The folder is part of it: an editable install holds its path.
-fingerprint() {
-    { "$1" --version; pwd; cat constraints.txt pyproject.toml; } | sha256sum
+# An editable install holds the folder's path, and a .venv its interpreter's: another of either needs a new one.
+venv_fingerprint() {
+    { "$1" --version; pwd; } | sha256sum
+}
+
+packages_fingerprint() {
+    cat constraints.txt pyproject.toml | sha256sum
 }
 
 make_venv() {
-    say "making .venv (the first time takes a minute)"
+    say "making .venv"
     rm -rf .venv
     "$1" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-    fingerprint "$1" >.venv/fingerprint
+    venv_fingerprint "$1" >.venv/fingerprint
 }
 
+install_project() {
+    local pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
+    say "installing the pinned dependencies (the first time takes a minute)"
+    "${pip[@]}" install --require-hashes -r constraints.txt
+    "${pip[@]}" install --no-deps --no-build-isolation -e .
+    packages_fingerprint >.venv/packages-fingerprint
+}
+
+# One at a time in one folder: `make lint` and `make test` side by side must not both make a .venv.
+exec 9<.
+flock 9
 python=$(find_python) || die "Python 3.11 or newer is needed (or name one: PYTHON=/path/to/python3)"
 mapfile -t missing < <(missing_packages "$python")
 [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
 check_redis
-if [ "$(cat .venv/fingerprint 2>/dev/null)" != "$(fingerprint "$python")" ]; then
-    make_venv "$python"
-fi
+[ "$(cat .venv/fingerprint 2>/dev/null)" = "$(venv_fingerprint "$python")" ] || make_venv "$python"
+[ "$(cat .venv/packages-fingerprint 2>/dev/null)" = "$(packages_fingerprint)" ] || install_project

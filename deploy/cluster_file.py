@@ -1,0 +1,145 @@
+"""DATA/cluster.json: what runs, where, as which process; and what a later start must remember.
+
+Written whole to a second file and renamed, so a reader sees the old content or the new one. After the cluster
+has stopped the file stays, without processes: the shape of the cluster and the ports are kept there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import DataError, NoClusterError
+from deploy.processes import ProcessIdentity, is_alive
+
+FILE_NAME = "cluster.json"
+_FORMAT = 1
+
+
+class Kind(StrEnum):
+    """What a process is. In the order in which they start; they stop in the reverse one."""
+
+    ZOOKEEPER = "zookeeper"
+    REDIS = "redis"
+    SHARD_NODE = "shard-node"
+    COORDINATOR = "coordinator"
+    ROUTER = "router"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """One process of the cluster: ``address`` is host:port of what it serves (a shard node: its Redis)."""
+
+    name: str
+    kind: Kind
+    address: str
+    pid: int
+    started: str
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """The process itself, not whoever has its number now."""
+        return ProcessIdentity(self.pid, self.started)
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return is_alive(self.identity)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRecord:
+    """The content of the file. ``ready`` is set once every part has answered."""
+
+    shards: int
+    routers: int = 1
+    coordinators: int = 1
+    dedupe_window_seconds: int | None = None
+    # The port of every process that listens on one of our choosing, by its name: used again if it is free.
+    ports: Mapping[str, int] = field(default_factory=dict)
+    ready: bool = False
+    processes: tuple[ProcessRecord, ...] = field(default=())
+
+    @property
+    def zookeeper(self) -> str:
+        """host:port of ZooKeeper."""
+        return f"127.0.0.1:{self.ports['zookeeper']}"
+
+    def of_kind(self, kind: Kind) -> list[ProcessRecord]:
+        """The processes of one kind, in the order of their names."""
+        return sorted(
+            (record for record in self.processes if record.kind is kind),
+            key=lambda record: (len(record.name), record.name),
+        )
+
+    def process(self, name: str) -> ProcessRecord:
+        """The process of that name; NoClusterError when the cluster has none."""
+        for record in self.processes:
+            if record.name == name:
+                return record
+        raise NoClusterError(f"the cluster has no process named {name!r}")
+
+    def with_processes(self, records: Iterable[ProcessRecord]) -> ClusterRecord:
+        """This record with these processes in place of those of the same names."""
+        new = {record.name: record for record in records}
+        return replace(self, processes=(*self.without(new).processes, *new.values()))
+
+    def without(self, names: Collection[str]) -> ClusterRecord:
+        """This record less the processes of those names."""
+        return replace(self, processes=tuple(r for r in self.processes if r.name not in names))
+
+    @property
+    def router_addresses(self) -> list[str]:
+        """host:port of every router."""
+        return [record.address for record in self.of_kind(Kind.ROUTER)]
+
+
+def read(data: Path) -> ClusterRecord | None:
+    """The record in a data folder; None when the folder has never held a cluster.
+
+    Raises DataError when the file is there and cannot be understood.
+    """
+    path = data / FILE_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        return _parse(content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a cluster file: {error!r}") from error
+
+
+def write(data: Path, record: ClusterRecord) -> None:
+    """Replaces the record, atomically."""
+    path = data / FILE_NAME
+    content = {
+        "format": _FORMAT,
+        "zookeeper": record.zookeeper,
+        "router_addresses": record.router_addresses,
+        **asdict(record),
+    }
+    scratch = path.with_name(f".{FILE_NAME}.{os.getpid()}")
+    scratch.write_text(json.dumps(content, indent=2) + "\n")
+    scratch.replace(path)
+
+
+def _parse(content: Mapping[str, Any]) -> ClusterRecord:
+    if content["format"] != _FORMAT:
+        raise ValueError(f"format {content['format']}, this version of tallystick reads {_FORMAT}")
+    processes = tuple(
+        ProcessRecord(p["name"], Kind(p["kind"]), p["address"], int(p["pid"]), p["started"])
+        for p in content["processes"]
+    )
+    return ClusterRecord(
+        shards=int(content["shards"]),
+        routers=int(content["routers"]),
+        coordinators=int(content["coordinators"]),
+        dedupe_window_seconds=content["dedupe_window_seconds"],
+        ports={name: int(port) for name, port in content["ports"].items()},
+        ready=bool(content["ready"]),
+        processes=processes,
+    )

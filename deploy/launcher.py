@@ -1,0 +1,230 @@
+"""A whole cluster on this machine: ZooKeeper, shard nodes with their Redis, coordinators and routers.
+
+Every part is the real server, started as an operator would start it. `tallystick up` and `down`, the demo,
+the tests and the benchmarks all go through :class:`LocalCluster`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from deploy import cluster_file, processes
+from deploy.cluster_file import ClusterRecord, Kind
+from deploy.errors import DataError, NoClusterError, StartError
+from deploy.membership import membership
+from deploy.processes import ProcessIdentity
+from deploy.starter import Starter, missing_parts, redis_record
+from deploy.stopper import STOP_GRACE_SECONDS, redis_servers, stop_processes
+
+# Java and five Python processes on two busy cores take some seconds; a hang is not worth waiting for.
+READY_TIMEOUT_SECONDS = 60.0
+DEFAULT_SHARDS = 3
+# More of one kind is no longer one machine's work.
+MAX_OF_A_KIND = 64
+_POLL_SECONDS = 0.05
+_REDIS_PREFIX = "redis:"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """The shape asked for. None stands for what the data folder remembers, or else the default."""
+
+    shards: int | None = None
+    routers: int | None = None
+    coordinators: int | None = None
+    # How long a shard remembers outcomes; the shard node's own default when None.
+    dedupe_window_seconds: int | None = None
+
+
+class LocalCluster:
+    """One cluster in one data folder. As a context manager: started on entry, stopped on exit.
+
+    Processes are named "zookeeper", "shard-0" (the shard node), "redis:shard-0" (its Redis),
+    "coordinator-0" and "router-0", with higher numbers for further ones.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        spec: ClusterSpec | None = None,
+        *,
+        ready_timeout_seconds: float = READY_TIMEOUT_SECONDS,
+    ) -> None:
+        self.data = data.absolute()
+        self._spec = spec or ClusterSpec()
+        self._ready_timeout_seconds = ready_timeout_seconds
+        self._starter = Starter(self.data, ready_timeout_seconds)
+
+    def __repr__(self) -> str:
+        return f"LocalCluster({self.data})"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def record(self) -> ClusterRecord:
+        """What the data folder says of the cluster; NoClusterError when it never held one."""
+        record = cluster_file.read(self.data)
+        if record is None:
+            raise NoClusterError(f"there is no cluster in {self.data}")
+        return record
+
+    @property
+    def zookeeper_address(self) -> str:
+        """host:port of ZooKeeper."""
+        return self.record.zookeeper
+
+    @property
+    def router_addresses(self) -> list[str]:
+        """host:port of every router."""
+        return self.record.router_addresses
+
+    @property
+    def coordinator_addresses(self) -> list[str]:
+        """host:port of every coordinator."""
+        return [process.address for process in self.record.of_kind(Kind.COORDINATOR)]
+
+    @property
+    def shard_addresses(self) -> dict[str, str]:
+        """host:port of every shard's Redis, by shard id."""
+        return {process.name: process.address for process in self.record.of_kind(Kind.SHARD_NODE)}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all processes that were started."""
+        return [process.name for process in self.record.processes]
+
+    def log(self, name: str) -> Path:
+        """The file that a process' output goes to. A Redis logs where its shard node tells it to."""
+        return self._starter.log(name)
+
+    def pid(self, name: str) -> int:
+        """The id of the process that has this name now; NoClusterError when it does not run."""
+        return self._identity(name).pid
+
+    def exited(self) -> list[str]:
+        """The processes started by this object that have ended since, each named once."""
+        return self._starter.exited()
+
+    def start(self) -> bool:
+        """Starts what does not run and waits until it is ready; False when everything ran already.
+
+        Raises DataError when the folder holds a cluster of another shape, and StartError, with the end of
+        the log, when a part exits or is not ready in time. If it raises, nothing of the cluster runs.
+        """
+        self.data.mkdir(parents=True, exist_ok=True)
+        with _locked(self.data):
+            record = self._planned()
+            if record.ready and not missing_parts(record):
+                return False
+            try:
+                self._starter.start(record)
+            except BaseException:
+                self._stop()
+                raise
+            return True
+
+    def stop(self) -> list[str]:
+        """Stops every process of the cluster, whoever started it; the names of those that ran."""
+        if not self.data.is_dir():
+            return []
+        with _locked(self.data):
+            return self._stop()
+
+    def kill(self, name: str) -> None:
+        """Ends one process at once (SIGKILL), as a crash would. It stays away until `restart`.
+
+        A Redis comes back by itself: its shard node watches it.
+        """
+        processes.kill(self._identity(name))
+        self._starter.exited()
+
+    def restart(self, name: str) -> None:
+        """Stops the process if it runs, starts it again and waits until it is ready.
+
+        A Redis is started by its shard node: for one, this waits until the shard node has registered a
+        Redis that runs.
+        """
+        if name.startswith(_REDIS_PREFIX):
+            self._await_redis(name)
+            return
+        with _locked(self.data):
+            record = self.record
+            old = record.process(name)
+            processes.stop([old.identity], grace_seconds=STOP_GRACE_SECONDS)
+            self._starter.exited()
+            self._starter.start(record.without([name]))
+
+    def _planned(self) -> ClusterRecord:
+        """The record to start from: what is remembered, with what was asked for, and what runs."""
+        spec = self._spec
+        old = cluster_file.read(self.data) or ClusterRecord(spec.shards or DEFAULT_SHARDS)
+        if spec.shards is not None and spec.shards != old.shards:
+            raise DataError(
+                f"{self.data} holds a cluster of {old.shards} shards, not {spec.shards}: "
+                f"leave --shards out, or choose another folder with --data"
+            )
+        new = replace(
+            old,
+            routers=spec.routers or old.routers,
+            coordinators=spec.coordinators or old.coordinators,
+            dedupe_window_seconds=spec.dedupe_window_seconds or old.dedupe_window_seconds,
+        )
+        if not all(1 <= count <= MAX_OF_A_KIND for count in (new.shards, new.routers, new.coordinators)):
+            raise DataError(f"a local cluster has 1 to {MAX_OF_A_KIND} shards, routers and coordinators each")
+        alive = [process for process in old.processes if process.is_alive()]
+        if alive and new != old:
+            raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")
+        return replace(new, processes=tuple(alive))
+
+    def _stop(self) -> list[str]:
+        record = cluster_file.read(self.data)
+        if record is None:
+            return []
+        stopped = stop_processes(self.data, record.processes)
+        self._starter.exited()
+        cluster_file.write(self.data, replace(record, processes=(), ready=False))
+        return stopped
+
+    def _identity(self, name: str) -> ProcessIdentity:
+        if name.startswith(_REDIS_PREFIX):
+            for identity, found in redis_servers(self.data).items():
+                if found == name:
+                    return identity
+        for process in self.record.processes:
+            if process.name == name and process.is_alive():
+                return process.identity
+        raise NoClusterError(f"{name} does not run in {self.data}")
+
+    def _await_redis(self, name: str) -> None:
+        shard = name.removeprefix(_REDIS_PREFIX)
+        deadline = time.monotonic() + self._ready_timeout_seconds
+        with membership(self.zookeeper_address) as members:
+            while True:
+                member = members.read([Kind.SHARD_NODE]).get(shard)
+                redis = redis_record(member) if member is not None else None
+                if redis is not None:
+                    break
+                if time.monotonic() > deadline:
+                    raise StartError(f"{name} did not come back within {self._ready_timeout_seconds:.0f} s")
+                time.sleep(_POLL_SECONDS)
+        with _locked(self.data):
+            cluster_file.write(self.data, self.record.with_processes([redis]))
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """One launcher at a time works on a data folder; a second one waits until the first is done."""
+    with (data / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

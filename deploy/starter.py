@@ -1,0 +1,199 @@
+"""Starts the parts of a local cluster that do not run, in order, and waits until each has registered.
+
+The record of what runs is written right after every start, before anything else depends on it: whatever
+happens to the launcher, `down` finds every process again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from deploy import cluster_file, processes, zookeeper
+from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
+from deploy.errors import DataError, StartError
+from deploy.membership import Member, membership
+from deploy.processes import ProcessIdentity
+from shard_node.errors import RegistryError
+from shard_node.registry import bootstrap
+
+# How often readiness is looked at.
+_POLL_SECONDS = 0.05
+# Another process may take the port between the moment it was found free and ZooKeeper's bind.
+_ZOOKEEPER_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A process that this object started, and where its log begins for this run."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+
+    def log_tail(self) -> str:
+        return processes.tail(self.log, since=self.log_start)
+
+
+class Starter:
+    """Starts processes for the cluster in one data folder, and knows its own children."""
+
+    def __init__(self, data: Path, ready_timeout_seconds: float) -> None:
+        self._data = data
+        self._ready_timeout_seconds = ready_timeout_seconds
+        self._children: dict[str, _Child] = {}
+
+    def log(self, name: str) -> Path:
+        """Where a process' output goes."""
+        return self._data / "logs" / f"{name}.log"
+
+    def exited(self) -> list[str]:
+        """The children that have ended since they were ready, each named once."""
+        gone = [name for name, child in self._children.items() if child.process.poll() is not None]
+        for name in gone:
+            del self._children[name]
+        return gone
+
+    def start(self, record: ClusterRecord) -> ClusterRecord:
+        """Starts what ``record`` asks for and does not list as running; returns it with all of it.
+
+        Raises StartError when a part exits or is not ready in time, DataError when the topology kept in
+        the data folder is another one. What had been started until then runs, and is in the file.
+        """
+        missing = missing_parts(record)
+        record = replace(record, ready=False)
+        if ("zookeeper", Kind.ZOOKEEPER) in missing:
+            record = self._start_zookeeper(record)
+        try:
+            bootstrap(record.zookeeper, [f"shard-{i}" for i in range(record.shards)])
+        except RegistryError as error:
+            raise DataError(f"the topology kept in {self._data} does not fit: {error}") from error
+        # The shards are there before those who call them ask where they are.
+        for kinds in ((Kind.SHARD_NODE,), (Kind.COORDINATOR, Kind.ROUTER)):
+            names = []
+            for name, kind in missing:
+                if kind in kinds:
+                    record = self._spawn(record, name, kind, self._command(record, name, kind))
+                    names.append(name)
+            if names:
+                record = self._await_members(record, names)
+        record = replace(record, ready=True)
+        cluster_file.write(self._data, record)
+        return record
+
+    def _start_zookeeper(self, record: ClusterRecord) -> ClusterRecord:
+        port = record.ports.get("zookeeper")
+        if port is not None and not zookeeper.is_free(port):
+            if record.processes:
+                raise StartError(
+                    f"ZooKeeper's port {port} was taken by another program while the rest of the cluster "
+                    f"runs on: run 'tallystick down', then 'tallystick up'"
+                )
+            port = None
+        for tries_left in reversed(range(_ZOOKEEPER_TRIES)):
+            chosen = port or zookeeper.free_port()
+            command = zookeeper.command(zookeeper.write_configuration(self._data / "zookeeper", chosen))
+            record = replace(record, ports={**record.ports, "zookeeper": chosen})
+            started = self._spawn(record, "zookeeper", Kind.ZOOKEEPER, command)
+            try:
+                self._wait_until(partial(zookeeper.is_serving, chosen), ["zookeeper"])
+            except StartError:
+                if not tries_left or zookeeper.is_free(chosen):
+                    raise
+                port = None
+            else:
+                return started
+        raise AssertionError("the last try returns or raises")
+
+    def _command(self, record: ClusterRecord, name: str, kind: Kind) -> list[str]:
+        # -P: a file named router.py in the folder where `tallystick up` is typed is not our router.
+        start = [sys.executable, "-P", "-m"]
+        if kind is Kind.SHARD_NODE:
+            command = [*start, "shard_node", "--shard", name, "--data", str(self._data / name)]
+            if record.dedupe_window_seconds is not None:
+                command += ["--dedupe-window-seconds", str(record.dedupe_window_seconds)]
+        else:
+            port = record.ports.get(name, 0)
+            listen = port if port and zookeeper.is_free(port) else 0
+            command = [*start, kind.value, "--name", name, "--listen", f"127.0.0.1:{listen}"]
+        return [*command, "--zookeeper", record.zookeeper]
+
+    def _spawn(self, record: ClusterRecord, name: str, kind: Kind, command: list[str]) -> ClusterRecord:
+        log = self.log(name)
+        log_start = log.stat().st_size if log.exists() else 0
+        process = processes.spawn(command, log)
+        self._children[name] = _Child(process, log, log_start)
+        identity = processes.identify(process.pid) or ProcessIdentity(process.pid, "ended at once")
+        address = record.zookeeper if kind is Kind.ZOOKEEPER else ""
+        started = ProcessRecord(name, kind, address, identity.pid, identity.started)
+        record = record.with_processes([started])
+        cluster_file.write(self._data, record)
+        return record
+
+    def _await_members(self, record: ClusterRecord, names: Sequence[str]) -> ClusterRecord:
+        """Waits until the named children have registered; the record with what they registered."""
+        pids = {name: self._children[name].process.pid for name in names}
+        found: dict[str, Member] = {}
+
+        def all_registered() -> bool:
+            found.update((name, member) for name, member in members.read().items() if name in pids)
+            return all(name in found and found[name].pid == pid for name, pid in pids.items())
+
+        with membership(record.zookeeper) as members:
+            self._wait_until(all_registered, names)
+        record = record.with_processes(
+            replace(process, address=found[process.name].address)
+            for process in record.processes
+            if process.name in found
+        ).with_processes(r for member in found.values() if (r := redis_record(member)) is not None)
+        ports = {
+            member.name: int(member.address.rpartition(":")[2])
+            for member in found.values()
+            # A shard node remembers its Redis' port by itself.
+            if member.kind is not Kind.SHARD_NODE
+        }
+        record = replace(record, ports={**record.ports, **ports})
+        cluster_file.write(self._data, record)
+        return record
+
+    def _wait_until(self, ready: Callable[[], bool], names: Sequence[str]) -> None:
+        """Waits for readiness, the exit of one of the named children, or the deadline (StartError)."""
+        deadline = time.monotonic() + self._ready_timeout_seconds
+        children = {name: self._children[name] for name in names}
+        while not ready():
+            for name, child in children.items():
+                if (status := child.process.poll()) is not None:
+                    del self._children[name]
+                    raise StartError(
+                        f"{name} exited with status {status} while it started; the end of {child.log}:\n"
+                        f"{child.log_tail()}"
+                    )
+            if time.monotonic() > deadline:
+                logs = "\n".join(f"--- {child.log}\n{child.log_tail()}" for child in children.values())
+                raise StartError(
+                    f"not ready within {self._ready_timeout_seconds:.0f} s: {', '.join(names)}\n{logs}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def missing_parts(record: ClusterRecord) -> list[tuple[str, Kind]]:
+    """What the record's shape asks for and its processes lack, in the order in which it starts."""
+    wanted = [("zookeeper", Kind.ZOOKEEPER)]
+    wanted += [(f"shard-{i}", Kind.SHARD_NODE) for i in range(record.shards)]
+    wanted += [(f"coordinator-{i}", Kind.COORDINATOR) for i in range(record.coordinators)]
+    wanted += [(f"router-{i}", Kind.ROUTER) for i in range(record.routers)]
+    present = {process.name for process in record.processes}
+    return [(name, kind) for name, kind in wanted if name not in present]
+
+
+def redis_record(member: Member) -> ProcessRecord | None:
+    """The Redis of a registered shard node; None when it is gone, or the member is none."""
+    identity = processes.identify(member.redis_pid) if member.redis_pid else None
+    if identity is None:
+        return None
+    return ProcessRecord(f"redis:{member.name}", Kind.REDIS, member.address, identity.pid, identity.started)

@@ -1,0 +1,60 @@
+"""Stops a local cluster: callers before those they call, gently first, by force when that takes too long.
+
+A Redis whose shard node was killed has nobody who stops it, and may have been started after the record was
+written. So every Redis that runs in a shard's folder is looked for as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from deploy import processes
+from deploy.cluster_file import Kind, ProcessRecord
+from deploy.processes import ProcessIdentity
+
+# A router drains its calls; a Redis writes and syncs what is left.
+STOP_GRACE_SECONDS = 15.0
+PID_FILE = "redis.pid"
+
+
+def stop_processes(data: Path, records: Iterable[ProcessRecord]) -> list[str]:
+    """Stops the processes, and every Redis of the folder; the names of those that ran.
+
+    Returns once all are gone. Safe to call again, and while some are gone already.
+    """
+    alive = [record for record in records if record.is_alive()]
+    stopped = []
+    for kind in (Kind.ROUTER, Kind.COORDINATOR, Kind.SHARD_NODE, Kind.REDIS, Kind.ZOOKEEPER):
+        group = {record.identity: record.name for record in alive if record.kind is kind}
+        if kind is Kind.REDIS:
+            group |= redis_servers(data)
+        processes.stop(group, grace_seconds=STOP_GRACE_SECONDS)
+        stopped += sorted(group.values())
+    return stopped
+
+
+def redis_servers(data: Path) -> dict[ProcessIdentity, str]:
+    """The Redis servers that run in the shards' folders, with their names ("redis:shard-0")."""
+    found = {}
+    for pid_file in sorted(data.glob(f"shard-*/{PID_FILE}")):
+        try:
+            pid, _port = (int(word) for word in pid_file.read_text().split())
+            identity = processes.identify(pid)
+        except (ValueError, OSError):
+            # Half written, or just removed by a shard node that stops its Redis itself.
+            continue
+        if identity is not None and _is_redis_in(identity.pid, pid_file.parent):
+            found[identity] = f"redis:{pid_file.parent.name}"
+    return found
+
+
+def _is_redis_in(pid: int, folder: Path) -> bool:
+    """Whether the process is a Redis that works in that folder: the pid file may be of another boot."""
+    process = Path(f"/proc/{pid}")
+    try:
+        return (process / "comm").read_text().startswith("redis") and (
+            (process / "cwd").resolve() == folder.resolve()
+        )
+    except OSError:
+        return False
