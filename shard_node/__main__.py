@@ -1,0 +1,49 @@
+"""``python -m shard_node``: the agent beside one Redis."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from shard_node.agent import Agent, AgentSettings
+from shard_node.process import configure_logs, run
+
+
+def main() -> int:
+    """Reads the command line and serves until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m shard_node", description="Looks after the Redis of one shard.")
+    parser.add_argument("--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers")
+    parser.add_argument("--shard", required=True, help="id of the shard, as the topology has it")
+    parser.add_argument("--data", required=True, type=Path, help="folder of this shard's data")
+    parser.add_argument("--host", default="127.0.0.1", help="address Redis listens on (default: %(default)s)")
+    parser.add_argument("--port", type=int, help="port Redis listens on (default: that of the last start, or a free one)")
+    parser.add_argument(
+        "--dedupe-window-seconds",
+        type=float,
+        default=3600.0,
+        help="how long outcomes are remembered at least (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-memory-bytes", type=int, default=0, help="past this the shard refuses writes (default: no limit)"
+    )
+    arguments = parser.parse_args()
+    if arguments.dedupe_window_seconds < 1:
+        parser.error("--dedupe-window-seconds must be at least 1")
+    configure_logs(process="shard_node", shard=arguments.shard)
+    agent = Agent(
+        AgentSettings(
+            arguments.zookeeper,
+            arguments.shard,
+            arguments.data,
+            arguments.host,
+            arguments.port,
+            arguments.dedupe_window_seconds,
+            arguments.max_memory_bytes,
+        )
+    )
+    return run(agent.run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

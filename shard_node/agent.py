@@ -1,0 +1,193 @@
+"""The shard node: the agent beside one Redis.
+
+It starts Redis and watches it, loads the function library, binds the Redis to its shard and epoch,
+announces it, and rotates the remembered outcomes. It keeps this order, which the epoch's promise
+rests on: the topology names this Redis at an epoch before the Redis accepts calls at that epoch.
+
+One agent, one Redis: electing a primary among replicas will decide, in `_serve`, whether this Redis
+is the one the topology shall name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from shard_node.errors import RegistryError, ShardNodeError, ShardUnavailableError
+from shard_node.redis_process import RedisProcess
+from shard_node.registry import MemberKind, Registry
+from shard_node.rotation import RotationClock
+from shard_node.shard import Shard, as_shard_error, connect
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from shard_node.topology import Topology
+
+# Between two tries to bring Redis back; the first one is at once.
+RESTART_SECONDS = 1.0
+# How often the agent looks whether a rotation is due.
+ROTATION_CHECK_SECONDS = 1.0
+STOPPING_GRACE_SECONDS = 0.2
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What an agent is told at its start. ``max_memory_bytes`` 0 means no limit."""
+
+    zookeeper: str
+    shard_id: str
+    data: Path
+    host: str = "127.0.0.1"
+    port: int | None = None
+    dedupe_window_seconds: float = 3600.0
+    max_memory_bytes: int = 0
+
+
+def library_source() -> str:
+    """The function library that Redis loads."""
+    return resources.files("shard_node").joinpath("library.lua").read_text()
+
+
+async def load_library(redis: Redis) -> None:
+    """Loads the function library, in place of an older one."""
+    await redis.function_load(library_source(), replace=True)
+
+
+async def bind(redis: Redis, topology: Topology, shard_id: str, window_ms: int) -> None:
+    """Binds a Redis to its shard and epoch. Raises WrongShardError when it holds another's data."""
+    info = topology.shard(shard_id)
+    try:
+        await redis.execute_command(
+            "FCALL", "setup", 0, f"{topology.cluster_id}/{shard_id}", info.epoch, window_ms
+        )
+    except (RedisError, OSError) as error:
+        raise as_shard_error(shard_id, error) from error
+
+
+class Agent:
+    """Looks after one Redis until it is told to stop."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self._registry = Registry(settings.zookeeper)
+        self._redis = RedisProcess(settings.data, settings.host, settings.port, settings.max_memory_bytes)
+        self._clock = RotationClock(settings.dedupe_window_seconds)
+        self._bound_epoch = 0
+        self._topology_changed = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serves until ``stopping`` is set, then withdraws the shard and ends its Redis."""
+        await self._registry.start()
+        self._registry.watch(lambda _: self._topology_changed.set())
+        try:
+            if self._settings.shard_id not in {s.shard_id for s in self._registry.topology.shards}:
+                raise RegistryError(f"the topology has no shard {self._settings.shard_id!r}")
+            await self._serve()
+            duties = [asyncio.ensure_future(duty()) for duty in (self._watch_redis, self._follow, self._rotate)]
+            stop = asyncio.ensure_future(stopping.wait())
+            await asyncio.wait([stop, *duties], return_when=asyncio.FIRST_COMPLETED)
+            for task in (stop, *duties):
+                task.cancel()
+            results = await asyncio.gather(stop, *duties, return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+        finally:
+            with contextlib.suppress(RegistryError):
+                await self._registry.deregister()
+            await self._redis.stop()
+            await self._registry.stop()
+            log.info("stopped")
+
+    async def _serve(self) -> None:
+        """Brings Redis up and makes it this shard's primary."""
+        settings = self._settings
+        await self._redis.start()
+        address = self._redis.address
+
+        def name_us(topology: Topology) -> Topology | None:
+            if topology.shard(settings.shard_id).primary == address:
+                return None
+            return topology.with_primary(settings.shard_id, address)
+
+        await self._registry.change_topology(name_us)
+        async with self._client() as redis:
+            await load_library(redis)
+            await self._bind(redis)
+        await self._registry.register(
+            MemberKind.SHARD_NODE, settings.shard_id, address, os.getpid(), redis_pid=self._redis.pid
+        )
+        log.info("serving", address=address, epoch=self._bound_epoch)
+
+    async def _bind(self, redis: Redis) -> None:
+        topology = self._registry.topology
+        await bind(redis, topology, self._settings.shard_id, int(self._settings.dedupe_window_seconds * 1000))
+        self._bound_epoch = topology.shard(self._settings.shard_id).epoch
+
+    async def _watch_redis(self) -> None:
+        """Brings Redis back whenever it ends."""
+        while True:
+            await self._redis.wait()
+            log.error("redis ended, starting it again", redis_pid=self._redis.pid)
+            while True:
+                try:
+                    await self._serve()
+                    break
+                except (ShardUnavailableError, RegistryError) as error:
+                    log.error("redis does not start", error=str(error))
+                    await asyncio.sleep(RESTART_SECONDS)
+
+    async def _follow(self) -> None:
+        """Writes each new epoch of this shard into its Redis."""
+        while True:
+            await self._topology_changed.wait()
+            self._topology_changed.clear()
+            if self._registry.topology.shard(self._settings.shard_id).epoch == self._bound_epoch:
+                continue
+            try:
+                async with self._client() as redis:
+                    await self._bind(redis)
+                log.info("epoch raised", epoch=self._bound_epoch)
+            except ShardUnavailableError as error:
+                # Redis is away; bringing it back binds it to the newest epoch.
+                log.warning("cannot raise the epoch yet", error=str(error))
+
+    async def _rotate(self) -> None:
+        while True:
+            await asyncio.sleep(ROTATION_CHECK_SECONDS)
+            try:
+                members = await self._registry.members()
+                present = {m.name for m in members if m.kind is MemberKind.SHARD_NODE}
+                topology = self._registry.topology
+                everyone = present >= {s.shard_id for s in topology.shards}
+                if not self._clock.due(time.monotonic(), all_present=everyone):
+                    continue
+                shard = topology.shard(self._settings.shard_id)
+                async with self._client() as redis:
+                    carried = await Shard(shard.shard_id, topology.fence(shard), redis).rotate()
+                log.info("outcomes rotated", carried=carried)
+            except ShardNodeError as error:
+                log.warning("no rotation this time", error=str(error))
+
+    @contextlib.asynccontextmanager
+    async def _client(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        redis = connect(self._redis.address)
+        try:
+            yield redis
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self._settings.shard_id, error) from error
+        finally:
+            await redis.aclose()
+            await redis.connection_pool.disconnect()

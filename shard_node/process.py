@@ -1,0 +1,62 @@
+"""What every process of the cluster does alike: its event loop, its logs, its end.
+
+Logs are one JSON object a line on standard error, with transaction and shard ids and never with
+balances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+import uvloop
+
+from shard_node.errors import ShardNodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def configure_logs(**fields: str) -> None:
+    """Sends structured logs to standard error, each line with ``fields``."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(**fields)
+    # kazoo tells every retry; only what it gives up on is news.
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Runs ``main`` until it returns, and returns the exit code.
+
+    ``main`` is given an event that SIGTERM and SIGINT set; it then ends in order. A refusal to
+    start is one logged line and exit code 1.
+    """
+
+    async def guarded() -> int:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            await main(stopping)
+        except ShardNodeError as error:
+            structlog.get_logger(__name__).error("cannot go on", error=str(error), kind=type(error).__name__)
+            return 1
+        return 0
+
+    return uvloop.run(guarded())

@@ -1,0 +1,218 @@
+"""The Redis server beside a shard node: its settings, its start, its watch and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError
+
+from shard_node.errors import ShardUnavailableError
+from shard_node.shard import connect
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# A large append-only file takes a while to read in.
+LOAD_TIMEOUT_SECONDS = 600.0
+STOP_TIMEOUT_SECONDS = 20.0
+POLL_SECONDS = 0.05
+
+log = structlog.get_logger(__name__)
+
+# What each setting is for:
+#   appendonly, appendfsync always   an acknowledged write is on disk; one fsync a turn of the loop
+#   no-appendfsync-on-rewrite no     also while the file is rewritten
+#   aof-load-truncated yes           a torn last write was never acknowledged
+#   save ""                          no snapshots: the append-only file alone is the truth
+#   maxmemory-policy noeviction      a full shard refuses writes; it never forgets money
+#   lazyfree-lazy-server-del yes     dropping a generation of outcomes does not stall the shard
+SETTINGS = """\
+bind {host}
+port {port}
+protected-mode yes
+dir "{data}"
+daemonize no
+appendonly yes
+appendfsync always
+no-appendfsync-on-rewrite no
+aof-load-truncated yes
+save ""
+maxmemory {max_memory_bytes}
+maxmemory-policy noeviction
+lazyfree-lazy-server-del yes
+lazyfree-lazy-user-del yes
+timeout 0
+tcp-keepalive 30
+"""
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisProcess:
+    """Starts a Redis on ``data``, or adopts the one that runs there already.
+
+    An agent's death does not take its Redis along; the next agent finds it by its process id file
+    and makes sure, by the folder it serves, that it is the right one.
+    """
+
+    def __init__(self, data: Path, host: str, port: int | None, max_memory_bytes: int) -> None:
+        self._data = data
+        self._host = host
+        self._port = port
+        self._max_memory_bytes = max_memory_bytes
+        self._process: asyncio.subprocess.Process | None = None
+        self.pid = 0
+
+    @property
+    def address(self) -> str:
+        """host:port it serves on, once started."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._data / "redis.pid"
+
+    async def start(self) -> None:
+        """Returns when Redis answers, its data read in. Raises ShardUnavailableError otherwise."""
+        self._data.mkdir(parents=True, exist_ok=True)
+        if await self._adopt():
+            return
+        for wanted in (self._port, self._remembered_port(), None):
+            if wanted is None or self._is_free(wanted):
+                self._port = wanted or free_port(self._host)
+                await self._launch()
+                return
+            log.warning("port is taken, another will do", port=wanted)
+
+    async def wait(self) -> None:
+        """Returns when the process has ended."""
+        if self._process is not None:
+            await self._process.wait()
+            return
+        while _alive(self.pid):
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def stop(self) -> None:
+        """Ends Redis: everything acknowledged is on disk already, so SIGTERM is enough."""
+        if not self.pid or not _alive(self.pid):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.wait(), STOP_TIMEOUT_SECONDS)
+        except TimeoutError:
+            log.warning("redis does not end, killing it", redis_pid=self.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._pid_file.unlink(missing_ok=True)
+
+    async def _launch(self) -> None:
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            raise ShardUnavailableError("no redis-server on PATH: install Redis 7.0 or newer (apt-get install redis-server)")
+        config = self._data / "redis.conf"
+        config.write_text(
+            SETTINGS.format(
+                host=self._host,
+                port=self._port,
+                data=self._data.resolve(),
+                max_memory_bytes=self._max_memory_bytes,
+            )
+        )
+        output = (self._data / "redis.log").open("ab")
+        try:
+            # A session of its own: a Ctrl-C meant for the agent must not reach Redis first.
+            self._process = await asyncio.create_subprocess_exec(
+                program, str(config.resolve()), stdout=output, stderr=output, start_new_session=True
+            )
+        finally:
+            output.close()
+        self.pid = self._process.pid
+        self._pid_file.write_text(f"{self.pid} {self._port}\n")
+        log.info("redis started", redis_pid=self.pid, address=self.address)
+        await self._ready()
+
+    async def _adopt(self) -> bool:
+        try:
+            pid, port = (int(word) for word in self._pid_file.read_text().split())
+        except (OSError, ValueError):
+            return False
+        if not _alive(pid):
+            return False
+        self.pid, self._port = pid, port
+        client = connect(self.address)
+        try:
+            if not await self._serves_our_data(client, pid):
+                self.pid, self._port = 0, None
+                return False
+        finally:
+            await client.aclose()
+        log.info("redis adopted", redis_pid=pid, address=self.address)
+        await self._ready()
+        return True
+
+    async def _serves_our_data(self, client: Redis, pid: int) -> bool:
+        try:
+            folder = (await client.config_get("dir"))["dir"]
+            return bool(Path(folder) == self._data.resolve() and (await client.info("server"))["process_id"] == pid)
+        except (RedisError, OSError):
+            return False
+
+    async def _ready(self) -> None:
+        client = connect(self.address)
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
+                while True:
+                    if not _alive(self.pid) or (self._process and self._process.returncode is not None):
+                        tail = (self._data / "redis.log").read_text(errors="replace").splitlines()[-5:]
+                        raise ShardUnavailableError("redis ended while starting: " + " | ".join(tail))
+                    try:
+                        if await client.ping():
+                            return
+                    except (RedisError, OSError):
+                        await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as error:
+            raise ShardUnavailableError(f"redis at {self.address} is not ready in time") from error
+        finally:
+            await client.aclose()
+
+    def _remembered_port(self) -> int | None:
+        """The port of the last start: keeping it spares everyone a new epoch."""
+        try:
+            for line in (self._data / "redis.conf").read_text().splitlines():
+                if line.startswith("port "):
+                    return int(line.removeprefix("port "))
+        except (OSError, ValueError):
+            return None
+        return None
+
+    def _is_free(self, port: int) -> bool:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self._host, port))
+            except OSError:
+                return False
+            return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        # A zombie answers signals, yet is gone.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
