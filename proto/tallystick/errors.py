@@ -1,0 +1,242 @@
+"""What can go wrong, as types a caller can act on.
+
+    TallystickError
+    ├── RetryableError               nothing final is known: send it again with the same transaction_id
+    │   ├── OutcomeUnknown           it may have happened
+    │   ├── Overloaded               it was not begun; `retry_after_s` when the service said so
+    │   └── ClientClosed             it was not sent
+    └── Refused                      final: nothing moved, and the same id gets the same answer
+        ├── InsufficientFunds
+        ├── CurrencyMismatch
+        ├── AccountFrozen
+        ├── AccountClosed
+        ├── BalanceLimit
+        ├── AccountNotFound
+        ├── AccountExists
+        ├── TransactionIdReused
+        ├── TransactionIdExpired
+        ├── TransactionNotFound
+        ├── Aborted
+        └── InvalidArgument          `field` names the part of the request
+
+The invariant kept here and in `status`: an outcome that is not known is never
+called refused, and never called done. gRPC's own errors do not leave the package:
+`status` turns each into one of these.
+"""
+
+# ruff: noqa: N818 - the names say what happened, in the contract's own words
+
+from enum import IntEnum
+from typing import ClassVar
+
+from tallystick.v1 import outcome_pb2
+
+
+class Outcome(IntEnum):
+    """What became of a request item; the numbers are those of the contract's enum.
+
+    UNSPECIFIED stands for "the service gave no outcome": the error says why.
+    """
+
+    UNSPECIFIED = outcome_pb2.OUTCOME_UNSPECIFIED
+    COMMITTED = outcome_pb2.OUTCOME_COMMITTED
+    INSUFFICIENT_FUNDS = outcome_pb2.OUTCOME_INSUFFICIENT_FUNDS
+    CURRENCY_MISMATCH = outcome_pb2.OUTCOME_CURRENCY_MISMATCH
+    ACCOUNT_FROZEN = outcome_pb2.OUTCOME_ACCOUNT_FROZEN
+    ACCOUNT_CLOSED = outcome_pb2.OUTCOME_ACCOUNT_CLOSED
+    BALANCE_LIMIT = outcome_pb2.OUTCOME_BALANCE_LIMIT
+    ACCOUNT_NOT_FOUND = outcome_pb2.OUTCOME_ACCOUNT_NOT_FOUND
+    TRANSACTION_ID_REUSED = outcome_pb2.OUTCOME_TRANSACTION_ID_REUSED
+    TRANSACTION_ID_EXPIRED = outcome_pb2.OUTCOME_TRANSACTION_ID_EXPIRED
+    ABORTED = outcome_pb2.OUTCOME_ABORTED
+    ACCOUNT_EXISTS = outcome_pb2.OUTCOME_ACCOUNT_EXISTS
+    INVALID_ARGUMENT = outcome_pb2.OUTCOME_INVALID_ARGUMENT
+    OUTCOME_UNKNOWN = outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
+    RESOURCE_EXHAUSTED = outcome_pb2.OUTCOME_RESOURCE_EXHAUSTED
+    TRANSACTION_NOT_FOUND = outcome_pb2.OUTCOME_TRANSACTION_NOT_FOUND
+
+
+class TallystickError(Exception):
+    """The root. Catch RetryableError or Refused, or one of their kinds.
+
+    Attributes:
+        outcome: the outcome of the contract that this error stands for.
+        message: the service's sentence about this case; may be empty.
+        transaction_id: which transfer it concerns; empty when none.
+        field: which field of the request it concerns; empty when none.
+    """
+
+    outcome: ClassVar[Outcome] = Outcome.UNSPECIFIED
+    summary: ClassVar[str] = "the request failed"
+
+    def __init__(self, message: str = "", transaction_id: str = "", field: str = "") -> None:
+        # All of them go to `args`, so that a pickled error keeps its fields.
+        super().__init__(message, transaction_id, field)
+        self.message = message
+        self.transaction_id = transaction_id
+        self.field = field
+
+    def __str__(self) -> str:
+        sentence = f"{self.summary}: {self.message}" if self.message else self.summary
+        if self.field:
+            sentence += f" (field {self.field})"
+        if self.transaction_id:
+            sentence += f" (transaction {self.transaction_id})"
+        return sentence
+
+    def concerning(self, transaction_id: str) -> "TallystickError":
+        """The same error, said of one transfer of a batch that failed as a whole."""
+        return type(self)(self.message, transaction_id, self.field)
+
+
+class RetryableError(TallystickError):
+    """Nothing final is known: it may be sent again with the same transaction_id."""
+
+    summary = "no final answer"
+
+
+class OutcomeUnknown(RetryableError):
+    """It may have happened. Ask again with the same transaction_id; never read this as "failed"."""
+
+    outcome = Outcome.OUTCOME_UNKNOWN
+    summary = "the outcome is not known yet, send the same transaction_id again"
+
+
+class Overloaded(RetryableError):
+    """More load than is taken at the moment; it was not begun.
+
+    Attributes:
+        retry_after_s: seconds the service asks to wait; None when it did not say.
+    """
+
+    outcome = Outcome.RESOURCE_EXHAUSTED
+    summary = "too much load, nothing was begun"
+
+    def __init__(
+        self, message: str = "", transaction_id: str = "", field: str = "", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, transaction_id, field)
+        self.args = (message, transaction_id, field, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def concerning(self, transaction_id: str) -> "Overloaded":
+        """The same error, said of one transfer of a batch that failed as a whole."""
+        return type(self)(self.message, transaction_id, self.field, self.retry_after_s)
+
+
+class ClientClosed(RetryableError):
+    """The client was closed before this was sent. Another client may send it."""
+
+    summary = "the client is closed, nothing was sent"
+
+
+class Refused(TallystickError):
+    """Final: nothing moved, and the same transaction_id will get the same answer."""
+
+    summary = "refused"
+
+
+class InsufficientFunds(Refused):
+    """The payer's available balance would fall below its minimum balance."""
+
+    outcome = Outcome.INSUFFICIENT_FUNDS
+    summary = "insufficient funds"
+
+
+class CurrencyMismatch(Refused):
+    """The account is held in another currency than the request names."""
+
+    outcome = Outcome.CURRENCY_MISMATCH
+    summary = "the account is held in another currency"
+
+
+class AccountFrozen(Refused):
+    """The account takes part in no transfer until it is unfrozen."""
+
+    outcome = Outcome.ACCOUNT_FROZEN
+    summary = "the account is frozen"
+
+
+class AccountClosed(Refused):
+    """The account is closed for ever."""
+
+    outcome = Outcome.ACCOUNT_CLOSED
+    summary = "the account is closed"
+
+
+class BalanceLimit(Refused):
+    """The payee's balance would pass 2^53 - 1 minor units."""
+
+    outcome = Outcome.BALANCE_LIMIT
+    summary = "the payee's balance would pass the limit"
+
+
+class AccountNotFound(Refused):
+    """No account has this id."""
+
+    outcome = Outcome.ACCOUNT_NOT_FOUND
+    summary = "account not found"
+
+
+class AccountExists(Refused):
+    """The account exists with another currency or minimum balance."""
+
+    outcome = Outcome.ACCOUNT_EXISTS
+    summary = "the account exists with other attributes"
+
+
+class TransactionIdReused(Refused):
+    """The same transaction_id was used before with other contents; that first use stands."""
+
+    outcome = Outcome.TRANSACTION_ID_REUSED
+    summary = "the transaction_id was used for something else"
+
+
+class TransactionIdExpired(Refused):
+    """A UUIDv7 older than the deduplication window: it can no longer be told from a repetition."""
+
+    outcome = Outcome.TRANSACTION_ID_EXPIRED
+    summary = "the transaction_id is too old"
+
+
+class TransactionNotFound(Refused):
+    """No outcome is remembered under this id (get_transfer only)."""
+
+    outcome = Outcome.TRANSACTION_NOT_FOUND
+    summary = "transaction not found"
+
+
+class Aborted(Refused):
+    """A failure cut the transfer short and it was rolled back. Make a new one, with a new id."""
+
+    outcome = Outcome.ABORTED
+    summary = "aborted and rolled back"
+
+
+class InvalidArgument(Refused):
+    """The request is malformed: `field` names the part, `message` the limit."""
+
+    outcome = Outcome.INVALID_ARGUMENT
+    summary = "invalid argument"
+
+
+ERROR_TYPES: dict[int, type[TallystickError]] = {
+    kind.outcome.value: kind
+    for kind in (
+        OutcomeUnknown,
+        Overloaded,
+        InsufficientFunds,
+        CurrencyMismatch,
+        AccountFrozen,
+        AccountClosed,
+        BalanceLimit,
+        AccountNotFound,
+        AccountExists,
+        TransactionIdReused,
+        TransactionIdExpired,
+        TransactionNotFound,
+        Aborted,
+        InvalidArgument,
+    )
+}
+"""The error that stands for each outcome but UNSPECIFIED and COMMITTED, by its number."""
