@@ -98,6 +98,11 @@ class Commit:
         # Keys of legs that were lost (R5). Must stay empty; if not, somebody must be woken.
         self.missing: list[bytes] = []
 
+    @property
+    def deciding_shards(self) -> Sequence[int]:
+        """The payer's shard of each row."""
+        return self._payer_shards
+
     def prepare(self) -> dict[int, Prepare]:
         """Step 1: the calls to the payees' shards."""
         self._groups = group(range(len(self.outcomes)), self._payee_shards)

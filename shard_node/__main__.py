@@ -12,12 +12,18 @@ from shard_node.process import configure_logs, run
 
 def main() -> int:
     """Reads the command line and serves until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m shard_node", description="Looks after the Redis of one shard.")
-    parser.add_argument("--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers")
+    parser = argparse.ArgumentParser(
+        prog="python -m shard_node", description="Looks after the Redis of one shard."
+    )
+    parser.add_argument(
+        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
+    )
     parser.add_argument("--shard", required=True, help="id of the shard, as the topology has it")
     parser.add_argument("--data", required=True, type=Path, help="folder of this shard's data")
     parser.add_argument("--host", default="127.0.0.1", help="address Redis listens on (default: %(default)s)")
-    parser.add_argument("--port", type=int, help="port Redis listens on (default: that of the last start, or a free one)")
+    parser.add_argument(
+        "--port", type=int, help="port Redis listens on (default: that of the last start, or a free one)"
+    )
     parser.add_argument(
         "--dedupe-window-seconds",
         type=float,
@@ -25,7 +31,10 @@ def main() -> int:
         help="how long outcomes are remembered at least (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-memory-bytes", type=int, default=0, help="past this the shard refuses writes (default: no limit)"
+        "--max-memory-bytes",
+        type=int,
+        default=0,
+        help="past this the shard refuses writes (default: no limit)",
     )
     arguments = parser.parse_args()
     if arguments.dedupe_window_seconds < 1:

@@ -95,7 +95,9 @@ class Agent:
             if self._settings.shard_id not in {s.shard_id for s in self._registry.topology.shards}:
                 raise RegistryError(f"the topology has no shard {self._settings.shard_id!r}")
             await self._serve()
-            duties = [asyncio.ensure_future(duty()) for duty in (self._watch_redis, self._follow, self._rotate)]
+            duties = [
+                asyncio.ensure_future(duty()) for duty in (self._watch_redis, self._follow, self._rotate)
+            ]
             stop = asyncio.ensure_future(stopping.wait())
             await asyncio.wait([stop, *duties], return_when=asyncio.FIRST_COMPLETED)
             for task in (stop, *duties):

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 
 def configure_logs(**fields: str) -> None:
     """Sends structured logs to standard error, each line with ``fields``."""
+
+    def add_fields(
+        _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return {**fields, **event}
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_fields,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -35,7 +41,6 @@ def configure_logs(**fields: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(**fields)
     # kazoo tells every retry; only what it gives up on is news.
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
 

@@ -123,7 +123,9 @@ class RedisProcess:
     async def _launch(self) -> None:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
-            raise ShardUnavailableError("no redis-server on PATH: install Redis 7.0 or newer (apt-get install redis-server)")
+            raise ShardUnavailableError(
+                "no redis-server on PATH: install Redis 7.0 or newer (apt-get install redis-server)"
+            )
         config = self._data / "redis.conf"
         config.write_text(
             SETTINGS.format(
@@ -168,7 +170,9 @@ class RedisProcess:
     async def _serves_our_data(self, client: Redis, pid: int) -> bool:
         try:
             folder = (await client.config_get("dir"))["dir"]
-            return bool(Path(folder) == self._data.resolve() and (await client.info("server"))["process_id"] == pid)
+            return bool(
+                Path(folder) == self._data.resolve() and (await client.info("server"))["process_id"] == pid
+            )
         except (RedisError, OSError):
             return False
 

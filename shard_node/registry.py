@@ -27,7 +27,7 @@ from shard_node.errors import RegistryError
 from shard_node.topology import Topology, TopologyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from kazoo.protocol.states import ZnodeStat
 
@@ -98,7 +98,8 @@ class Registry:
         self._client = KazooClient(hosts=hosts, timeout=SESSION_TIMEOUT_SECONDS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._registered: dict[str, bytes] = {}
-        self._restoring: asyncio.Task[None] | None = None
+        # Kept, or the event loop may forget them half-way.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: list[Callable[[Topology], None]] = []
         self._topology: Topology | None = None
         self._arrived = asyncio.Event()
@@ -123,13 +124,15 @@ class Registry:
         try:
             await asyncio.wait_for(self._arrived.wait(), START_TIMEOUT_SECONDS)
         except TimeoutError as error:
-            raise RegistryError(f"ZooKeeper at {self._hosts} holds no topology: bootstrap the cluster") from error
+            raise RegistryError(
+                f"ZooKeeper at {self._hosts} holds no topology: bootstrap the cluster"
+            ) from error
 
     async def stop(self) -> None:
         """Ends the session; member nodes and locks go with it."""
         self._registered.clear()
-        if self._restoring is not None:
-            self._restoring.cancel()
+        for task in list(self._tasks):
+            task.cancel()
         await asyncio.to_thread(self._client.stop)
         await asyncio.to_thread(self._client.close)
 
@@ -159,9 +162,7 @@ class Registry:
                 return topology
             try:
                 # Always with the version read: -1 would write over anything, and 0 is a version too.
-                await self._request(
-                    self._client.set_async, TOPOLOGY, changed.to_json(), version=stat.version
-                )
+                await self._request(self._client.set_async, TOPOLOGY, changed.to_json(), version=stat.version)
             except BadVersionError:
                 continue
             self._accept(changed)
@@ -225,13 +226,34 @@ class Registry:
                 found.append(Member(kind, raw["name"], raw["address"], raw["pid"]))
         return found
 
+    async def watch_members(self, kind: MemberKind, watcher: Callable[[list[Member]], None]) -> None:
+        """Calls ``watcher`` in the event loop with who is registered, now and after each change."""
+        loop = asyncio.get_running_loop()
+        folder = f"{MEMBERS}/{kind.value}"
+
+        async def tell() -> None:
+            try:
+                watcher([m for m in await self.members() if m.kind is kind])
+            except RegistryError as error:
+                log.warning("cannot read the members", error=str(error))
+
+        def changed(_: list[str]) -> None:
+            # In kazoo's thread: reading the members is left to the event loop.
+            loop.call_soon_threadsafe(lambda: self._tasks_add(tell()))
+
+        await self._request(self._client.ensure_path_async, folder)
+        await asyncio.to_thread(self._client.ChildrenWatch, folder, changed)
+
+    def _tasks_add(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _put(self, path: str, content: bytes) -> None:
         """An ephemeral node of our session, in place of one that an earlier process left."""
         for _ in range(MAX_CHANGE_TRIES):
             try:
-                await self._request(
-                    self._client.create_async, path, content, ephemeral=True, makepath=True
-                )
+                await self._request(self._client.create_async, path, content, ephemeral=True, makepath=True)
             except NodeExistsError:
                 try:
                     _, stat = await self._request(self._client.get_async, path)
@@ -251,12 +273,9 @@ class Registry:
             self._session_lost = True
         elif state == KazooState.CONNECTED and self._session_lost and self._loop is not None:
             self._session_lost = False
-            self._loop.call_soon_threadsafe(self._restore)
+            self._loop.call_soon_threadsafe(lambda: self._tasks_add(self._restore()))
 
-    def _restore(self) -> None:
-        self._restoring = asyncio.ensure_future(self._restore_members())
-
-    async def _restore_members(self) -> None:
+    async def _restore(self) -> None:
         for path, content in list(self._registered.items()):
             try:
                 await self._put(path, content)

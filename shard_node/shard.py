@@ -8,7 +8,8 @@ repetition is safe (the transaction id makes it so).
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -27,10 +28,10 @@ from shard_node.errors import (
     WrongShardError,
 )
 from shard_node.outcomes import Outcome
-from shard_node.records import Account, RememberedOutcome
+from shard_node.records import Account, PendingTransfer, RememberedOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from shard_node.calls import Call, Reply
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_SECONDS = 5.0
 # Calls under way at once from one process. A shard runs them one by one, so more only queue there.
 MAX_CONNECTIONS = 16
+# Entries a page of a scan: about a millisecond of the shard's time.
+SCAN_PAGE = 1000
 
 
 def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
@@ -78,6 +81,20 @@ def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
     return ShardDefectError(text)
 
 
+PendingTable = Literal["prepared", "unsettled"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCounters:
+    """What a shard counts. ``calls`` rises with every call that may have written."""
+
+    calls: int
+    alarms: int
+    accounts: int
+    prepared: int
+    unsettled: int
+
+
 class Shard:
     """One shard at one epoch. Made from a topology; a newer topology makes a new one.
 
@@ -98,7 +115,11 @@ class Shard:
         return call.reply(await self._fcall("FCALL", call.FUNCTION, *call.arguments()))
 
     async def open(
-        self, account_ids: Sequence[str], slots: Sequence[int], currencies: Sequence[str], floors_minor: Sequence[int]
+        self,
+        account_ids: Sequence[str],
+        slots: Sequence[int],
+        currencies: Sequence[str],
+        floors_minor: Sequence[int],
     ) -> tuple[list[Outcome], list[Account]]:
         """Opens accounts: COMMITTED or ACCOUNT_EXISTS for each, and each account as it stands."""
         packed = await self._fcall("FCALL", "open", pack(account_ids, slots, currencies, floors_minor))
@@ -120,10 +141,64 @@ class Shard:
         carried: int = await self._fcall("FCALL", "rotate")
         return carried
 
+    async def clock_ms(self) -> int:
+        """The shard's clock, ms since 1970."""
+        try:
+            seconds, micros = await self.redis.time()
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        return int(seconds * 1000 + micros // 1000)
+
+    async def pending(self, table: PendingTable, minimum_age_ms: int, limit: int) -> list[PendingTransfer]:
+        """Up to ``limit`` entries of ``prepared`` or ``unsettled`` at least that old by the shard's clock.
+
+        A plain look, not fenced: whoever acts on it does so by calls that are.
+        """
+        found: dict[bytes, PendingTransfer] = {}
+        since_ms = await self.clock_ms() - minimum_age_ms
+        try:
+            async for key, value in self.redis.hscan_iter(table, count=SCAN_PAGE):
+                entry = PendingTransfer.unpack(key, value)
+                if entry.since_ms <= since_ms:
+                    found[key] = entry
+                    if len(found) == limit:
+                        break
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        return list(found.values())
+
+    async def accounts_by_page(self) -> AsyncIterator[list[tuple[bytes, Account]]]:
+        """Every account, some a page. An account may come twice when the hash grows meanwhile."""
+        cursor = 0
+        while True:
+            try:
+                cursor, page = await self.redis.hscan("accounts", cursor, count=SCAN_PAGE)
+            except (RedisError, OSError) as error:
+                raise as_shard_error(self.shard_id, error) from error
+            yield [(name, Account.unpack(record)) for name, record in page.items()]
+            if cursor == 0:
+                return
+
+    async def counters(self) -> ShardCounters:
+        """Sizes and counters, at one moment."""
+        try:
+            async with self.redis.pipeline(transaction=True) as pipe:
+                pipe.hmget("meta", ["fence", "calls", "alarms"])
+                pipe.hlen("accounts")
+                pipe.hlen("prepared")
+                pipe.hlen("unsettled")
+                meta, accounts, prepared, unsettled = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        fence, calls, alarms = meta
+        if fence is None or fence.decode() != self.fence:
+            raise StaleEpochError(f"{self.shard_id} is at {fence!r}, not {self.fence}")
+        return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
+
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         try:
             return await self.redis.execute_command(command, function, 0, self.fence, *arguments)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
 
     async def close(self) -> None:

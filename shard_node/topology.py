@@ -115,7 +115,8 @@ class Topology:
     def with_primary(self, shard_id: str, address: str) -> Topology:
         """The next version with the shard's primary at ``address``, its epoch one higher."""
         return self.changed(
-            replace(s, primary=address, epoch=s.epoch + 1) if s.shard_id == shard_id else s for s in self.shards
+            replace(s, primary=address, epoch=s.epoch + 1) if s.shard_id == shard_id else s
+            for s in self.shards
         )
 
     def to_json(self) -> bytes:
@@ -142,7 +143,10 @@ class Topology:
             raw: dict[str, Any] = json.loads(content)
             shards = tuple(
                 ShardInfo(
-                    s["shard_id"], s["epoch"], s["primary"], tuple(SlotRange(first, last) for first, last in s["slots"])
+                    s["shard_id"],
+                    s["epoch"],
+                    s["primary"],
+                    tuple(SlotRange(first, last) for first, last in s["slots"]),
                 )
                 for s in raw["shards"]
             )

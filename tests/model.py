@@ -66,7 +66,9 @@ class ShardModel:
                 rows = [self._post(*row) for row in _rows(call.transfers.keys, call.transfers.bodies)]
                 return Reply(*_columns(rows, 3))
             case Prepare():
-                return Reply([self._prepare(*row) for row in _rows(call.transfers.keys, call.transfers.bodies)])
+                return Reply(
+                    [self._prepare(*row) for row in _rows(call.transfers.keys, call.transfers.bodies)]
+                )
             case Decide():
                 rows2 = [
                     self._decide(key, body, verdict)
@@ -78,7 +80,9 @@ class ShardModel:
                     self.unsettled.pop(key, None)
                 return Reply(*_columns(rows2, 2))
             case Finish():
-                rows3 = [self._finish(key, verdict) for key, verdict in zip(call.keys, call.verdicts, strict=True)]
+                rows3 = [
+                    self._finish(key, verdict) for key, verdict in zip(call.keys, call.verdicts, strict=True)
+                ]
                 codes, balances = _columns(rows3, 2)
                 return Reply(codes, (), balances)
             case Settle():

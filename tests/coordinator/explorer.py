@@ -159,7 +159,9 @@ class Explorer:
             shard.alarms,
         )
 
-    def _deliver(self, frozen: tuple[object, ...], call: int) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    def _deliver(
+        self, frozen: tuple[object, ...], call: int
+    ) -> tuple[tuple[object, ...], tuple[object, ...]]:
         shard = self._thaw(frozen)
         reply = shard.call(self._calls[call])
         return self._freeze(shard), (
@@ -295,7 +297,10 @@ class Explorer:
         if w.epochs[message.shard] == message.epoch:
             shards, reply = self._applied(w, message)
             answered = attempt._replace(answers=(*attempt.answers, reply))
-            yield f"{name} reaches shard {message.shard}, reply", self._go(base._replace(shards=shards), answered)
+            yield (
+                f"{name} reaches shard {message.shard}, reply",
+                self._go(base._replace(shards=shards), answered),
+            )
         else:
             stale = attempt._replace(answers=(*attempt.answers, (NoReply.STALE,)))
             yield f"{name} is refused by shard {message.shard}: epoch", self._go(base, stale)
@@ -320,7 +325,10 @@ class Explorer:
         if w.epochs[message.shard] == message.epoch:
             shards, reply = self._applied(w, message)
             answered = w.scan._replace(answers=(*w.scan.answers, reply))
-            yield f"resolver: {name} at shard {message.shard}", self._scan(w._replace(shards=shards), answered)
+            yield (
+                f"resolver: {name} at shard {message.shard}",
+                self._scan(w._replace(shards=shards), answered),
+            )
         lost = w.scan._replace(answers=(*w.scan.answers, (NoReply.LOST,)))
         yield f"resolver: {name} gets no answer", self._scan(w, lost)
 
@@ -346,7 +354,9 @@ class Explorer:
         message = Message(step[0], scan.epochs[step[0]], step[1])
         return w._replace(scan=scan, network=w.network | {message})
 
-    def _applied(self, w: World, message: Message) -> tuple[tuple[tuple[object, ...], ...], tuple[object, ...]]:
+    def _applied(
+        self, w: World, message: Message
+    ) -> tuple[tuple[tuple[object, ...], ...], tuple[object, ...]]:
         shard, reply = self.deliver(w.shards[message.shard], message.call)
         return (*w.shards[: message.shard], shard, *w.shards[message.shard + 1 :]), reply
 

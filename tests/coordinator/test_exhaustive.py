@@ -24,7 +24,7 @@ SOUND = {
     "two payloads under one id": (Setting(tries=(RETRY, MISTAKE), moves=1), 50_000),
     "two payers under one id, who share a shard but no slot": (
         Setting(tries=(RETRY, STRANGER), moves=1),
-        10_000,
+        150_000,
     ),
     "money arrives between two tries": (Setting(moves=1, payer_has=0, environment=("fund",)), 5_000),
     "the payee freezes between prepare and finish": (Setting(moves=1, environment=("close",)), 10_000),

@@ -1,0 +1,91 @@
+"""``python -m coordinator``: two-phase commit for the routers of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+from coordinator.cluster_service import ClusterService
+from coordinator.driver import Driver
+from coordinator.resolver import Resolver
+from coordinator.service import CoordinatorService
+from coordinator.serving import Server
+from shard_node.directory import Directory
+from shard_node.errors import RegistryError
+from shard_node.process import configure_logs, run
+from shard_node.registry import MemberKind, Registry
+from tallystick.v1 import cluster_pb2_grpc, coordinator_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = structlog.get_logger(__name__)
+
+
+def coordinate(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """A coordinator, to be run until its event is set."""
+
+    async def serve(stopping: asyncio.Event) -> None:
+        registry = Registry(zookeeper)
+        await registry.start()
+        directory = Directory(registry)
+        driver = Driver(directory)
+        service = CoordinatorService(driver, directory)
+        server = Server(("tallystick.v1.CoordinatorService", "tallystick.v1.ClusterService"))
+        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server.grpc)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
+            ClusterService(registry, directory), server.grpc
+        )
+        address = await server.start(listen)
+        duties = [
+            asyncio.ensure_future(driver.settle_idle()),
+            asyncio.ensure_future(Resolver(name, registry, directory).run()),
+        ]
+        await registry.register(MemberKind.COORDINATOR, name, address, os.getpid())
+        log.info("serving", address=address)
+        stop = asyncio.ensure_future(stopping.wait())
+        # A duty never ends by itself: if one does, it failed, and so must the process.
+        await asyncio.wait([stop, *duties], return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(RegistryError):
+            await registry.deregister()
+        await server.drain()
+        await service.finish_all()
+        for duty in (stop, *duties):
+            duty.cancel()
+        results = await asyncio.gather(*duties, return_exceptions=True)
+        await driver.settle_now()
+        await directory.close()
+        await registry.stop()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        log.info("stopped")
+
+    return serve
+
+
+def main() -> int:
+    """Reads the command line and serves until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coordinator", description="Commits transfers across shards."
+    )
+    parser.add_argument(
+        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
+    )
+    parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
+    parser.add_argument(
+        "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: %(default)s, a free port"
+    )
+    arguments = parser.parse_args()
+    configure_logs(process="coordinator", name=arguments.name)
+    return run(coordinate(arguments.zookeeper, arguments.name, arguments.listen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

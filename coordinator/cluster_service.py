@@ -1,0 +1,161 @@
+"""ClusterService: what operators ask of a cluster. Served by coordinators and routers alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import grpc
+
+from coordinator.audit import Audit, audit_pages
+from coordinator.money import decimals, to_text
+from shard_node.errors import ShardNodeError
+from shard_node.registry import MemberKind
+from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shard_node.directory import Directory
+    from shard_node.records import PendingTransfer
+    from shard_node.registry import Registry
+
+MAX_IN_DOUBT = 10_000
+DEFAULT_IN_DOUBT = 1000
+
+_KINDS = {
+    MemberKind.SHARD_NODE: cluster_pb2.MEMBER_KIND_SHARD_NODE,
+    MemberKind.COORDINATOR: cluster_pb2.MEMBER_KIND_COORDINATOR,
+    MemberKind.ROUTER: cluster_pb2.MEMBER_KIND_ROUTER,
+}
+
+
+class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
+    """Reads only; a shard or registry that is away makes a call UNAVAILABLE."""
+
+    def __init__(self, registry: Registry, directory: Directory) -> None:
+        self._registry = registry
+        self._directory = directory
+
+    async def GetTopology(  # noqa: N802
+        self, request: cluster_pb2.GetTopologyRequest, context: Any
+    ) -> cluster_pb2.Topology:
+        """The newest topology this process has seen."""
+        topology = self._directory.current.topology
+        return cluster_pb2.Topology(
+            cluster_id=topology.cluster_id,
+            version=topology.version,
+            shards=[
+                cluster_pb2.Shard(
+                    shard_id=s.shard_id,
+                    epoch=s.epoch,
+                    primary=s.primary,
+                    slots=[cluster_pb2.SlotRange(first=r.first, last=r.last) for r in s.slots],
+                    slot_count=s.slot_count,
+                )
+                for s in topology.shards
+            ],
+        )
+
+    async def ListMembers(  # noqa: N802
+        self, request: cluster_pb2.ListMembersRequest, context: Any
+    ) -> cluster_pb2.ListMembersResponse:
+        """Everyone who is registered."""
+        try:
+            members = await self._registry.members()
+        except ShardNodeError as error:
+            return await _unavailable(context, error)
+        return cluster_pb2.ListMembersResponse(
+            members=[
+                cluster_pb2.Member(name=m.name, kind=_KINDS[m.kind], address=m.address, pid=m.pid)
+                for m in members
+            ]
+        )
+
+    async def ListInDoubt(  # noqa: N802
+        self, request: cluster_pb2.ListInDoubtRequest, context: Any
+    ) -> cluster_pb2.ListInDoubtResponse:
+        """Prepared and unsettled entries, the oldest first."""
+        limit = request.limit or DEFAULT_IN_DOUBT
+        if not 1 <= limit <= MAX_IN_DOUBT or request.minimum_age_ms < 0:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"limit is 1 to {MAX_IN_DOUBT}, minimum_age_ms not negative"
+            )
+        found: list[cluster_pb2.InDoubtTransfer] = []
+        try:
+            for shard in self._directory.current.shards:
+                now_ms = await shard.clock_ms()
+                prepared = await shard.pending("prepared", request.minimum_age_ms, limit + 1)
+                unsettled = await shard.pending("unsettled", request.minimum_age_ms, limit + 1)
+                for state, entries in (
+                    (cluster_pb2.IN_DOUBT_STATE_PREPARED, prepared),
+                    (cluster_pb2.IN_DOUBT_STATE_UNSETTLED, unsettled),
+                ):
+                    found += [_in_doubt(entry, state, shard.shard_id, now_ms) for entry in entries]
+        except ShardNodeError as error:
+            return await _unavailable(context, error)
+        found.sort(key=lambda entry: -entry.age_ms)
+        return cluster_pb2.ListInDoubtResponse(transfers=found[:limit], truncated=len(found) > limit)
+
+    async def Verify(  # noqa: N802
+        self, request: cluster_pb2.VerifyRequest, context: Any
+    ) -> AsyncIterator[cluster_pb2.VerifyResponse]:
+        """Adds up every account; see ``audit.py``."""
+        audit = Audit()
+        try:
+            async for read, total in audit_pages(self._directory.current.shards, audit):
+                yield cluster_pb2.VerifyResponse(accounts_read=read, accounts_total=total)
+        except ShardNodeError as error:
+            await _unavailable(context, error)
+        yield cluster_pb2.VerifyResponse(
+            accounts_read=audit.accounts, accounts_total=audit.accounts, result=_result(audit)
+        )
+
+
+def _in_doubt(
+    entry: PendingTransfer, state: cluster_pb2.InDoubtState, shard_id: str, now_ms: int
+) -> cluster_pb2.InDoubtTransfer:
+    terms = entry.terms
+    return cluster_pb2.InDoubtTransfer(
+        transaction_id=str(UUID(bytes=entry.key[:16])),
+        state=state,
+        shard_id=shard_id,
+        from_account=terms.payer,
+        to_account=terms.payee,
+        amount=to_text(terms.amount_minor, decimals(terms.currency) or 0),
+        currency=terms.currency,
+        age_ms=max(0, now_ms - entry.since_ms),
+    )
+
+
+def _result(audit: Audit) -> cluster_pb2.VerifyResult:
+    verdict = cluster_pb2.VERDICT_BALANCED
+    if audit.busy:
+        verdict = cluster_pb2.VERDICT_BUSY
+    if audit.alarms or (not audit.busy and any(s.total_minor for s in audit.currencies.values())):
+        verdict = cluster_pb2.VERDICT_BROKEN
+    currencies = []
+    for code, total in sorted(audit.currencies.items()):
+        digits = decimals(code) or 0
+        currencies.append(
+            cluster_pb2.CurrencySum(
+                currency=code,
+                customers=to_text(total.customers_minor, digits),
+                system=to_text(total.system_minor, digits),
+                in_flight=to_text(total.in_flight_minor, digits),
+                total=to_text(total.total_minor, digits),
+                accounts=total.accounts,
+            )
+        )
+    return cluster_pb2.VerifyResult(
+        verdict=verdict,
+        currencies=currencies,
+        accounts=audit.accounts,
+        prepared=audit.prepared,
+        unsettled=audit.unsettled,
+        alarms=audit.alarms,
+    )
+
+
+async def _unavailable(context: Any, error: ShardNodeError) -> Any:
+    await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))

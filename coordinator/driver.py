@@ -1,0 +1,140 @@
+"""Carries the messages of the commit protocol between the machine in ``protocol.py`` and shards.
+
+All that is decided is decided there; here are tasks, calls and the settlements that wait for a ride.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from coordinator.protocol import Answer, Commit, NoReply
+from shard_node.calls import Settle
+from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
+from shard_node.limits import MAX_BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from shard_node.calls import Call
+    from shard_node.directory import Cluster, Directory
+    from shard_node.shard import Shard
+    from shard_node.transfers import Transfers
+
+# Settlements ride on the next decide of their shard; after this long without one they go alone.
+SETTLE_IDLE_SECONDS = 0.5
+# More than this waiting for one shard are left to recovery, which settles what it finds.
+MAX_SETTLEMENTS = 16 * MAX_BATCH
+
+log = structlog.get_logger(__name__)
+
+
+async def ask(shard: Shard, call: Call) -> Answer:
+    """One call; a failure becomes the reason why there is no reply."""
+    try:
+        return await shard.call(call)
+    except StaleEpochError:
+        return NoReply.STALE
+    except ShardFullError as error:
+        log.error("shard is full", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
+        return NoReply.FULL
+    except ShardUnavailableError as error:
+        log.warning("no answer", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
+    except ShardNodeError as error:
+        log.error("call failed", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
+    return NoReply.LOST
+
+
+async def ask_all(cluster: Cluster, calls: Mapping[int, Call]) -> dict[int, Answer]:
+    """All calls at once; the answers by the same shard index."""
+    if len(calls) == 1:
+        ((index, call),) = calls.items()
+        return {index: await ask(cluster.shards[index], call)}
+    answers = await asyncio.gather(*(ask(cluster.shards[index], call) for index, call in calls.items()))
+    return dict(zip(calls, answers, strict=True))
+
+
+def sound_alarm(keys: Sequence[bytes]) -> None:
+    """R5: committed legs are nowhere. Nothing can repair this by itself; somebody must look."""
+    for key in keys:
+        log.critical("a committed leg is neither prepared nor applied", transaction_id=key[:16].hex())
+
+
+class Settlements:
+    """Keys of transfers finished everywhere, until their payer's shard has been told (step 5)."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, list[bytes]] = {}
+
+    def add(self, shard_id: str, keys: Sequence[bytes]) -> None:
+        """Keeps the keys, unless far too many wait already."""
+        waiting = self._keys.setdefault(shard_id, [])
+        if len(waiting) < MAX_SETTLEMENTS:
+            waiting.extend(keys)
+
+    def take(self, shard_id: str) -> list[bytes]:
+        """All that waits for the shard, at most a batch."""
+        waiting = self._keys.pop(shard_id, None)
+        if waiting is None:
+            return []
+        if len(waiting) > MAX_BATCH:
+            self._keys[shard_id] = waiting[MAX_BATCH:]
+            del waiting[MAX_BATCH:]
+        return waiting
+
+    def waiting(self) -> list[str]:
+        """Shards with something to be told."""
+        return list(self._keys)
+
+
+class Driver:
+    """Runs batches through two-phase commit. Keeps nothing that a crash could lose."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._settlements = Settlements()
+
+    async def commit(self, transfers: Transfers, cluster: Cluster) -> Commit:
+        """One batch, through all its steps. Never cancel it: see the class docstring of Shard."""
+        machine = Commit(transfers, cluster.owner)
+        shards = cluster.shards
+        answers = await ask_all(cluster, machine.prepare())
+        riding: dict[int, list[bytes]] = {}
+        if self._settlements.waiting():
+            for index in set(machine.deciding_shards):
+                keys = self._settlements.take(shards[index].shard_id)
+                if keys:
+                    riding[index] = keys
+        decides = machine.decide(answers, riding)
+        answers = await ask_all(cluster, decides)
+        for index, keys in riding.items():
+            if isinstance(answers.get(index, NoReply.LOST), NoReply):
+                self._settlements.add(shards[index].shard_id, keys)
+        machine.conclude(await ask_all(cluster, machine.finish(answers)))
+        for index, keys in machine.settled.items():
+            self._settlements.add(shards[index].shard_id, keys)
+        sound_alarm(machine.missing)
+        return machine
+
+    async def settle_idle(self) -> None:
+        """Forever: sends settlements that found no ride."""
+        while True:
+            before = set(self._settlements.waiting())
+            await asyncio.sleep(SETTLE_IDLE_SECONDS)
+            cluster = self._directory.current
+            for shard in cluster.shards:
+                if shard.shard_id in before:
+                    await self._settle(shard)
+
+    async def settle_now(self) -> None:
+        """Sends all that waits, before the process ends; what fails is left to recovery."""
+        for shard in self._directory.current.shards:
+            await self._settle(shard)
+
+    async def _settle(self, shard: Shard) -> None:
+        while keys := self._settlements.take(shard.shard_id):
+            if isinstance(await ask(shard, Settle(keys)), NoReply):
+                # Recovery settles what it finds; what waits behind is tried again next time.
+                return

@@ -1,0 +1,79 @@
+"""How every gRPC server of the cluster is set up, announced, drained and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shard_node.errors import ShardNodeError
+from shard_node.limits import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Clients ping at most this often; a server that allows less would cut them off.
+KEEPALIVE_MS = 30_000
+# From withdrawing the address to refusing calls: callers see the withdrawal within this.
+NOTICE_SECONDS = 0.5
+# Calls under way get this long to end.
+GRACE_SECONDS = 10.0
+
+CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
+
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A second process on the same port must fail, not share it.
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    # Whether to repeat a call is decided by who knows its transaction ids.
+    ("grpc.enable_retries", 0),
+)
+
+
+class ListenError(ShardNodeError):
+    """The server cannot listen where it was told to."""
+
+
+class Server:
+    """A grpc.aio server with health, reflection and channelz."""
+
+    def __init__(self, service_names: Sequence[str]) -> None:
+        self.grpc = grpc.aio.server(options=SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._names = [*service_names, ""]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        channelz.add_channelz_servicer(self.grpc)
+        reflection.enable_server_reflection(
+            (*service_names, health.SERVICE_NAME, CHANNELZ, reflection.SERVICE_NAME), self.grpc
+        )
+
+    async def start(self, listen: str) -> str:
+        """Listens on host:port (port 0 for a free one); the address it got. Raises ListenError."""
+        try:
+            port = self.grpc.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on {listen}: is the port taken?") from error
+        await self.grpc.start()
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    async def drain(self) -> None:
+        """Ends in order, once the address is withdrawn: lets callers notice, then calls end."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(NOTICE_SECONDS)
+        await self.grpc.stop(GRACE_SECONDS)

@@ -1,0 +1,106 @@
+"""The coordinators of the cluster, as a router sees them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+
+from coordinator.protocol import NoReply
+from coordinator.serving import CHANNEL_OPTIONS
+from shard_node.registry import MemberKind
+from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
+
+if TYPE_CHECKING:
+    from shard_node.registry import Member, Registry
+    from shard_node.transfers import Transfers
+
+# Coordinators asked for one batch, one after the other: any can finish what another began.
+MAX_TRIES = 3
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Coordinator:
+    name: str
+    channel: grpc.aio.Channel
+    stub: coordinator_pb2_grpc.CoordinatorServiceAsyncStub
+
+
+class Coordinators:
+    """Sends each batch to one coordinator, in turn; a coordinator that fails, to the next."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._by_address: dict[str, _Coordinator] = {}
+        self._turn = 0
+
+    async def start(self) -> None:
+        """Begins to follow who is registered."""
+        await self._registry.watch_members(MemberKind.COORDINATOR, self._on_members)
+
+    async def close(self) -> None:
+        """Closes the channels."""
+        for coordinator in self._by_address.values():
+            await coordinator.channel.close()
+
+    async def commit(
+        self, transfers: Transfers, topology_version: int, deadline_seconds: float
+    ) -> coordinator_pb2.CommitResponse | NoReply:
+        """Has a batch committed; LOST when no coordinator answered by the deadline."""
+        request = coordinator_pb2.CommitRequest(
+            topology_version=topology_version,
+            keys=transfers.keys,
+            payers=transfers.payers,
+            payees=transfers.payees,
+            amounts_minor=transfers.amounts_minor,
+            currencies=transfers.currencies,
+            bodies=transfers.bodies,
+            payer_slots=transfers.payer_slots,
+            payee_slots=transfers.payee_slots,
+        )
+        failed: set[str] = set()
+        reason = NoReply.FULL
+        for _ in range(MAX_TRIES):
+            coordinator = self._next(failed)
+            remaining = deadline_seconds - time.monotonic()
+            if coordinator is None or remaining <= 0:
+                break
+            try:
+                response: coordinator_pb2.CommitResponse = await coordinator.stub.Commit(
+                    request, timeout=remaining
+                )
+            except grpc.aio.AioRpcError as error:
+                log.warning("coordinator failed", coordinator=coordinator.name, status=error.code().name)
+                failed.add(coordinator.name)
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    reason = NoReply.LOST
+            else:
+                return response
+        if not failed:
+            log.error("no coordinator is registered")
+            return NoReply.LOST
+        return reason
+
+    def _next(self, failed: set[str]) -> _Coordinator | None:
+        fit = [c for c in self._by_address.values() if c.name not in failed]
+        if not fit:
+            return None
+        self._turn += 1
+        return fit[self._turn % len(fit)]
+
+    def _on_members(self, members: list[Member]) -> None:
+        present = {m.address: m.name for m in members}
+        for address, name in present.items():
+            if address not in self._by_address:
+                channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+                stub = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
+                self._by_address[address] = _Coordinator(name, channel, stub)
+        for address in self._by_address.keys() - present.keys():
+            # Not closed: calls under way end by themselves, and then nothing refers to the channel.
+            self._by_address.pop(address)
+        log.info("coordinators", names=sorted(present.values()))

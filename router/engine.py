@@ -1,0 +1,156 @@
+"""Carries out a batch: one call a shard for what stays on it, a coordinator for what crosses.
+
+Rows that met an older or newer map of the cluster are split again by the newest one, until the
+deadline: that is how transfers wait, rather than fail, while slots move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coordinator.driver import ask
+from coordinator.protocol import NoReply
+from shard_node.calls import Post
+from shard_node.limits import NO_BALANCE
+from shard_node.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from router.coordinators import Coordinators
+    from shard_node.directory import Cluster, Directory
+    from shard_node.transfers import Transfers
+
+_STALE = int(Outcome.STALE_EPOCH)
+_UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
+_NO_REPLY = {
+    NoReply.LOST: _UNKNOWN,
+    NoReply.STALE: _STALE,
+    NoReply.FULL: int(Outcome.RESOURCE_EXHAUSTED),
+}
+
+# Between two tries with the same map: the shard may be about to learn of its new epoch.
+FIRST_RETRY_SECONDS = 0.02
+LAST_RETRY_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Results:
+    """A value a row. Outcomes carry PAYEE as shards give them; balances are NO_BALANCE if unknown."""
+
+    outcomes: list[int]
+    payer_balances: list[int]
+    payee_balances: list[int]
+
+    @classmethod
+    def unknown(cls, count: int) -> Results:
+        """Nothing is known yet."""
+        return cls([_UNKNOWN] * count, [NO_BALANCE] * count, [NO_BALANCE] * count)
+
+    def put(
+        self,
+        rows: Sequence[int],
+        outcomes: Sequence[int],
+        payer_balances: Sequence[int],
+        payee_balances: Sequence[int],
+    ) -> None:
+        """Fills in the results of some rows."""
+        for i, row in enumerate(rows):
+            self.outcomes[row] = outcomes[i]
+            self.payer_balances[row] = payer_balances[i]
+            self.payee_balances[row] = payee_balances[i]
+
+
+def split(
+    rows: Sequence[int], payer_shards: Sequence[int], payee_shards: Sequence[int]
+) -> tuple[dict[int, list[int]], list[int]]:
+    """Rows that stay on one shard, by shard, and rows that cross."""
+    local: dict[int, list[int]] = {}
+    cross: list[int] = []
+    for row in rows:
+        shard = payer_shards[row]
+        if shard != payee_shards[row]:
+            cross.append(row)
+        elif shard in local:
+            local[shard].append(row)
+        else:
+            local[shard] = [row]
+    return local, cross
+
+
+class Engine:
+    """Carries out batches of validated transfers."""
+
+    def __init__(self, directory: Directory, coordinators: Coordinators) -> None:
+        self._directory = directory
+        self._coordinators = coordinators
+
+    async def execute(self, transfers: Transfers, deadline_seconds: float) -> Results:
+        """One batch, each row with an outcome. ``deadline_seconds`` is of the monotonic clock.
+
+        Never cancel it: what is past its commit point must be finished.
+        """
+        results = Results.unknown(len(transfers))
+        rows: Sequence[int] = range(len(transfers))
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            cluster = self._directory.current
+            await self._attempt(transfers, rows, cluster, results, deadline_seconds)
+            rows = [row for row in rows if results.outcomes[row] == _STALE]
+            remaining = deadline_seconds - time.monotonic()
+            if not rows:
+                return results
+            if remaining <= pause:
+                for row in rows:
+                    results.outcomes[row] = _UNKNOWN
+                return results
+            await self._directory.newer_than(cluster.topology.version, pause)
+            pause = min(pause * 2, LAST_RETRY_SECONDS)
+
+    async def _attempt(
+        self,
+        transfers: Transfers,
+        rows: Sequence[int],
+        cluster: Cluster,
+        results: Results,
+        deadline_seconds: float,
+    ) -> None:
+        owner = cluster.owner
+        local, cross = split(
+            rows,
+            [owner[slot] for slot in transfers.payer_slots],
+            [owner[slot] for slot in transfers.payee_slots],
+        )
+        work = [self._post(transfers, group, cluster, shard, results) for shard, group in local.items()]
+        if cross:
+            work.append(self._commit(transfers, cross, cluster, results, deadline_seconds))
+        await asyncio.gather(*work)
+
+    async def _post(
+        self, transfers: Transfers, rows: list[int], cluster: Cluster, shard: int, results: Results
+    ) -> None:
+        answer = await ask(cluster.shards[shard], Post(transfers.select(rows)))
+        if isinstance(answer, NoReply):
+            for row in rows:
+                results.outcomes[row] = _NO_REPLY[answer]
+        else:
+            results.put(rows, answer.codes, answer.payer_balances, answer.payee_balances)
+
+    async def _commit(
+        self,
+        transfers: Transfers,
+        rows: list[int],
+        cluster: Cluster,
+        results: Results,
+        deadline_seconds: float,
+    ) -> None:
+        batch = transfers if len(rows) == len(transfers) else transfers.select(rows)
+        answer = await self._coordinators.commit(batch, cluster.topology.version, deadline_seconds)
+        if isinstance(answer, NoReply):
+            for row in rows:
+                results.outcomes[row] = _NO_REPLY[answer]
+        else:
+            results.put(rows, answer.outcomes, answer.payer_balances_minor, answer.payee_balances_minor)
