@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 import grpc
@@ -38,7 +38,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         self._directory = directory
 
     async def GetTopology(  # noqa: N802
-        self, request: cluster_pb2.GetTopologyRequest, context: Any
+        self,
+        request: cluster_pb2.GetTopologyRequest,  # noqa: ARG002 -- gRPC passes both, here and below
+        context: Any,  # noqa: ARG002
     ) -> cluster_pb2.Topology:
         """The newest topology this process has seen."""
         topology = self._directory.current.topology
@@ -58,13 +60,15 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         )
 
     async def ListMembers(  # noqa: N802
-        self, request: cluster_pb2.ListMembersRequest, context: Any
+        self,
+        request: cluster_pb2.ListMembersRequest,  # noqa: ARG002
+        context: Any,
     ) -> cluster_pb2.ListMembersResponse:
         """Everyone who is registered."""
         try:
             members = await self._registry.members()
         except ShardNodeError as error:
-            return await _unavailable(context, error)
+            await _unavailable(context, error)
         return cluster_pb2.ListMembersResponse(
             members=[
                 cluster_pb2.Member(name=m.name, kind=_KINDS[m.kind], address=m.address, pid=m.pid)
@@ -93,12 +97,14 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                 ):
                     found += [_in_doubt(entry, state, shard.shard_id, now_ms) for entry in entries]
         except ShardNodeError as error:
-            return await _unavailable(context, error)
+            await _unavailable(context, error)
         found.sort(key=lambda entry: -entry.age_ms)
         return cluster_pb2.ListInDoubtResponse(transfers=found[:limit], truncated=len(found) > limit)
 
     async def Verify(  # noqa: N802
-        self, request: cluster_pb2.VerifyRequest, context: Any
+        self,
+        request: cluster_pb2.VerifyRequest,  # noqa: ARG002
+        context: Any,
     ) -> AsyncIterator[cluster_pb2.VerifyResponse]:
         """Adds up every account; see ``audit.py``."""
         audit = Audit()
@@ -157,5 +163,6 @@ def _result(audit: Audit) -> cluster_pb2.VerifyResult:
     )
 
 
-async def _unavailable(context: Any, error: ShardNodeError) -> Any:
+async def _unavailable(context: Any, error: ShardNodeError) -> NoReturn:
     await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+    raise AssertionError("abort raises")

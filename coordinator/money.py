@@ -42,7 +42,7 @@ def to_minor(text: str, digits: int) -> int:
         raise ValueError(f"has {len(fraction)} decimals, the currency has {digits}")
     if len(whole) > 20:
         raise ValueError(f"is above the largest amount, {to_text(MAX_MINOR, digits)}")
-    minor = int(whole + fraction) * 10 ** (digits - len(fraction))
+    minor = int(whole + fraction.ljust(digits, "0"))
     if minor > MAX_MINOR:
         raise ValueError(f"is above the largest amount, {to_text(MAX_MINOR, digits)}")
     return minor

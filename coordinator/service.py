@@ -12,8 +12,8 @@ from shard_node.transfers import Transfers
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
+    from coordinator import protocol
     from coordinator.driver import Driver
-    from coordinator.protocol import Commit
     from shard_node.directory import Directory
 
 # Transfers in the hands of one coordinator at once: some 20 large batches, 40 MiB.
@@ -30,7 +30,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._directory = directory
         self._in_hand = 0
         # Kept, so that a router that hangs up does not stop what may be past its commit point.
-        self._tasks: set[asyncio.Task[Commit]] = set()
+        self._tasks: set[asyncio.Task[protocol.Commit]] = set()
 
     async def Commit(  # noqa: N802 -- the contract's name
         self,
@@ -72,6 +72,6 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _done(self, task: asyncio.Task[Commit], count: int) -> None:
+    def _done(self, task: asyncio.Task[protocol.Commit], count: int) -> None:
         self._in_hand -= count
         self._tasks.discard(task)

@@ -1,0 +1,1 @@
+"""The wallet's gRPC service: validates, hashes, splits, gathers; keeps no state."""

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 class _Coordinator:
     name: str
     channel: grpc.aio.Channel
-    stub: coordinator_pb2_grpc.CoordinatorServiceAsyncStub
+    stub: coordinator_pb2_grpc.CoordinatorServiceStub
 
 
 class Coordinators:

@@ -5,7 +5,7 @@ Source of the rich form: google.rpc.Status with ErrorInfo, BadRequest and RetryI
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import grpc
 from google.protobuf import any_pb2
@@ -45,7 +45,7 @@ _SENTENCES = {
     Outcome.CURRENCY_MISMATCH: "the account is held in another currency",
     Outcome.ACCOUNT_FROZEN: "the account is frozen",
     Outcome.ACCOUNT_CLOSED: "the account is closed",
-    Outcome.BALANCE_LIMIT: "the balance, with all that is in flight to its shard, would pass 2^53 - 1 minor units",
+    Outcome.BALANCE_LIMIT: "the balance, with what is in flight to its shard, would pass 2^53-1 minor units",
     Outcome.TRANSACTION_ID_EXPIRED: (
         "the id is older than the cluster remembers outcomes, so it cannot be told from a repetition; "
         "if it was never sent before, use a new id"
@@ -55,9 +55,9 @@ _SENTENCES = {
         "no outcome is remembered under this id: it was never sent, is under way, or is older than the "
         "deduplication window; sending the transfer again with the same id settles it"
     ),
-    Outcome.TRANSACTION_ID_REUSED: "the id was used before with other contents; that transfer stands as it was",
+    Outcome.TRANSACTION_ID_REUSED: "the id was used before with other contents; that transfer stands",
     Outcome.ACCOUNT_EXISTS: "the account exists with another currency or minimum_balance",
-    Outcome.ABORTED: "a failure cut the transfer short and it was rolled back; use a new id to try again",
+    Outcome.ABORTED: "a failure cut the transfer short, it was rolled back; use a new id",
     Outcome.OUTCOME_UNKNOWN: "the outcome is not known: send the transfer again with the same id",
     Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, nothing was begun: send it again a little later",
 }
@@ -78,7 +78,7 @@ def wire_outcome(code: int) -> outcome_pb2.Outcome:
     """The public enum's value; whatever a shard says beyond it counts as not known."""
     outcome = without_side(code)
     if outcome <= Outcome.TRANSACTION_NOT_FOUND:
-        return outcome_pb2.Outcome.ValueType(outcome)
+        return cast("outcome_pb2.Outcome", outcome)
     return outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
 
 
@@ -96,7 +96,7 @@ def refusal(
         field = "transaction_id"
     sentence = _SENTENCES[outcome]
     message = f"{field}: {sentence}" if field else sentence
-    return wallet_pb2.Refusal(outcome=outcome_pb2.Outcome.ValueType(outcome), message=message, field=field)
+    return wallet_pb2.Refusal(outcome=wire_outcome(code), message=message, field=field)
 
 
 def invalid(bad: BadField) -> wallet_pb2.Refusal:

@@ -106,7 +106,7 @@ class RequestReader:
                 reference = request.reference.encode()
                 transaction_id = _parse_id(request.transaction_id, latest)
                 if not amount or payer == payee or len(reference) > MAX_REFERENCE_BYTES:
-                    raise ValueError
+                    raise ValueError  # noqa: TRY301 -- to where the request is looked at again
             except ValueError:
                 bad[position] = self.diagnose(request, latest)
                 continue
@@ -262,7 +262,7 @@ def _checked_id(text: str, latest: bytes) -> bytes:
         raise BadField(field, "is the nil UUID")
     raise BadField(
         field,
-        f"is a UUIDv7 of more than {MAX_CLOCK_AHEAD_MS // 1000} s in the future: is the sender's clock right?",
+        f"is a UUIDv7 of more than {MAX_CLOCK_AHEAD_MS // 1000} s in the future: is that clock right?",
     )
 
 

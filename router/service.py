@@ -37,8 +37,9 @@ _COMMITTED = int(Outcome.COMMITTED)
 
 
 class WalletService(wallet_pb2_grpc.WalletServiceServicer):
-    """Validates, hands on, answers. Work on money runs in tasks of its own, which a caller that
-    hangs up does not cancel.
+    """Validates, hands on, answers.
+
+    Work on money runs in tasks of its own, which a caller that hangs up does not cancel.
     """
 
     def __init__(self, engine: Engine, directory: Directory, reader: RequestReader) -> None:

@@ -3,9 +3,9 @@
 | key | field | value |
 |---|---|---|
 | accounts | account id | available q, held q, version q, floor q, state B, currency 3s |
-| done:current, done:previous | transaction id 16, payer slot H | outcome B, time 6, fingerprint 8, amount q, currency 3s |
-| done:current, done:previous | transaction id 16, fingerprint 8 | payee slot H: this leg was applied here |
-| prepared, unsettled | transaction id 16, fingerprint 8 | time 6, body of the transfer |
+| done:current, done:previous | id 16, payer slot H | outcome B, time 6, fingerprint 8, amount q, code 3s |
+| done:current, done:previous | id 16, fingerprint 8 | payee slot H: this leg was applied here |
+| prepared, unsettled | id 16, fingerprint 8 | time 6, body of the transfer |
 
 Integers are little-endian; times are milliseconds since 1970 by the shard's clock.
 """

@@ -103,7 +103,8 @@ class RedisProcess:
         if self._process is not None:
             await self._process.wait()
             return
-        while _alive(self.pid):
+        while _alive(self.pid):  # noqa: ASYNC110
+            # Not our child: the kernel tells nobody but its parent.
             await asyncio.sleep(POLL_SECONDS)
 
     async def stop(self) -> None:
@@ -169,7 +170,7 @@ class RedisProcess:
 
     async def _serves_our_data(self, client: Redis, pid: int) -> bool:
         try:
-            folder = (await client.config_get("dir"))["dir"]
+            folder = str((await client.config_get("dir"))["dir"])
             return bool(
                 Path(folder) == self._data.resolve() and (await client.info("server"))["process_id"] == pid
             )

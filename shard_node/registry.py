@@ -80,7 +80,7 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
             have = [shard.shard_id for shard in present.shards]
             if have != list(shard_ids):
                 raise RegistryError(
-                    f"the cluster has {len(have)} shards ({', '.join(have)}), asked for were {len(shard_ids)} "
+                    f"the cluster has {len(have)} shards ({', '.join(have)}), not {len(shard_ids)} "
                     f"({', '.join(shard_ids)}): changing the shards of a cluster is a resize, not a start"
                 ) from None
     except (KazooException, KazooTimeoutError, TopologyError) as error:

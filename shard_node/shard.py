@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -175,7 +175,9 @@ class Shard:
                 cursor, page = await self.redis.hscan("accounts", cursor, count=SCAN_PAGE)
             except (RedisError, OSError) as error:
                 raise as_shard_error(self.shard_id, error) from error
-            yield [(name, Account.unpack(record)) for name, record in page.items()]
+            # redis-py's annotation covers every protocol and decoding; here it is always this.
+            records = cast("dict[bytes, bytes]", page)
+            yield [(name, Account.unpack(record)) for name, record in records.items()]
             if cursor == 0:
                 return
 

@@ -70,7 +70,7 @@ class ShardModel:
                     [self._prepare(*row) for row in _rows(call.transfers.keys, call.transfers.bodies)]
                 )
             case Decide():
-                rows2 = [
+                decided = [
                     self._decide(key, body, verdict)
                     for key, body, verdict in zip(
                         call.transfers.keys, call.transfers.bodies, call.verdicts, strict=True
@@ -78,12 +78,12 @@ class ShardModel:
                 ]
                 for key in call.settled:
                     self.unsettled.pop(key, None)
-                return Reply(*_columns(rows2, 2))
+                return Reply(*_columns(decided, 2))
             case Finish():
-                rows3 = [
+                finished = [
                     self._finish(key, verdict) for key, verdict in zip(call.keys, call.verdicts, strict=True)
                 ]
-                codes, balances = _columns(rows3, 2)
+                codes, balances = _columns(finished, 2)
                 return Reply(codes, (), balances)
             case Settle():
                 for key in call.keys:
@@ -269,5 +269,5 @@ def _rows(keys: Sequence[bytes], bodies: Sequence[bytes]) -> list[tuple[bytes, b
     return list(zip(keys, bodies, strict=True))
 
 
-def _columns(rows: list[tuple[int, ...]], width: int) -> list[list[int]]:
+def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[list[int]]:
     return [[row[column] for row in rows] for column in range(width)]

@@ -40,7 +40,7 @@ RETRY, MISTAKE, STRANGER = "retry", "mistake", "stranger"
 PAYLOADS = {RETRY: ("payer", "payee"), MISTAKE: ("payer", "other"), STRANGER: ("stranger", "payee")}
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """A state that must not be; ``trace`` are the events that lead to it."""
 
     def __init__(self, what: str, trace: list[str]) -> None:
@@ -119,7 +119,7 @@ def _transfer(payload: str) -> Transfers:
 
 
 class Explorer:
-    """Searches one setting; :meth:`run` raises Violation or returns how many states there are."""
+    """Searches one setting; :meth:`run` raises ViolationError or returns how many states there are."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -270,14 +270,7 @@ class Explorer:
         for attempt in set(w.tries):
             yield from self._try_events(w, attempt)
         yield from self._scan_events(w)
-        for message in w.network:
-            if w.epochs[message.shard] == message.epoch:
-                shards, _ = self._applied(w, message)
-                if shards != w.shards:
-                    yield (
-                        f"{self._name(message.call)} reaches shard {message.shard}, no reply",
-                        w._replace(shards=shards),
-                    )
+        yield from self._network_events(w)
         if w.moves:
             for slot in self.slots:
                 for target in range(self.setting.shards):
@@ -285,6 +278,14 @@ class Explorer:
                         yield f"slot {slot} moves to shard {target}", self._moved(w, slot, target)
         for event in w.environment:
             yield event, self._environment(w, event)
+
+    def _network_events(self, w: World) -> Iterator[tuple[str, World]]:
+        for message in w.network:
+            if w.epochs[message.shard] == message.epoch:
+                shards, _ = self._applied(w, message)
+                if shards != w.shards:
+                    name = f"{self._name(message.call)} reaches shard {message.shard}, no reply"
+                    yield name, w._replace(shards=shards)
 
     def _try_events(self, w: World, attempt: Try) -> Iterator[tuple[str, World]]:
         step, _, _ = self.next_step(attempt)
@@ -452,7 +453,7 @@ class Explorer:
         return "the resolver does not come to an end"
 
     def run(self) -> int:
-        """Visits every state. Returns their number; raises Violation for the first bad one."""
+        """Visits every state. Returns their number; raises ViolationError for the first bad one."""
         start = self.initial()
         cause: dict[World, tuple[World, str] | None] = {start: None}
         queue = deque([start])
@@ -460,7 +461,7 @@ class Explorer:
             world = queue.popleft()
             what = self.broken(world) or self.heals(world.shards, world.placement)
             if what:
-                raise Violation(what, self._trace(cause, world))
+                raise ViolationError(what, self._trace(cause, world))
             for name, after in self.events(world):
                 if after not in cause:
                     cause[after] = (world, name)

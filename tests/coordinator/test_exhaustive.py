@@ -9,7 +9,7 @@ import pytest
 from coordinator.protocol import Answer, Commit, NoReply, Recovery
 from shard_node.calls import Decide, Finish, Resolve
 from shard_node.outcomes import Outcome
-from tests.coordinator.explorer import MISTAKE, RETRY, STRANGER, Explorer, Setting, Violation
+from tests.coordinator.explorer import MISTAKE, RETRY, STRANGER, Explorer, Setting, ViolationError
 from tests.model import Faults
 
 if TYPE_CHECKING:
@@ -119,6 +119,6 @@ PLANTED = {
 @pytest.mark.parametrize("setting", PLANTED.values(), ids=PLANTED.keys())
 def test_a_planted_violation_is_found(setting: Setting) -> None:
     """The search fails, with a trace, when one rule is broken."""
-    with pytest.raises(Violation) as caught:
+    with pytest.raises(ViolationError) as caught:
         Explorer(setting).run()
     assert caught.value.trace
