@@ -1,0 +1,108 @@
+"""`tallystick up` and `tallystick down`: a cluster on this machine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from deploy.cluster_file import Kind
+from deploy.connection import DEFAULT_DATA
+from deploy.launcher import DEFAULT_SHARDS, ClusterSpec, LocalCluster
+from deploy.options import err, out
+
+# How often the foreground looks whether a process has ended.
+_WATCH_SECONDS = 0.5
+
+_DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where everything is kept.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    app.command()(up)
+    app.command()(down)
+
+
+def up(
+    *,
+    data: _DataFolder = DEFAULT_DATA,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help=f"Redis shards. [default: {DEFAULT_SHARDS}]", show_default=False)
+    ] = None,
+    routers: Annotated[int | None, typer.Option(min=1, help="[default: 1]", show_default=False)] = None,
+    coordinators: Annotated[int | None, typer.Option(min=1, help="[default: 1]", show_default=False)] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the cluster is ready; 'tallystick down' stops it.")
+    ] = False,
+    dedupe_window_seconds: Annotated[
+        int | None,
+        typer.Option(min=1, help="How long outcomes are remembered. [default: an hour]", show_default=False),
+    ] = None,
+) -> None:
+    """Start a cluster of real servers on this machine, or resume the one in --data.
+
+    Stays in the foreground until Ctrl-C, then stops everything. What was moved stays in --data.
+    """
+    spec = ClusterSpec(shards, routers, coordinators, dedupe_window_seconds)
+    cluster = LocalCluster(data, spec)
+    # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    with err.status("starting ZooKeeper, shard nodes, coordinators, routers"):
+        started = cluster.start()
+    if not started:
+        out.print(f"already up in {escape(str(data))}:", soft_wrap=True)
+        _show_addresses(cluster)
+        return
+    _show_addresses(cluster)
+    out.print("[bold green]ready[/]")
+    if detach:
+        return
+    err.print("Ctrl-C stops the cluster.")
+    try:
+        _watch(cluster)
+    except KeyboardInterrupt:
+        # A second Ctrl-C must not leave half of it running.
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, signal.SIG_IGN)
+    with err.status("stopping"):
+        cluster.stop()
+    out.print("stopped")
+
+
+def down(*, data: _DataFolder = DEFAULT_DATA) -> None:
+    """Stop the cluster in --data. Its data stays."""
+    with err.status("stopping"):
+        stopped = LocalCluster(data).stop()
+    if stopped:
+        out.print(f"stopped {', '.join(stopped)}", soft_wrap=True)
+    else:
+        out.print(f"no cluster runs in {escape(str(data))}", soft_wrap=True)
+
+
+def _show_addresses(cluster: LocalCluster) -> None:
+    record = cluster.record
+    for kind in Kind:
+        for process in record.of_kind(kind):
+            if kind is not Kind.REDIS:
+                what = f"{process.name} (Redis)" if kind is Kind.SHARD_NODE else process.name
+                out.print(f"  {what:<18} {process.address:<22} pid {process.pid}", highlight=False)
+
+
+def _watch(cluster: LocalCluster) -> None:
+    """Returns when no process of the cluster is left; KeyboardInterrupt ends it earlier."""
+    never = threading.Event()
+    while not never.wait(_WATCH_SECONDS):
+        ended = cluster.exited()
+        record = cluster.record
+        if not record.processes:
+            # `tallystick down`, from elsewhere.
+            return
+        for name in ended:
+            log, data = escape(str(cluster.log(name))), escape(str(cluster.data))
+            err.print(f"[yellow]{name} has ended[/], its log is {log}; to start it again, in another")
+            err.print(f"terminal: tallystick up --detach --data {data}", soft_wrap=True)

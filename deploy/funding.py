@@ -1,0 +1,120 @@
+"""Opens the accounts that a payments file names, and gives every payer something to pay with.
+
+`tallystick import --open-accounts` is for trying things out: nobody's payments file says who has how much.
+Invariant: a payer is funded once, also when the file is imported again long after: the deposit's id comes
+from the payer's first row and carries that row's time, so it is remembered, or expired, just as the row is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+
+from deploy.errors import DeployError
+from deploy.payments_file import Row
+from tallystick import AccountExists, Client, NewAccount, Refused, RetryableError
+
+# For ids without a time: then the deposit is exactly-once within the deduplication window, as the row is.
+_NAMESPACE = uuid.UUID("6f4a1f0c-5a0e-5c53-9a5b-0f6d5d1f8a11")
+# Deposits on their way at once: there is no batch call for them, and one call waits for a disk.
+_DEPOSITS_IN_FLIGHT = 128
+_V7 = 7
+_VERSION_BITS = _V7 << 76
+_VARIANT_BITS = 0b10 << 62
+_TIME_MASK = ((1 << 48) - 1) << 80
+_RANDOM_MASK = (((1 << 12) - 1) << 64) | ((1 << 62) - 1)
+
+
+def deposit_id(row_transaction_id: str, account_id: str) -> str | None:
+    """The id of the deposit that funds an account, from the first row it pays; None if that has no UUID."""
+    try:
+        row_id = uuid.UUID(row_transaction_id)
+    except ValueError:
+        return None
+    if row_id.version != _V7:
+        return str(uuid.uuid5(_NAMESPACE, f"{row_id}/{account_id}"))
+    digest = hashlib.blake2b(f"{row_id}/{account_id}".encode(), digest_size=16, person=b"tallystick fund")
+    random_bits = int.from_bytes(digest.digest()) & _RANDOM_MASK
+    return str(uuid.UUID(int=(row_id.int & _TIME_MASK) | _VERSION_BITS | _VARIANT_BITS | random_bits))
+
+
+class Funding:
+    """Keeps who was met so far in one run: 8 bytes an account, whatever the file's size."""
+
+    def __init__(self, client: Client, amount: str, timeout_s: float) -> None:
+        self._client = client
+        self._amount = amount
+        self._timeout_s = timeout_s
+        self._opened: set[int] = set()
+        self._funded: set[int] = set()
+        self._places = asyncio.Semaphore(_DEPOSITS_IN_FLIGHT)
+
+    def note(self, row: Row) -> None:
+        """Takes note of a row that was carried out before: its accounts are open, its payer had enough."""
+        self._opened.update((_key(row.from_account), _key(row.to_account)))
+        self._funded.add(_key(row.from_account))
+
+    async def prepare(self, rows: Iterable[Row]) -> None:
+        """Opens and funds what these rows name for the first time. Refusals are left to the rows themselves.
+
+        Raises DeployError when the cluster does not answer in time.
+        """
+        rows = [row for row in rows if not row.defect]
+        try:
+            await self._open(rows)
+            await self._fund(rows)
+        except RetryableError as error:
+            raise DeployError(f"accounts could not be opened and funded: {error}") from error
+
+    async def _open(self, rows: Sequence[Row]) -> None:
+        new = {
+            account_id: row.currency
+            for row in reversed(rows)
+            for account_id in (row.to_account, row.from_account)
+            # Accounts of the system are there by themselves.
+            if _key(account_id) not in self._opened and not account_id.startswith("@")
+        }
+        if not new:
+            return
+        results = await self._client.open_accounts(
+            (NewAccount(account_id, currency) for account_id, currency in new.items()),
+            timeout_s=self._timeout_s,
+        )
+        for result in results:
+            if isinstance(result.error, RetryableError):
+                raise result.error
+            if result.error is None or isinstance(result.error, AccountExists):
+                self._opened.add(_key(result.account_id))
+
+    async def _fund(self, rows: Sequence[Row]) -> None:
+        deposits = {}
+        for row in rows:
+            key = _key(row.from_account)
+            if key in self._funded or key not in self._opened:
+                continue
+            transaction_id = deposit_id(row.transaction_id, row.from_account)
+            if transaction_id is not None:
+                self._funded.add(key)
+                deposits[transaction_id] = row
+        await asyncio.gather(*(self._deposit(tid, row) for tid, row in deposits.items()))
+
+    async def _deposit(self, transaction_id: str, row: Row) -> None:
+        async with self._places:
+            try:
+                await self._client.deposit(
+                    row.from_account,
+                    self._amount,
+                    row.currency,
+                    transaction_id=transaction_id,
+                    reference="funded by import",
+                    timeout_s=self._timeout_s,
+                )
+            except Refused:
+                # Expired: funded, or not, long ago. Any other reason meets the row itself.
+                return
+
+
+def _key(account_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(account_id.encode("utf-8", "replace"), digest_size=8).digest())
