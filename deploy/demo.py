@@ -1,4 +1,4 @@
-"""`make demo`: a real cluster on this machine carries 50,000 payments and proves that none made or lost money.
+"""`make demo`: a real cluster on this machine carries 50,000 payments, and proves that no money got lost.
 
 Every step checks what it shows: the outcomes are known beforehand, the sums must be zero, and a second and a
 third import must change nothing. Exits non-zero when anything is not as it must be; always stops the cluster.

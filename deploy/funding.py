@@ -11,13 +11,24 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Protocol
+from uuid import UUID
 
 from deploy.errors import DeployError
 from deploy.payments_file import Row
-from tallystick import AccountExists, Client, NewAccount, Refused, RetryableError
+from tallystick import (
+    AccountExists,
+    AccountResult,
+    Amount,
+    NewAccount,
+    Refused,
+    RetryableError,
+    Transfer,
+    TransferResult,
+)
 
 # For ids without a time: then the deposit is exactly-once within the deduplication window, as the row is.
-_NAMESPACE = uuid.UUID("6f4a1f0c-5a0e-5c53-9a5b-0f6d5d1f8a11")
+_NAMESPACE = UUID("6f4a1f0c-5a0e-5c53-9a5b-0f6d5d1f8a11")
 # Deposits on their way at once: there is no batch call for them, and one call waits for a disk.
 _DEPOSITS_IN_FLIGHT = 128
 _V7 = 7
@@ -30,20 +41,46 @@ _RANDOM_MASK = (((1 << 12) - 1) << 64) | ((1 << 62) - 1)
 def deposit_id(row_transaction_id: str, account_id: str) -> str | None:
     """The id of the deposit that funds an account, from the first row it pays; None if that has no UUID."""
     try:
-        row_id = uuid.UUID(row_transaction_id)
+        row_id = UUID(row_transaction_id)
     except ValueError:
         return None
     if row_id.version != _V7:
         return str(uuid.uuid5(_NAMESPACE, f"{row_id}/{account_id}"))
     digest = hashlib.blake2b(f"{row_id}/{account_id}".encode(), digest_size=16, person=b"tallystick fund")
     random_bits = int.from_bytes(digest.digest()) & _RANDOM_MASK
-    return str(uuid.UUID(int=(row_id.int & _TIME_MASK) | _VERSION_BITS | _VARIANT_BITS | random_bits))
+    return str(UUID(int=(row_id.int & _TIME_MASK) | _VERSION_BITS | _VARIANT_BITS | random_bits))
+
+
+class Wallet(Protocol):
+    """What an import needs of `tallystick.Client`."""
+
+    async def open_accounts(
+        self, accounts: Iterable[NewAccount], *, timeout_s: float | None = None
+    ) -> list[AccountResult]:
+        """See `Client.open_accounts`."""
+
+    async def deposit(
+        self,
+        account_id: str,
+        amount: Amount,
+        currency: str,
+        *,
+        transaction_id: str | UUID | None = None,
+        reference: str = "",
+        timeout_s: float | None = None,
+    ) -> TransferResult:
+        """See `Client.deposit`."""
+
+    async def transfers(
+        self, batch: Iterable[Transfer], *, timeout_s: float | None = None
+    ) -> list[TransferResult]:
+        """See `Client.transfers`."""
 
 
 class Funding:
-    """Keeps who was met so far in one run: 8 bytes an account, whatever the file's size."""
+    """Opens and funds; keeps who was met in this run by their hashes, for a file may name very many."""
 
-    def __init__(self, client: Client, amount: str, timeout_s: float) -> None:
+    def __init__(self, client: Wallet, amount: str, timeout_s: float) -> None:
         self._client = client
         self._amount = amount
         self._timeout_s = timeout_s
@@ -53,8 +90,8 @@ class Funding:
 
     def note(self, row: Row) -> None:
         """Takes note of a row that was carried out before: its accounts are open, its payer had enough."""
-        self._opened.update((_key(row.from_account), _key(row.to_account)))
-        self._funded.add(_key(row.from_account))
+        self._opened.update((hash(row.from_account), hash(row.to_account)))
+        self._funded.add(hash(row.from_account))
 
     async def prepare(self, rows: Iterable[Row]) -> None:
         """Opens and funds what these rows name for the first time. Refusals are left to the rows themselves.
@@ -74,7 +111,7 @@ class Funding:
             for row in reversed(rows)
             for account_id in (row.to_account, row.from_account)
             # Accounts of the system are there by themselves.
-            if _key(account_id) not in self._opened and not account_id.startswith("@")
+            if hash(account_id) not in self._opened and not account_id.startswith("@")
         }
         if not new:
             return
@@ -86,12 +123,12 @@ class Funding:
             if isinstance(result.error, RetryableError):
                 raise result.error
             if result.error is None or isinstance(result.error, AccountExists):
-                self._opened.add(_key(result.account_id))
+                self._opened.add(hash(result.account_id))
 
     async def _fund(self, rows: Sequence[Row]) -> None:
         deposits = {}
         for row in rows:
-            key = _key(row.from_account)
+            key = hash(row.from_account)
             if key in self._funded or key not in self._opened:
                 continue
             transaction_id = deposit_id(row.transaction_id, row.from_account)
@@ -114,7 +151,3 @@ class Funding:
             except Refused:
                 # Expired: funded, or not, long ago. Any other reason meets the row itself.
                 return
-
-
-def _key(account_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(account_id.encode("utf-8", "replace"), digest_size=8).digest())

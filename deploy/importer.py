@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 
 from deploy.errors import DeployError
-from deploy.funding import Funding
+from deploy.funding import Funding, Wallet
 from deploy.payments_file import PaymentsFile, Row
 from deploy.results_file import OPEN_OUTCOMES, Results, RowResult, result_path
-from tallystick import Client, Outcome, Transfer, TransferResult
+from tallystick import Outcome, Transfer, TransferResult
 
 BATCH_ROWS = 1000
 # Enough that the cluster never waits for this process; bounds the memory, whatever the file's size.
@@ -64,7 +64,7 @@ class Importer:
 
     def __init__(
         self,
-        client: Client,
+        client: Wallet,
         cluster_id: str,
         settings: ImportSettings,
         on_progress: Callable[[ImportSummary, int], None] = lambda _summary, _bytes: None,
