@@ -41,8 +41,9 @@ def to_minor(text: str, digits: int) -> int:
     if len(fraction) > digits:
         raise ValueError(f"has {len(fraction)} decimals, the currency has {digits}")
     if len(whole) > 20:
-        raise ValueError(f"is above the largest amount, {to_text(MAX_MINOR, digits)}")
-    minor = int(whole + fraction.ljust(digits, "0"))
+        # int() refuses some thousand digits, zeros in front among them.
+        whole = whole.lstrip("0")[:20]
+    minor = int(whole + fraction.ljust(digits, "0") or "0")
     if minor > MAX_MINOR:
         raise ValueError(f"is above the largest amount, {to_text(MAX_MINOR, digits)}")
     return minor
