@@ -106,24 +106,31 @@ class Funding:
             raise DeployError(f"accounts could not be opened and funded: {error}") from error
 
     async def _open(self, rows: Sequence[Row]) -> None:
-        new = {
-            account_id: row.currency
-            for row in reversed(rows)
-            for account_id in (row.to_account, row.from_account)
-            # Accounts of the system are there by themselves.
-            if hash(account_id) not in self._opened and not account_id.startswith("@")
-        }
-        if not new:
-            return
-        results = await self._client.open_accounts(
-            (NewAccount(account_id, currency) for account_id, currency in new.items()),
-            timeout_s=self._timeout_s,
-        )
-        for result in results:
+        # Every currency that the rows name for an account, in their order: the first may be a mistake.
+        wanted: dict[str, dict[str, None]] = {}
+        for row in rows:
+            for account_id in (row.from_account, row.to_account):
+                # Accounts of the system are there by themselves.
+                if hash(account_id) not in self._opened and not account_id.startswith("@"):
+                    wanted.setdefault(account_id, {})[row.currency] = None
+        currencies = {account_id: iter(named) for account_id, named in wanted.items()}
+        while currencies:
+            asked = {account_id: next(left, None) for account_id, left in currencies.items()}
+            new = [NewAccount(account_id, code) for account_id, code in asked.items() if code is not None]
+            refused = await self._open_with(new)
+            currencies = {account_id: currencies[account_id] for account_id in refused}
+
+    async def _open_with(self, new: Sequence[NewAccount]) -> list[str]:
+        """Opens accounts; the ids of those that were refused."""
+        refused = []
+        for result in await self._client.open_accounts(new, timeout_s=self._timeout_s):
             if isinstance(result.error, RetryableError):
                 raise result.error
             if result.error is None or isinstance(result.error, AccountExists):
                 self._opened.add(hash(result.account_id))
+            else:
+                refused.append(result.account_id)
+        return refused
 
     async def _fund(self, rows: Sequence[Row]) -> None:
         deposits = {}

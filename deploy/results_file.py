@@ -51,11 +51,11 @@ def result_path(payments: Path) -> Path:
 def read_results(path: Path) -> Iterator[RowResult]:
     """The results in a file, in order; none when there is no file. A torn last line is left out."""
     try:
-        source = path.open(encoding="utf-8", newline="")
+        source = path.open(encoding="utf-8", newline="\n")
     except FileNotFoundError:
         return
     with source:
-        for cells in csv.reader(source):
+        for cells in csv.reader(line for line in source if line.endswith("\n")):
             if len(cells) == len(HEADER) and cells[0].isdecimal() and cells[-3] in Outcome.__members__:
                 outcome, message, cluster_id = cells[-3:]
                 yield RowResult(int(cells[0]), tuple(cells[1:-3]), Outcome[outcome], message, cluster_id)

@@ -31,7 +31,7 @@ def test_missing_java_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_missing_jars_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The message says which package brings them, and which variable names them elsewhere."""
     monkeypatch.setenv(zookeeper.CLASSPATH_VARIABLE, str(tmp_path / "none.jar"))
-    with pytest.raises(StartError, match="apt-get install zookeeper.*TALLYSTICK_ZOOKEEPER_CLASSPATH"):
+    with pytest.raises(StartError, match=r"apt-get install zookeeper.*TALLYSTICK_ZOOKEEPER_CLASSPATH"):
         zookeeper.command(tmp_path / "zoo.cfg")
 
 
