@@ -1,0 +1,1 @@
+"""The public client, without a cluster and with one."""
