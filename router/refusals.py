@@ -59,7 +59,7 @@ _SENTENCES = {
     Outcome.ACCOUNT_EXISTS: "the account exists with another currency or minimum_balance",
     Outcome.ABORTED: "a failure cut the transfer short, it was rolled back; use a new id",
     Outcome.OUTCOME_UNKNOWN: "the outcome is not known: send the transfer again with the same id",
-    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, nothing was begun: send it again a little later",
+    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, nothing was begun: send it again soon",
 }
 
 # The account that a refusal concerns when the shard does not say that it is the payee's.
@@ -77,7 +77,7 @@ _OF_ID = {Outcome.TRANSACTION_ID_REUSED, Outcome.TRANSACTION_ID_EXPIRED}
 def wire_outcome(code: int) -> outcome_pb2.Outcome:
     """The public enum's value; whatever a shard says beyond it counts as not known."""
     outcome = without_side(code)
-    if outcome <= Outcome.TRANSACTION_NOT_FOUND:
+    if Outcome.COMMITTED <= outcome <= Outcome.TRANSACTION_NOT_FOUND:
         return cast("outcome_pb2.Outcome", outcome)
     return outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
 
@@ -121,12 +121,6 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
         delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     await _abort(context, code, why.message, details)
-
-
-async def abort_unavailable(context: Any, message: str) -> NoReturn:
-    """Ends a read whose shard did not answer."""
-    info = error_details_pb2.ErrorInfo(reason="SHARD_UNAVAILABLE", domain=DOMAIN)
-    await _abort(context, grpc.StatusCode.UNAVAILABLE, message, [info])
 
 
 async def _abort(context: Any, code: grpc.StatusCode, message: str, details: list[Message]) -> NoReturn:

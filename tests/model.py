@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from shard_node.calls import Call, Decide, Finish, Post, Prepare, Reply, Resolve, Settle
+from shard_node.calls import Call, Decide, Finish, Post, Prepare, Reply, Resolve, Settle, id_times_ms
 from shard_node.limits import MAX_MINOR, NO_BALANCE
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.records import Account, AccountState
@@ -50,6 +50,8 @@ class ShardModel:
     applied_before: set[bytes] = field(default_factory=set)
     prepared: dict[bytes, bytes] = field(default_factory=dict)
     unsettled: dict[bytes, bytes] = field(default_factory=dict)
+    # The sum of all that is prepared.
+    incoming_minor: int = 0
     # UUIDv7 older than this are expired; newest seen in the current and the previous generation.
     horizon_ms: int = 0
     newest_ms: int = 0
@@ -61,6 +63,14 @@ class ShardModel:
 
     def call(self, call: Call) -> Reply:
         """Carries out one call."""
+        remembered = len(self.decided)
+        reply = self._call(call)
+        if len(self.decided) > remembered:
+            keys = call.keys if isinstance(call, Resolve) else call.transfers.keys  # type: ignore[union-attr]
+            self.newest_ms = max(self.newest_ms, id_times_ms(keys)[1])
+        return reply
+
+    def _call(self, call: Call) -> Reply:
         match call:
             case Post():
                 rows = [self._post(*row) for row in _rows(call.transfers.keys, call.transfers.bodies)]
@@ -142,12 +152,13 @@ class ShardModel:
             return Outcome.APPLIED
         if key in self.prepared:
             return Outcome.PREPARED
-        if self._incoming() + terms.amount_minor > MAX_MINOR:
+        if self.incoming_minor + terms.amount_minor > MAX_MINOR:
             return Outcome.BALANCE_LIMIT + PAYEE
         refusal = self._credit_refusal(terms)
         if refusal:
             return refusal
         self.prepared[key] = body
+        self.incoming_minor += terms.amount_minor
         return Outcome.PREPARED
 
     def _decide(self, key: bytes, body: bytes, verdict: int) -> tuple[int, int]:
@@ -165,10 +176,11 @@ class ShardModel:
         return Outcome.COMMITTED, self._move(terms.payer, -terms.amount_minor)
 
     def _finish(self, key: bytes, verdict: int) -> tuple[int, int]:
-        if verdict != Outcome.COMMITTED:
-            self.prepared.pop(key, None)
-            return Outcome.DROPPED, NO_BALANCE
         body = self.prepared.pop(key, None)
+        if body is not None:
+            self.incoming_minor -= unpack_body(body).amount_minor
+        if verdict != Outcome.COMMITTED:
+            return Outcome.DROPPED, NO_BALANCE
         if body is None:
             if self._is_applied(key):
                 return Outcome.FINISHED, NO_BALANCE
@@ -208,8 +220,6 @@ class ShardModel:
 
     def _record(self, key: bytes, body: bytes, outcome: int) -> None:
         self.decided[decision_key(key, body)] = (outcome, key)
-        if key[6] >> 4 == 7:
-            self.newest_ms = max(self.newest_ms, int.from_bytes(key[:6]))
 
     def _expired(self, key: bytes) -> bool:
         return key[6] >> 4 == 7 and int.from_bytes(key[:6]) < self.horizon_ms
@@ -222,9 +232,6 @@ class ShardModel:
         return key in known
 
     # ------------------------------------------------------------------ accounts
-
-    def _incoming(self) -> int:
-        return sum(unpack_body(body).amount_minor for body in self.prepared.values())
 
     def _account(self, account_id: str) -> Account | None:
         if account_id.startswith("@") and account_id not in self.accounts:
@@ -239,7 +246,7 @@ class ShardModel:
             return REFUSED_STATE[account.state] + PAYEE
         if account.currency != terms.currency:
             return Outcome.CURRENCY_MISMATCH + PAYEE
-        if account.available_minor + account.held_minor + self._incoming() + terms.amount_minor > MAX_MINOR:
+        if account.available_minor + account.held_minor + self.incoming_minor + terms.amount_minor > MAX_MINOR:
             return Outcome.BALANCE_LIMIT + PAYEE
         return 0
 

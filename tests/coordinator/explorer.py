@@ -144,6 +144,7 @@ class Explorer:
             applied=set(applied),  # type: ignore[call-overload]
             prepared=dict(prepared),  # type: ignore[call-overload]
             unsettled=dict(unsettled),  # type: ignore[call-overload]
+            incoming_minor=AMOUNT * len(prepared),  # type: ignore[arg-type]
             alarms=alarms,  # type: ignore[arg-type]
             faults=self.setting.faults,
         )
