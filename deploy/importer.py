@@ -155,8 +155,6 @@ class Importer:
     def _answered(self, row: Row, answer: TransferResult) -> RowResult:
         error = answer.error
         message = "" if error is None else error.message
-        if error is not None and error.field:
-            message = f"{error.field}: {message}"
         return RowResult(row.number, row.texts, answer.outcome, message, self._cluster_id)
 
 

@@ -16,6 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,10 +27,11 @@ from deploy.payments_file import COLUMNS
 from tallystick import Outcome
 
 DEFAULT_ROWS = 50_000
-# So few payments a customer that what `tallystick import --open-accounts` gives each of them is enough...
 _ROWS_PER_CUSTOMER = 16
 _MIN_CUSTOMERS = 100
-# ...and an amount that it is never enough for.
+# A customer's ordinary payments stay below what `tallystick import --open-accounts` gives each of them, 1000,
+# in whatever order they are carried out; and an amount that it is never enough for.
+_MAX_SPENT = Decimal(950)
 _TOO_MUCH = "1000000"
 _SHOPS = 20
 _TO_A_SHOP_PERCENT = 70
@@ -107,6 +109,7 @@ class PaymentsGenerator:
         self._now_ms = now_ms
         self._first_ms = now_ms
         self._customers = _MIN_CUSTOMERS
+        self._spent: dict[int, Decimal] = {}
         # Ordinary payments that no later row has repeated, the newest last.
         self._ordinary: list[Payment] = []
 
@@ -126,8 +129,7 @@ class PaymentsGenerator:
                 yield self._special(kind, number)
 
     def _ordinary_payment(self, number: int) -> Payment:
-        customer = self._random.randrange(self._customers)
-        currency = _currency(customer)
+        customer, currency, amount = self._purchase()
         if self._random.randrange(100) < _TO_A_SHOP_PERCENT:
             # The k-th shop gets 1/k of what the first one gets (Zipf's law).
             shops = [shop for shop in range(_SHOPS) if _currency(shop) == currency]
@@ -140,10 +142,21 @@ class PaymentsGenerator:
             self._transaction_id(number),
             _customer_id(customer),
             payee,
-            self._amount(currency),
+            amount,
             currency,
             reference,
         )
+
+    def _purchase(self) -> tuple[int, str, str]:
+        """A customer who can afford it, the currency, the amount."""
+        while True:
+            customer = self._random.randrange(self._customers)
+            currency = _currency(customer)
+            amount = self._amount(currency)
+            spent = self._spent.get(customer, Decimal(0)) + Decimal(amount)
+            if spent <= _MAX_SPENT:
+                self._spent[customer] = spent
+                return customer, currency, amount
 
     def _special(self, kind: Kind, number: int) -> Payment:
         if kind is Kind.REPEATED:

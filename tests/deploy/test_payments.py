@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from deploy.cli_import import DEFAULT_FUND
 from deploy.payments import Kind, Payment, PaymentsGenerator, expected_outcomes, write_payments
 from deploy.payments_file import PaymentsFile
 from tallystick import Outcome
@@ -66,6 +68,21 @@ def test_special_rows_use_accounts_that_ordinary_rows_opened(payments: list[Paym
                 assert currency.setdefault(account, payment.currency) == payment.currency
         else:
             assert payment.from_account in currency
+
+
+def test_no_ordinary_payment_lacks_funds(payments: list[Payment]) -> None:
+    """Whatever the order: what the import gives a payer is enough for those, and never for the others."""
+    spent: dict[str, Decimal] = defaultdict(Decimal)
+    received: dict[str, Decimal] = defaultdict(Decimal)
+    for payment in payments:
+        if payment.kind is Kind.ORDINARY:
+            spent[payment.from_account] += Decimal(payment.amount)
+            received[payment.to_account] += Decimal(payment.amount)
+    fund = Decimal(DEFAULT_FUND)
+    assert max(spent.values()) <= fund
+    for payment in payments:
+        if payment.kind is Kind.NO_FUNDS:
+            assert fund + received[payment.from_account] < Decimal(payment.amount)
 
 
 def test_a_few_shops_get_most_of_the_money(payments: list[Payment]) -> None:
