@@ -46,11 +46,15 @@ class RealShards:
                 await load_library(shard.redis)
                 await bind(shard.redis, self.topology, shard.shard_id, self.window_ms)
 
+    def shard(self, index: int) -> Shard:
+        """A shard at the topology's present epoch, for one event loop; close it."""
+        info = self.topology.shards[index]
+        return Shard(info.shard_id, self.topology.fence(info), connect(info.primary))
+
     @asynccontextmanager
     async def open(self, index: int) -> AsyncIterator[Shard]:
         """A shard at the topology's present epoch, for one event loop."""
-        info = self.topology.shards[index]
-        shard = Shard(info.shard_id, self.topology.fence(info), connect(info.primary))
+        shard = self.shard(index)
         try:
             yield shard
         finally:
