@@ -1,0 +1,202 @@
+"""What stands in for the cluster behind a router, so that a test decides what it answers and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from coordinator.protocol import NoReply
+from shard_node.calls import Call, Post, Reply
+from shard_node.directory import Cluster
+from shard_node.outcomes import Outcome
+from shard_node.shard import Shard
+from shard_node.slots import SLOT_COUNT
+from shard_node.topology import ShardInfo, SlotRange, Topology
+from tallystick.v1 import coordinator_pb2
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from shard_node.records import Account, RememberedOutcome
+    from shard_node.transfers import Transfers
+
+COMMITTED = int(Outcome.COMMITTED)
+
+M = TypeVar("M", bound=Message)
+
+ShardAnswer = Exception | Callable[[Call], Reply]
+CommitAnswer = NoReply | coordinator_pb2.CommitResponse
+
+
+class Clock:
+    """Stands in for the module ``time``; time passes only when a test lets it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+def commits(call: Call) -> Reply:
+    """Commits every row; the balances are the amount and its negative, so that a test can tell rows apart."""
+    assert isinstance(call, Post)
+    amounts = call.transfers.amounts_minor
+    return Reply([COMMITTED] * len(amounts), [-amount for amount in amounts], list(amounts))
+
+
+class ShardStandIn(Shard):
+    """A shard that gives the answers it was told to, in turn, and then commits everything."""
+
+    def __init__(self, shard_id: str, *answers: ShardAnswer) -> None:
+        super().__init__(shard_id, f"test/{shard_id}/1", cast("Redis", None))
+        self.calls: list[Call] = []
+        # Cleared by a test to keep calls waiting.
+        self.open_gate = asyncio.Event()
+        self.open_gate.set()
+        self.answers: list[ShardAnswer] = list(answers)
+        self.remembered: RememberedOutcome | None = None
+        self.decisions: list[bytes] = []
+
+    def posted(self) -> list[list[int]]:
+        """The amounts of each batch it was given."""
+        return [list(call.transfers.amounts_minor) for call in self.calls if isinstance(call, Post)]
+
+    async def call(self, call: Call) -> Reply:
+        """Answers as told."""
+        self.calls.append(call)
+        await self.open_gate.wait()
+        answer = self.answers.pop(0) if self.answers else commits
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(call)
+
+    async def outcome(self, decision: bytes) -> RememberedOutcome | None:
+        """Remembers what it was told to."""
+        self.decisions.append(decision)
+        self._fail_if_told()
+        return self.remembered
+
+    async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
+        """Knows no account."""
+        self._fail_if_told()
+        return [None] * len(account_ids)
+
+    async def open(
+        self,
+        account_ids: Sequence[str],
+        slots: Sequence[int],
+        currencies: Sequence[str],
+        floors_minor: Sequence[int],
+    ) -> tuple[list[Outcome], list[Account]]:
+        """Opens nothing: only for tests in which it fails."""
+        self._fail_if_told()
+        raise NotImplementedError
+
+    def _fail_if_told(self) -> None:
+        if self.answers:
+            answer = self.answers.pop(0)
+            assert isinstance(answer, Exception)
+            raise answer
+
+
+def cluster_cut_at(version: int, boundary: int, left: ShardStandIn, right: ShardStandIn) -> Cluster:
+    """A map of two shards: slots below ``boundary`` belong to ``left``, the others to ``right``."""
+    shards = (
+        ShardInfo(left.shard_id, version, "", (SlotRange(0, boundary - 1),) if boundary else ()),
+        ShardInfo(
+            right.shard_id,
+            version,
+            "",
+            (SlotRange(boundary, SLOT_COUNT - 1),) if boundary < SLOT_COUNT else (),
+        ),
+    )
+    return Cluster(Topology("test", version, shards), (left, right))
+
+
+class MapsStandIn:
+    """Maps that become known one by one, each when somebody has waited for it."""
+
+    def __init__(self, clock: Clock, *clusters: Cluster) -> None:
+        self.current, *self._later = clusters
+        self._clock = clock
+        self.waits: list[tuple[int, float]] = []
+
+    async def newer_than(self, version: int, timeout_seconds: float) -> bool:
+        """Brings the next map, or lets the time pass."""
+        self.waits.append((version, timeout_seconds))
+        if not self._later:
+            self._clock.now += timeout_seconds
+            return False
+        self.current = self._later.pop(0)
+        return True
+
+
+class CommittersStandIn:
+    """Coordinators that give the answers they were told to, in turn, and then commit everything."""
+
+    def __init__(self, *answers: CommitAnswer) -> None:
+        self._answers = list(answers)
+        self.batches: list[tuple[list[int], int]] = []
+
+    async def commit(
+        self, transfers: Transfers, topology_version: int, deadline_seconds: float
+    ) -> CommitAnswer:
+        """Answers as told; keeps the amounts of each batch and the version of the map."""
+        assert deadline_seconds > 0
+        amounts = list(transfers.amounts_minor)
+        self.batches.append((amounts, topology_version))
+        return self._answers.pop(0) if self._answers else committed(amounts)
+
+
+def committed(amounts: Sequence[int]) -> coordinator_pb2.CommitResponse:
+    """A coordinator's answer that commits every row."""
+    return coordinator_pb2.CommitResponse(
+        outcomes=bytes([COMMITTED] * len(amounts)),
+        payer_balances_minor=[-amount for amount in amounts],
+        payee_balances_minor=amounts,
+    )
+
+
+class AbortedError(Exception):
+    """What the context raises, as gRPC's does."""
+
+
+@dataclass(slots=True)
+class Context:
+    """A call's context without a deadline, which keeps how the call ended."""
+
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    text: str = ""
+    trailing: dict[str, bytes] = field(default_factory=dict)
+
+    def time_remaining(self) -> float | None:
+        """No deadline."""
+        return None
+
+    async def abort(
+        self, code: grpc.StatusCode, text: str, trailing: tuple[tuple[str, bytes], ...]
+    ) -> NoReturn:
+        """Ends the call."""
+        self.code, self.text, self.trailing = code, text, dict(trailing)
+        raise AbortedError
+
+    def status(self) -> status_pb2.Status:
+        """The rich status."""
+        return status_pb2.Status.FromString(self.trailing["grpc-status-details-bin"])
+
+    def detail(self, kind: type[M]) -> list[M]:
+        """The details of one kind."""
+        found = []
+        for packed in self.status().details:
+            made = kind()
+            if packed.Unpack(made):
+                found.append(made)
+        return found

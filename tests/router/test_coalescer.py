@@ -1,0 +1,227 @@
+"""Single transfers leave at once when there is room, and gather while there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+from router.coalescer import MAX_BATCHES, MAX_WAITING, Coalescer, OverloadedError
+from router.engine import Results
+from shard_node.limits import MAX_BATCH
+from shard_node.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from router.requests import Row
+
+COMMITTED = int(Outcome.COMMITTED)
+
+
+def row(number: int) -> Row:
+    """A row told from others by its amount."""
+    return (struct.pack("<24x"), "alice", "bob", number, "EUR", b"", 0, 0)
+
+
+def numbers(rows: Sequence[Row]) -> list[int]:
+    """Which rows these are."""
+    return [r[3] for r in rows]
+
+
+class Carrier:
+    """Takes batches, and answers each when the test says so."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self._answers: list[asyncio.Future[Results]] = []
+
+    async def execute(self, rows: list[Row]) -> Results:
+        """Keeps the batch under way until it is answered."""
+        self.batches.append(numbers(rows))
+        self._answers.append(asyncio.get_running_loop().create_future())
+        return await self._answers[-1]
+
+    def answer(self, batch: int) -> None:
+        """Commits a batch; the balances are the row's number and its negative."""
+        amounts = self.batches[batch]
+        results = Results([COMMITTED] * len(amounts), [-n for n in amounts], list(amounts))
+        self._answers[batch].set_result(results)
+
+    def fail(self, batch: int, error: Exception) -> None:
+        """Fails a batch."""
+        self._answers[batch].set_exception(error)
+
+
+@pytest.fixture
+def carrier() -> Carrier:
+    """What carries batches out."""
+    return Carrier()
+
+
+@pytest.fixture
+def coalescer(carrier: Carrier) -> Coalescer:
+    """A coalescer that hands its batches to the carrier."""
+    return Coalescer(carrier.execute)
+
+
+async def turns() -> None:
+    """Lets the loop do all that is ready: some steps follow from others, none waits for time."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def fill(coalescer: Coalescer) -> None:
+    """Sends as many batches as may be under way, each of one row (numbers -1, -2, ...)."""
+    for number in range(MAX_BATCHES):
+        coalescer.submit(row(-1 - number))
+        await turns()
+
+
+async def test_leaves_at_once_when_idle(coalescer: Coalescer, carrier: Carrier) -> None:
+    """With nothing under way a single transfer waits for nobody."""
+    future = coalescer.submit(row(7))
+    await turns()
+    assert carrier.batches == [[7]]
+    carrier.answer(0)
+    assert await future == (COMMITTED, -7, 7)
+    await turns()
+    assert repr(coalescer) == "Coalescer(waiting=0, batches=0)"
+
+
+async def test_what_comes_together_leaves_together(coalescer: Coalescer, carrier: Carrier) -> None:
+    """All that is submitted in one turn of the loop makes one batch, and each gets its own result."""
+    futures = [coalescer.submit(row(n)) for n in range(100)]
+    await turns()
+    assert carrier.batches == [list(range(100))]
+    carrier.answer(0)
+    assert await asyncio.gather(*futures) == [(COMMITTED, -n, n) for n in range(100)]
+
+
+async def test_a_second_batch_need_not_wait(coalescer: Coalescer, carrier: Carrier) -> None:
+    """Up to MAX_BATCHES are under way at once; they may return in any order."""
+    futures = []
+    for number in range(MAX_BATCHES):
+        futures.append(coalescer.submit(row(number)))
+        await turns()
+    assert carrier.batches == [[number] for number in range(MAX_BATCHES)]
+    for number in reversed(range(MAX_BATCHES)):
+        carrier.answer(number)
+        assert await futures[number] == (COMMITTED, -number, number)
+
+
+async def test_gathers_while_busy(coalescer: Coalescer, carrier: Carrier) -> None:
+    """With no room all waits, and leaves as one batch when the first one returns."""
+    await fill(coalescer)
+    for number in range(10):
+        coalescer.submit(row(number))
+        await turns()
+    assert len(carrier.batches) == MAX_BATCHES
+    assert repr(coalescer) == f"Coalescer(waiting=10, batches={MAX_BATCHES})"
+    carrier.answer(2)
+    await turns()
+    assert carrier.batches[MAX_BATCHES:] == [list(range(10))]
+    assert repr(coalescer) == f"Coalescer(waiting=0, batches={MAX_BATCHES})"
+
+
+async def test_batches_are_bounded(coalescer: Coalescer, carrier: Carrier) -> None:
+    """No batch has more than MAX_BATCH rows; the rest follow in order, in further batches."""
+    for number in range(2 * MAX_BATCH + 1):
+        coalescer.submit(row(number))
+    await turns()
+    assert [len(batch) for batch in carrier.batches] == [MAX_BATCH, MAX_BATCH, 1]
+    assert [n for batch in carrier.batches for n in batch] == list(range(2 * MAX_BATCH + 1))
+
+
+async def test_overload(coalescer: Coalescer, carrier: Carrier) -> None:
+    """At MAX_WAITING the next is refused, the others stay, and room comes back with an answer."""
+    await fill(coalescer)
+    for number in range(MAX_WAITING):
+        coalescer.submit(row(number))
+    with pytest.raises(OverloadedError):
+        coalescer.submit(row(MAX_WAITING))
+    carrier.answer(0)
+    await turns()
+    assert carrier.batches[-1] == list(range(MAX_BATCH))
+    late = coalescer.submit(row(MAX_WAITING))
+    for batch in range(1, 10):
+        if batch < len(carrier.batches):
+            carrier.answer(batch)
+            await turns()
+    assert await late == (COMMITTED, -MAX_WAITING, MAX_WAITING)
+    carried = [n for batch in carrier.batches[MAX_BATCHES:] for n in batch]
+    assert carried == list(range(MAX_WAITING + 1))
+
+
+async def test_a_failure_reaches_every_waiter(coalescer: Coalescer, carrier: Carrier) -> None:
+    """All rows of a failed batch get its error, those of other batches their results."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    failing = [coalescer.submit(row(n)) for n in range(3)]
+    await turns()
+    fine = coalescer.submit(row(3))
+    await turns()
+    carrier.fail(0, ZeroDivisionError("a defect"))
+    answers = await asyncio.gather(*failing, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ZeroDivisionError] * 3
+    carrier.answer(1)
+    assert await fine == (COMMITTED, -3, 3)
+    # The batch that failed made room, and what comes later is carried out.
+    later = coalescer.submit(row(4))
+    await turns()
+    carrier.answer(2)
+    assert await later == (COMMITTED, -4, 4)
+    await turns()
+    assert repr(coalescer) == "Coalescer(waiting=0, batches=0)"
+
+
+async def test_a_waiter_that_leaves_disturbs_nobody(coalescer: Coalescer, carrier: Carrier) -> None:
+    """A cancelled caller's row is carried out with its batch; the others get their own results."""
+    futures = [coalescer.submit(row(n)) for n in range(3)]
+    futures[0].cancel()
+    await turns()
+    futures[1].cancel()
+    assert carrier.batches == [[0, 1, 2]]
+    carrier.answer(0)
+    assert await futures[2] == (COMMITTED, -2, 2)
+    assert futures[0].cancelled()
+    assert futures[1].cancelled()
+
+
+async def test_a_waiter_that_leaves_a_failing_batch(coalescer: Coalescer, carrier: Carrier) -> None:
+    """A cancelled caller does not keep the error from those who still wait."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    futures = [coalescer.submit(row(n)) for n in range(2)]
+    await turns()
+    futures[0].cancel()
+    carrier.fail(0, ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError):
+        await futures[1]
+
+
+async def test_finish_all(coalescer: Coalescer, carrier: Carrier) -> None:
+    """The end is awaited by whoever drains: what is under way, what waits, what has not left yet."""
+    await fill(coalescer)
+    future = coalescer.submit(row(1))
+    finished = asyncio.ensure_future(coalescer.finish_all())
+    for batch in range(MAX_BATCHES):
+        assert not finished.done()
+        carrier.answer(batch)
+        await turns()
+    assert not finished.done()
+    carrier.answer(MAX_BATCHES)
+    await turns()
+    assert finished.done()
+    assert future.result() == (COMMITTED, -1, 1)
+
+
+async def test_finish_all_before_the_first_departure(coalescer: Coalescer, carrier: Carrier) -> None:
+    """A row submitted in the very turn in which draining begins is carried out too."""
+    future = coalescer.submit(row(1))
+    finished = asyncio.ensure_future(coalescer.finish_all())
+    await turns()
+    carrier.answer(0)
+    await turns()
+    assert finished.done()
+    assert future.done()
