@@ -18,8 +18,8 @@ from tallystick.v1 import wallet_pb2
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from router.engine import Maps
     from router.requests import RequestReader
-    from shard_node.directory import Directory
     from shard_node.records import Account
     from shard_node.shard import Shard
 
@@ -45,7 +45,7 @@ def account_message(account_id: str, account: Account) -> wallet_pb2.Account:
 
 
 async def open_accounts(
-    directory: Directory,
+    directory: Maps,
     reader: RequestReader,
     requests: Sequence[wallet_pb2.OpenAccountRequest],
     deadline_seconds: float,
@@ -81,7 +81,7 @@ async def open_accounts(
 
 
 async def read_accounts(
-    directory: Directory, reader: RequestReader, account_ids: Sequence[str], deadline_seconds: float
+    directory: Maps, reader: RequestReader, account_ids: Sequence[str], deadline_seconds: float
 ) -> list[wallet_pb2.AccountResult]:
     """Reads each account from its shard."""
     slots: dict[int, int] = {}
@@ -106,7 +106,7 @@ async def read_accounts(
 
 
 async def _spread(
-    directory: Directory,
+    directory: Maps,
     slots: dict[int, int],
     work: Callable[[Shard, list[int]], Awaitable[list[wallet_pb2.AccountResult]]],
     deadline_seconds: float,

@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from coordinator.driver import ask
 from coordinator.protocol import NoReply
 from shard_node.calls import Post
+from shard_node.errors import StaleEpochError
 from shard_node.limits import NO_BALANCE
 from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from router.coordinators import Coordinators
-    from shard_node.directory import Cluster, Directory
+    from shard_node.directory import Cluster
+    from shard_node.records import RememberedOutcome
     from shard_node.transfers import Transfers
+    from tallystick.v1 import coordinator_pb2
 
 _STALE = int(Outcome.STALE_EPOCH)
 _UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
@@ -35,6 +37,26 @@ _NO_REPLY = {
 # Between two tries with the same map: the shard may be about to learn of its new epoch.
 FIRST_RETRY_SECONDS = 0.02
 LAST_RETRY_SECONDS = 0.5
+
+
+class Maps(Protocol):
+    """Where the newest map of the cluster comes from: :class:`shard_node.directory.Directory`."""
+
+    @property
+    def current(self) -> Cluster:
+        """The newest one seen."""
+
+    async def newer_than(self, version: int, timeout_seconds: float) -> bool:
+        """Waits for a map above ``version``; whether there is one."""
+
+
+class Committers(Protocol):
+    """Who commits across shards: :class:`router.coordinators.Coordinators`."""
+
+    async def commit(
+        self, transfers: Transfers, topology_version: int, deadline_seconds: float
+    ) -> coordinator_pb2.CommitResponse | NoReply:
+        """Has a batch committed by the map of that version or a newer one."""
 
 
 @dataclass(slots=True)
@@ -84,7 +106,7 @@ def split(
 class Engine:
     """Carries out batches of validated transfers."""
 
-    def __init__(self, directory: Directory, coordinators: Coordinators) -> None:
+    def __init__(self, directory: Maps, coordinators: Committers) -> None:
         self._directory = directory
         self._coordinators = coordinators
 
@@ -107,6 +129,25 @@ class Engine:
                 for row in rows:
                     results.outcomes[row] = _UNKNOWN
                 return results
+            await self._directory.newer_than(cluster.topology.version, pause)
+            pause = min(pause * 2, LAST_RETRY_SECONDS)
+
+    async def outcome(
+        self, transaction_id: bytes, payer_slot: int, deadline_seconds: float
+    ) -> RememberedOutcome | None:
+        """What the payer's shard remembers under the 16 bytes of an id.
+
+        Raises the errors of :mod:`shard_node.errors` when the shard does not answer by the deadline.
+        """
+        decision = transaction_id + payer_slot.to_bytes(2, "little")
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            cluster = self._directory.current
+            try:
+                return await cluster.shards[cluster.owner[payer_slot]].outcome(decision)
+            except StaleEpochError:
+                if deadline_seconds - time.monotonic() <= pause:
+                    raise
             await self._directory.newer_than(cluster.topology.version, pause)
             pause = min(pause * 2, LAST_RETRY_SECONDS)
 

@@ -22,9 +22,8 @@ from tallystick.v1 import outcome_pb2, wallet_pb2, wallet_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from router.engine import Engine, Results
+    from router.engine import Engine, Maps, Results
     from router.requests import Row
-    from shard_node.directory import Directory
 
 # For calls that bring no deadline, and the most that a longer one counts for.
 DEFAULT_DEADLINE_SECONDS = 10.0
@@ -42,7 +41,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     Work on money runs in tasks of its own, which a caller that hangs up does not cancel.
     """
 
-    def __init__(self, engine: Engine, directory: Directory, reader: RequestReader) -> None:
+    def __init__(self, engine: Engine, directory: Maps, reader: RequestReader) -> None:
         self._engine = engine
         self._directory = directory
         self._reader = reader
@@ -144,13 +143,12 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             slot = self._reader.account_slot(request.from_account, "from_account")
         except BadField as bad:
             await refusals.abort(context, refusals.invalid(bad))
-        cluster = self._directory.current
         try:
-            found = await cluster.shards[cluster.owner[slot]].outcome(
-                transaction_id + slot.to_bytes(2, "little")
-            )
+            found = await self._engine.outcome(transaction_id, slot, _deadline(context))
         except ShardNodeError as error:
-            await refusals.abort_unavailable(context, str(error))
+            why = refusals.refusal(Outcome.OUTCOME_UNKNOWN)
+            why.message = f"{error}: ask again"
+            await refusals.abort(context, why)
         if found is None:
             await refusals.abort(context, refusals.refusal(Outcome.TRANSACTION_NOT_FOUND))
         decided_at = Timestamp()

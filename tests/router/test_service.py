@@ -1,0 +1,153 @@
+"""The service's own promises: bounded work, callers that hang up, shards that do not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from router import coalescer
+from router.engine import Engine
+from router.service import WalletService
+from shard_node.errors import ShardUnavailableError, StaleEpochError
+from shard_node.slots import slot
+from tallystick.v1 import outcome_pb2, wallet_pb2
+from tests.router.samples import reader, uuid7
+from tests.router.stand_ins import (
+    AbortedError,
+    Clock,
+    CommittersStandIn,
+    Context,
+    MapsStandIn,
+    ShardStandIn,
+    cluster_cut_at,
+)
+
+Handler = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+
+LOW, HIGH = sorted(["alice", "bob"], key=slot)
+FRIEND = "{" + LOW + "}"
+
+
+@dataclass(slots=True)
+class Bench:
+    """A service over two stand-in shards: LOW is on the left one, HIGH on the right one."""
+
+    left: ShardStandIn = field(default_factory=lambda: ShardStandIn("left"))
+    right: ShardStandIn = field(default_factory=lambda: ShardStandIn("right"))
+    service: WalletService = field(init=False)
+
+    def __post_init__(self) -> None:
+        maps = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), self.left, self.right))
+        self.service = WalletService(Engine(maps, CommittersStandIn()), maps, reader())
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    """A service over stand-ins."""
+    return Bench()
+
+
+def payment(number: int) -> wallet_pb2.TransferRequest:
+    """A transfer that stays on the left shard; its amount tells it from others."""
+    return wallet_pb2.TransferRequest(
+        transaction_id=uuid7(0, seed=number),
+        from_account=LOW,
+        to_account=FRIEND,
+        amount=f"{number / 100:.2f}",
+        currency="EUR",
+    )
+
+
+async def aborted(call: Handler, request: Any) -> tuple[Context, str]:
+    """How a call that must be refused ended, and the reason it gave."""
+    context = Context()
+    with pytest.raises(AbortedError):
+        await call(request, context)
+    (info,) = context.detail(error_details_pb2.ErrorInfo)
+    return context, info.reason
+
+
+async def turns() -> None:
+    """Lets the loop do all that is ready."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_too_many_single_transfers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the router will not hold is refused with RetryInfo, and nothing of it is begun."""
+    monkeypatch.setattr(coalescer, "MAX_BATCHES", 1)
+    monkeypatch.setattr(coalescer, "MAX_WAITING", 2)
+    bench.left.open_gate.clear()
+    calls = []
+    for number in (1, 2, 3):
+        calls.append(asyncio.ensure_future(bench.service.Transfer(payment(number), Context())))
+        await turns()
+    context, reason = await aborted(bench.service.Transfer, payment(4))
+    assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
+    assert len(context.detail(error_details_pb2.RetryInfo)) == 1
+    (info,) = context.detail(error_details_pb2.ErrorInfo)
+    assert info.metadata["transaction_id"] == payment(4).transaction_id
+    bench.left.open_gate.set()
+    responses = await asyncio.gather(*calls)
+    assert [r.outcome for r in responses] == [outcome_pb2.OUTCOME_COMMITTED] * 3
+    assert bench.left.posted() == [[1], [2, 3]]
+
+
+async def test_hanging_up_stops_nothing(bench: Bench) -> None:
+    """A transfer whose caller has left is carried out, and draining waits for it."""
+    bench.left.open_gate.clear()
+    call = asyncio.ensure_future(bench.service.Transfer(payment(1), Context()))
+    await turns()
+    call.cancel()
+    finished = asyncio.ensure_future(bench.service.finish_all())
+    await turns()
+    assert call.cancelled()
+    assert not finished.done()
+    bench.left.open_gate.set()
+    await finished
+    assert bench.left.posted() == [[1]]
+
+
+async def test_single_transfers_travel_together(bench: Bench) -> None:
+    """Concurrent calls share a batch and each gets its own answer."""
+    responses = await asyncio.gather(*(bench.service.Transfer(payment(n), Context()) for n in range(1, 101)))
+    assert bench.left.posted() == [list(range(1, 101))]
+    assert [r.transaction_id for r in responses] == [payment(n).transaction_id for n in range(1, 101)]
+    assert [r.to_available for r in responses] == [payment(n).amount for n in range(1, 101)]
+
+
+async def test_a_shard_without_an_answer(bench: Bench) -> None:
+    """Whatever is asked of a shard that is away is UNAVAILABLE, reason OUTCOME_UNKNOWN, with RetryInfo."""
+    asked: list[tuple[Handler, Any]] = [
+        (bench.service.Transfer, payment(1)),
+        (
+            bench.service.GetTransfer,
+            wallet_pb2.GetTransferRequest(transaction_id=uuid7(0), from_account=LOW),
+        ),
+        (bench.service.GetAccount, wallet_pb2.GetAccountRequest(account_id=LOW)),
+        (bench.service.OpenAccount, wallet_pb2.OpenAccountRequest(account_id=LOW, currency="EUR")),
+    ]
+    for call, request in asked:
+        bench.left.answers.append(ShardUnavailableError("left: no answer"))
+        context, reason = await aborted(call, request)
+        assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+        assert len(context.detail(error_details_pb2.RetryInfo)) == 1
+
+
+async def test_reading_goes_on_where_it_can(bench: Bench) -> None:
+    """A batch of reads answers for the shards that answer; a shard with another epoch is asked again."""
+    bench.left.answers.append(ShardUnavailableError("left: no answer"))
+    bench.right.answers.append(StaleEpochError("right: moved on"))
+    request = wallet_pb2.BatchGetAccountsRequest(account_ids=[HIGH, LOW, HIGH])
+    response = await bench.service.BatchGetAccounts(request, Context())
+    assert [r.refusal.outcome for r in response.results] == [
+        outcome_pb2.OUTCOME_ACCOUNT_NOT_FOUND,
+        outcome_pb2.OUTCOME_OUTCOME_UNKNOWN,
+        outcome_pb2.OUTCOME_ACCOUNT_NOT_FOUND,
+    ]
