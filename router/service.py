@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # For calls that bring no deadline, and the most that a longer one counts for.
 DEFAULT_DEADLINE_SECONDS = 10.0
-# Transfers of batch calls in the router's hands at once: some eight of the largest batches.
+# Items of batch calls that write, in the router's hands at once: some eight of the largest batches.
 MAX_IN_HAND = 8 * MAX_BATCH
 
 T = TypeVar("T")
@@ -70,9 +70,11 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.BatchOpenAccountsRequest, context: Any
     ) -> wallet_pb2.BatchAccountsResponse:
         """Opens up to MAX_BATCH accounts."""
-        await _check_size("accounts", len(request.accounts), context)
+        count = len(request.accounts)
+        await _check_size("accounts", count, context)
+        await self._check_room(count, context)
         results = await self._kept(
-            open_accounts(self._directory, self._reader, request.accounts, _deadline(context))
+            open_accounts(self._directory, self._reader, request.accounts, _deadline(context)), count
         )
         return wallet_pb2.BatchAccountsResponse(results=results)
 
@@ -124,14 +126,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         transfers = request.transfers
         count = len(transfers)
         await _check_size("transfers", count, context)
-        if self._in_hand + count > MAX_IN_HAND:
-            await refusals.abort(context, refusals.refusal(Outcome.RESOURCE_EXHAUSTED))
+        await self._check_room(count, context)
         rows, bad = self._reader.transfers(transfers)
-        self._in_hand += count
-        try:
-            results = await self._kept(self._engine.execute(columns(rows), _deadline(context)))
-        finally:
-            self._in_hand -= count
+        results = await self._kept(self._engine.execute(columns(rows), _deadline(context)), count)
         return self._batch_response(request, rows, bad, results)
 
     async def GetTransfer(  # noqa: N802
@@ -238,10 +235,21 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     async def _execute_singles(self, rows: list[Row]) -> Results:
         return await self._engine.execute(columns(rows), time.monotonic() + DEFAULT_DEADLINE_SECONDS)
 
-    async def _kept(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _check_room(self, count: int, context: Any) -> None:
+        if self._in_hand + count > MAX_IN_HAND:
+            await refusals.abort(context, refusals.refusal(Outcome.RESOURCE_EXHAUSTED))
+
+    async def _kept(self, work: Coroutine[Any, Any, T], items: int = 0) -> T:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._in_hand += items
+
+        def done(_: asyncio.Task[T]) -> None:
+            # Not when the caller leaves: work that goes on without it counts all the same.
+            self._tasks.discard(task)
+            self._in_hand -= items
+
+        task.add_done_callback(done)
         return await asyncio.shield(task)
 
 

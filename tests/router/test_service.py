@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from router import coalescer
+from router import coalescer, service
 from router.engine import Engine
 from router.service import WalletService
 from shard_node.errors import ShardUnavailableError, StaleEpochError
@@ -97,6 +97,34 @@ async def test_too_many_single_transfers(bench: Bench, monkeypatch: pytest.Monke
     responses = await asyncio.gather(*calls)
     assert [r.outcome for r in responses] == [outcome_pb2.OUTCOME_COMMITTED] * 3
     assert bench.left.posted() == [[1], [2, 3]]
+
+
+async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches beyond the limit are refused whole; a caller that hangs up makes no room by that."""
+    monkeypatch.setattr(service, "MAX_IN_HAND", 3)
+    bench.left.open_gate.clear()
+    first = wallet_pb2.BatchTransferRequest(transfers=[payment(n) for n in (1, 2, 3)])
+    second = wallet_pb2.BatchTransferRequest(transfers=[payment(4)])
+    call = asyncio.ensure_future(bench.service.BatchTransfer(first, Context()))
+    await turns()
+    context, reason = await aborted(bench.service.BatchTransfer, second)
+    assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
+    call.cancel()
+    await turns()
+    assert call.cancelled()
+    _, reason = await aborted(bench.service.BatchTransfer, second)
+    assert reason == "RESOURCE_EXHAUSTED"
+    opening = wallet_pb2.BatchOpenAccountsRequest(
+        accounts=[wallet_pb2.OpenAccountRequest(account_id="x", currency="EUR")]
+    )
+    _, reason = await aborted(bench.service.BatchOpenAccounts, opening)
+    assert reason == "RESOURCE_EXHAUSTED"
+    bench.left.open_gate.set()
+    await bench.service.finish_all()
+    await turns()
+    response = await bench.service.BatchTransfer(second, Context())
+    assert [r.outcome for r in response.results] == [outcome_pb2.OUTCOME_COMMITTED]
+    assert bench.left.posted() == [[1, 2, 3], [4]]
 
 
 async def test_hanging_up_stops_nothing(bench: Bench) -> None:
