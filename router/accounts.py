@@ -10,7 +10,7 @@ from coordinator.money import decimals, to_text
 from router import refusals
 from router.engine import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
 from router.requests import BadField
-from shard_node.errors import ShardNodeError, StaleEpochError
+from shard_node.errors import ShardFullError, ShardNodeError, StaleEpochError
 from shard_node.outcomes import Outcome
 from shard_node.records import AccountState
 from tallystick.v1 import wallet_pb2
@@ -130,7 +130,8 @@ async def _spread(
             if isinstance(answer, StaleEpochError) and not late:
                 open_positions += positions
             elif isinstance(answer, ShardNodeError):
-                why = refusals.refusal(Outcome.OUTCOME_UNKNOWN)
+                full = isinstance(answer, ShardFullError)
+                why = refusals.refusal(Outcome.RESOURCE_EXHAUSTED if full else Outcome.OUTCOME_UNKNOWN)
                 why.message = f"{answer}: ask again"
                 results |= dict.fromkeys(positions, _refused(why))
             elif isinstance(answer, BaseException):

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from router import coalescer, service
 from router.engine import Engine
 from router.service import WalletService
-from shard_node.errors import ShardUnavailableError, StaleEpochError
+from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.slots import slot
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.router.samples import reader, uuid7
@@ -165,6 +165,20 @@ async def test_a_shard_without_an_answer(bench: Bench) -> None:
         bench.left.answers.append(ShardUnavailableError("left: no answer"))
         context, reason = await aborted(call, request)
         assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+        assert len(context.detail(error_details_pb2.RetryInfo)) == 1
+
+
+async def test_a_full_shard(bench: Bench) -> None:
+    """A shard without memory refuses for load, of which the caller hears that nothing was begun."""
+    opening = wallet_pb2.OpenAccountRequest(account_id=LOW, currency="EUR")
+    asked: list[tuple[Handler, Any]] = [
+        (bench.service.Transfer, payment(1)),
+        (bench.service.OpenAccount, opening),
+    ]
+    for call, request in asked:
+        bench.left.answers.append(ShardFullError("left: out of memory"))
+        context, reason = await aborted(call, request)
+        assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
         assert len(context.detail(error_details_pb2.RetryInfo)) == 1
 
 
