@@ -47,28 +47,30 @@ def up(
 
     Stays in the foreground until Ctrl-C, then stops everything. What was moved stays in --data.
     """
-    spec = ClusterSpec(shards, routers, coordinators, dedupe_window_seconds)
-    cluster = LocalCluster(data, spec)
+    cluster = LocalCluster(data, ClusterSpec(shards, routers, coordinators, dedupe_window_seconds))
     # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     with err.status("starting ZooKeeper, shard nodes, coordinators, routers"):
+        # Interrupted in here, it stops what it has started.
         started = cluster.start()
-    if not started:
-        out.print(f"already up in {escape(str(data))}:", soft_wrap=True)
-        _show_addresses(cluster)
-        return
-    _show_addresses(cluster)
-    out.print("[bold green]ready[/]")
-    if detach:
-        return
-    err.print("Ctrl-C stops the cluster.")
     try:
+        if not started:
+            out.print(f"already up in {escape(str(data))}:", soft_wrap=True)
+        _show_addresses(cluster)
+        if not started:
+            return
+        out.print("[bold green]ready[/]")
+        if detach:
+            return
+        err.print("Ctrl-C stops the cluster.")
         _watch(cluster)
     except KeyboardInterrupt:
         # A second Ctrl-C must not leave half of it running.
         for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ending, signal.SIG_IGN)
+        if not started:
+            return
     with err.status("stopping"):
         cluster.stop()
     out.print("stopped")

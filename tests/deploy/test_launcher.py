@@ -1,0 +1,192 @@
+"""The local cluster: it comes up whole or not at all, survives crashes, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from deploy import cluster_file, processes
+from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
+from deploy.connection import find_routers
+from deploy.errors import DataError, NoClusterError, StartError
+from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.processes import ProcessIdentity, identify, is_alive
+from deploy.stopper import redis_servers
+from tallystick import SyncClient
+
+_SMALL = ClusterSpec(shards=1)
+_TALLYSTICK = [sys.executable, "-m", "deploy.cli"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """A data folder; whatever a test left running there is stopped."""
+    folder = tmp_path / "data"
+    yield folder
+    LocalCluster(folder).stop()
+
+
+def _identities(cluster: LocalCluster) -> list[ProcessIdentity]:
+    found = [identify(cluster.pid(name)) for name in cluster.names]
+    assert None not in found
+    return [identity for identity in found if identity is not None]
+
+
+def _alive(identities: Sequence[ProcessIdentity]) -> list[ProcessIdentity]:
+    return [identity for identity in identities if is_alive(identity)]
+
+
+def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*_TALLYSTICK, *arguments], capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_up_crash_up_down(data: Path) -> None:
+    """`up --detach`, the death of everything at once, `up` again with the data and ports, `down`."""
+    up = ("up", "--shards", "1", "--data", str(data), "--detach")
+    first = _cli(*up)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.rstrip().endswith("ready")
+    cluster = LocalCluster(data)
+    assert cluster.names == ["zookeeper", "shard-0", "redis:shard-0", "coordinator-0", "router-0"]
+    with SyncClient(cluster.router_addresses) as client:
+        client.open_account("alice", "EUR")
+        client.deposit("alice", "12.50", "EUR")
+    ports, everything = cluster.record.ports, _identities(cluster)
+    assert "already up" in _cli(*up).stdout
+    assert _alive(everything) == everything
+    with pytest.raises(DataError, match="tallystick down"):
+        LocalCluster(data, ClusterSpec(routers=2)).start()
+
+    for identity in everything:
+        os.kill(identity.pid, signal.SIGKILL)
+    with pytest.raises(NoClusterError, match="no cluster runs"):
+        find_routers(None, data)
+    with pytest.raises(DataError, match="holds a cluster of 1 shards, not 2"):
+        LocalCluster(data, ClusterSpec(shards=2)).start()
+
+    again = _cli(*up)
+    assert again.returncode == 0, again.stderr
+    assert cluster.record.ports == ports
+    with SyncClient(cluster.router_addresses) as client:
+        assert client.get_account("alice").available == Decimal("12.50")
+    everything = _identities(cluster)
+    down = _cli("down", "--data", str(data))
+    assert down.returncode == 0, down.stderr
+    assert _alive(everything) == []
+    assert cluster.names == []
+
+
+def test_the_foreground_stops_everything_when_asked(data: Path) -> None:
+    """SIGTERM, as Ctrl-C, ends the whole cluster, not the launcher alone."""
+    command = [*_TALLYSTICK, "up", "--shards", "1", "--data", str(data)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as foreground:
+        assert foreground.stdout is not None
+        for line in foreground.stdout:
+            if line.strip() == "ready":
+                break
+        everything = _identities(LocalCluster(data))
+        assert len(everything) == 5
+        foreground.terminate()
+        assert "stopped" in foreground.stdout.read()
+    assert foreground.returncode == 0
+    assert _alive(everything) == []
+
+
+def test_a_part_that_cannot_start_is_named_with_its_log(data: Path) -> None:
+    """And nothing of the cluster is left running."""
+    data.mkdir()
+    (data / "shard-0").write_text("in the way")
+    cluster = LocalCluster(data, _SMALL)
+    with pytest.raises(StartError, match="shard-0 exited with status") as caught:
+        cluster.start()
+    assert "shard-0.log" in str(caught.value)
+    # The shard node's own words.
+    assert len(str(caught.value).splitlines()) > 1
+    assert cluster.names == []
+    assert not redis_servers(data)
+
+
+def test_a_part_that_is_not_ready_in_time_is_named(data: Path) -> None:
+    """Rather than waited for without end."""
+    cluster = LocalCluster(data, _SMALL, ready_timeout_seconds=0.0)
+    with pytest.raises(StartError, match="not ready within 0 s: zookeeper"):
+        cluster.start()
+    assert cluster.names == []
+
+
+@pytest.mark.cluster
+def test_killed_parts_come_back(cluster: LocalCluster) -> None:
+    """Each process can be killed by name and started again, as the same cluster."""
+    for name in ("router-0", "coordinator-0", "redis:shard-1", "shard-1"):
+        old = cluster.pid(name)
+        cluster.kill(name)
+        assert identify(old) is None
+        cluster.restart(name)
+        assert cluster.pid(name) != old
+    assert len(cluster.names) == 9
+    assert _alive(_identities(cluster)) == _identities(cluster)
+    with SyncClient(cluster.router_addresses) as client:
+        assert client.open_account("launcher-alice", "EUR").account_id == "launcher-alice"
+
+
+def test_a_redis_whose_shard_node_was_killed_is_stopped_too(data: Path) -> None:
+    """It has nobody else who would stop it."""
+    cluster = LocalCluster(data, _SMALL)
+    cluster.start()
+    redis = identify(cluster.pid("redis:shard-0"))
+    cluster.kill("shard-0")
+    assert redis is not None
+    assert is_alive(redis)
+    # Nor does it help that the record does not know it.
+    cluster_file.write(data, cluster.record.without(["redis:shard-0"]))
+    assert "redis:shard-0" in cluster.stop()
+    assert not is_alive(redis)
+
+
+def test_a_pid_file_of_another_boot_names_nobody(tmp_path: Path) -> None:
+    """The number in it may be anyone's by now: only a Redis that works in that folder is meant."""
+    (tmp_path / "shard-0").mkdir()
+    (tmp_path / "shard-0" / "redis.pid").write_text(f"{os.getpid()} 6379\n")
+    (tmp_path / "shard-1").mkdir()
+    (tmp_path / "shard-1" / "redis.pid").write_text("12")
+    assert redis_servers(tmp_path) == {}
+
+
+def test_down_leaves_a_stranger_with_a_recycled_pid_alone(tmp_path: Path) -> None:
+    """After a reboot the recorded numbers belong to others."""
+    log = tmp_path / "stranger.log"
+    stranger = processes.spawn([sys.executable, "-c", "import time; time.sleep(600)"], log)
+    try:
+        record = ProcessRecord("router-0", Kind.ROUTER, "h:1", stranger.pid, "another boot:1")
+        cluster_file.write(tmp_path, ClusterRecord(1, ports={"zookeeper": 1}, processes=(record,)))
+        assert LocalCluster(tmp_path).stop() == []
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize(
+    "spec", [ClusterSpec(shards=65), ClusterSpec(routers=65), ClusterSpec(coordinators=99)]
+)
+def test_a_cluster_too_large_for_one_machine_is_refused(data: Path, spec: ClusterSpec) -> None:
+    """Before anything starts."""
+    with pytest.raises(DataError, match="1 to 64"):
+        LocalCluster(data, spec).start()
+
+
+def test_names_and_addresses_of_the_session_cluster(cluster: LocalCluster) -> None:
+    """What other tests rely on."""
+    assert len(cluster.router_addresses) == 1
+    assert len(cluster.coordinator_addresses) == 1
+    assert list(cluster.shard_addresses) == ["shard-0", "shard-1", "shard-2"]
+    assert cluster.zookeeper_address.startswith("127.0.0.1:")
+    with pytest.raises(NoClusterError, match="router-7"):
+        cluster.pid("router-7")
