@@ -9,7 +9,7 @@ from itertools import count
 from coordinator.driver import Driver, ask, ask_all
 from coordinator.protocol import Answer, Commit, NoReply
 from coordinator.resolver import Resolver
-from shard_node.calls import Call, Post
+from shard_node.calls import Call, Post, Reply
 from shard_node.directory import Cluster
 from shard_node.errors import ShardUnavailableError
 from shard_node.outcomes import Outcome
@@ -31,7 +31,7 @@ class LossyShard(Shard):
 
     losing: frozenset[str] = frozenset()
 
-    async def call(self, call: Call):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    async def call(self, call: Call) -> Reply:
         """The call is carried out; its reply may never come."""
         reply = await super().call(call)
         if call.FUNCTION in self.losing:

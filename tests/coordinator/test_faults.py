@@ -290,16 +290,18 @@ async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: RealSh
     bank = await Bank.open(own_shards)
     process = own_shards.processes[0]
     transfers = [bank.transfer(1) for _ in range(50)]
-    acknowledged = []
+    acknowledged: list[Transfers] = []
+    under_way = asyncio.Event()
 
     async def work() -> None:
         for transfer in transfers:
             if await bank.run(transfer) is Outcome.COMMITTED:
-                acknowledged.append(transfer)
+                acknowledged.append(transfer)  # noqa: PERF401 -- watched while it grows
+            if len(acknowledged) == 10:
+                under_way.set()
 
     working = asyncio.ensure_future(work())
-    while len(acknowledged) < 10:
-        await asyncio.sleep(0)
+    await under_way.wait()
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
     await process.start()

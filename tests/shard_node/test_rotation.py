@@ -1,0 +1,115 @@
+"""Outcomes are remembered for a whole window, and not for ever."""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+from shard_node.calls import Decide, Finish, Post, Prepare, Reply
+from shard_node.outcomes import Outcome
+from shard_node.rotation import RotationClock
+from shard_node.slots import slot
+from shard_node.transfers import Kind, Terms, Transfers, decision_key
+from tests.real_shards import RealShards
+
+HOUR_MS = 3_600_000
+
+
+def v7(time_ms: int, tail: int = 1) -> bytes:
+    """A UUIDv7 of that time."""
+    return time_ms.to_bytes(6) + bytes([0x70, 0, 0x80]) + tail.to_bytes(7)
+
+
+def deposit(transaction_id: bytes, amount: int = 5) -> Transfers:
+    """A deposit to alice."""
+    at = slot("alice")
+    return Transfers.of(
+        [(transaction_id, Terms(amount, "EUR", at, at, Kind.DEPOSIT, "@world:EUR", "alice", b""))]
+    )
+
+
+def test_clock_waits_for_a_whole_window_with_everyone_present() -> None:
+    """An absence starts the window anew, so that recovery has one to settle what waited."""
+    clock = RotationClock(10.0)
+    assert [clock.due(t, all_present=True) for t in (0, 9.9, 10, 10.1, 19.9, 20)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert not clock.due(30, all_present=False)
+    assert not clock.due(31, all_present=True)
+    assert not clock.due(40.9, all_present=True)
+    assert clock.due(41, all_present=True)
+
+
+async def test_outcome_survives_one_rotation_and_not_two(shards: RealShards) -> None:
+    """A UUIDv4 is exactly-once within the window; after two rotations it is a new transfer."""
+    transfer = deposit(UUID("11111111-2222-4333-8444-555555555555").bytes)
+    async with shards.open(0) as shard:
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [0])
+        await shard.call(Post(transfer))
+        await shard.rotate()
+        await shard.call(Post(transfer))
+        assert (await shard.accounts(["alice"]))[0].available_minor == 5  # type: ignore[union-attr]
+        await shard.rotate()
+        await shard.call(Post(transfer))
+        assert (await shard.accounts(["alice"]))[0].available_minor == 10  # type: ignore[union-attr]
+
+
+async def test_forgotten_uuid7_is_expired_for_ever(shards: RealShards) -> None:
+    """Exactly once without end: what could have been forgotten is refused, what is younger goes."""
+    async with shards.open(0) as shard:
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [0])
+        await shard.call(Post(deposit(v7(1000))))
+        await shard.rotate()
+        await shard.call(Post(deposit(v7(2000))))
+        await shard.rotate()
+        replies = [
+            await shard.call(Post(deposit(v7(t, tail)))) for t, tail in ((1000, 1), (1000, 2), (1001, 3))
+        ]
+        assert [reply.codes[0] for reply in replies] == [
+            Outcome.TRANSACTION_ID_EXPIRED,
+            Outcome.TRANSACTION_ID_EXPIRED,
+            Outcome.COMMITTED,
+        ]
+        assert (await shard.accounts(["alice"]))[0].available_minor == 15  # type: ignore[union-attr]
+
+
+async def test_uuid7_older_than_the_window_is_expired_at_once(shards: RealShards) -> None:
+    """Also when nothing was ever forgotten; one that is remembered gets its outcome."""
+    shards.window_ms = HOUR_MS
+    await shards.wipe()
+    now_ms = time.time_ns() // 1_000_000
+    async with shards.open(0) as shard:
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [0])
+        old, young = deposit(v7(now_ms - HOUR_MS - 5000)), deposit(v7(now_ms - HOUR_MS + 60_000))
+        assert (await shard.call(Post(old))).codes[0] == Outcome.TRANSACTION_ID_EXPIRED
+        assert (await shard.call(Post(young))).codes[0] == Outcome.COMMITTED
+        shards.window_ms = 1000
+        await shards.own({})
+    async with shards.open(0) as shard:
+        assert (await shard.call(Post(young))).codes[0] == Outcome.COMMITTED
+        assert (await shard.accounts(["alice"]))[0].available_minor == 5  # type: ignore[union-attr]
+
+
+async def test_unsettled_commit_is_carried_over(shards: RealShards) -> None:
+    """However long the payee's shard is away, the commit stays known."""
+    transfer = Transfers.of(
+        [(v7(1000), Terms(5, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", b""))]
+    )
+    async with shards.open(0) as shard:
+        await shard.open(["alice", "bob"], [slot("alice"), slot("bob")], ["EUR"] * 2, [-100, 0])
+        await shard.call(Prepare(transfer))
+        await shard.call(Decide(transfer, [0]))
+        for _ in range(3):
+            assert await shard.rotate() == 1
+        again: Reply = await shard.call(Decide(transfer, [0]))
+        assert list(again.codes) == [Outcome.COMMITTED]
+        await shard.call(Finish(transfer.keys, [Outcome.COMMITTED]))
+        settled = await shard.call(Decide(deposit(v7(9000)), [Outcome.ACCOUNT_FROZEN], transfer.keys))
+        assert list(settled.codes) == [Outcome.ACCOUNT_FROZEN]
+        assert await shard.rotate() == 0
+        assert await shard.outcome(decision_key(transfer.keys[0], transfer.bodies[0])) is not None
