@@ -115,7 +115,9 @@ class Caller:
                 response = await self.call(method, request_of(places), deadline_s)
             except TallystickError as error:
                 for place in places:
-                    results[place] = AccountResult(account_ids[place], error=error)
+                    begun = isinstance(results[place].error, OutcomeUnknown)
+                    final = closing_error(error, begun_before=begun, transaction_id="")
+                    results[place] = AccountResult(account_ids[place], error=final)
                 break
             for place, answer in zip_longest(places, response.results[: len(places)]):
                 results[place] = account_result(answer, account_ids[place])

@@ -193,7 +193,10 @@ class TransactionIdReused(Refused):
 
 
 class TransactionIdExpired(Refused):
-    """A UUIDv7 older than the deduplication window: it can no longer be told from a repetition."""
+    """A UUIDv7 older than the deduplication window: it can no longer be told from a repetition.
+
+    Nothing moved now. Whether it did when the id was new, only the ledger can tell.
+    """
 
     outcome = Outcome.TRANSACTION_ID_EXPIRED
     summary = "the transaction_id is too old"

@@ -4,10 +4,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from deploy.launcher import LocalCluster
+from deploy.launcher import ClusterSpec, LocalCluster
 from tallystick import (
     AccountExists,
     AccountNotFound,
@@ -166,6 +167,31 @@ async def test_credit_line_lets_a_balance_go_below_zero(client: Client, accounts
     assert result.from_available == -50
     with pytest.raises(InsufficientFunds):
         await client.transfer(name, accounts[0], "0.01", "EUR")
+
+
+async def test_killed_router_costs_no_transfer(tmp_path: Path) -> None:
+    """One of two routers dies under load: every transfer is answered, and each moved exactly once."""
+    with LocalCluster(tmp_path / "data", ClusterSpec(shards=2, routers=2)) as cluster:
+        async with Client(cluster.router_addresses) as client:
+            names = [f"acct:{index}" for index in range(ACCOUNTS)]
+            await client.open_accounts(NewAccount(name, "EUR", -100) for name in names)
+            answered = asyncio.Event()
+
+            async def pay(first: int) -> None:
+                for step in range(50):
+                    at = (first + step) % ACCOUNTS
+                    await client.transfer(names[at], names[(at + 1) % ACCOUNTS], "0.05", "EUR", timeout_s=30)
+                    answered.set()
+
+            paying = asyncio.gather(*(pay(first) for first in range(10 * ACCOUNTS)))
+            await answered.wait()
+            await asyncio.to_thread(cluster.kill, "router-0")
+            await paying
+            found = await client.get_accounts(names)
+        # Each account paid 500 times and was paid 500 times.
+        versions = [result.account.version for result in found if result.account]
+        assert versions == [1000] * ACCOUNTS
+        assert all(result.account.available == 0 for result in found if result.account)
 
 
 def test_synchronous_client_moves_money(cluster: LocalCluster) -> None:
