@@ -39,6 +39,9 @@ class Sender:
         # The loop keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __repr__(self) -> str:
+        return f"<Sender {self._coalescer!r}>"
+
     def submit(self, ticket: Ticket) -> None:
         """Take in one transfer; raises what Coalescer.submit raises."""
         self._coalescer.submit(ticket)

@@ -184,6 +184,26 @@ async def test_cancelled_batch_frees_its_place() -> None:
         assert service.batch_sizes == [3, 1]
 
 
+async def test_cancelled_batch_that_still_waits_is_not_sent() -> None:
+    """Nobody asks for its outcomes any more, so its money stays where it is."""
+    settings = ClientSettings(batches_in_flight=1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    async with wallet(stand_in.hold(begun, go_on), settings=settings) as (service, client):
+        first = asyncio.create_task(client.transfer("alice", "bob", 1, "EUR"))
+        await begun.wait()
+        queued = asyncio.create_task(client.transfers([Transfer("alice", "bob", 1, "EUR")] * 3))
+        assert client._connection is not None
+        # The client has no event for it, and needs none: let the loop turn until the three wait.
+        while "waiting=3" not in repr(client._connection.sender):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        queued.cancel()
+        await asyncio.wait([queued])
+        second = asyncio.create_task(client.transfer("alice", "bob", 1, "EUR"))
+        go_on.set()
+        await asyncio.gather(first, second)
+        assert service.batch_sizes == [1, 1]
+
+
 async def test_full_queue_refuses_at_once() -> None:
     """While the only place is taken, the queue holds so many and no more."""
     settings = ClientSettings(batches_in_flight=1, queue_limit=10)
