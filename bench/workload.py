@@ -16,10 +16,10 @@ from shard_node.slots import slot
 from tallystick.v1 import cluster_pb2
 
 CURRENCY = "EUR"
-# A credit line that no run comes near: a transfer moves at most 9.99, a run is bounded in transfers.
-MINIMUM_BALANCE = "-1000000000.00"
-# Small payments, as services send them; written once, for formatting them is no service's bottleneck.
-AMOUNTS = tuple(f"{cents // 100}.{cents % 100:02}" for cents in range(1, 1000))
+# A credit line that no run comes near: a transfer moves at most 999.99, and a run's transfers are bounded.
+MINIMUM_BALANCE = "-1000000000000.00"
+# So many that remembering the text of an amount helps nobody: real amounts are as varied.
+AMOUNTS = tuple(f"{cents // 100}.{cents % 100:02}" for cents in range(1, 100_000))
 # Accounts that share a hash tag share a slot; so many tags spread over the slots of every shard.
 HASH_TAGS = 4096
 

@@ -82,8 +82,9 @@ def test_account_ids_are_distinct_and_valid() -> None:
 def test_amounts_are_decimal_text_above_zero() -> None:
     """A cent is the least, and every amount has the two decimals of a euro."""
     assert AMOUNTS[0] == "0.01"
-    assert AMOUNTS[-1] == "9.99"
-    assert all(len(amount) == 4 for amount in AMOUNTS)
+    assert AMOUNTS[-1] == "999.99"
+    assert all(amount[-3] == "." for amount in AMOUNTS)
+    assert len(set(AMOUNTS)) == len(AMOUNTS)
 
 
 def test_every_slot_has_an_owner() -> None:
