@@ -20,6 +20,7 @@ from tallystick import (
     AccountExists,
     AccountResult,
     Amount,
+    InvalidArgument,
     NewAccount,
     Refused,
     RetryableError,
@@ -155,6 +156,10 @@ class Funding:
                     reference="funded by import",
                     timeout_s=self._timeout_s,
                 )
+            except InvalidArgument as error:
+                if error.field == "amount":
+                    # Our own mistake, not the row's: without funds its rows would be refused for good.
+                    raise DeployError(f"{row.from_account} cannot be funded: {error.message}") from error
             except Refused:
                 # Expired: funded, or not, long ago. Any other reason meets the row itself.
                 return

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy import cluster_file, processes
-from deploy.cluster_file import ClusterRecord, Kind
+from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.membership import membership
 from deploy.processes import ProcessIdentity
@@ -120,17 +120,21 @@ class LocalCluster:
         """Starts what does not run and waits until it is ready; False when everything ran already.
 
         Raises DataError when the folder holds a cluster of another shape, and StartError, with the end of
-        the log, when a part exits or is not ready in time. If it raises, nothing of the cluster runs.
+        the log, when a part exits or is not ready in time. If it raises, what it had started is stopped.
         """
         self.data.mkdir(parents=True, exist_ok=True)
         with _locked(self.data):
             record = self._planned()
+            if record.processes and not record.ready:
+                # Left by a launcher that was killed while it started them: nobody knows how far it got.
+                self._stop()
+                record = self._planned()
             if record.ready and not missing_parts(record):
                 return False
             try:
                 self._starter.start(record)
             except BaseException:
-                self._stop()
+                self._stop(keep=record.processes)
                 raise
             return True
 
@@ -187,13 +191,14 @@ class LocalCluster:
             raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")
         return replace(new, processes=tuple(alive))
 
-    def _stop(self) -> list[str]:
+    def _stop(self, keep: tuple[ProcessRecord, ...] = ()) -> list[str]:
         record = cluster_file.read(self.data)
         if record is None:
             return []
-        stopped = stop_processes(self.data, record.processes)
+        kept = {process.name for process in keep}
+        stopped = stop_processes(self.data, record.processes, keep=kept)
         self._starter.exited()
-        cluster_file.write(self.data, replace(record, processes=(), ready=False))
+        cluster_file.write(self.data, replace(record, processes=keep, ready=bool(keep)))
         return stopped
 
     def _identity(self, name: str) -> ProcessIdentity:

@@ -6,7 +6,7 @@ written. So every Redis that runs in a shard's folder is looked for as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from deploy import processes
@@ -18,17 +18,18 @@ STOP_GRACE_SECONDS = 15.0
 PID_FILE = "redis.pid"
 
 
-def stop_processes(data: Path, records: Iterable[ProcessRecord]) -> list[str]:
-    """Stops the processes, and every Redis of the folder; the names of those that ran.
+def stop_processes(data: Path, records: Iterable[ProcessRecord], *, keep: Collection[str] = ()) -> list[str]:
+    """Stops the processes, and every Redis of the folder, but for the names in ``keep``; who was stopped.
 
     Returns once all are gone. Safe to call again, and while some are gone already.
     """
-    alive = [record for record in records if record.is_alive()]
+    alive = [record for record in records if record.name not in keep and record.is_alive()]
     stopped = []
     for kind in (Kind.ROUTER, Kind.COORDINATOR, Kind.SHARD_NODE, Kind.REDIS, Kind.ZOOKEEPER):
         group = {record.identity: record.name for record in alive if record.kind is kind}
         if kind is Kind.REDIS:
-            group |= redis_servers(data)
+            found = redis_servers(data).items()
+            group |= {identity: name for identity, name in found if name not in keep}
         processes.stop(group, grace_seconds=STOP_GRACE_SECONDS)
         stopped += sorted(group.values())
     return stopped

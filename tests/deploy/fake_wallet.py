@@ -55,6 +55,8 @@ class FakeWallet:
     ) -> TransferResult:
         """Adds to the balance, once an id."""
         identity = str(transaction_id)
+        if Decimal(amount).as_tuple().exponent not in (0, -1, -2):
+            raise InvalidArgument("has too many decimals", identity, "amount")
         self.deposits.append(identity)
         if identity not in self.outcomes:
             self.outcomes[identity] = None

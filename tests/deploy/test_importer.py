@@ -153,6 +153,15 @@ async def test_a_row_with_a_wrong_currency_does_not_spoil_its_accounts(tmp_path:
     assert _outcomes(path)[1] is Outcome.COMMITTED
 
 
+async def test_an_amount_that_funds_nobody_stops_the_import_before_any_row(tmp_path: Path) -> None:
+    """Or every row would be refused for lack of funds, for good."""
+    path = _file(tmp_path, _line())
+    wallet = FakeWallet()
+    with pytest.raises(DeployError, match="alice cannot be funded: has too many decimals"):
+        await _run(wallet, path, ImportSettings(fund="1.234"))
+    assert wallet.sent == []
+
+
 async def test_two_imports_of_one_file_do_not_run_at_once(tmp_path: Path) -> None:
     """They would write over each other's results."""
     path = _file(tmp_path, _line())

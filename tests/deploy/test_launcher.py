@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_up_crash_up_down(data: Path) -> None:
         LocalCluster(data, ClusterSpec(routers=2)).start()
 
     for identity in everything:
-        os.kill(identity.pid, signal.SIGKILL)
+        processes.kill(identity)
     with pytest.raises(NoClusterError, match="no cluster runs"):
         find_routers(None, data)
     with pytest.raises(DataError, match="holds a cluster of 1 shards, not 2"):
@@ -121,10 +121,41 @@ def test_a_part_that_is_not_ready_in_time_is_named(data: Path) -> None:
     assert cluster.names == []
 
 
+def test_a_part_that_fails_to_start_does_not_stop_those_that_run(data: Path) -> None:
+    """`up` on a cluster that lacks a part may bring it back; it must not make things worse."""
+    cluster = LocalCluster(data, _SMALL)
+    cluster.start()
+    others = [name for name in cluster.names if name not in {"shard-0", "redis:shard-0"}]
+    cluster.kill("shard-0")
+    processes.stop(redis_servers(data), grace_seconds=10)
+    (data / "shard-0").rename(data / "aside")
+    (data / "shard-0").write_text("in the way")
+    before = {name: cluster.pid(name) for name in others}
+    with pytest.raises(StartError, match="shard-0 exited"):
+        cluster.start()
+    assert {name: cluster.pid(name) for name in others} == before
+    (data / "shard-0").unlink()
+    (data / "aside").rename(data / "shard-0")
+    assert cluster.start()
+    assert {name: cluster.pid(name) for name in others} == before
+    assert not cluster.start()
+
+
+def test_what_a_killed_launcher_left_half_started_is_started_anew(data: Path) -> None:
+    """The record says that it was never ready: nobody knows how far it got."""
+    cluster = LocalCluster(data, _SMALL)
+    cluster.start()
+    before = _identities(cluster)
+    cluster_file.write(data, replace(cluster.record, ready=False))
+    assert LocalCluster(data).start()
+    assert _alive(before) == []
+    assert len(_identities(cluster)) == len(before)
+
+
 @pytest.mark.cluster
 def test_killed_parts_come_back(cluster: LocalCluster) -> None:
     """Each process can be killed by name and started again, as the same cluster."""
-    for name in ("router-0", "coordinator-0", "redis:shard-1", "shard-1"):
+    for name in ("router-0", "coordinator-0", "redis:shard-1", "shard-1", "zookeeper"):
         old = cluster.pid(name)
         cluster.kill(name)
         assert identify(old) is None
