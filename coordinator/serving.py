@@ -25,9 +25,15 @@ GRACE_SECONDS = 10.0
 
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
+MAX_PENDING_CALLS = 50_000
+
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Calls that arrived and wait for the event loop. Past gRPC's own limits (1000, then at random) calls
+    # end as CANCELLED; whoever is too many shall hear RESOURCE_EXHAUSTED from the service instead.
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
     # A second process on the same port must fail, not share it.
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),

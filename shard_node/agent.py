@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from shard_node.errors import RegistryError, ShardNodeError, ShardUnavailableError
+from shard_node.errors import RegistryError, ShardNodeError, ShardUnavailableError, WrongShardError
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import MemberKind, Registry
 from shard_node.rotation import RotationClock
@@ -63,6 +63,30 @@ def library_source() -> str:
 async def load_library(redis: Redis) -> None:
     """Loads the function library, in place of an older one."""
     await redis.function_load(library_source(), replace=True)
+
+
+async def claim(redis: Redis, topology: Topology, shard_id: str) -> None:
+    """Makes sure that this Redis holds the shard's data, before the topology may name it.
+
+    Raises WrongShardError when it holds another shard's, or nothing although the shard has served:
+    an empty Redis in a shard's place would be the loss of all its money.
+    """
+    identity = f"{topology.cluster_id}/{shard_id}"
+    info = topology.shard(shard_id)
+    try:
+        if not info.primary:
+            await redis.hsetnx("meta", "shard", identity)
+        held = await redis.hget("meta", "shard")
+    except (RedisError, OSError) as error:
+        raise as_shard_error(shard_id, error) from error
+    if held is None:
+        raise WrongShardError(
+            f"this Redis is empty, but {shard_id} has served from {info.primary}: is --data the right folder?"
+        )
+    if held != identity.encode():
+        raise WrongShardError(
+            f"this Redis holds {held.decode()}, not {identity}: is --data the right folder?"
+        )
 
 
 async def bind(redis: Redis, topology: Topology, shard_id: str, window_ms: int) -> None:
@@ -124,8 +148,9 @@ class Agent:
                 return None
             return topology.with_primary(settings.shard_id, address)
 
-        await self._registry.change_topology(name_us)
         async with self._client() as redis:
+            await claim(redis, await self._registry.reload(), settings.shard_id)
+            await self._registry.change_topology(name_us)
             await load_library(redis)
             await self._bind(redis)
         await self._registry.register(
@@ -156,7 +181,13 @@ class Agent:
         while True:
             await self._topology_changed.wait()
             self._topology_changed.clear()
-            if self._registry.topology.shard(self._settings.shard_id).epoch == self._bound_epoch:
+            info = self._registry.topology.shard(self._settings.shard_id)
+            if info.primary != self._redis.address:
+                # Our Redis stays at its old epoch, at which nobody calls it any more.
+                raise WrongShardError(
+                    f"{info.primary} is now the primary of {info.shard_id}: this agent ends"
+                )
+            if info.epoch == self._bound_epoch:
                 continue
             try:
                 async with self._client() as redis:

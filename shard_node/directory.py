@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shard_node.shard import CALL_TIMEOUT_SECONDS, Shard, connect
+from shard_node.shard import CALL_TIMEOUT_SECONDS, MAX_CONNECTIONS, Shard, connect
 
 if TYPE_CHECKING:
     from array import array
@@ -43,6 +43,7 @@ class Directory:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._clients: dict[str, Redis] = {}
+        self._rooms: dict[str, asyncio.Semaphore] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.current = self._snapshot(registry.topology)
@@ -71,6 +72,7 @@ class Directory:
         self.current = self._snapshot(topology)
         gone = self._clients.keys() - {shard.primary for shard in topology.shards}
         for address in gone:
+            del self._rooms[address]
             task = asyncio.ensure_future(self._retire(self._clients.pop(address)))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -84,7 +86,10 @@ class Directory:
             address = info.primary or "127.0.0.1:0"
             if address not in self._clients:
                 self._clients[address] = connect(address)
-            shards.append(Shard(info.shard_id, topology.fence(info), self._clients[address]))
+                self._rooms[address] = asyncio.Semaphore(MAX_CONNECTIONS)
+            shards.append(
+                Shard(info.shard_id, topology.fence(info), self._clients[address], self._rooms[address])
+            )
         return Cluster(topology, tuple(shards))
 
     @staticmethod

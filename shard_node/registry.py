@@ -72,6 +72,8 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
     client = KazooClient(hosts=hosts, timeout=SESSION_TIMEOUT_SECONDS)
     try:
         client.start(timeout=START_TIMEOUT_SECONDS)
+        # "host:port/folder" keeps several clusters in one ZooKeeper; the folder may not be there yet.
+        client.ensure_path("/")
         topology = Topology.initial(secrets.token_hex(4), shard_ids)
         try:
             client.create(TOPOLOGY, topology.to_json(), makepath=True)

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -47,11 +47,9 @@ SCAN_PAGE = 1000
 def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
     """A client of the Redis at host:port that never repeats a call by itself."""
     host, _, port = address.rpartition(":")
-    pool: BlockingConnectionPool = BlockingConnectionPool(
+    pool: ConnectionPool = ConnectionPool(
         host=host,
         port=int(port),
-        max_connections=MAX_CONNECTIONS,
-        timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
@@ -102,10 +100,14 @@ class Shard:
     have been carried out all the same; cancel above it.
     """
 
-    def __init__(self, shard_id: str, fence: str, redis: Redis) -> None:
+    def __init__(
+        self, shard_id: str, fence: str, redis: Redis, room: asyncio.Semaphore | None = None
+    ) -> None:
         self.shard_id = shard_id
         self.fence = fence
         self.redis = redis
+        # Shared by all who use one client. redis-py's own blocking pool costs three times as much.
+        self._room = room or asyncio.Semaphore(MAX_CONNECTIONS)
 
     def __repr__(self) -> str:
         return f"Shard({self.fence})"
@@ -128,12 +130,12 @@ class Shard:
 
     async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
         """The accounts, None for each that is not there."""
-        records = await self._fcall("FCALL_RO", "accounts", pack(account_ids))
+        records = await self._read("accounts", pack(account_ids))
         return [None if record is None else Account.unpack(record) for record in records]
 
     async def outcome(self, decision: bytes) -> RememberedOutcome | None:
         """What is remembered under a decision key."""
-        record = await self._fcall("FCALL_RO", "outcome", decision)
+        record = await self._read("outcome", decision)
         return None if record is None else RememberedOutcome.unpack(record)
 
     async def rotate(self) -> int:
@@ -197,9 +199,20 @@ class Shard:
             raise StaleEpochError(f"{self.shard_id} is at {fence!r}, not {self.fence}")
         return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
 
+    async def _read(self, function: str, argument: bytes) -> Any:
+        """A function that writes nothing, so that it may be called twice.
+
+        The first call after a restart of Redis often finds that its connection is gone.
+        """
+        try:
+            return await self._fcall("FCALL_RO", function, argument)
+        except ShardUnavailableError:
+            return await self._fcall("FCALL_RO", function, argument)
+
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         try:
-            return await self.redis.execute_command(command, function, 0, self.fence, *arguments)
+            async with self._room:
+                return await self.redis.execute_command(command, function, 0, self.fence, *arguments)
         except (TimeoutError, RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
 

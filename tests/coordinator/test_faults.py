@@ -296,7 +296,7 @@ async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: RealSh
     async def work() -> None:
         for transfer in transfers:
             if await bank.run(transfer) is Outcome.COMMITTED:
-                acknowledged.append(transfer)  # noqa: PERF401 -- watched while it grows
+                acknowledged.append(transfer)
             if len(acknowledged) == 10:
                 under_way.set()
 

@@ -1,0 +1,1 @@
+"""Tests of a whole cluster while its parts die."""

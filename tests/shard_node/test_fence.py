@@ -1,0 +1,60 @@
+"""Every function refuses a caller with another map, and then writes nothing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from shard_node.calls import Call, Decide, Finish, Post, Prepare, Resolve, Settle
+from shard_node.errors import StaleEpochError
+from shard_node.outcomes import Outcome
+from shard_node.shard import Shard
+from shard_node.slots import slot
+from shard_node.transfers import Kind, Terms, Transfers
+from tests.real_shards import RealShards
+
+BATCH = Transfers.of([(os.urandom(16), Terms(5, "EUR", slot("a"), slot("b"), Kind.TRANSFER, "a", "b", b""))])
+CALLS: list[Call] = [
+    Post(BATCH),
+    Prepare(BATCH),
+    Decide(BATCH, [0], BATCH.keys),
+    Finish(BATCH.keys, [Outcome.COMMITTED]),
+    Settle(BATCH.keys),
+    Resolve(BATCH.keys, BATCH.bodies),
+]
+
+
+@pytest.mark.parametrize(
+    "fence", ["test/shard-0/0", "test/shard-0/2", "test/shard-1/1", "other/shard-0/1", ""]
+)
+async def test_another_fence_is_refused(shards: RealShards, fence: str) -> None:
+    """An older or newer epoch, another shard, another cluster: for each function alike."""
+    async with shards.open(0) as shard:
+        await shard.open(["a", "b"], [slot("a"), slot("b")], ["EUR"] * 2, [-100, 0])
+        offset = (await shard.redis.info("persistence"))["aof_current_size"]
+        stranger = Shard("shard-0", fence, shard.redis)
+        for call in CALLS:
+            with pytest.raises(StaleEpochError, match="the shard is at test/shard-0/1"):
+                await stranger.call(call)
+        with pytest.raises(StaleEpochError):
+            await stranger.open(["c"], [slot("c")], ["EUR"], [0])
+        with pytest.raises(StaleEpochError):
+            await stranger.accounts(["a"])
+        with pytest.raises(StaleEpochError):
+            await stranger.outcome(bytes(18))
+        with pytest.raises(StaleEpochError):
+            await stranger.rotate()
+        assert (await shard.redis.info("persistence"))["aof_current_size"] == offset
+
+
+async def test_each_protocol_call_writes(shards: RealShards) -> None:
+    """R8: also one that changes no money writes something, so that waiting for replicas covers it."""
+    async with shards.open(0) as shard:
+        await shard.open(["a", "b"], [slot("a"), slot("b")], ["EUR"] * 2, [-100, 0])
+        for call in CALLS[1:]:
+            await shard.call(call)
+        for call in CALLS:
+            before = (await shard.redis.info("persistence"))["aof_current_size"]
+            await shard.call(call)
+            assert (await shard.redis.info("persistence"))["aof_current_size"] > before, call
