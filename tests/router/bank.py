@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 from binascii import crc_hqx
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from redis import Redis
@@ -17,6 +18,12 @@ from shard_node.records import Account, AccountState
 if TYPE_CHECKING:
     from deploy.launcher import LocalCluster
     from tests.router.contract import Client, Contract
+
+T = TypeVar("T")
+
+# What happens by itself, such as a settlement, takes a second at most; a busy machine, longer.
+WAIT_SECONDS = 20.0
+POLL_SECONDS = 0.05
 
 _NUMBERS = itertools.count(1)
 
@@ -134,6 +141,15 @@ class Bank:
         host, _, port = self._cluster.shard_addresses[shard_id].rpartition(":")
         with Redis(host=host, port=int(port)) as redis:
             yield redis
+
+
+def wait_for(probe: Callable[[], T | None], what: str) -> T:
+    """The first thing that the probe finds; fails when it finds nothing in time."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (found := probe()) is None:
+        assert time.monotonic() < deadline, f"no {what} within {WAIT_SECONDS:.0f} s"
+        time.sleep(POLL_SECONDS)
+    return found
 
 
 def new_id() -> str:

@@ -76,6 +76,7 @@ class Client:
 
     def __init__(self, contract: Contract, service: str, channel: grpc.Channel) -> None:
         self.descriptor = contract.pool.FindServiceByName(f"{PACKAGE}.{service}")
+        self.name = contract.name
         self._channel = channel
 
     @property
