@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -141,15 +142,17 @@ def test_a_part_that_fails_to_start_does_not_stop_those_that_run(data: Path) -> 
     assert not cluster.start()
 
 
-def test_what_a_killed_launcher_left_half_started_is_started_anew(data: Path) -> None:
+def test_what_a_killed_launcher_left_half_started_is_swept_away_first(data: Path) -> None:
     """The record says that it was never ready: nobody knows how far it got."""
-    cluster = LocalCluster(data, _SMALL)
-    cluster.start()
-    before = _identities(cluster)
-    cluster_file.write(data, replace(cluster.record, ready=False))
-    assert LocalCluster(data).start()
-    assert _alive(before) == []
-    assert len(_identities(cluster)) == len(before)
+    data.mkdir()
+    left = processes.spawn([sys.executable, "-c", "import time; time.sleep(600)"], data / "left.log")
+    identity = identify(left.pid)
+    assert identity is not None
+    record = ProcessRecord("router-0", Kind.ROUTER, "", identity.pid, identity.started)
+    cluster_file.write(data, ClusterRecord(1, ports={"zookeeper": 1}, processes=(record,)))
+    with pytest.raises(StartError, match="not ready"):
+        LocalCluster(data, ready_timeout_seconds=0.0).start()
+    assert left.wait(timeout=10) == -signal.SIGTERM
 
 
 @pytest.mark.cluster
