@@ -18,11 +18,12 @@ from kazoo.handlers.threading import KazooTimeoutError
 
 from deploy.cluster_file import Kind
 from deploy.errors import StartError
+from shard_node.registry import MEMBERS, MemberKind
 
 _FOLDERS = {
-    Kind.SHARD_NODE: "/tallystick/members/shard_nodes",
-    Kind.COORDINATOR: "/tallystick/members/coordinators",
-    Kind.ROUTER: "/tallystick/members/routers",
+    Kind.SHARD_NODE: f"{MEMBERS}/{MemberKind.SHARD_NODE.value}",
+    Kind.COORDINATOR: f"{MEMBERS}/{MemberKind.COORDINATOR.value}",
+    Kind.ROUTER: f"{MEMBERS}/{MemberKind.ROUTER.value}",
 }
 _CONNECT_SECONDS = 20.0
 _CALL_SECONDS = 5.0
