@@ -15,6 +15,7 @@ from coordinator.driver import ask_all, sound_alarm
 from coordinator.protocol import Recovery
 from shard_node.errors import RegistryError, ShardNodeError
 from shard_node.registry import RESOLVER_LOCKS
+from shard_node.shard import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from shard_node.directory import Cluster, Directory
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 # Between two looks at a shard.
 SCAN_SECONDS = 1.0
-# Younger entries are most likely still in the hands of the coordinator that made them. Acting on one
-# would be safe, but abort transfers that only wait for their turn.
-MINIMUM_AGE_MS = 3000
+# Younger entries are most likely still in the hands of the coordinator that made them: no call of its
+# takes longer. Acting on one would be safe, but under load abort transfers that only wait their turn.
+MINIMUM_AGE_MS = int(CALL_TIMEOUT_SECONDS * 1000)
 # Entries a look; more are there only after an outage, and then the next look follows at once.
 SCAN_LIMIT = 4096
 

@@ -7,9 +7,11 @@ to end, and is refused by each shard whose epoch has moved on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shard_node.errors import RegistryError
 from shard_node.shard import CALL_TIMEOUT_SECONDS, MAX_CONNECTIONS, Shard, connect
 
 if TYPE_CHECKING:
@@ -50,11 +52,15 @@ class Directory:
         registry.watch(self._on_topology)
 
     async def newer_than(self, version: int, timeout_seconds: float) -> bool:
-        """Waits for a topology above ``version``; whether there is one."""
+        """Waits for a topology above ``version``, all of the time-out if need be; whether there is one.
+
+        Without ZooKeeper it waits too: a watch may bring the topology when ZooKeeper is back.
+        """
         try:
             async with asyncio.timeout(timeout_seconds):
                 if self.current.topology.version <= version:
-                    await self._registry.reload()
+                    with contextlib.suppress(RegistryError):
+                        await self._registry.reload()
                 while self.current.topology.version <= version:
                     await self._changed.wait()
         except TimeoutError:

@@ -21,7 +21,7 @@ from tallystick.v1.outcome_pb2 import (
 
 START_CENTS = 100_00
 BATCH = 20
-# How long anything may take to be resolved: entries are 3 s old before recovery looks at them.
+# How long anything may take to be resolved: entries are 5 s old before recovery looks at them.
 RESOLVE_SECONDS = 30.0
 CALL_SECONDS = 8.0
 NOT_KNOWN = {OUTCOME_OUTCOME_UNKNOWN, OUTCOME_RESOURCE_EXHAUSTED}
