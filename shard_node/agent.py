@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from redis.exceptions import RedisError
@@ -76,7 +76,7 @@ async def claim(redis: Redis, topology: Topology, shard_id: str) -> None:
     try:
         if not info.primary:
             await redis.hsetnx("meta", "shard", identity)
-        held = await redis.hget("meta", "shard")
+        held = cast("bytes | None", await redis.hget("meta", "shard"))
     except (RedisError, OSError) as error:
         raise as_shard_error(shard_id, error) from error
     if held is None:

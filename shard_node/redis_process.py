@@ -91,12 +91,16 @@ class RedisProcess:
         self._data.mkdir(parents=True, exist_ok=True)
         if await self._adopt():
             return
-        for wanted in (self._port, self._remembered_port(), None):
-            if wanted is None or self._is_free(wanted):
-                self._port = wanted or free_port(self._host)
-                await self._launch()
-                return
+        for wanted in (self._port, self._remembered_port()):
+            if wanted is None:
+                continue
+            if self._is_free(wanted):
+                self._port = wanted
+                break
             log.warning("port is taken, another will do", port=wanted)
+        else:
+            self._port = free_port(self._host)
+        await self._launch()
 
     async def wait(self) -> None:
         """Returns when the process has ended."""

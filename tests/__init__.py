@@ -1,0 +1,1 @@
+"""Tests: pure ones, ones against real servers, and ones that kill them."""

@@ -246,7 +246,10 @@ class ShardModel:
             return REFUSED_STATE[account.state] + PAYEE
         if account.currency != terms.currency:
             return Outcome.CURRENCY_MISMATCH + PAYEE
-        if account.available_minor + account.held_minor + self.incoming_minor + terms.amount_minor > MAX_MINOR:
+        if (
+            account.available_minor + account.held_minor + self.incoming_minor + terms.amount_minor
+            > MAX_MINOR
+        ):
             return Outcome.BALANCE_LIMIT + PAYEE
         return 0
 

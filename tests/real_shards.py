@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from redis.asyncio import Redis
 
 from shard_node.agent import bind, load_library
 from shard_node.redis_process import RedisProcess
@@ -21,6 +23,11 @@ from shard_node.topology import ShardInfo, SlotRange, Topology
 
 # So long that only what was rotated away is forgotten.
 ENDLESS_WINDOW_MS = 2**50
+
+
+async def read_hash(redis: Redis, key: str) -> dict[bytes, bytes]:
+    """A whole hash. redis-py's annotation covers every decoding; here it is always bytes."""
+    return cast("dict[bytes, bytes]", await redis.hgetall(key))
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from shard_node.outcomes import Outcome
 from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers, unpack_body
-from tests.real_shards import RealShards
+from tests.real_shards import RealShards, read_hash
 
 PAYER_HAS = 100
 
@@ -179,13 +179,13 @@ async def _move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
     await source.hdel("accounts", *names)
     await source.delete(f"slot:{moved}")
     for table in ("done:current", "done:previous"):
-        for key, value in (await source.hgetall(table)).items():
+        for key, value in (await read_hash(source, table)).items():
             # Outcomes have the payer's slot in their key, applied legs the payee's as their value.
             if int.from_bytes(key[16:] if len(key) == 18 else value, "little") == moved:
                 await target.hset(table, key, value)
                 await source.hdel(table, key)
     for table in ("prepared", "unsettled"):
-        for key, value in (await source.hgetall(table)).items():
+        for key, value in (await read_hash(source, table)).items():
             terms = unpack_body(value[6:])
             if moved == (terms.payee_slot if table == "prepared" else terms.payer_slot):
                 await target.hset(table, key, value)

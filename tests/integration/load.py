@@ -173,11 +173,12 @@ class Load:
             transaction_id=transaction_id, from_account=self.sent[transaction_id].from_account
         )
         try:
-            return (await self.wallets[0].GetTransfer(request)).outcome
+            found: wallet_pb2.GetTransferResponse = await self.wallets[0].GetTransfer(request)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
             return None
+        return found.outcome
 
     async def _nothing_in_doubt(self) -> None:
         deadline = time.monotonic() + RESOLVE_SECONDS
@@ -204,7 +205,7 @@ class Load:
     async def _verdict(self) -> cluster_pb2.Verdict:
         deadline = time.monotonic() + RESOLVE_SECONDS
         while True:
-            result = None
+            result: cluster_pb2.VerifyResult | None = None
             async for response in self.operators[0].Verify(cluster_pb2.VerifyRequest()):
                 result = response.result
             assert result is not None

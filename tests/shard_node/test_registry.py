@@ -76,8 +76,8 @@ async def test_concurrent_changes_all_take_effect(registry: Registry, other: Reg
     start = registry.topology
 
     async def raise_epoch(session: Registry, shard: str, times: int) -> None:
-        for n in range(times):
-            await session.change_topology(lambda t, n=n: t.with_primary(shard, f"127.0.0.1:{n + 1}"))
+        for _ in range(times):
+            await session.change_topology(lambda t: t.with_primary(shard, f"127.0.0.1:{t.version}"))
 
     await asyncio.gather(raise_epoch(registry, "shard-0", 10), raise_epoch(other, "shard-1", 10))
     end = await registry.reload()
