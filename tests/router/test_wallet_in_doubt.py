@@ -17,7 +17,7 @@ from shard_node.calls import Decide, Finish, Prepare, Resolve, Settle
 from shard_node.outcomes import Outcome
 from shard_node.shard import Shard, connect
 from shard_node.transfers import Transfers
-from tests.router.bank import Bank, Route, payment
+from tests.router.bank import Bank, Route, payment, wait_for
 from tests.router.contract import Client, Refusal
 from tests.router.samples import Asked, reader
 
@@ -132,6 +132,8 @@ async def test_in_doubt_list_is_bounded(bank: Bank, operators: Client, shard_of:
     payer, payee = bank.pair(bank.routes["across shards"])
     asked = [payment(payer, payee, "0.01") for _ in range(3)]
     batch = columns([reader().transfer(Asked(**one)) for one in asked])
+    # Transfers of earlier tests are settled within a second.
+    wait_for(lambda: True if not operators.call("ListInDoubt").transfers else None, "settlement")
     async with shard_of(payee) as shard:
         await shard.call(Prepare(batch))
         few = operators.call("ListInDoubt", limit=2)
