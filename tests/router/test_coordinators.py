@@ -1,0 +1,163 @@
+"""The router sends a batch to one coordinator after another until one answers, within the deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from coordinator.protocol import NoReply
+from router.coordinators import Coordinators
+from router.requests import columns
+from shard_node.registry import Member, MemberKind, Registry
+from shard_node.transfers import Transfers
+from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
+from tests.router.samples import Asked, reader
+from tests.router.stand_ins import committed
+
+BATCH = columns([reader().transfer(Asked(amount="0.07"))])
+
+
+class Members:
+    """Stands in for the registry: tells who is registered whenever a test says so."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[list[Member]], None] = lambda _: None
+
+    async def watch_members(self, kind: MemberKind, tell: Callable[[list[Member]], None]) -> None:
+        """Keeps whom to tell."""
+        assert kind is MemberKind.COORDINATOR
+        self.tell = tell
+
+
+class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
+    """Commits everything, or fails with the status it was given."""
+
+    def __init__(self, status: grpc.StatusCode | None = None) -> None:
+        self._status = status
+        self.requests: list[coordinator_pb2.CommitRequest] = []
+
+    async def Commit(  # noqa: N802 -- the contract's name
+        self, request: coordinator_pb2.CommitRequest, context: Any
+    ) -> coordinator_pb2.CommitResponse:
+        """Answers as told."""
+        self.requests.append(request)
+        if self._status:
+            await context.abort(self._status, "as told")
+        return committed(request.amounts_minor)
+
+
+Start = Callable[..., Awaitable[Coordinators]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts the given coordinators and a router's view of them."""
+    async with AsyncExitStack() as stack:
+
+        async def started(*servicers: CoordinatorStandIn) -> Coordinators:
+            registry = Members()
+            coordinators = Coordinators(cast("Registry", registry))
+            await coordinators.start()
+            stack.push_async_callback(coordinators.close)
+            members = [await stack.enter_async_context(listening(s, n)) for n, s in enumerate(servicers)]
+            registry.tell(members)
+            return coordinators
+
+        yield started
+
+
+@asynccontextmanager
+async def listening(servicer: CoordinatorStandIn, number: int) -> AsyncIterator[Member]:
+    """A coordinator that listens, as a member."""
+    server = grpc.aio.server()
+    coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield Member(MemberKind.COORDINATOR, f"coordinator-{number}", f"127.0.0.1:{port}", 1)
+    await server.stop(None)
+
+
+async def commit(
+    coordinators: Coordinators, batch: Transfers = BATCH, seconds: float = 10.0
+) -> list[int] | NoReply:
+    """The outcome of a batch."""
+    answer = await coordinators.commit(batch, 7, time.monotonic() + seconds)
+    return answer if isinstance(answer, NoReply) else list(answer.outcomes)
+
+
+async def test_in_turn(start: Start) -> None:
+    """Batches go round all coordinators, each batch to one of them, with all its columns."""
+    servicers = [CoordinatorStandIn() for _ in range(3)]
+    coordinators = await start(*servicers)
+    for _ in range(6):
+        assert await commit(coordinators) == [1]
+    assert [len(servicer.requests) for servicer in servicers] == [2, 2, 2]
+    request = servicers[0].requests[0]
+    assert (request.topology_version, list(request.amounts_minor)) == (7, [7])
+    assert (list(request.keys), list(request.bodies)) == (list(BATCH.keys), list(BATCH.bodies))
+    assert (list(request.payers), list(request.payees)) == (["alice"], ["bob"])
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+async def test_the_next_one_takes_over(start: Start, status: grpc.StatusCode) -> None:
+    """What one coordinator fails to do another does: the ids make that safe."""
+    coordinators = await start(CoordinatorStandIn(status), CoordinatorStandIn())
+    assert [await commit(coordinators) for _ in range(4)] == [[1]] * 4
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ([grpc.StatusCode.RESOURCE_EXHAUSTED] * 2, NoReply.FULL),
+        ([grpc.StatusCode.UNAVAILABLE] * 2, NoReply.LOST),
+        # One of them may have begun: then it is not known that nothing was.
+        ([grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN], NoReply.LOST),
+        ([grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED], NoReply.LOST),
+    ],
+)
+async def test_all_fail(start: Start, statuses: list[grpc.StatusCode], expected: NoReply) -> None:
+    """Each is asked once; "too much load" is the answer only when none can have begun."""
+    servicers = [CoordinatorStandIn(status) for status in statuses]
+    assert await commit(await start(*servicers)) is expected
+    assert [len(servicer.requests) for servicer in servicers] == [1, 1]
+
+
+async def test_nobody_there(start: Start) -> None:
+    """Without any coordinator, or with one that has gone, the outcome is not known."""
+    assert await commit(await start()) is NoReply.LOST
+    async with listening(CoordinatorStandIn(), 0) as gone:
+        pass
+    registry = Members()
+    coordinators = Coordinators(cast("Registry", registry))
+    await coordinators.start()
+    registry.tell([gone])
+    assert await commit(coordinators) is NoReply.LOST
+    registry.tell([])
+    assert await commit(coordinators) is NoReply.LOST
+    await coordinators.close()
+
+
+async def test_no_time_left(start: Start) -> None:
+    """A batch whose deadline has passed is not sent, for its outcome would come too late."""
+    servicer = CoordinatorStandIn()
+    assert await commit(await start(servicer), seconds=-1.0) is NoReply.LOST
+    assert servicer.requests == []
+
+
+async def test_a_coordinator_that_returns() -> None:
+    """A coordinator registered at a new address is used from then on."""
+    registry = Members()
+    coordinators = Coordinators(cast("Registry", registry))
+    await coordinators.start()
+    async with listening(CoordinatorStandIn(), 0) as first:
+        registry.tell([first])
+        assert await commit(coordinators) == [1]
+    async with listening(CoordinatorStandIn(), 0) as second:
+        registry.tell([second])
+        assert await commit(coordinators) == [1]
+    await coordinators.close()
