@@ -81,7 +81,7 @@ def measure(settings: BenchSettings, progress: Callable[[str], None]) -> Measure
 
     Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
     """
-    with _data_folder(settings) as data:
+    with _data_folder(settings, progress) as data:
         progress("starting the cluster")
         spec = ClusterSpec(settings.shards, settings.routers, settings.coordinators)
         with LocalCluster(data, spec) as cluster:
@@ -183,15 +183,17 @@ class LoadProcess:
 
 
 @contextmanager
-def _data_folder(settings: BenchSettings) -> Iterator[Path]:
+def _data_folder(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator[Path]:
     """The folder for the cluster. One that was named, or is to be kept, stays."""
     if settings.data is not None:
         yield settings.data
     elif settings.keep:
-        yield Path(tempfile.mkdtemp(prefix="tallystick-bench-"))
+        folder = tempfile.mkdtemp(prefix="tallystick-bench-")
+        progress(f"the cluster's data will stay in {folder}")
+        yield Path(folder)
     else:
-        with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as passing:
+            yield Path(passing)
 
 
 def _check_durability(addresses: Mapping[str, str]) -> str:

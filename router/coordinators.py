@@ -81,10 +81,9 @@ class Coordinators:
                     reason = NoReply.LOST
             else:
                 return response
-        if not failed:
+        if not self._by_address:
             log.error("no coordinator is registered")
-            return NoReply.LOST
-        return reason
+        return reason if failed else NoReply.LOST
 
     def _next(self, failed: set[str]) -> _Coordinator | None:
         fit = [c for c in self._by_address.values() if c.name not in failed]

@@ -111,6 +111,15 @@ async def test_an_empty_redis_does_not_take_a_shards_place(own_cluster: LocalClu
     assert await topology_of(own_cluster) == before
 
 
+async def test_a_restart_of_everything_keeps_addresses_and_epochs(tmp_path: Path) -> None:
+    """The ports are remembered, so nobody needs a new map."""
+    own = LocalCluster(tmp_path / "data", ClusterSpec(shards=1))
+    with own:
+        before = await topology_of(own)
+    with own:
+        assert await topology_of(own) == before
+
+
 async def test_an_agent_whose_shard_is_served_elsewhere_ends(tmp_path: Path) -> None:
     """Its Redis stays at the old epoch and refuses every call; the agent says who took over."""
     with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
