@@ -69,16 +69,18 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
 
     Raises RegistryError when ZooKeeper cannot be reached, or holds a topology with other shards.
     """
-    client = KazooClient(hosts=hosts, timeout=SESSION_TIMEOUT_SECONDS)
+    # "host:port/folder" keeps several clusters in one ZooKeeper; the folder may not be there yet, so
+    # this session is not rooted in it.
+    servers, slash, folder = hosts.partition("/")
+    path = f"{slash}{folder}{TOPOLOGY}"
+    client = KazooClient(hosts=servers, timeout=SESSION_TIMEOUT_SECONDS)
     try:
         client.start(timeout=START_TIMEOUT_SECONDS)
-        # "host:port/folder" keeps several clusters in one ZooKeeper; the folder may not be there yet.
-        client.ensure_path("/")
         topology = Topology.initial(secrets.token_hex(4), shard_ids)
         try:
-            client.create(TOPOLOGY, topology.to_json(), makepath=True)
+            client.create(path, topology.to_json(), makepath=True)
         except NodeExistsError:
-            present = Topology.from_json(client.get(TOPOLOGY)[0])
+            present = Topology.from_json(client.get(path)[0])
             have = [shard.shard_id for shard in present.shards]
             if have != list(shard_ids):
                 raise RegistryError(

@@ -56,6 +56,7 @@ async def test_bootstrap_is_done_once(hosts: str, registry: Registry) -> None:
     assert await registry.reload() == before
 
 
+@pytest.mark.filterwarnings("ignore:No chroot path")
 async def test_no_topology_and_no_zookeeper_are_told_apart(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
