@@ -35,6 +35,7 @@ _PREPARED = int(Outcome.PREPARED)
 _APPLIED = int(Outcome.APPLIED)
 _SETTLED = int(Outcome.SETTLED)
 _FINISHED = int(Outcome.FINISHED)
+_EXPIRED = int(Outcome.TRANSACTION_ID_EXPIRED)
 _UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
 _STALE = int(Outcome.STALE_EPOCH)
 _EXHAUSTED = int(Outcome.RESOURCE_EXHAUSTED)
@@ -126,7 +127,11 @@ class Commit:
             for row, code in zip(rows, answer.codes, strict=True):
                 if code == _PREPARED:
                     self._waiting[row] = 1
-                elif code != _APPLIED:
+                elif code == _APPLIED:
+                    # It was committed before: the payer's shard may recall that, not do it again. If it
+                    # has forgotten (shards forget at their own times), a second debit would go nowhere.
+                    self._verdicts[row] = _EXPIRED
+                else:
                     self._verdicts[row] = code
         self._groups = group(ready, self._payer_shards)
         settled = settled or {}

@@ -14,6 +14,7 @@ from deploy.cluster_file import Kind
 from deploy.connection import DEFAULT_DATA
 from deploy.launcher import DEFAULT_SHARDS, ClusterSpec, LocalCluster
 from deploy.options import err, out
+from shard_node.rotation import MIN_WINDOW_SECONDS
 
 # How often the foreground looks whether a process has ended.
 _WATCH_SECONDS = 0.5
@@ -40,7 +41,11 @@ def up(
     ] = False,
     dedupe_window_seconds: Annotated[
         int | None,
-        typer.Option(min=1, help="How long outcomes are remembered. [default: an hour]", show_default=False),
+        typer.Option(
+            min=MIN_WINDOW_SECONDS,
+            help="How long outcomes are remembered at least. [default: an hour]",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Start a cluster of real servers on this machine, or resume the one in --data.

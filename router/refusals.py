@@ -45,7 +45,7 @@ _SENTENCES = {
     Outcome.CURRENCY_MISMATCH: "the account is held in another currency",
     Outcome.ACCOUNT_FROZEN: "the account is frozen",
     Outcome.ACCOUNT_CLOSED: "the account is closed",
-    Outcome.BALANCE_LIMIT: "the balance, with what is in flight to its shard, would pass 2^53-1 minor units",
+    Outcome.BALANCE_LIMIT: "the balance, with what is in flight to it, would pass 2^53-1 minor units",
     Outcome.TRANSACTION_ID_EXPIRED: (
         "the id is older than the cluster remembers outcomes, so it cannot be told from a repetition; "
         "if it was never sent before, use a new id"

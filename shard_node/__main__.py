@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shard_node.agent import Agent, AgentSettings
 from shard_node.process import configure_logs, run
+from shard_node.rotation import MIN_WINDOW_SECONDS
 
 
 def main() -> int:
@@ -37,8 +38,8 @@ def main() -> int:
         help="past this the shard refuses writes (default: no limit)",
     )
     arguments = parser.parse_args()
-    if arguments.dedupe_window_seconds < 1:
-        parser.error("--dedupe-window-seconds must be at least 1")
+    if arguments.dedupe_window_seconds < MIN_WINDOW_SECONDS:
+        parser.error(f"--dedupe-window-seconds must be at least {MIN_WINDOW_SECONDS}")
     configure_logs(process="shard_node", shard=arguments.shard)
     agent = Agent(
         AgentSettings(

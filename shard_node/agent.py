@@ -25,18 +25,18 @@ from redis.exceptions import RedisError
 from shard_node.errors import RegistryError, ShardNodeError, ShardUnavailableError, WrongShardError
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import MemberKind, Registry
-from shard_node.rotation import RotationClock
+from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
 from shard_node.shard import Shard, as_shard_error, connect
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from shard_node.topology import Topology
+    from shard_node.topology import ShardInfo, Topology
 
 # Between two tries to bring Redis back; the first one is at once.
 RESTART_SECONDS = 1.0
-# How often the agent looks whether a rotation is due.
-ROTATION_CHECK_SECONDS = 1.0
+# How often the agent looks whether a rotation is due, and, when it is, whether it may be.
+ROTATION_CHECK_SECONDS = 5.0
 STOPPING_GRACE_SECONDS = 0.2
 
 log = structlog.get_logger(__name__)
@@ -100,6 +100,18 @@ async def bind(redis: Redis, topology: Topology, shard_id: str, window_ms: int) 
         raise as_shard_error(shard_id, error) from error
 
 
+async def ask_peer(topology: Topology, info: ShardInfo, long_ms: int) -> Peer:
+    """Whether a shard has transfers that were committed at least ``long_ms`` ago and are not settled."""
+    try:
+        async with Shard(info.shard_id, topology.fence(info), connect(info.primary)) as shard:
+            # Refuses an address at which another shard answers by now.
+            await shard.counters()
+            return Peer.LAGGING if await shard.pending("unsettled", long_ms, 1) else Peer.SETTLED
+    except (ShardNodeError, ValueError) as error:
+        log.warning("a shard does not answer", peer=info.shard_id, error=str(error))
+        return Peer.SILENT
+
+
 class Agent:
     """Looks after one Redis until it is told to stop."""
 
@@ -107,7 +119,6 @@ class Agent:
         self._settings = settings
         self._registry = Registry(settings.zookeeper)
         self._redis = RedisProcess(settings.data, settings.host, settings.port, settings.max_memory_bytes)
-        self._clock = RotationClock(settings.dedupe_window_seconds)
         self._bound_epoch = 0
         self._topology_changed = asyncio.Event()
 
@@ -198,21 +209,28 @@ class Agent:
                 log.warning("cannot raise the epoch yet", error=str(error))
 
     async def _rotate(self) -> None:
+        window = self._settings.dedupe_window_seconds
+        rotated = time.monotonic()
         while True:
             await asyncio.sleep(ROTATION_CHECK_SECONDS)
+            elapsed = time.monotonic() - rotated
+            if elapsed < window:
+                continue
+            topology = self._registry.topology
+            long_ms = long_unsettled_ms(window)
+            peers = await asyncio.gather(*(ask_peer(topology, shard, long_ms) for shard in topology.shards))
+            if not may_rotate(elapsed, window, peers):
+                log.warning("no rotation: a shard is silent or has long unsettled transfers")
+                continue
+            shard = topology.shard(self._settings.shard_id)
             try:
-                members = await self._registry.members()
-                present = {m.name for m in members if m.kind is MemberKind.SHARD_NODE}
-                topology = self._registry.topology
-                everyone = present >= {s.shard_id for s in topology.shards}
-                if not self._clock.due(time.monotonic(), all_present=everyone):
-                    continue
-                shard = topology.shard(self._settings.shard_id)
                 async with self._client() as redis:
                     carried = await Shard(shard.shard_id, topology.fence(shard), redis).rotate()
-                log.info("outcomes rotated", carried=carried)
             except ShardNodeError as error:
                 log.warning("no rotation this time", error=str(error))
+                continue
+            rotated = time.monotonic()
+            log.info("outcomes rotated", carried=carried)
 
     @contextlib.asynccontextmanager
     async def _client(self):  # type: ignore[no-untyped-def]  # noqa: ANN202

@@ -16,6 +16,8 @@ local MAX_MINOR = 9007199254740991
 local NO_BALANCE = 9007199254740992
 -- Lua's unpack() stops near 8000 values.
 local CHUNK = 4000
+-- Prepared credits above this are counted, see credit_refusal. 2^36: some 687 million euros.
+local BIG = 68719476736
 
 local COMMITTED = 1
 local INSUFFICIENT_FUNDS = 2
@@ -75,12 +77,12 @@ end
 
 ---------------------------------------------------------------- entering and time
 
--- Refuses a caller with another map of the cluster. Returns meta's horizon, window, newest, incoming.
+-- Refuses a caller with another map of the cluster. Returns meta's horizon, window, newest, big.
 local function enter(fence)
   if not byte then
     byte, sub, char = string.byte, string.sub, string.char
   end
-  local meta = redis.call('HMGET', 'meta', 'fence', 'horizon', 'window', 'newest', 'incoming')
+  local meta = redis.call('HMGET', 'meta', 'fence', 'horizon', 'window', 'newest', 'big')
   if meta[1] ~= fence then
     return nil, redis.error_reply('STALE_EPOCH the shard is at ' .. (meta[1] or 'no epoch'))
   end
@@ -115,8 +117,9 @@ local function note_newest(meta, newest)
   end
 end
 
-local function set_incoming(amount)
-  redis.call('HSET', 'meta', 'incoming', string.format('%.0f', amount))
+-- What was once answered as expired stays so, whatever clocks and settings do later: callers act on it.
+local function keep_expired(cutoff)
+  redis.call('HSET', 'meta', 'horizon', string.format('%.0f', cutoff))
 end
 
 ---------------------------------------------------------------- accounts
@@ -176,8 +179,57 @@ local function close_book(book)
   write('HSET', 'accounts', flat, n)
 end
 
--- Why account k cannot take `amount`, or nil. `incoming` is all that is prepared on the shard: an
--- upper bound of what account k still has to receive, which a finish must never refuse.
+-- What is prepared on the shard and still has to come, so that a finish need never refuse it. `bound` is
+-- more than any account can have coming, unless a big credit is prepared: then it says to look closely.
+local function open_incoming(meta)
+  local big = tonumber(meta[5] or 0)
+  local bound = big > 0 and MAX_MINOR or redis.call('HLEN', 'prepared') * BIG
+  return { big = big, bound = bound, payees = {}, amounts = {}, count = 0 }
+end
+
+local function add_incoming(incoming, payee, amount)
+  local n = incoming.count + 1
+  incoming.count, incoming.payees[n], incoming.amounts[n] = n, payee, amount
+  if amount > BIG then
+    incoming.big = incoming.big + 1
+    incoming.bound = MAX_MINOR
+  else
+    incoming.bound = incoming.bound + BIG
+  end
+  if incoming.exact then
+    incoming.exact[payee] = (incoming.exact[payee] or 0) + amount
+  end
+end
+
+-- <time 6><amount 8><currency 3><payer slot 2><payee slot 2><kind 1><payer length 1><payee length 1>
+local function leg_payee(leg)
+  local payer_length, payee_length = byte(leg, 23, 24)
+  return sub(leg, 25 + payer_length, 24 + payer_length + payee_length)
+end
+
+local function leg_amount(leg)
+  return struct.unpack('<i8', leg, 7)
+end
+
+-- Exactly what one account has coming: adds up all that is prepared, once a call and rarely at all.
+local function incoming_to(incoming, payee)
+  if not incoming.exact then
+    local exact = {}
+    local legs = redis.call('HVALS', 'prepared')
+    for i = 1, #legs do
+      local name = leg_payee(legs[i])
+      exact[name] = (exact[name] or 0) + leg_amount(legs[i])
+    end
+    for i = 1, incoming.count do
+      local name = incoming.payees[i]
+      exact[name] = (exact[name] or 0) + incoming.amounts[i]
+    end
+    incoming.exact = exact
+  end
+  return incoming.exact[payee] or 0
+end
+
+-- Why account k cannot take `amount`, or nil.
 local function credit_refusal(book, k, amount, currency, incoming)
   local available = book.available[k]
   if not available then
@@ -190,8 +242,12 @@ local function credit_refusal(book, k, amount, currency, incoming)
   if book.currency[k] ~= currency then
     return CURRENCY_MISMATCH + PAYEE
   end
-  if available + book.held[k] + incoming + amount > MAX_MINOR then
-    return BALANCE_LIMIT + PAYEE
+  local balance = available + book.held[k] + amount
+  if balance + incoming.bound > MAX_MINOR then
+    local coming = incoming_to(incoming, book.names[k])
+    if coming + amount > MAX_MINOR or balance + coming > MAX_MINOR then
+      return BALANCE_LIMIT + PAYEE
+    end
   end
 end
 
@@ -329,7 +385,7 @@ local function post(_, args)
   local oldest, newest = tonumber(args[2]), tonumber(args[3])
   local decisions, keys, terms, payers, payees, amounts, currencies, bodies = unpack(cmsgpack.unpack(args[4]))
   local now = clock_ms()
-  local cutoff, incoming = cutoff_ms(meta, now), tonumber(meta[5] or 0)
+  local cutoff, incoming = cutoff_ms(meta, now), open_incoming(meta)
   local prefix = prefixes(now)
   local current, previous = hmget('done:current', decisions), hmget('done:previous', decisions)
   local book = open_book(payers, payees)
@@ -337,6 +393,7 @@ local function post(_, args)
   local fresh, done, n = {}, {}, 0
   local codes, payer_balances, payee_balances = {}, {}, {}
   local l_ids, l_bodies, l_pb, l_pv, l_rb, l_rv, l = {}, {}, {}, {}, {}, {}, 0
+  local any_expired = false
   for i = 1, #decisions do
     local id, term = decisions[i], terms[i]
     local code
@@ -353,6 +410,7 @@ local function post(_, args)
       end
     elseif oldest < cutoff and expired(id, cutoff) then
       code = TRANSACTION_ID_EXPIRED
+      any_expired = true
     else
       local amount, currency = amounts[i], currencies[i]
       local payer, payee = index[payers[i]], index[payees[i]]
@@ -378,6 +436,9 @@ local function post(_, args)
     end
     codes[i] = code
   end
+  if any_expired then
+    keep_expired(cutoff)
+  end
   if n > 0 then
     write('HSET', 'done:current', done, n)
     note_newest(meta, newest)
@@ -402,7 +463,8 @@ local function prepare(_, args)
   local waiting = hmget('prepared', keys)
   local book = open_book(payees)
   local index = book.index
-  local incoming = tonumber(meta[5] or 0)
+  local incoming = open_incoming(meta)
+  local big = incoming.big
   local stamp = struct.pack('<I6', clock_ms())
   local fresh, flat, n, codes = {}, {}, 0, {}
   for i = 1, #keys do
@@ -414,15 +476,10 @@ local function prepare(_, args)
     elseif waiting[i] or fresh[key] then
       code = PREPARED
     else
-      local amount = amounts[i]
-      if incoming + amount > MAX_MINOR then
-        code = BALANCE_LIMIT + PAYEE
-      else
-        code = credit_refusal(book, index[payees[i]], amount, currencies[i], incoming)
-      end
+      code = credit_refusal(book, index[payees[i]], amounts[i], currencies[i], incoming)
       if not code then
         code = PREPARED
-        incoming = incoming + amount
+        add_incoming(incoming, payees[i], amounts[i])
         fresh[key] = true
         flat[n + 1], flat[n + 2] = key, stamp .. bodies[i]
         n = n + 2
@@ -432,7 +489,9 @@ local function prepare(_, args)
   end
   if n > 0 then
     write('HSET', 'prepared', flat, n)
-    set_incoming(incoming)
+    if incoming.big > big then
+      redis.call('HINCRBY', 'meta', 'big', incoming.big - big)
+    end
   end
   return leave({ codes })
 end
@@ -459,6 +518,7 @@ local function decide(_, args)
   local unsettled, u = {}, 0
   local codes, balances = {}, {}
   local l_ids, l_bodies, l_balances, l_versions, l = {}, {}, {}, {}, 0
+  local any_expired = false
   for i = 1, #decisions do
     local id, term = decisions[i], terms[i]
     local code
@@ -470,6 +530,7 @@ local function decide(_, args)
       code = recall(current[i] or previous[i], term, keys[i])
     elseif oldest < cutoff and expired(id, cutoff) then
       code = TRANSACTION_ID_EXPIRED
+      any_expired = true
     else
       code = verdicts[i]
       if code == 0 then
@@ -495,6 +556,9 @@ local function decide(_, args)
     end
     codes[i] = code
   end
+  if any_expired then
+    keep_expired(cutoff)
+  end
   if n > 0 then
     write('HSET', 'done:current', done, n)
     note_newest(meta, newest)
@@ -512,7 +576,7 @@ end
 -- Steps 3 and 4, on the payee's shard. verdicts: COMMITTED applies the leg, all else drops it.
 -- columns: keys, verdicts -> {codes, payee balances}
 local function finish(_, args)
-  local meta, stale = enter(args[1])
+  local _, stale = enter(args[1])
   if stale then
     return stale
   end
@@ -522,15 +586,13 @@ local function finish(_, args)
   for i = 1, #keys do
     local leg = legs[i]
     if leg and verdicts[i] == COMMITTED then
-      -- <time 6><amount 8><currency 3><payer slot 2><payee slot 2><kind 1><payer length 1><payee length 1>
-      local payer_length, payee_length = byte(leg, 23, 24)
       taken = taken + 1
-      payees[taken] = sub(leg, 25 + payer_length, 24 + payer_length + payee_length)
+      payees[taken] = leg_payee(leg)
     end
   end
   local book = open_book(payees)
   local index, available, version, dirty = book.index, book.available, book.version, book.dirty
-  local incoming = tonumber(meta[5] or 0)
+  local big = 0
   local fresh, done, n, gone, g = {}, {}, 0, {}, 0
   local codes, balances, alarms = {}, {}, 0
   local l_ids, l_bodies, l_balances, l_versions, l = {}, {}, {}, {}, 0
@@ -549,8 +611,10 @@ local function finish(_, args)
       fresh[key] = true
       g = g + 1
       gone[g] = key
-      local amount = struct.unpack('<i8', leg, 7)
-      incoming = incoming - amount
+      local amount = leg_amount(leg)
+      if amount > BIG then
+        big = big + 1
+      end
       if apply then
         local balance = available[payee] + amount
         available[payee] = balance
@@ -575,7 +639,9 @@ local function finish(_, args)
   end
   if g > 0 then
     write('HDEL', 'prepared', gone, g)
-    set_incoming(incoming)
+    if big > 0 then
+      redis.call('HINCRBY', 'meta', 'big', -big)
+    end
   end
   if l > 0 then
     close_book(book)
@@ -611,6 +677,7 @@ local function resolve(_, args)
   local prefix = prefixes(now)
   local current, previous = hmget('done:current', decisions), hmget('done:previous', decisions)
   local fresh, done, n, codes = {}, {}, 0, {}
+  local any_expired = false
   for i = 1, #decisions do
     local id = decisions[i]
     local prior = current[i] or previous[i] or fresh[id]
@@ -618,6 +685,7 @@ local function resolve(_, args)
       codes[i] = recall(prior, terms[i], keys[i])
     elseif oldest < cutoff and expired(id, cutoff) then
       codes[i] = TRANSACTION_ID_EXPIRED
+      any_expired = true
     else
       local record = prefix(ABORTED) .. terms[i]
       fresh[id] = record
@@ -625,6 +693,9 @@ local function resolve(_, args)
       n = n + 2
       codes[i] = ABORTED
     end
+  end
+  if any_expired then
+    keep_expired(cutoff)
   end
   if n > 0 then
     write('HSET', 'done:current', done, n)
@@ -670,7 +741,8 @@ local function rotate(_, args)
   return n / 2
 end
 
-redis.register_function('setup', setup)
+-- A full shard must be able to start.
+redis.register_function{ function_name = 'setup', callback = setup, flags = { 'allow-oom' } }
 redis.register_function('open', open)
 redis.register_function{ function_name = 'accounts', callback = accounts, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'outcome', callback = outcome, flags = { 'no-writes' } }

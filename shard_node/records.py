@@ -93,7 +93,12 @@ class PendingTransfer:
     @classmethod
     def unpack(cls, key: bytes, value: bytes) -> PendingTransfer:
         """The entry under ``key``."""
-        return cls(key, int.from_bytes(value[:_TIME_BYTES], "little"), value[_TIME_BYTES:])
+        return cls(key, cls.time_ms(value), value[_TIME_BYTES:])
+
+    @staticmethod
+    def time_ms(value: bytes) -> int:
+        """When the entry of that value was made."""
+        return int.from_bytes(value[:_TIME_BYTES], "little")
 
     @property
     def terms(self) -> Terms:

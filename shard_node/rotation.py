@@ -1,32 +1,38 @@
-"""When a shard may forget its older generation of outcomes. Plain code, no clock.
+"""When a shard may forget its older generation of outcomes and applied legs. Plain code, no clock.
 
-A rotation makes a shard forget the legs it applied at least one window ago. Another shard that is
-away may still hold such a transfer as unsettled, and will ask to finish it when it is back; the
-answer must then still be known. So a window counts only while every shard is present, and starts
-anew after each absence: recovery has one whole window to settle what waited.
+A leg that is forgotten while the payer's shard still holds its transfer as unsettled would be applied
+a second time by whoever finishes it. So every shard is asked first, and nobody forgets while one of
+them is silent or has a transfer that has been unsettled for long: no matter whose fault that is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from enum import Enum
+
+# A shorter window could end before recovery had its turn (some ten seconds), and one clock that is a
+# minute ahead, which routers accept, would make everybody else's UUIDv7 expired.
+MIN_WINDOW_SECONDS = 120
 
 
-@dataclass(slots=True)
-class RotationClock:
-    """Says when to rotate. Times are seconds of one monotonic clock."""
+class Peer(Enum):
+    """What a shard, this one included, says of its unsettled transfers."""
 
-    window_seconds: float
-    _since: float | None = field(default=None)
+    SETTLED = "none has been unsettled for long"
+    LAGGING = "one has been unsettled for long"
+    SILENT = "no answer"
 
-    def due(self, now_seconds: float, *, all_present: bool) -> bool:
-        """Whether a whole window with every shard present has passed since the last rotation."""
-        if not all_present:
-            self._since = None
-            return False
-        if self._since is None:
-            self._since = now_seconds
-            return False
-        if now_seconds - self._since < self.window_seconds:
-            return False
-        self._since = now_seconds
-        return True
+
+def long_unsettled_ms(window_seconds: float) -> int:
+    """From which age on an unsettled transfer is in the way.
+
+    What a rotation forgets was applied at least one window ago, and committed before that. Half a
+    window leaves the other half as margin for clocks that run at different speeds; settling takes
+    seconds.
+    """
+    return int(window_seconds * 500)
+
+
+def may_rotate(elapsed_seconds: float, window_seconds: float, peers: Sequence[Peer]) -> bool:
+    """Whether to forget, ``elapsed_seconds`` after the last time. ``peers`` are all shards."""
+    return elapsed_seconds >= window_seconds and all(peer is Peer.SETTLED for peer in peers)

@@ -160,9 +160,8 @@ class Shard:
         since_ms = await self.clock_ms() - minimum_age_ms
         try:
             async for key, value in self.redis.hscan_iter(table, count=SCAN_PAGE):
-                entry = PendingTransfer.unpack(key, value)
-                if entry.since_ms <= since_ms:
-                    found[key] = entry
+                if PendingTransfer.time_ms(value) <= since_ms:
+                    found[key] = PendingTransfer.unpack(key, value)
                     if len(found) == limit:
                         break
         except (RedisError, OSError) as error:

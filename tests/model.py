@@ -34,8 +34,6 @@ class Faults:
     settled_forgotten: bool = False
     # R4: an applied leg is not remembered.
     applied_forgotten: bool = False
-    # R4: applied legs are remembered under the id alone, together with outcomes.
-    applied_under_id: bool = False
 
 
 @dataclass(slots=True)
@@ -50,8 +48,8 @@ class ShardModel:
     applied_before: set[bytes] = field(default_factory=set)
     prepared: dict[bytes, bytes] = field(default_factory=dict)
     unsettled: dict[bytes, bytes] = field(default_factory=dict)
-    # The sum of all that is prepared.
-    incoming_minor: int = 0
+    # The sum of all that is prepared for each payee.
+    incoming_minor: dict[str, int] = field(default_factory=dict)
     # UUIDv7 older than this are expired; newest seen in the current and the previous generation.
     horizon_ms: int = 0
     newest_ms: int = 0
@@ -152,13 +150,11 @@ class ShardModel:
             return Outcome.APPLIED
         if key in self.prepared:
             return Outcome.PREPARED
-        if self.incoming_minor + terms.amount_minor > MAX_MINOR:
-            return Outcome.BALANCE_LIMIT + PAYEE
         refusal = self._credit_refusal(terms)
         if refusal:
             return refusal
         self.prepared[key] = body
-        self.incoming_minor += terms.amount_minor
+        self._expect(terms, terms.amount_minor)
         return Outcome.PREPARED
 
     def _decide(self, key: bytes, body: bytes, verdict: int) -> tuple[int, int]:
@@ -178,7 +174,7 @@ class ShardModel:
     def _finish(self, key: bytes, verdict: int) -> tuple[int, int]:
         body = self.prepared.pop(key, None)
         if body is not None:
-            self.incoming_minor -= unpack_body(body).amount_minor
+            self._expect(unpack_body(body), -unpack_body(body).amount_minor)
         if verdict != Outcome.COMMITTED:
             return Outcome.DROPPED, NO_BALANCE
         if body is None:
@@ -187,7 +183,7 @@ class ShardModel:
             self.alarms += 1
             return Outcome.MISSING_LEG, NO_BALANCE
         if not self.faults.applied_forgotten:
-            self.applied.add(key[:16] if self.faults.applied_under_id else key)
+            self.applied.add(key)
         terms = unpack_body(body)
         return Outcome.FINISHED, self._move(terms.payee, terms.amount_minor)
 
@@ -225,13 +221,12 @@ class ShardModel:
         return key[6] >> 4 == 7 and int.from_bytes(key[:6]) < self.horizon_ms
 
     def _is_applied(self, key: bytes) -> bool:
-        known = self.applied | self.applied_before
-        if self.faults.applied_under_id:
-            decided = {decision[:16] for decision in (*self.decided, *self.decided_before)}
-            return key[:16] in known | decided
-        return key in known
+        return key in self.applied or key in self.applied_before
 
     # ------------------------------------------------------------------ accounts
+
+    def _expect(self, terms: Terms, change_minor: int) -> None:
+        self.incoming_minor[terms.payee] = self.incoming_minor.get(terms.payee, 0) + change_minor
 
     def _account(self, account_id: str) -> Account | None:
         if account_id.startswith("@") and account_id not in self.accounts:
@@ -246,10 +241,9 @@ class ShardModel:
             return REFUSED_STATE[account.state] + PAYEE
         if account.currency != terms.currency:
             return Outcome.CURRENCY_MISMATCH + PAYEE
-        if (
-            account.available_minor + account.held_minor + self.incoming_minor + terms.amount_minor
-            > MAX_MINOR
-        ):
+        coming = self.incoming_minor.get(terms.payee, 0)
+        balance = account.available_minor + account.held_minor + terms.amount_minor
+        if max(coming + terms.amount_minor, balance + coming) > MAX_MINOR:
             return Outcome.BALANCE_LIMIT + PAYEE
         return 0
 

@@ -12,7 +12,7 @@ from coordinator.resolver import Resolver
 from shard_node.calls import Call, Post, Reply
 from shard_node.directory import Cluster
 from shard_node.errors import ShardUnavailableError
-from shard_node.outcomes import Outcome
+from shard_node.outcomes import Outcome, without_side
 from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers, unpack_body
@@ -93,7 +93,7 @@ class Bank:
         driver = Driver(self)  # type: ignore[arg-type]  # of a directory it needs the cluster only
         commit = await driver.commit(transfers, self.cluster)
         await driver.settle_now()
-        return Outcome(commit.outcomes[0])
+        return Outcome(without_side(commit.outcomes[0]))
 
     @property
     def current(self) -> Cluster:
@@ -190,9 +190,6 @@ async def _move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
             if moved == (terms.payee_slot if table == "prepared" else terms.payer_slot):
                 await target.hset(table, key, value)
                 await source.hdel(table, key)
-                if table == "prepared":
-                    await target.hincrby("meta", "incoming", terms.amount_minor)
-                    await source.hincrby("meta", "incoming", -terms.amount_minor)
 
 
 __all__ = ["Bank", "NoReply", "name_on"]

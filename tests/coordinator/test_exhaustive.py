@@ -9,6 +9,7 @@ import pytest
 from coordinator.protocol import Answer, Commit, NoReply, Recovery
 from shard_node.calls import Decide, Finish, Resolve
 from shard_node.outcomes import Outcome
+from shard_node.rotation import Peer
 from tests.coordinator.explorer import MISTAKE, RETRY, STRANGER, Explorer, Setting, ViolationError
 from tests.model import Faults
 
@@ -25,6 +26,14 @@ SOUND = {
     "two payers under one id, who share a shard but no slot": (
         Setting(tries=(RETRY, STRANGER), moves=1),
         150_000,
+    ),
+    "shards forget, each at its own time": (
+        Setting(tries=(RETRY,) * 3, moves=0, forgets=2, payer_has=2),
+        20_000,
+    ),
+    "shards forget, and one slot moves": (
+        Setting(tries=(RETRY,) * 2, moves=1, forgets=2, payer_has=2),
+        20_000,
     ),
     "money arrives between two tries": (Setting(moves=1, payer_has=0, environment=("fund",)), 5_000),
     "the payee freezes between prepare and finish": (Setting(moves=1, environment=("close",)), 10_000),
@@ -101,16 +110,37 @@ class DropsOnSilence(Recovery):
         return super().finish(answers)
 
 
+class RepeatsApplied(Commit):
+    """Lets the payer's shard decide anew on a leg that was applied before."""
+
+    def decide(
+        self, answers: Mapping[int, Answer], settled: Mapping[int, Sequence[bytes]] | None = None
+    ) -> dict[int, Decide]:
+        return {
+            shard: Decide(
+                call.transfers,
+                [0 if v == Outcome.TRANSACTION_ID_EXPIRED else v for v in call.verdicts],
+                call.settled,
+            )
+            for shard, call in super().decide(answers, settled).items()
+        }
+
+
+def rotates_regardless(elapsed: float, window: float, peers: Sequence[Peer]) -> bool:
+    """Forgets without asking the other shards."""
+    del peers
+    return elapsed >= window
+
+
 PLANTED = {
     "R1: an outcome is written twice": Setting(faults=Faults(outcome_rewritten=True), moves=0),
     "R2: dropped on a time-out": Setting(commit=DropsOnTimeout, moves=0),
     "R3: a settled transfer is answered COMMITTED": Setting(faults=Faults(settled_forgotten=True)),
     "R3: a settled transfer is finished": Setting(commit=FinishesSettled, start=(0, 0, 0)),
     "R4: applied legs are forgotten": Setting(faults=Faults(applied_forgotten=True), moves=0),
-    "R4: applied legs are remembered under the id alone": Setting(
-        faults=Faults(applied_under_id=True), tries=(RETRY, STRANGER), moves=0
-    ),
     "R6: settled before finished": Setting(commit=SettlesAtOnce, moves=0),
+    "an applied leg is decided anew": Setting(commit=RepeatsApplied, moves=0, forgets=1, payer_has=2),
+    "forgotten while unsettled": Setting(may_rotate=rotates_regardless, moves=0, forgets=1),
     "R7: dropped without asking": Setting(recovery=DropsWithoutAsking, moves=0),
     "R7: dropped on silence": Setting(recovery=DropsOnSilence, moves=0),
 }

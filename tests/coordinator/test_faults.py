@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from coordinator.driver import Driver
 from coordinator.protocol import NoReply
 from shard_node.calls import Decide, Finish, Post, Prepare, Reply
+from shard_node.limits import MAX_MINOR
 from shard_node.outcomes import Outcome
 from shard_node.redis_process import RedisProcess
+from shard_node.slots import slot
 from shard_node.transfers import Transfers
-from tests.coordinator.bank import PAYER_HAS, Bank
+from tests.coordinator.bank import PAYER_HAS, Bank, name_on
 from tests.real_shards import RealShards
 
 MOVED = (PAYER_HAS - 30, 30)
@@ -228,6 +231,31 @@ async def test_one_coordinator_times_out_in_prepare_another_commits(bank: Bank) 
     second.conclude({1: await bank.ask(1, finish[1])})
     assert second.outcomes == [Outcome.COMMITTED]
     assert await bank.balances() == MOVED
+
+
+async def test_payers_shard_forgets_first(bank: Bank) -> None:
+    """A retry of a UUIDv4 whose leg is still known is refused: a second debit would go nowhere."""
+    transfer = bank.transfer()
+    assert await bank.run(transfer) is Outcome.COMMITTED
+    for _ in range(2):
+        await bank.cluster.shards[0].rotate()
+    assert await bank.run(transfer) is Outcome.TRANSACTION_ID_EXPIRED
+    assert await bank.balances() == MOVED
+    assert await bank.in_doubt() == CLEAN
+
+
+async def test_huge_credit_on_its_way_does_not_refuse_others(bank: Bank) -> None:
+    """What one account has coming counts for that account alone."""
+    huge = bank.transfer(MAX_MINOR)
+    await bank.ask(1, Prepare(huge))
+    assert await bank.run(bank.transfer(30)) is Outcome.BALANCE_LIMIT
+    neighbour = replace(bank, payee=name_on(bank.shards, 1, "neighbour"))
+    shard = bank.cluster.shards[1]
+    await shard.open([neighbour.payee], [slot(neighbour.payee)], ["EUR"], [0])
+    assert await neighbour.run(neighbour.transfer(30)) is Outcome.COMMITTED
+    await bank.resolve()
+    assert await bank.run(bank.transfer(30)) is Outcome.COMMITTED
+    assert await bank.in_doubt() == CLEAN
 
 
 async def test_finish_of_a_leg_that_is_nowhere_raises_the_alarm(shards: RealShards) -> None:

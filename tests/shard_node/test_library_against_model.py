@@ -19,13 +19,15 @@ from shard_node.records import Account, AccountState
 from shard_node.redis_process import RedisProcess
 from shard_node.shard import Shard
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.transfers import Kind, Terms, Transfers, unpack_body
 from tests.model import Faults, ShardModel
 from tests.real_shards import RealShards, read_hash
 
 ACCOUNTS = ["alice", "bob", "carol", "{alice}:usd", "@world:EUR", "@world:USD"]
 CURRENCIES = ["EUR", "USD"]
-BOUNDS = [MAX_MINOR, MAX_MINOR - 1, MAX_MINOR // 2, MAX_MINOR // 2 + 1]
+# The library counts prepared credits above this.
+BIG = 2**36
+BOUNDS = [MAX_MINOR, MAX_MINOR - 1, MAX_MINOR // 2, MAX_MINOR // 2 + 1, BIG, BIG + 1]
 
 
 def mostly(usual: Sequence[Any], rare: Sequence[Any]) -> st.SearchStrategy[Any]:
@@ -66,7 +68,7 @@ def kept_by(model: ShardModel) -> dict[str, Any]:
         "applied": [set(model.applied), set(model.applied_before)],
         "prepared": dict(model.prepared),
         "unsettled": dict(model.unsettled),
-        "incoming": model.incoming_minor,
+        "big": sum(unpack_body(body).amount_minor > BIG for body in model.prepared.values()),
         "alarms": model.alarms,
     }
 
@@ -88,7 +90,7 @@ async def kept_in(shard: Shard) -> dict[str, Any]:
         "applied": applied,
         "prepared": {k: v[6:] for k, v in (await read_hash(redis, "prepared")).items()},
         "unsettled": {k: v[6:] for k, v in (await read_hash(redis, "unsettled")).items()},
-        "incoming": int(meta.get(b"incoming", 0)),
+        "big": int(meta.get(b"big", 0)),
         "alarms": int(meta.get(b"alarms", 0)),
     }
 

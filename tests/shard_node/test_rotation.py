@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from uuid import UUID
 
+import pytest
+
+from shard_node.agent import ask_peer
 from shard_node.calls import Decide, Finish, Post, Prepare, Reply
 from shard_node.outcomes import Outcome
-from shard_node.rotation import RotationClock
+from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers, decision_key
 from tests.real_shards import RealShards
@@ -28,21 +32,57 @@ def deposit(transaction_id: bytes, amount: int = 5) -> Transfers:
     )
 
 
-def test_clock_waits_for_a_whole_window_with_everyone_present() -> None:
-    """An absence starts the window anew, so that recovery has one to settle what waited."""
-    clock = RotationClock(10.0)
-    assert [clock.due(t, all_present=True) for t in (0, 9.9, 10, 10.1, 19.9, 20)] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]
-    assert not clock.due(30, all_present=False)
-    assert not clock.due(31, all_present=True)
-    assert not clock.due(40.9, all_present=True)
-    assert clock.due(41, all_present=True)
+@pytest.mark.parametrize(
+    ("elapsed", "peers", "expected"),
+    [
+        (10.0, [Peer.SETTLED, Peer.SETTLED], True),
+        (9.9, [Peer.SETTLED, Peer.SETTLED], False),
+        (99.0, [Peer.SETTLED, Peer.LAGGING], False),
+        (99.0, [Peer.SILENT, Peer.SETTLED], False),
+    ],
+)
+def test_nobody_forgets_what_another_may_still_ask_for(
+    *, elapsed: float, peers: list[Peer], expected: bool
+) -> None:
+    """A whole window has passed, every shard answers, and none has an old unsettled transfer."""
+    assert may_rotate(elapsed, 10.0, peers) is expected
+
+
+def test_unsettled_for_half_a_window_is_long() -> None:
+    """What a rotation forgets is a window old, so the other half is margin."""
+    assert long_unsettled_ms(120) == 60_000
+
+
+async def test_shards_tell_whether_they_have_old_unsettled_transfers(shards: RealShards) -> None:
+    """Also when nobody answers at the address, or another shard does."""
+    transfer = Transfers.of(
+        [(v7(1000), Terms(5, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", b""))]
+    )
+    topology, info = shards.topology, shards.topology.shards[0]
+    async with shards.open(0) as shard:
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [-100])
+        assert await ask_peer(topology, info, 0) is Peer.SETTLED
+        await shard.call(Decide(transfer, [0]))
+        assert await ask_peer(topology, info, 0) is Peer.LAGGING
+        assert await ask_peer(topology, info, 60_000) is Peer.SETTLED
+    for address in ("127.0.0.1:1", topology.shards[1].primary, ""):
+        assert await ask_peer(topology, replace(info, primary=address), 0) is Peer.SILENT
+
+
+async def test_expired_stays_expired_when_the_window_grows(shards: RealShards) -> None:
+    """Somebody may have acted on the answer: no setting and no clock takes it back."""
+    shards.window_ms = HOUR_MS
+    await shards.wipe()
+    old = deposit(v7(time.time_ns() // 1_000_000 - HOUR_MS - 5000))
+    async with shards.open(0) as shard:
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [0])
+        assert (await shard.call(Post(old))).codes[0] == Outcome.TRANSACTION_ID_EXPIRED
+        shards.window_ms = 100 * HOUR_MS
+        await shards.own({})
+    async with shards.open(0) as shard:
+        for call in (Post(old), Decide(old, [0])):
+            assert (await shard.call(call)).codes[0] == Outcome.TRANSACTION_ID_EXPIRED
+        assert (await shard.accounts(["alice"]))[0].available_minor == 0  # type: ignore[union-attr]
 
 
 async def test_outcome_survives_one_rotation_and_not_two(shards: RealShards) -> None:

@@ -36,7 +36,8 @@ class WalletServiceStub:
     transaction_id  a UUID as text, 8-4-4-4-12. Prefer UUIDv7: such an id is
     exactly-once for ever, any other one within the cluster's
     deduplication window. Its scope is the payer (for deposits
-    and withdrawals, the account).
+    and withdrawals, the account), and all payers that share the
+    payer's hash tag.
     amounts         decimal text in the currency's unit, "12.50": digits and at
     most one point, with no more decimals than ISO 4217 gives
     the currency. No sign, exponent or grouping.
@@ -108,7 +109,8 @@ class WalletServiceServicer:
     transaction_id  a UUID as text, 8-4-4-4-12. Prefer UUIDv7: such an id is
     exactly-once for ever, any other one within the cluster's
     deduplication window. Its scope is the payer (for deposits
-    and withdrawals, the account).
+    and withdrawals, the account), and all payers that share the
+    payer's hash tag.
     amounts         decimal text in the currency's unit, "12.50": digits and at
     most one point, with no more decimals than ISO 4217 gives
     the currency. No sign, exponent or grouping.
@@ -249,7 +251,8 @@ class WalletService:
     transaction_id  a UUID as text, 8-4-4-4-12. Prefer UUIDv7: such an id is
     exactly-once for ever, any other one within the cluster's
     deduplication window. Its scope is the payer (for deposits
-    and withdrawals, the account).
+    and withdrawals, the account), and all payers that share the
+    payer's hash tag.
     amounts         decimal text in the currency's unit, "12.50": digits and at
     most one point, with no more decimals than ISO 4217 gives
     the currency. No sign, exponent or grouping.
