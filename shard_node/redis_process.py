@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -18,12 +19,17 @@ from shard_node.errors import ShardUnavailableError
 from shard_node.shard import connect
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from collections.abc import Iterator
 
 # A large append-only file takes a while to read in.
 LOAD_TIMEOUT_SECONDS = 600.0
 STOP_TIMEOUT_SECONDS = 20.0
 POLL_SECONDS = 0.05
+# A Redis that is there answers within this, or counts as one that cannot be adopted yet.
+ADOPT_TIMEOUT_SECONDS = 1.0
+# How long a data folder may be in use by a Redis that does not answer. The rewrite of the append-only
+# file that a killed Redis left behind ends by itself soon; so does the start of a Redis.
+FOLDER_TIMEOUT_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +71,12 @@ def free_port(host: str) -> int:
 class RedisProcess:
     """Starts a Redis on ``data``, or adopts the one that runs there already.
 
-    An agent's death does not take its Redis along; the next agent finds it by its process id file
+    An agent's death does not take its Redis along; the next agent finds it by the port in its settings
     and makes sure, by the folder it serves, that it is the right one.
+
+    Two Redis servers must never write one append-only file. So the one that is launched inherits a
+    locked file: the lock is held for exactly as long as that Redis or a child of it lives, whatever
+    becomes of its agent, and nobody launches without it.
     """
 
     def __init__(self, data: Path, host: str, port: int | None, max_memory_bytes: int) -> None:
@@ -76,6 +86,7 @@ class RedisProcess:
         self._max_memory_bytes = max_memory_bytes
         self._process: asyncio.subprocess.Process | None = None
         self.pid = 0
+        self.adopted = False
 
     @property
     def address(self) -> str:
@@ -89,8 +100,23 @@ class RedisProcess:
     async def start(self) -> None:
         """Returns when Redis answers, its data read in. Raises ShardUnavailableError otherwise."""
         self._data.mkdir(parents=True, exist_ok=True)
-        if await self._adopt():
-            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FOLDER_TIMEOUT_SECONDS
+        while not await self._adopt():
+            with self._lock() as lock:
+                if lock is not None:
+                    self._choose_port()
+                    await self._launch(lock)
+                    break
+            if loop.time() > deadline:
+                raise ShardUnavailableError(
+                    f"a Redis that does not answer still uses {self._data.resolve()}: wait until it answers, "
+                    f"or end it (fuser {self._lock_file.resolve()} tells its process id)"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        await self._ready()
+
+    def _choose_port(self) -> None:
         for wanted in (self._port, self._remembered_port()):
             if wanted is None:
                 continue
@@ -100,7 +126,24 @@ class RedisProcess:
             log.warning("port is taken, another will do", port=wanted)
         else:
             self._port = free_port(self._host)
-        await self._launch()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._data / "lock"
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[int | None]:
+        """The locked file, to be inherited; None while a Redis has it. Here it is closed on leaving."""
+        lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield lock
+        finally:
+            os.close(lock)
 
     async def wait(self) -> None:
         """Returns when the process has ended."""
@@ -123,9 +166,10 @@ class RedisProcess:
             log.warning("redis does not end, killing it", redis_pid=self.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+            await self.wait()
         self._pid_file.unlink(missing_ok=True)
 
-    async def _launch(self) -> None:
+    async def _launch(self, lock: int) -> None:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             raise ShardUnavailableError(
@@ -144,42 +188,39 @@ class RedisProcess:
         try:
             # A session of its own: a Ctrl-C meant for the agent must not reach Redis first.
             self._process = await asyncio.create_subprocess_exec(
-                program, str(config.resolve()), stdout=output, stderr=output, start_new_session=True
+                program,
+                str(config.resolve()),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=(lock,),
             )
         finally:
             output.close()
-        self.pid = self._process.pid
+        self.pid, self.adopted = self._process.pid, False
         self._pid_file.write_text(f"{self.pid} {self._port}\n")
         log.info("redis started", redis_pid=self.pid, address=self.address)
-        await self._ready()
 
     async def _adopt(self) -> bool:
-        try:
-            pid, port = (int(word) for word in self._pid_file.read_text().split())
-        except (OSError, ValueError):
+        """Whether a Redis serves our data. Its settings are written before it starts, by who has the lock."""
+        port = self._remembered_port()
+        if port is None:
             return False
-        if not _alive(pid):
-            return False
-        self.pid, self._port = pid, port
-        client = connect(self.address)
-        try:
-            if not await self._serves_our_data(client, pid):
-                self.pid, self._port = 0, None
-                return False
-        finally:
-            await client.aclose()
-        log.info("redis adopted", redis_pid=pid, address=self.address)
-        await self._ready()
-        return True
-
-    async def _serves_our_data(self, client: Redis, pid: int) -> bool:
+        client = connect(f"{self._host}:{port}", timeout_seconds=ADOPT_TIMEOUT_SECONDS)
         try:
             folder = str((await client.config_get("dir"))["dir"])
-            return bool(
-                Path(folder) == self._data.resolve() and (await client.info("server"))["process_id"] == pid
-            )
+            pid = int((await client.info("server"))["process_id"])
         except (RedisError, OSError):
             return False
+        finally:
+            await client.aclose()
+        if Path(folder) != self._data.resolve() or not _alive(pid):
+            return False
+        self._port, self.pid, self._process, self.adopted = port, pid, None, True
+        # Its agent may have ended before it wrote this.
+        self._pid_file.write_text(f"{pid} {port}\n")
+        log.info("redis adopted", redis_pid=pid, address=self.address)
+        return True
 
     async def _ready(self) -> None:
         client = connect(self.address)
