@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from router.engine import Results
-    from router.requests import Row
+    from shard_node.transfers import Row
 
 # Batches on their way at once. Two keep the shards busy while one returns; more only make each smaller.
 MAX_BATCHES = 4

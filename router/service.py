@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from router.engine import Engine, Maps, Results
-    from router.requests import Row
+    from shard_node.transfers import Row, Transfers
 
 # For calls that bring no deadline, and the most that a longer one counts for.
 DEFAULT_DEADLINE_SECONDS = 10.0
@@ -127,9 +127,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         count = len(transfers)
         await _check_size("transfers", count, context)
         await self._check_room(count, context)
-        rows, bad = self._reader.transfers(transfers)
-        results = await self._kept(self._engine.execute(columns(rows), _deadline(context)), count)
-        return self._batch_response(request, rows, bad, results)
+        batch, bad = self._reader.transfers(transfers)
+        results = await self._kept(self._engine.execute(batch, _deadline(context)), count)
+        return self._batch_response(request, batch, bad, results)
 
     async def GetTransfer(  # noqa: N802
         self, request: wallet_pb2.GetTransferRequest, context: Any
@@ -209,24 +209,28 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     def _batch_response(
         self,
         request: wallet_pb2.BatchTransferRequest,
-        rows: list[Row],
+        batch: Transfers,
         bad: dict[int, BadField],
         results: Results,
     ) -> wallet_pb2.BatchTransferResponse:
         response = wallet_pb2.BatchTransferResponse()
         add = response.results.add
         with_balances = request.return_balances
-        valid = zip(rows, results.outcomes, results.payer_balances, results.payee_balances, strict=True)
+        outcomes = results.outcomes
+        row = -1
         for position, transfer in enumerate(request.transfers):
             if bad and position in bad:
                 why = refusals.invalid(bad[position])
                 add(transaction_id=transfer.transaction_id, outcome=why.outcome, refusal=why)
                 continue
-            row, code, payer_balance, payee_balance = next(valid)
+            row += 1
+            code = outcomes[row]
             if code == _COMMITTED:
                 result = add(transaction_id=transfer.transaction_id, outcome=outcome_pb2.OUTCOME_COMMITTED)
                 if with_balances:
-                    self._add_balances(result, row, payer_balance, payee_balance)
+                    self._add_balances(
+                        result, batch.row(row), results.payer_balances[row], results.payee_balances[row]
+                    )
             else:
                 why = refusals.refusal(code)
                 add(transaction_id=transfer.transaction_id, outcome=why.outcome, refusal=why)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 # amount_minor, currency, payer slot, payee slot, kind, length of payer, length of payee; then the
 # payer, the payee and the reference. library.lua reads amount, payee slot and payee from it.
-_BODY_HEAD = struct.Struct("<q3sHHBBB")
+BODY_HEAD = struct.Struct("<q3sHHBBB")
 
-ID_BYTES = 16
-KEY_BYTES = 24
+# transfer key, payer, payee, amount_minor, currency, body, payer slot, payee slot
+Row = tuple[bytes, str, str, int, str, bytes, int, int]
 
 
 class Kind(IntEnum):
@@ -58,7 +58,7 @@ def pack_body(
     reference: bytes,
 ) -> bytes:
     """Packs the terms of one transfer: equal terms, and only those, give equal bytes."""
-    head = _BODY_HEAD.pack(
+    head = BODY_HEAD.pack(
         amount_minor, currency.encode(), payer_slot, payee_slot, kind, len(payer), len(payee)
     )
     return head + payer.encode() + payee.encode() + reference
@@ -66,8 +66,8 @@ def pack_body(
 
 def unpack_body(body: bytes) -> Terms:
     """The terms that :func:`pack_body` packed."""
-    amount, currency, payer_slot, payee_slot, kind, payer_length, payee_length = _BODY_HEAD.unpack_from(body)
-    payee_at = _BODY_HEAD.size + payer_length
+    amount, currency, payer_slot, payee_slot, kind, payer_length, payee_length = BODY_HEAD.unpack_from(body)
+    payee_at = BODY_HEAD.size + payer_length
     reference_at = payee_at + payee_length
     return Terms(
         amount,
@@ -75,7 +75,7 @@ def unpack_body(body: bytes) -> Terms:
         payer_slot,
         payee_slot,
         Kind(kind),
-        body[_BODY_HEAD.size : payee_at].decode(),
+        body[BODY_HEAD.size : payee_at].decode(),
         body[payee_at:reference_at].decode(),
         body[reference_at:],
     )
@@ -111,17 +111,30 @@ class Transfers:
     in minor units; slots are 0 to 16383.
     """
 
-    keys: Sequence[bytes]
-    payers: Sequence[str]
-    payees: Sequence[str]
-    amounts_minor: Sequence[int]
-    currencies: Sequence[str]
-    bodies: Sequence[bytes]
-    payer_slots: Sequence[int]
-    payee_slots: Sequence[int]
+    keys: list[bytes]
+    payers: list[str]
+    payees: list[str]
+    amounts_minor: list[int]
+    currencies: list[str]
+    bodies: list[bytes]
+    payer_slots: list[int]
+    payee_slots: list[int]
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def row(self, index: int) -> Row:
+        """One transfer's values, in the order of the columns."""
+        return (
+            self.keys[index],
+            self.payers[index],
+            self.payees[index],
+            self.amounts_minor[index],
+            self.currencies[index],
+            self.bodies[index],
+            self.payer_slots[index],
+            self.payee_slots[index],
+        )
 
     def select(self, rows: Sequence[int]) -> Transfers:
         """The given rows as a batch of their own, in the order of ``rows``."""

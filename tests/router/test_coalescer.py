@@ -16,7 +16,7 @@ from shard_node.outcomes import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from router.requests import Row
+    from shard_node.transfers import Row
 
 COMMITTED = int(Outcome.COMMITTED)
 

@@ -75,8 +75,8 @@ def test_not_a_transaction_id(text: str, why: str) -> None:
     """Every other spelling is refused, alike in single calls and batches, and told what it should be."""
     with pytest.raises(BadField) as single:
         reader().transaction_id(text)
-    rows, bad = reader().transfers([Asked(transaction_id=text)])
-    assert rows == []
+    batch, bad = reader().transfers([Asked(transaction_id=text)])
+    assert len(batch) == 0
     assert bad == {0: single.value}
     assert single.value.field == "transaction_id"
     assert why in single.value.message

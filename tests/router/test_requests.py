@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from router.requests import BadField, columns
 from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, transfer_key, unpack_body
+from shard_node.transfers import Kind, Terms, Transfers, transfer_key, unpack_body
 from tests.router.samples import FIELDS, ID, Asked, attempt, reader, uuid7
 
 
@@ -224,8 +225,8 @@ def test_bad_items_leave_the_others_alone() -> None:
     requests[0].amount = "0"
     requests[3].currency = "ZZZ"
     requests[5].to_account = "alice"
-    rows, bad = reader().transfers(requests)
-    assert [unpack_body(row[5]).reference for row in rows] == [b"1", b"2", b"4"]
+    batch, bad = reader().transfers(requests)
+    assert [unpack_body(body).reference for body in batch.bodies] == [b"1", b"2", b"4"]
     assert {position: b.field for position, b in bad.items()} == {
         0: "amount",
         3: "currency",
@@ -256,14 +257,14 @@ ANY = st.text(st.characters(codec="utf-8"))
 def test_any_text_in_any_field(fields: dict[str, str]) -> None:
     """Whatever the fields hold, a request is a row or one BadField, never any other error."""
     asked = Asked(**fields)
-    rows, bad = reader().transfers([asked, Asked()])
-    assert len(rows) + len(bad) == 2
+    batch, bad = reader().transfers([asked, Asked()])
+    assert len(batch) + len(bad) == 2
     assert set(bad) <= {0}
     if bad:
         assert bad[0].field in FIELDS
         assert str(bad[0]) == f"{bad[0].field}: {bad[0].message}"
     else:
-        assert unpack_body(rows[0][5]).reference.decode() == asked.reference
+        assert unpack_body(batch.bodies[0]).reference.decode() == asked.reference
 
 
 @given(
@@ -296,6 +297,20 @@ def test_any_text_as_a_minimum_balance(text: str) -> None:
         assert floor.field == "minimum_balance"
     else:
         assert -MAX_MINOR < floor <= 0
+
+
+@given(st.lists(st.builds(lambda n, r: (n, r), st.integers(1, 10**6), st.text(max_size=60)), max_size=5))
+def test_batch_is_what_packing_one_by_one_gives(asked: list[tuple[int, str]]) -> None:
+    """The hot loop spells packing out; it must stay the same as the functions that say it plainly."""
+    requests = [Asked(amount=f"{n}.00", reference=reference) for n, reference in asked]
+    batch, bad = reader().transfers(requests)
+    assert not bad
+    terms = [
+        Terms(n * 100, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", reference.encode())
+        for n, reference in asked
+    ]
+    ids = [UUID(request.transaction_id).bytes for request in requests]
+    assert batch == Transfers.of(list(zip(ids, terms, strict=True)))
 
 
 def test_columns() -> None:
