@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import RedisError
 
-from shard_node.errors import RegistryError, ShardNodeError, ShardUnavailableError, WrongShardError
+from shard_node.errors import RegistryError, RetryableError, ShardNodeError, WrongShardError
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import MemberKind, Registry
 from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
@@ -38,6 +38,8 @@ RESTART_SECONDS = 1.0
 # How often the agent looks whether a rotation is due, and, when it is, whether it may be.
 ROTATION_CHECK_SECONDS = 5.0
 STOPPING_GRACE_SECONDS = 0.2
+# The library's name, as its first line has it.
+LIBRARY = "tallystick"
 
 log = structlog.get_logger(__name__)
 
@@ -61,32 +63,57 @@ def library_source() -> str:
 
 
 async def load_library(redis: Redis) -> None:
-    """Loads the function library, in place of an older one."""
-    await redis.function_load(library_source(), replace=True)
+    """Loads the function library, in place of an older one.
 
-
-async def claim(redis: Redis, topology: Topology, shard_id: str) -> None:
-    """Makes sure that this Redis holds the shard's data, before the topology may name it.
-
-    Raises WrongShardError when it holds another shard's, or nothing although the shard has served:
-    an empty Redis in a shard's place would be the loss of all its money.
+    Not when it is there already: Redis refuses to load anything at its memory limit, and a full shard
+    must be able to start.
     """
+    source = library_source()
+    # redis-py hands this out as it comes: a list of names and values, or a dict with RESP3.
+    present: list[Any] = await redis.function_list(library=LIBRARY, withcode=True)
+    for library in present:
+        if source.encode() in (library.values() if isinstance(library, dict) else library):
+            return
+    await redis.function_load(source, replace=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a Redis says of itself: the shard whose data it holds, and whether it ever served."""
+
+    identity: str | None
+    served: bool
+
+    def may_be_named(self, topology: Topology, shard_id: str, address: str) -> None:
+        """Raises WrongShardError unless the topology may name this Redis, at ``address``, as the primary.
+
+        To be asked of the very topology that is then changed. An empty Redis in a shard's place would
+        be the loss of all its money. One that claimed the shard when it had no primary, and never
+        served, is as good as empty as soon as another was named.
+        """
+        identity, primary = f"{topology.cluster_id}/{shard_id}", topology.shard(shard_id).primary
+        if self.identity not in (None, identity):
+            raise WrongShardError(
+                f"this Redis holds {self.identity}, not {identity}: is --data the right folder?"
+            )
+        claimed_and_named = self.identity is not None and primary == address
+        if primary and not self.served and not claimed_and_named:
+            raise WrongShardError(
+                f"this Redis is empty, but {shard_id} has served from {primary}: is --data the right folder?"
+            )
+
+
+async def claim(redis: Redis, topology: Topology, shard_id: str) -> Holding:
+    """What this Redis holds. An empty one becomes this shard's, when the shard has no primary as yet."""
     identity = f"{topology.cluster_id}/{shard_id}"
-    info = topology.shard(shard_id)
     try:
-        if not info.primary:
+        if not topology.shard(shard_id).primary:
             await redis.hsetnx("meta", "shard", identity)
-        held = cast("bytes | None", await redis.hget("meta", "shard"))
+        # redis-py's annotation covers every decoding; here it is always bytes.
+        held: list[Any] = await redis.hmget("meta", ["shard", "fence"])
     except (RedisError, OSError) as error:
         raise as_shard_error(shard_id, error) from error
-    if held is None:
-        raise WrongShardError(
-            f"this Redis is empty, but {shard_id} has served from {info.primary}: is --data the right folder?"
-        )
-    if held != identity.encode():
-        raise WrongShardError(
-            f"this Redis holds {held.decode()}, not {identity}: is --data the right folder?"
-        )
+    return Holding(held[0].decode() if held[0] else None, served=held[1] is not None)
 
 
 async def bind(redis: Redis, topology: Topology, shard_id: str, window_ms: int) -> None:
@@ -120,6 +147,9 @@ class Agent:
         self._registry = Registry(settings.zookeeper)
         self._redis = RedisProcess(settings.data, settings.host, settings.port, settings.max_memory_bytes)
         self._bound_epoch = 0
+        # Addresses that this agent named in the topology: the present one, and while Redis moves to
+        # another port both.
+        self._named: set[str] = set()
         self._topology_changed = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -144,7 +174,9 @@ class Agent:
         finally:
             with contextlib.suppress(RegistryError):
                 await self._registry.deregister()
-            await self._redis.stop()
+            if self._bound_epoch or not self._redis.adopted:
+                # A Redis that runs without us, and that we could not serve with, is not ours to end.
+                await self._redis.stop()
             await self._registry.stop()
             log.info("stopped")
 
@@ -154,14 +186,19 @@ class Agent:
         await self._redis.start()
         address = self._redis.address
 
-        def name_us(topology: Topology) -> Topology | None:
-            if topology.shard(settings.shard_id).primary == address:
-                return None
-            return topology.with_primary(settings.shard_id, address)
-
         async with self._client() as redis:
-            await claim(redis, await self._registry.reload(), settings.shard_id)
+            holding = await claim(redis, await self._registry.reload(), settings.shard_id)
+
+            def name_us(topology: Topology) -> Topology | None:
+                holding.may_be_named(topology, settings.shard_id, address)
+                # Noted first: the watch may tell of the change before the change returns.
+                self._named.add(address)
+                if topology.shard(settings.shard_id).primary == address:
+                    return None
+                return topology.with_primary(settings.shard_id, address)
+
             await self._registry.change_topology(name_us)
+            self._named = {address}
             await load_library(redis)
             await self._bind(redis)
         await self._registry.register(
@@ -183,7 +220,7 @@ class Agent:
                 try:
                     await self._serve()
                     break
-                except (ShardUnavailableError, RegistryError) as error:
+                except (RetryableError, RegistryError) as error:
                     log.error("redis does not start", error=str(error))
                     await asyncio.sleep(RESTART_SECONDS)
 
@@ -193,20 +230,23 @@ class Agent:
             await self._topology_changed.wait()
             self._topology_changed.clear()
             info = self._registry.topology.shard(self._settings.shard_id)
-            if info.primary != self._redis.address:
+            if info.primary not in self._named:
                 # Our Redis stays at its old epoch, at which nobody calls it any more.
                 raise WrongShardError(
                     f"{info.primary} is now the primary of {info.shard_id}: this agent ends"
                 )
-            if info.epoch == self._bound_epoch:
+            if info.epoch == self._bound_epoch or info.primary != self._redis.address:
+                # A Redis that just moved is bound when the topology has its new address.
                 continue
             try:
                 async with self._client() as redis:
                     await self._bind(redis)
                 log.info("epoch raised", epoch=self._bound_epoch)
-            except ShardUnavailableError as error:
-                # Redis is away; bringing it back binds it to the newest epoch.
+            except RetryableError as error:
+                # A Redis that is brought back is bound then; one that was only slow is bound here.
                 log.warning("cannot raise the epoch yet", error=str(error))
+                await asyncio.sleep(RESTART_SECONDS)
+                self._topology_changed.set()
 
     async def _rotate(self) -> None:
         window = self._settings.dedupe_window_seconds

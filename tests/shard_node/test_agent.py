@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from deploy.launcher import ClusterSpec, LocalCluster
+from shard_node import agent as agent_module
+from shard_node.agent import Agent, AgentSettings, Holding, claim, load_library
+from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
 from shard_node.redis_process import RedisProcess
-from shard_node.registry import Registry
-from shard_node.shard import connect
+from shard_node.registry import Registry, bootstrap
+from shard_node.shard import Shard, connect
 from shard_node.topology import Topology
 
 pytestmark = pytest.mark.cluster
@@ -131,3 +140,204 @@ async def test_an_agent_whose_shard_is_served_elsewhere_ends(tmp_path: Path) -> 
         while "shard-0" not in own.exited():
             assert time.monotonic() < deadline, "the agent goes on"
         assert "127.0.0.1:1 is now the primary of shard-0" in own.log("shard-0").read_text()
+
+
+@contextlib.asynccontextmanager
+async def registry_of(hosts: str) -> AsyncIterator[Registry]:
+    """A registry of its own, ended after use."""
+    registry = Registry(hosts)
+    await registry.start()
+    try:
+        yield registry
+    finally:
+        await registry.stop()
+
+
+@contextlib.asynccontextmanager
+async def client_of(address: str) -> AsyncIterator[Redis]:
+    """A client, closed after use."""
+    client = connect(address)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def wait_for_end(pid: int) -> None:
+    """Returns when the process is gone, or a zombie that its stopped parent has not seen."""
+    deadline = time.monotonic() + 20
+    stat = Path(f"/proc/{pid}/stat")
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the process does not end"
+        time.sleep(0.01)
+
+
+async def until_bound(registry: Registry, *, other_than: str = "") -> Shard:
+    """The shard of a one-shard topology once it answers at the topology's epoch. The caller closes it."""
+    deadline = time.monotonic() + 20
+    while True:
+        topology = await registry.reload()
+        info = topology.shards[0]
+        if info.primary != other_than:
+            shard = Shard(info.shard_id, topology.fence(info), connect(info.primary))
+            try:
+                await shard.accounts([])
+            except ShardNodeError:
+                await shard.close()
+            else:
+                return shard
+        assert time.monotonic() < deadline, "the shard is not bound to its epoch"
+        await asyncio.sleep(0.05)
+
+
+async def test_of_two_agents_with_empty_folders_the_later_is_refused(
+    own_cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it looked while the shard had no primary: what counts is the topology it would change."""
+    hosts = f"{own_cluster.zookeeper_address}/two-agents"
+    await asyncio.to_thread(bootstrap, hosts, ["shard-0"])
+    looked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_claim(redis: Redis, topology: Topology, shard_id: str) -> Holding:
+        holding = await claim(redis, topology, shard_id)
+        if not looked.is_set():
+            looked.set()
+            await go_on.wait()
+        return holding
+
+    monkeypatch.setattr(agent_module, "claim", slow_claim)
+    stopping = asyncio.Event()
+    later = asyncio.ensure_future(Agent(AgentSettings(hosts, "shard-0", tmp_path / "b")).run(stopping))
+    await looked.wait()
+    first = asyncio.ensure_future(Agent(AgentSettings(hosts, "shard-0", tmp_path / "a")).run(stopping))
+    async with registry_of(hosts) as registry:
+        shard = await until_bound(registry)
+        await shard.close()
+        before = await registry.reload()
+        go_on.set()
+        with pytest.raises(WrongShardError, match="this Redis is empty, but shard-0 has served"):
+            await later
+        assert await registry.reload() == before
+    assert not first.done()
+    stopping.set()
+    await first
+
+
+def test_what_a_redis_holds_decides_whether_it_may_be_named() -> None:
+    """Never another's data; nothing empty in the place of a shard that served."""
+    new = Topology.initial("c", ["shard-0"])
+    named = new.with_primary("shard-0", "127.0.0.1:1")
+    empty, claimed = Holding(None, served=False), Holding("c/shard-0", served=False)
+    served, foreign = Holding("c/shard-0", served=True), Holding("d/shard-0", served=True)
+    allowed = [
+        (claimed, new, "127.0.0.1:1"),
+        (claimed, named, "127.0.0.1:1"),
+        (served, named, "127.0.0.1:1"),
+        (served, named, "127.0.0.1:2"),
+    ]
+    for holding, topology, address in allowed:
+        holding.may_be_named(topology, "shard-0", address)
+    refused = [
+        (empty, named, "127.0.0.1:1", "is empty"),
+        (empty, named, "127.0.0.1:2", "is empty"),
+        (claimed, named, "127.0.0.1:2", "is empty"),
+        (foreign, new, "127.0.0.1:1", "holds d/shard-0"),
+        (foreign, named, "127.0.0.1:1", "holds d/shard-0"),
+    ]
+    for holding, topology, address, sentence in refused:
+        with pytest.raises(WrongShardError, match=sentence):
+            holding.may_be_named(topology, "shard-0", address)
+
+
+async def test_an_agent_comes_back_to_a_full_shard(tmp_path: Path) -> None:
+    """At its memory limit a shard refuses new transfers, not its own agent."""
+    with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
+        redis_pid = own.pid("redis:shard-0")
+        own.kill("shard-0")
+        async with client_of(own.shard_addresses["shard-0"]) as client:
+            await client.config_set("maxmemory", 1)
+        own.restart("shard-0")
+        assert own.pid("redis:shard-0") == redis_pid
+        async with registry_of(own.zookeeper_address) as registry:
+            shard = await until_bound(registry)
+            assert await shard.accounts(["nobody"]) == [None]
+            await shard.close()
+
+
+async def test_an_agent_that_cannot_start_leaves_an_adopted_redis_alone(tmp_path: Path) -> None:
+    """It served before and may serve again; here its library has to be replaced, which a full one refuses."""
+    with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
+        own.kill("shard-0")
+        async with client_of(own.shard_addresses["shard-0"]) as client:
+            folder = Path(str((await client.config_get("dir"))["dir"]))
+            await client.function_delete("tallystick")
+            await client.config_set("maxmemory", 1)
+            ended = await asyncio.to_thread(start_agent, own, "shard-0", folder)
+            assert ended.returncode == 1
+            assert "ShardFullError" in ended.stderr
+            assert await client.ping()
+
+
+async def test_the_library_is_loaded_when_it_differs(own_cluster: LocalCluster, tmp_path: Path) -> None:
+    """The same code stays as it is, other code is replaced."""
+    process = RedisProcess(tmp_path, "127.0.0.1", None, 0)
+    await process.start()
+    async with client_of(process.address) as client:
+        await client.function_load("#!lua name=tallystick\nredis.register_function('old', function() end)")
+        await load_library(client)
+        await load_library(client)
+        stats = await client.info("commandstats")
+    await process.stop()
+    assert stats["cmdstat_function|load"]["calls"] == 2
+
+
+async def test_an_epoch_that_could_not_be_bound_is_tried_again(own_cluster: LocalCluster) -> None:
+    """The shard's Redis refuses at first; nobody would bind it later if the agent gave up."""
+    async with (
+        registry_of(own_cluster.zookeeper_address) as registry,
+        client_of(own_cluster.shard_addresses["shard-0"]) as client,
+    ):
+        # An epoch from the future makes it refuse as a busy or a stopped one does, only sooner.
+        before = registry.topology.shard("shard-0")
+        await client.hset("meta", "epoch", before.epoch + 100)
+        raised = await registry.change_topology(
+            lambda t: t.changed(
+                replace(s, epoch=s.epoch + 1) if s.shard_id == "shard-0" else s for s in t.shards
+            )
+        )
+        info = raised.shard("shard-0")
+        async with Shard(info.shard_id, raised.fence(info), connect(info.primary)) as shard:
+            deadline = time.monotonic() + 20
+            while "cannot raise the epoch yet" not in own_cluster.log("shard-0").read_text():
+                assert time.monotonic() < deadline, "the agent did not try"
+                await asyncio.sleep(0.05)
+            with pytest.raises(StaleEpochError):
+                await shard.counters()
+            await client.hset("meta", "epoch", before.epoch)
+            while True:
+                try:
+                    await shard.counters()
+                    break
+                except StaleEpochError:
+                    assert time.monotonic() < deadline, "the agent did not try again"
+                    await asyncio.sleep(0.05)
+
+
+async def test_an_agent_whose_redis_moves_to_another_port_goes_on(tmp_path: Path) -> None:
+    """Its own new address in the topology, or its old one for a moment, is not somebody else's."""
+    with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
+        host, _, port = own.shard_addresses["shard-0"].rpartition(":")
+        async with registry_of(own.zookeeper_address) as registry:
+            agent, redis = own.pid("shard-0"), own.pid("redis:shard-0")
+            os.kill(agent, signal.SIGSTOP)
+            os.kill(redis, signal.SIGKILL)
+            await asyncio.to_thread(wait_for_end, redis)
+            # Its port is taken, and the topology changes, before the agent has seen anything.
+            with socket.create_server((host, int(port))):
+                await registry.change_topology(
+                    lambda t: t.changed(replace(s, epoch=s.epoch + 1) for s in t.shards)
+                )
+                os.kill(agent, signal.SIGCONT)
+                shard = await until_bound(registry, other_than=f"{host}:{port}")
+                await shard.close()
+        assert own.exited() == []
