@@ -40,7 +40,10 @@ class Coordinators:
         self._turn = 0
 
     async def start(self) -> None:
-        """Begins to follow who is registered."""
+        """Follows who is registered, and returns with the first list, so that the first batch finds them.
+
+        Raises RegistryError when that list takes too long. An empty one will do.
+        """
         await self._registry.watch_members(MemberKind.COORDINATOR, self._on_members)
 
     async def close(self) -> None:

@@ -1,8 +1,10 @@
 """The registry: topology, membership and locks in ZooKeeper.
 
 kazoo runs threads of its own and reports a lost session only after it is back. So: every request
-has a time-out; callbacks only hand over to the event loop; a listener never calls ZooKeeper; what a
-session loss removed (our member nodes) is put back by a task of ours.
+has a time-out; callbacks only hand over to the event loop; a listener never calls ZooKeeper; nothing
+blocks the event loop. What has to happen in the end, whatever a single request comes to (reading on
+after a change, putting back the member nodes that went with a lost session), is an errand: one task,
+which repeats it until it is done.
 
     /tallystick/topology                    one JSON document, changed by compare-and-set only
     /tallystick/members/<kind>/<name>       ephemeral: {"name", "address", "pid", ...}
@@ -12,6 +14,7 @@ session loss removed (our member nodes) is put back by a task of ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from dataclasses import dataclass
@@ -27,9 +30,7 @@ from shard_node.errors import RegistryError
 from shard_node.topology import Topology, TopologyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
-    from kazoo.protocol.states import ZnodeStat
+    from collections.abc import Awaitable, Callable, Sequence
 
 ROOT = "/tallystick"
 TOPOLOGY = f"{ROOT}/topology"
@@ -39,7 +40,11 @@ RESOLVER_LOCKS = f"{ROOT}/locks/resolver"
 # After this long without a word ZooKeeper drops a process' member nodes and locks.
 SESSION_TIMEOUT_SECONDS = 6.0
 REQUEST_TIMEOUT_SECONDS = 5.0
+# For each step of a start: longer than a ZooKeeper needs to start beside us, or to choose a new leader.
 START_TIMEOUT_SECONDS = 20.0
+# Between two tries of an errand: a ZooKeeper that is away is not hurried, and the session time-out,
+# after which others take note of us, is several tries long.
+REPEAT_PAUSE_SECONDS = 1.0
 # A compare-and-set that lost this often has something else wrong.
 MAX_CHANGE_TRIES = 20
 
@@ -94,6 +99,42 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
         client.close()
 
 
+class _Errand:
+    """Work that is repeated until it is done: never twice at a time, and anew if asked for meanwhile."""
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._name = name
+        self._work = work
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+        self.done_once = asyncio.Event()
+
+    def ask(self) -> None:
+        """Has the work done from its beginning, after what is under way."""
+        self._asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._run())
+
+    async def end(self) -> None:
+        """Drops what is under way; returns when it no longer runs."""
+        self._asked = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while self._asked:
+            self._asked = False
+            try:
+                await self._work()
+            except (RegistryError, KazooException) as error:
+                self._asked = True
+                log.warning("to be repeated", errand=self._name, error=str(error) or type(error).__name__)
+                await asyncio.sleep(REPEAT_PAUSE_SECONDS)
+            else:
+                self.done_once.set()
+
+
 class Registry:
     """A session with ZooKeeper, for one event loop."""
 
@@ -102,8 +143,11 @@ class Registry:
         self._client = KazooClient(hosts=hosts, timeout=SESSION_TIMEOUT_SECONDS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._registered: dict[str, bytes] = {}
-        # Kept, or the event loop may forget them half-way.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._restoring = _Errand("register again", self._restore)
+        self._announcing = asyncio.Lock()
+        # Each sets its watch anew when it reads. The topology's is the first.
+        self._readers = [_Errand("read the topology", self._read_topology)]
+        self._topology_changed = self._asking(self._readers[0])
         self._watchers: list[Callable[[Topology], None]] = []
         self._topology: Topology | None = None
         self._arrived = asyncio.Event()
@@ -120,25 +164,46 @@ class Registry:
         """Connects and reads the topology. Raises RegistryError when either takes too long."""
         self._loop = asyncio.get_running_loop()
         self._client.add_listener(self._on_state)
-        try:
-            await asyncio.to_thread(self._client.start, START_TIMEOUT_SECONDS)
-        except KazooTimeoutError as error:
-            raise RegistryError(f"no ZooKeeper answers at {self._hosts}") from error
-        self._client.DataWatch(TOPOLOGY, self._on_topology)
-        try:
-            await asyncio.wait_for(self._arrived.wait(), START_TIMEOUT_SECONDS)
-        except TimeoutError as error:
-            raise RegistryError(
-                f"ZooKeeper at {self._hosts} holds no topology: bootstrap the cluster"
-            ) from error
+        async with contextlib.AsyncExitStack() as failing:
+            failing.push_async_callback(self.stop)
+            # Not KazooClient.start, which ends with a request that has no time-out.
+            connected = await asyncio.to_thread(self._client.start_async)
+            await asyncio.to_thread(connected.wait, START_TIMEOUT_SECONDS)
+            if not self._client.connected:
+                raise RegistryError(f"no ZooKeeper answers at {self._hosts}")
+            self._readers[0].ask()
+            await self._finished(self._readers[0])
+            try:
+                async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                    await self._arrived.wait()
+            except TimeoutError as error:
+                raise RegistryError(
+                    f"ZooKeeper at {self._hosts} holds no topology: bootstrap the cluster"
+                ) from error
+            failing.pop_all()
 
     async def stop(self) -> None:
         """Ends the session; member nodes and locks go with it."""
         self._registered.clear()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.to_thread(self._client.stop)
-        await asyncio.to_thread(self._client.close)
+        try:
+            await asyncio.to_thread(self._client.stop)
+        except KazooException as error:
+            # ZooKeeper does not answer the farewell: the session then ends by its time-out.
+            log.warning("session left open", error=str(error) or type(error).__name__)
+        else:
+            await asyncio.to_thread(self._client.close)
+        # Only now: until the client has stopped, its watches ask for more.
+        self._loop = None
+        for errand in (self._restoring, *self._readers):
+            await errand.end()
+
+    async def _finished(self, reader: _Errand) -> None:
+        """Waits until ``reader`` has read for the first time."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                await reader.done_once.wait()
+        except TimeoutError as error:
+            raise RegistryError(f"ZooKeeper at {self._hosts} did not answer in time") from error
 
     # ------------------------------------------------------------------ topology
 
@@ -182,16 +247,30 @@ class Registry:
         for watcher in self._watchers:
             watcher(topology)
 
-    def _on_topology(self, content: bytes | None, _: ZnodeStat | None) -> None:
-        """In kazoo's thread: parse and hand over."""
-        if content is None or self._loop is None:
+    async def _read_topology(self) -> None:
+        """Reads the topology, and has itself called again when it changes or appears."""
+        changed = self._topology_changed
+        try:
+            content, _ = await self._request(self._client.get_async, TOPOLOGY, watch=changed)
+        except NoNodeError:
+            if await self._request(self._client.exists_async, TOPOLOGY, watch=changed):
+                self._readers[0].ask()
             return
         try:
-            topology = Topology.from_json(content)
+            self._accept(Topology.from_json(content))
         except TopologyError as error:
+            # Reading it again changes nothing; a better one calls us.
             log.error("topology unreadable", error=str(error))
-            return
-        self._loop.call_soon_threadsafe(self._accept, topology)
+
+    def _asking(self, reader: _Errand) -> Callable[[object], None]:
+        """A watch: in kazoo's thread, so it only hands over."""
+
+        def changed(_: object) -> None:
+            loop = self._loop
+            if loop is not None:
+                loop.call_soon_threadsafe(reader.ask)
+
+        return changed
 
     # ------------------------------------------------------------------ membership
 
@@ -200,58 +279,73 @@ class Registry:
         path = f"{MEMBERS}/{kind.value}/{name}"
         content = json.dumps({"name": name, "address": address, "pid": pid, **more}).encode()
         self._registered[path] = content
-        await self._put(path, content)
+        await self._announce(path)
 
     async def deregister(self) -> None:
         """Withdraws what this process announced, so that callers stop coming."""
         paths = list(self._registered)
         self._registered.clear()
+        # Or it may put back what is withdrawn here. ZooKeeper keeps the order of a session's requests.
+        await self._restoring.end()
         for path in paths:
             try:
-                await self._request(self._client.delete_async, path)
-            except NoNodeError:
+                _, stat = await self._request(self._client.get_async, path)
+                # A successor of the same name may have put its own node in place of ours.
+                if stat.ephemeralOwner == self._client.client_id[0]:
+                    await self._request(self._client.delete_async, path, version=stat.version)
+            except (NoNodeError, BadVersionError):
                 continue
 
     async def members(self) -> list[Member]:
         """Everyone who is registered now."""
+        return [member for kind in MemberKind for member in await self._members(kind)]
+
+    async def _members(self, kind: MemberKind, watch: Callable[[object], None] | None = None) -> list[Member]:
+        """Those of one kind; ``watch`` is called, once, when one comes or goes."""
+        folder = f"{MEMBERS}/{kind.value}"
+        try:
+            names = await self._request(self._client.get_children_async, folder, watch=watch)
+        except NoNodeError:
+            if watch is None:
+                return []
+            # Only a folder that is there can be watched.
+            await self._request(self._client.ensure_path_async, folder)
+            names = await self._request(self._client.get_children_async, folder, watch=watch)
         found: list[Member] = []
-        for kind in MemberKind:
-            folder = f"{MEMBERS}/{kind.value}"
+        for name in sorted(names):
             try:
-                names = await self._request(self._client.get_children_async, folder)
+                content, _ = await self._request(self._client.get_async, f"{folder}/{name}")
             except NoNodeError:
                 continue
-            for name in sorted(names):
-                try:
-                    content, _ = await self._request(self._client.get_async, f"{folder}/{name}")
-                except NoNodeError:
-                    continue
+            try:
                 raw = json.loads(content)
                 found.append(Member(kind, raw["name"], raw["address"], raw["pid"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise RegistryError(f"{folder}/{name} is unreadable") from error
         return found
 
     async def watch_members(self, kind: MemberKind, watcher: Callable[[list[Member]], None]) -> None:
-        """Calls ``watcher`` in the event loop with who is registered, now and after each change."""
-        loop = asyncio.get_running_loop()
-        folder = f"{MEMBERS}/{kind.value}"
+        """Calls ``watcher`` in the event loop with who is registered, now and after each change.
+
+        Returns after the first call. Calls follow the order of the changes; the last one is of the
+        newest state, also when ZooKeeper was away meanwhile. Raises RegistryError when the first
+        answer takes too long.
+        """
 
         async def tell() -> None:
-            try:
-                watcher([m for m in await self.members() if m.kind is kind])
-            except RegistryError as error:
-                log.warning("cannot read the members", error=str(error))
+            watcher(await self._members(kind, changed))
 
-        def changed(_: list[str]) -> None:
-            # In kazoo's thread: reading the members is left to the event loop.
-            loop.call_soon_threadsafe(lambda: self._tasks_add(tell()))
+        reader = _Errand(f"read the {kind.value}", tell)
+        changed = self._asking(reader)
+        self._readers.append(reader)
+        reader.ask()
+        await self._finished(reader)
 
-        await self._request(self._client.ensure_path_async, folder)
-        await asyncio.to_thread(self._client.ChildrenWatch, folder, changed)
-
-    def _tasks_add(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _announce(self, path: str) -> None:
+        # One at a time, or what was announced before could be put over what is announced now.
+        async with self._announcing:
+            if path in self._registered:
+                await self._put(path, self._registered[path])
 
     async def _put(self, path: str, content: bytes) -> None:
         """An ephemeral node of our session, in place of one that an earlier process left."""
@@ -273,20 +367,24 @@ class Registry:
 
     def _on_state(self, state: str) -> None:
         """In kazoo's thread."""
+        loop = self._loop
         if state == KazooState.LOST:
             self._session_lost = True
-        elif state == KazooState.CONNECTED and self._session_lost and self._loop is not None:
-            self._session_lost = False
-            self._loop.call_soon_threadsafe(lambda: self._tasks_add(self._restore()))
+        elif state == KazooState.CONNECTED and loop is not None:
+            if self._session_lost:
+                self._session_lost = False
+                loop.call_soon_threadsafe(self._restoring.ask)
+            loop.call_soon_threadsafe(self._read_on)
+
+    def _read_on(self) -> None:
+        # The watches went with the connection, and nobody tells what changed meanwhile.
+        for reader in self._readers:
+            reader.ask()
 
     async def _restore(self) -> None:
-        for path, content in list(self._registered.items()):
-            try:
-                await self._put(path, content)
-                log.info("registered again after a lost session", path=path)
-            except (RegistryError, KazooException) as error:
-                log.error("cannot register again", path=path, error=str(error))
-        await self.reload()
+        for path in list(self._registered):
+            await self._announce(path)
+            log.info("registered again after a lost session", path=path)
 
     # ------------------------------------------------------------------ locks
 
@@ -325,7 +423,9 @@ class Registry:
         try:
             pending = function(*arguments, **more)
             pending.rawlink(lambda result: loop.call_soon_threadsafe(resolve, result))
-            return await asyncio.wait_for(future, REQUEST_TIMEOUT_SECONDS)
+            # Not wait_for, which in Python 3.11 may swallow a cancellation.
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                return await future
         except (NodeExistsError, NoNodeError, BadVersionError):
             raise
         except TimeoutError as error:

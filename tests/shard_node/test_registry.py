@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
-from kazoo.client import KazooClient
+from kazoo.client import KazooClient, KazooState
 
 from deploy.launcher import LocalCluster
 from shard_node.errors import RegistryError
@@ -46,6 +47,43 @@ async def other(hosts: str) -> AsyncIterator[Registry]:
     await made.stop()
 
 
+def intercept(registry: Registry, before: Callable[[str], Any]) -> None:
+    """Awaits ``before``, given the request's name, ahead of each request of this session."""
+    real = registry._request
+
+    async def request(function: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        await before(function.__name__)
+        return await real(function, *arguments, **more)
+
+    registry._request = request  # type: ignore[method-assign]
+
+
+def fail_first(registry: Registry, times: int) -> None:
+    """The next requests of this session get no answer in time; those after them do."""
+    left = times
+
+    async def fail(_: str) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise RegistryError("did not answer in time")
+
+    intercept(registry, fail)
+
+
+async def hear(heard: asyncio.Queue[list[Member]], names: list[str]) -> None:
+    """Waits until the watcher was told of exactly these."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while [m.name for m in await heard.get()] != names:
+            pass
+
+
+async def lose_session(registry: Registry, path: str) -> None:
+    """What the owner of ``path`` sees of an expired session: its node gone, then a new connection."""
+    await registry._request(registry._client.delete_async, path)
+    registry._on_state(KazooState.LOST)
+
+
 async def test_bootstrap_is_done_once(hosts: str, registry: Registry) -> None:
     """A second bootstrap changes nothing; one with other shards is refused."""
     before = registry.topology
@@ -56,7 +94,6 @@ async def test_bootstrap_is_done_once(hosts: str, registry: Registry) -> None:
     assert await registry.reload() == before
 
 
-@pytest.mark.filterwarnings("ignore:No chroot path")
 async def test_no_topology_and_no_zookeeper_are_told_apart(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,3 +190,129 @@ async def test_lock_has_one_holder_until_its_session_ends(
     await third.stop()
     assert await registry.try_lock(path, "one")
     assert not await other.try_lock(path, "other")
+
+
+async def test_the_end_of_a_process_leaves_its_successor_registered(
+    registry: Registry, other: Registry
+) -> None:
+    """Withdrawing removes this session's node, not the one that took over the name."""
+    await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
+    await other.register(MemberKind.ROUTER, "r", "127.0.0.1:6", 2)
+    await registry.deregister()
+    assert await other.members() == [Member(MemberKind.ROUTER, "r", "127.0.0.1:6", 2)]
+    await other.deregister()
+    assert await other.members() == []
+
+
+async def test_restoring_is_repeated_until_it_succeeds(
+    registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that fail right after the session is back do not leave the process unregistered."""
+    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    heard: asyncio.Queue[list[Member]] = asyncio.Queue()
+    await other.watch_members(MemberKind.ROUTER, heard.put_nowait)
+    await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
+    await lose_session(registry, "/tallystick/members/routers/r")
+    await hear(heard, [])
+    fail_first(registry, 5)
+    registry._on_state(KazooState.CONNECTED)
+    await hear(heard, ["r"])
+
+
+async def test_restoring_ends_with_the_wish_to_be_registered(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that withdraws while it is being registered again stays withdrawn."""
+    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
+    await lose_session(registry, "/tallystick/members/routers/r")
+    tried = asyncio.Event()
+    open_again = False
+
+    async def fail_to_create(name: str) -> None:
+        if name == "create_async":
+            tried.set()
+            if not open_again:
+                raise RegistryError("did not answer in time")
+
+    intercept(registry, fail_to_create)
+    registry._on_state(KazooState.CONNECTED)
+    await asyncio.wait_for(tried.wait(), WAIT_SECONDS)
+    await registry.deregister()
+    open_again = True
+    tried.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(tried.wait(), 0.2)
+    assert await registry.members() == []
+
+
+async def test_following_members_survives_failed_reads(
+    registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher is told of a change although the first reads after it fail."""
+    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    heard: asyncio.Queue[list[Member]] = asyncio.Queue()
+    await other.watch_members(MemberKind.ROUTER, heard.put_nowait)
+    fail_first(other, 3)
+    await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
+    await hear(heard, ["r"])
+
+
+async def test_the_last_word_about_members_is_the_newest(registry: Registry, other: Registry) -> None:
+    """A slow read is not overtaken: the change that came meanwhile is told after it."""
+    told: list[list[str]] = []
+    newest = asyncio.Event()
+
+    def tell(members: list[Member]) -> None:
+        told.append([m.name for m in members])
+        if told[-1] == ["a", "b"]:
+            newest.set()
+
+    await other.watch_members(MemberKind.ROUTER, tell)
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(name: str) -> None:
+        if name == "get_async":
+            reading.set()
+            await go_on.wait()
+
+    intercept(other, hold)
+    await registry.register(MemberKind.ROUTER, "a", "127.0.0.1:5", 1)
+    await asyncio.wait_for(reading.wait(), WAIT_SECONDS)
+    await registry.register(MemberKind.ROUTER, "b", "127.0.0.1:6", 1)
+    go_on.set()
+    await asyncio.wait_for(newest.wait(), WAIT_SECONDS)
+    assert told == [[], ["a"], ["a", "b"]]
+
+
+async def test_following_begins_with_the_first_list(
+    registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows knows who is there when the call returns; or is told that nobody answers."""
+    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
+    told: list[list[Member]] = []
+    fail_first(other, 2)
+    await other.watch_members(MemberKind.ROUTER, told.append)
+    assert told == [[Member(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)]]
+
+    monkeypatch.setattr("shard_node.registry.START_TIMEOUT_SECONDS", 0.1)
+    fail_first(other, 1_000_000)
+    with pytest.raises(RegistryError, match="did not answer in time"):
+        await other.watch_members(MemberKind.COORDINATOR, told.append)
+
+
+async def test_a_start_is_bounded_when_zookeeper_falls_silent(
+    hosts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connected, but no answer to the first read: an error in time, with the event loop free meanwhile."""
+    monkeypatch.setattr("shard_node.registry.START_TIMEOUT_SECONDS", 1.0)
+    silent = Registry(hosts)
+
+    async def never(_: str) -> None:
+        await asyncio.Event().wait()
+
+    intercept(silent, never)
+    with pytest.raises(RegistryError, match="did not answer in time"):
+        await asyncio.wait_for(silent.start(), WAIT_SECONDS)
+    assert not silent._client.connected
