@@ -93,7 +93,7 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
                     f"({', '.join(shard_ids)}): changing the shards of a cluster is a resize, not a start"
                 ) from None
     except (KazooException, KazooTimeoutError, TopologyError) as error:
-        raise RegistryError(f"ZooKeeper at {hosts}: {error or type(error).__name__}") from error
+        raise RegistryError(f"ZooKeeper at {hosts}: {str(error) or type(error).__name__}") from error
     finally:
         client.stop()
         client.close()
@@ -431,4 +431,6 @@ class Registry:
         except TimeoutError as error:
             raise RegistryError(f"ZooKeeper at {self._hosts} did not answer in time") from error
         except KazooException as error:
-            raise RegistryError(f"ZooKeeper at {self._hosts}: {error or type(error).__name__}") from error
+            raise RegistryError(
+                f"ZooKeeper at {self._hosts}: {str(error) or type(error).__name__}"
+            ) from error
