@@ -130,17 +130,17 @@ class Shard:
 
     async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
         """The accounts, None for each that is not there."""
-        records = await self._read("accounts", pack(account_ids))
+        records = await self._fcall("FCALL_RO", "accounts", pack(account_ids))
         return [None if record is None else Account.unpack(record) for record in records]
 
     async def outcome(self, decision: bytes) -> RememberedOutcome | None:
         """What is remembered under a decision key."""
-        record = await self._read("outcome", decision)
+        record = await self._fcall("FCALL_RO", "outcome", decision)
         return None if record is None else RememberedOutcome.unpack(record)
 
     async def rotate(self) -> int:
         """Forgets the older generation of outcomes; how many were carried over."""
-        carried: int = await self._fcall("FCALL", "rotate")
+        carried: int = await self._fcall_once("FCALL", "rotate")
         return carried
 
     async def clock_ms(self) -> int:
@@ -198,17 +198,22 @@ class Shard:
             raise StaleEpochError(f"{self.shard_id} is at {fence!r}, not {self.fence}")
         return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
 
-    async def _read(self, function: str, argument: bytes) -> Any:
-        """A function that writes nothing, so that it may be called twice.
+    async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
+        """A function that may be called twice, as all may but rotate: a repetition finds itself done.
 
-        The first call after a restart of Redis often finds that its connection is gone.
+        After a restart of Redis the connections kept from before are dead, which shows only when one is
+        used. So a broken connection is tried once more, with new ones. A time-out is not: the first
+        call may still wait there.
         """
         try:
-            return await self._fcall("FCALL_RO", function, argument)
-        except ShardUnavailableError:
-            return await self._fcall("FCALL_RO", function, argument)
+            return await self._fcall_once(command, function, *arguments)
+        except ShardUnavailableError as error:
+            if not isinstance(error.__cause__, RedisConnectionError):
+                raise
+        await self.redis.connection_pool.disconnect(inuse_connections=False)
+        return await self._fcall_once(command, function, *arguments)
 
-    async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
+    async def _fcall_once(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         try:
             async with self._room:
                 return await self.redis.execute_command(command, function, 0, self.fence, *arguments)

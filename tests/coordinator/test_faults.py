@@ -313,6 +313,22 @@ async def test_shard_down_between_decide_and_finish(own_shards: RealShards) -> N
     await bank.close()
 
 
+async def test_connections_from_before_a_restart_are_not_a_lost_answer(own_shards: RealShards) -> None:
+    """They are dead; the call is made on a new one, and moves once."""
+    bank = await Bank.open(own_shards)
+    transfers = [bank.transfer(1) for _ in range(12)]
+    # As many connections as there are transfers at once.
+    assert set(await asyncio.gather(*map(bank.run, transfers))) == {Outcome.COMMITTED}
+    for process in own_shards.processes:
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+        await process.start()
+    again = [bank.transfer(1) for _ in range(12)]
+    assert set(await asyncio.gather(*map(bank.run, [*transfers, *again]))) == {Outcome.COMMITTED}
+    assert await bank.balances() == (PAYER_HAS - 24, 24)
+    await bank.close()
+
+
 async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: RealShards) -> None:
     """Each decide that was answered is there after kill -9 (appendfsync always)."""
     bank = await Bank.open(own_shards)
