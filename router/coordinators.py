@@ -11,6 +11,7 @@ import structlog
 
 from coordinator.protocol import NoReply
 from coordinator.serving import CHANNEL_OPTIONS
+from shard_node.outcomes import Outcome
 from shard_node.registry import MemberKind
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Coordinators asked for one batch, one after the other: any can finish what another began.
 MAX_TRIES = 3
+
+_EXHAUSTED = bytes([Outcome.RESOURCE_EXHAUSTED])
+_UNKNOWN = bytes([Outcome.OUTCOME_UNKNOWN])
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +87,9 @@ class Coordinators:
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     reason = NoReply.LOST
             else:
+                if reason is NoReply.LOST:
+                    # "Nothing was begun" is true of this coordinator only, not of the one that was lost.
+                    response.outcomes = response.outcomes.replace(_EXHAUSTED, _UNKNOWN)
                 return response
         if not self._by_address:
             log.error("no coordinator is registered")

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 _STALE = int(Outcome.STALE_EPOCH)
 _UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
+_EXHAUSTED = int(Outcome.RESOURCE_EXHAUSTED)
 _NO_REPLY = {
     NoReply.LOST: _UNKNOWN,
     NoReply.STALE: _STALE,
-    NoReply.FULL: int(Outcome.RESOURCE_EXHAUSTED),
+    NoReply.FULL: _EXHAUSTED,
 }
 
 # Between two tries with the same map: the shard may be about to learn of its new epoch.
@@ -118,9 +119,16 @@ class Engine:
         results = Results.unknown(len(transfers))
         rows: Sequence[int] = range(len(transfers))
         pause = FIRST_RETRY_SECONDS
+        again = False
         while True:
             cluster = self._directory.current
             await self._attempt(transfers, rows, cluster, results, deadline_seconds)
+            if again:
+                # "Nothing was begun" is true of this try only: the one before may have committed the row.
+                for row in rows:
+                    if results.outcomes[row] == _EXHAUSTED:
+                        results.outcomes[row] = _UNKNOWN
+            again = True
             rows = [row for row in rows if results.outcomes[row] == _STALE]
             remaining = deadline_seconds - time.monotonic()
             if not rows:

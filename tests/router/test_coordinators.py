@@ -13,6 +13,7 @@ import pytest
 from coordinator.protocol import NoReply
 from router.coordinators import Coordinators
 from router.requests import columns
+from shard_node.outcomes import Outcome
 from shard_node.registry import Member, MemberKind, Registry
 from shard_node.transfers import Transfers
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
@@ -37,8 +38,9 @@ class Members:
 class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
     """Commits everything, or fails with the status it was given."""
 
-    def __init__(self, status: grpc.StatusCode | None = None) -> None:
+    def __init__(self, status: grpc.StatusCode | None = None, outcomes: bytes = b"") -> None:
         self._status = status
+        self._outcomes = outcomes
         self.requests: list[coordinator_pb2.CommitRequest] = []
 
     async def Commit(  # noqa: N802 -- the contract's name
@@ -48,7 +50,9 @@ class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.requests.append(request)
         if self._status:
             await context.abort(self._status, "as told")
-        return committed(request.amounts_minor)
+        response = committed(request.amounts_minor)
+        response.outcomes = self._outcomes or response.outcomes
+        return response
 
 
 Start = Callable[..., Awaitable[Coordinators]]
@@ -125,6 +129,22 @@ async def test_all_fail(start: Start, statuses: list[grpc.StatusCode], expected:
     servicers = [CoordinatorStandIn(status) for status in statuses]
     assert await commit(await start(*servicers)) is expected
     assert [len(servicer.requests) for servicer in servicers] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, Outcome.OUTCOME_UNKNOWN),
+        # This one refused before it began: the next one's word stands.
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Outcome.RESOURCE_EXHAUSTED),
+    ],
+)
+async def test_full_after_a_lost_try(start: Start, status: grpc.StatusCode, expected: Outcome) -> None:
+    """A full shard refuses, but a coordinator that was lost before may have committed the transfer."""
+    full = CoordinatorStandIn(outcomes=bytes([Outcome.RESOURCE_EXHAUSTED]))
+    # The first batch is begun with the second of those in turn.
+    coordinators = await start(full, CoordinatorStandIn(status))
+    assert await commit(coordinators) == [expected]
 
 
 async def test_nobody_there(start: Start) -> None:

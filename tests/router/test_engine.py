@@ -206,6 +206,20 @@ async def test_a_stale_part_is_repeated_by_the_newer_map(clock: Clock) -> None:
     assert results.payee_balances == [1, 2, 3]
 
 
+async def test_a_full_shard_after_a_stale_try_is_not_known(clock: Clock) -> None:
+    """What a try that ended stale began is not known, so the next one's "nothing was begun" is not told."""
+    stale, full = bytes([STALE]), bytes([Outcome.RESOURCE_EXHAUSTED])
+    answers = [
+        coordinator_pb2.CommitResponse(outcomes=o, payer_balances_minor=[0], payee_balances_minor=[0])
+        for o in (stale, full)
+    ]
+    left = ShardStandIn("left", ShardFullError("out of memory"))
+    maps = MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, ShardStandIn("right")))
+    results = await Engine(maps, CommittersStandIn(*answers)).execute(payments(LH, LL), clock.now + MINUTE)
+    # The row that met a full shard at its only try is refused as before.
+    assert results.outcomes == [UNKNOWN, Outcome.RESOURCE_EXHAUSTED]
+
+
 async def test_what_crossed_may_come_to_stay(clock: Clock) -> None:
     """Rows that a coordinator gives back as stale may be local by the newer map; the others stand."""
     left, right = ShardStandIn("left"), ShardStandIn("right")
