@@ -43,21 +43,9 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._in_hand} transfers are under way here already"
             )
-        wanted = request.topology_version
-        if self._directory.current.topology.version < wanted:
-            await self._directory.newer_than(wanted - 1, TOPOLOGY_WAIT_SECONDS)
-        transfers = Transfers(
-            list(request.keys),
-            list(request.payers),
-            list(request.payees),
-            list(request.amounts_minor),
-            list(request.currencies),
-            list(request.bodies),
-            list(request.payer_slots),
-            list(request.payee_slots),
-        )
-        task = asyncio.ensure_future(self._driver.commit(transfers, self._directory.current))
+        # Counted before anything is awaited, or a burst would pass the check above all at once.
         self._in_hand += count
+        task = asyncio.ensure_future(self._carry_out(request))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(done, count))
         batch = await asyncio.shield(task)
@@ -71,6 +59,22 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         """Waits for every batch under way."""
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def _carry_out(self, request: coordinator_pb2.CommitRequest) -> protocol.Commit:
+        wanted = request.topology_version
+        if self._directory.current.topology.version < wanted:
+            await self._directory.newer_than(wanted - 1, TOPOLOGY_WAIT_SECONDS)
+        transfers = Transfers(
+            list(request.keys),
+            list(request.payers),
+            list(request.payees),
+            list(request.amounts_minor),
+            list(request.currencies),
+            list(request.bodies),
+            list(request.payer_slots),
+            list(request.payee_slots),
+        )
+        return await self._driver.commit(transfers, self._directory.current)
 
     def _done(self, task: asyncio.Task[protocol.Commit], count: int) -> None:
         self._in_hand -= count

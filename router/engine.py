@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _STALE = int(Outcome.STALE_EPOCH)
 _UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
 _EXHAUSTED = int(Outcome.RESOURCE_EXHAUSTED)
+# Another try may end otherwise; or one before may have, which _carry_out looks at only in the end.
+_NOT_FINAL = frozenset((_STALE, _EXHAUSTED))
 _NO_REPLY = {
     NoReply.LOST: _UNKNOWN,
     NoReply.STALE: _STALE,
@@ -38,6 +40,8 @@ _NO_REPLY = {
 # Between two tries with the same map: the shard may be about to learn of its new epoch.
 FIRST_RETRY_SECONDS = 0.02
 LAST_RETRY_SECONDS = 0.5
+# What a batch gets whose deadline has passed when it comes: its one try, if shards answer as usual.
+LEAST_SECONDS = 0.05
 
 
 class Maps(Protocol):
@@ -86,6 +90,11 @@ class Results:
             self.payer_balances[row] = payer_balances[i]
             self.payee_balances[row] = payee_balances[i]
 
+    def so_far(self) -> Results:
+        """A copy of what is known while the work goes on: what may still change is unknown."""
+        outcomes = [_UNKNOWN if code in _NOT_FINAL else code for code in self.outcomes]
+        return Results(outcomes, self.payer_balances.copy(), self.payee_balances.copy())
+
 
 def split(
     rows: Sequence[int], payer_shards: Sequence[int], payee_shards: Sequence[int]
@@ -110,13 +119,30 @@ class Engine:
     def __init__(self, directory: Maps, coordinators: Committers) -> None:
         self._directory = directory
         self._coordinators = coordinators
+        # Work that goes on after its caller was answered is kept here; a Redis call is never cancelled.
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def finish_all(self) -> None:
+        """Waits for everything under way, also what was answered before it ended."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def execute(self, transfers: Transfers, deadline_seconds: float) -> Results:
         """One batch, each row with an outcome. ``deadline_seconds`` is of the monotonic clock.
 
-        Never cancel it: what is past its commit point must be finished.
+        Answers by the deadline: what has no answer by then is OUTCOME_UNKNOWN, and goes on.
         """
         results = Results.unknown(len(transfers))
+        task = asyncio.ensure_future(self._carry_out(transfers, results, deadline_seconds))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.wait((task,), timeout=max(deadline_seconds - time.monotonic(), LEAST_SECONDS))
+        if not task.done():
+            return results.so_far()
+        task.result()
+        return results
+
+    async def _carry_out(self, transfers: Transfers, results: Results, deadline_seconds: float) -> None:
         rows: Sequence[int] = range(len(transfers))
         pause = FIRST_RETRY_SECONDS
         again = False
@@ -132,11 +158,11 @@ class Engine:
             rows = [row for row in rows if results.outcomes[row] == _STALE]
             remaining = deadline_seconds - time.monotonic()
             if not rows:
-                return results
+                return
             if remaining <= pause:
                 for row in rows:
                     results.outcomes[row] = _UNKNOWN
-                return results
+                return
             await self._directory.newer_than(cluster.topology.version, pause)
             pause = min(pause * 2, LAST_RETRY_SECONDS)
 

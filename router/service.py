@@ -54,6 +54,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         await self._coalescer.finish_all()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._engine.finish_all()
 
     # ------------------------------------------------------------------ accounts
 

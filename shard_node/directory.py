@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shard_node.errors import RegistryError
-from shard_node.shard import CALL_TIMEOUT_SECONDS, MAX_CONNECTIONS, Shard, connect
+from shard_node.line import Line
+from shard_node.shard import CALL_TIMEOUT_SECONDS, Shard, connect
 
 if TYPE_CHECKING:
     from array import array
@@ -45,7 +46,7 @@ class Directory:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._clients: dict[str, Redis] = {}
-        self._rooms: dict[str, asyncio.Semaphore] = {}
+        self._lines: dict[str, Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self.current = self._snapshot(registry.topology)
@@ -78,7 +79,7 @@ class Directory:
         self.current = self._snapshot(topology)
         gone = self._clients.keys() - {shard.primary for shard in topology.shards}
         for address in gone:
-            del self._rooms[address]
+            del self._lines[address]
             task = asyncio.ensure_future(self._retire(self._clients.pop(address)))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
@@ -92,9 +93,9 @@ class Directory:
             address = info.primary or "127.0.0.1:0"
             if address not in self._clients:
                 self._clients[address] = connect(address)
-                self._rooms[address] = asyncio.Semaphore(MAX_CONNECTIONS)
+                self._lines[address] = Line()
             shards.append(
-                Shard(info.shard_id, topology.fence(info), self._clients[address], self._rooms[address])
+                Shard(info.shard_id, topology.fence(info), self._clients[address], self._lines[address])
             )
         return Cluster(topology, tuple(shards))
 

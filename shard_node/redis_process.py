@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 #   aof-load-truncated yes           a torn last write was never acknowledged
 #   save ""                          no snapshots: the append-only file alone is the truth
 #   maxmemory-policy noeviction      a full shard refuses writes; it never forgets money
+#   auto-aof-rewrite-min-size 256mb  a rewrite competes with the load; reading that much takes seconds
 #   lazyfree-lazy-server-del yes     dropping a generation of outcomes does not stall the shard
 SETTINGS = """\
 bind {host}
@@ -50,6 +51,7 @@ appendonly yes
 appendfsync always
 no-appendfsync-on-rewrite no
 aof-load-truncated yes
+auto-aof-rewrite-min-size 256mb
 save ""
 maxmemory {max_memory_bytes}
 maxmemory-policy noeviction

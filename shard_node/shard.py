@@ -27,6 +27,7 @@ from shard_node.errors import (
     StaleEpochError,
     WrongShardError,
 )
+from shard_node.line import Line
 from shard_node.outcomes import Outcome
 from shard_node.records import Account, PendingTransfer, RememberedOutcome
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 # A call holds the shard for some 40 ms at the most; a fsync on a busy disk may take longer than that
 # by far. Past this the answer counts as lost.
 CALL_TIMEOUT_SECONDS = 5.0
-# Calls under way at once from one process. A shard runs them one by one, so more only queue there.
-MAX_CONNECTIONS = 16
 # Entries a page of a scan: about a millisecond of the shard's time.
 SCAN_PAGE = 1000
 
@@ -100,14 +99,12 @@ class Shard:
     have been carried out all the same; cancel above it.
     """
 
-    def __init__(
-        self, shard_id: str, fence: str, redis: Redis, room: asyncio.Semaphore | None = None
-    ) -> None:
+    def __init__(self, shard_id: str, fence: str, redis: Redis, line: Line | None = None) -> None:
         self.shard_id = shard_id
         self.fence = fence
         self.redis = redis
-        # Shared by all who use one client. redis-py's own blocking pool costs three times as much.
-        self._room = room or asyncio.Semaphore(MAX_CONNECTIONS)
+        # Shared by all who use one client.
+        self._line = line or Line()
 
     def __repr__(self) -> str:
         return f"Shard({self.fence})"
@@ -214,11 +211,31 @@ class Shard:
         return await self._fcall_once(command, function, *arguments)
 
     async def _fcall_once(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
+        line = self._line
+        probing = line.silent and line.probe()
         try:
-            async with self._room:
-                return await self.redis.execute_command(command, function, 0, self.fence, *arguments)
-        except (TimeoutError, RedisError, OSError) as error:
+            if line.silent and not probing:
+                raise self._silent()
+            async with line.room:
+                # Silence may have begun while this call waited its turn.
+                if line.silent and not probing:
+                    raise self._silent()
+                answer = await self.redis.execute_command(command, function, 0, self.fence, *arguments)
+        except (TimeoutError, RedisTimeoutError) as error:
+            line.timed_out()
             raise as_shard_error(self.shard_id, error) from error
+        except (RedisError, OSError) as error:
+            line.answered()
+            raise as_shard_error(self.shard_id, error) from error
+        finally:
+            if probing:
+                line.probed()
+        if line.silent:
+            line.answered()
+        return answer
+
+    def _silent(self) -> ShardUnavailableError:
+        return ShardUnavailableError(f"{self.shard_id}: gave no answer lately; not called")
 
     async def close(self) -> None:
         """Closes its connections."""

@@ -270,6 +270,27 @@ async def test_a_passed_deadline_still_gives_one_try(clock: Clock) -> None:
     assert results.outcomes == [COMMITTED]
 
 
+async def test_answers_by_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a silent shard are unknown at the deadline, the others known; the call is not cancelled."""
+    monkeypatch.setattr(engine_module, "LEAST_SECONDS", 0.0)
+    left, right = ShardStandIn("left"), ShardStandIn("right", ShardFullError("out of memory"))
+    left.open_gate.clear()
+    engine = Engine(MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, right)), CommittersStandIn())
+    async with asyncio.timeout(5):
+        results = await engine.execute(payments(LL, HH, LH), clock.now + 0.05)
+    # "Nothing was begun" is told only of batches that have ended.
+    assert results.outcomes == [UNKNOWN, UNKNOWN, COMMITTED]
+    assert results.payer_balances == [NO_BALANCE, NO_BALANCE, -3]
+    finished = asyncio.ensure_future(engine.finish_all())
+    await asyncio.sleep(0)
+    assert not finished.done()
+    left.open_gate.set()
+    await finished
+    assert left.posted() == [[1]]
+    # What was told stays as it was told.
+    assert results.outcomes == [UNKNOWN, UNKNOWN, COMMITTED]
+
+
 def remembering(clock: Clock, *errors: Exception) -> tuple[Engine, ShardStandIn, Cluster]:
     """An engine over a shard that remembers one refusal, once it has raised its errors."""
     left = ShardStandIn("left", *errors)
