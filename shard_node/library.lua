@@ -243,8 +243,9 @@ local function credit_refusal(book, k, amount, currency, incoming)
     return CURRENCY_MISMATCH + PAYEE
   end
   local balance = available + book.held[k] + amount
-  if balance + incoming.bound > MAX_MINOR then
+  if math.max(balance, amount) + incoming.bound > MAX_MINOR then
     local coming = incoming_to(incoming, book.names[k])
+    -- The first limit keeps the sum itself exact, also for an account far below zero.
     if coming + amount > MAX_MINOR or balance + coming > MAX_MINOR then
       return BALANCE_LIMIT + PAYEE
     end

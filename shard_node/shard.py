@@ -180,9 +180,9 @@ class Shard:
                 return
 
     async def counters(self) -> ShardCounters:
-        """Sizes and counters, at one moment."""
+        """Sizes and counters, one after the other: a full shard would refuse a MULTI."""
         try:
-            async with self.redis.pipeline(transaction=True) as pipe:
+            async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.hmget("meta", ["fence", "calls", "alarms"])
                 pipe.hlen("accounts")
                 pipe.hlen("prepared")

@@ -16,10 +16,10 @@ from coordinator.driver import Driver
 from coordinator.protocol import NoReply
 from shard_node.calls import Decide, Finish, Post, Prepare, Reply
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import Outcome
+from shard_node.outcomes import PAYEE, Outcome
 from shard_node.redis_process import RedisProcess
 from shard_node.slots import slot
-from shard_node.transfers import Transfers
+from shard_node.transfers import Kind, Terms, Transfers
 from tests.coordinator.bank import PAYER_HAS, Bank, name_on
 from tests.real_shards import RealShards
 
@@ -360,3 +360,16 @@ async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: RealSh
     await bank.resolve()
     with contextlib.suppress(OSError):
         await bank.close()
+
+
+async def test_credits_to_an_account_below_zero_have_a_limit_too(bank: Bank) -> None:
+    """The sum of what is coming stays within 2^53 - 1, whatever the balance leaves room for."""
+    debtor = name_on(bank.shards, 1, "debtor")
+    shard = bank.cluster.shards[1]
+    await shard.open([debtor], [slot(debtor)], ["EUR"], [-100])
+    out = Terms(1, "EUR", slot(debtor), slot(debtor), Kind.WITHDRAWAL, debtor, "@world:EUR", b"")
+    assert codes(await bank.ask(1, Post(Transfers.of([(bytes([4] * 16), out)])))) == [Outcome.COMMITTED]
+    to_debtor = replace(bank, payee=debtor)
+    assert codes(await bank.ask(1, Prepare(to_debtor.transfer(MAX_MINOR)))) == [Outcome.PREPARED]
+    assert codes(await bank.ask(1, Prepare(to_debtor.transfer(1)))) == [Outcome.BALANCE_LIMIT + PAYEE]
+    await bank.resolve()
