@@ -323,6 +323,16 @@ async def test_an_epoch_that_could_not_be_bound_is_tried_again(own_cluster: Loca
                     await asyncio.sleep(0.05)
 
 
+def take_port(host: str, port: int) -> socket.socket:
+    """Listens on a port as soon as the threads of the Redis that had it have let go of it."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return socket.create_server((host, port))
+        except OSError:
+            assert time.monotonic() < deadline, "the port stays taken"
+
+
 async def test_an_agent_whose_redis_moves_to_another_port_goes_on(tmp_path: Path) -> None:
     """Its own new address in the topology, or its old one for a moment, is not somebody else's."""
     with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
@@ -333,7 +343,7 @@ async def test_an_agent_whose_redis_moves_to_another_port_goes_on(tmp_path: Path
             os.kill(redis, signal.SIGKILL)
             await asyncio.to_thread(wait_for_end, redis)
             # Its port is taken, and the topology changes, before the agent has seen anything.
-            with socket.create_server((host, int(port))):
+            with take_port(host, int(port)):
                 await registry.change_topology(
                     lambda t: t.changed(replace(s, epoch=s.epoch + 1) for s in t.shards)
                 )
