@@ -26,7 +26,7 @@ from shard_node.errors import RegistryError, RetryableError, ShardNodeError, Wro
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import MemberKind, Registry
 from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
-from shard_node.shard import Shard, as_shard_error, connect
+from shard_node.shard import Shard, as_shard_error, connect, disconnect
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -280,5 +280,4 @@ class Agent:
         except (RedisError, OSError) as error:
             raise as_shard_error(self._settings.shard_id, error) from error
         finally:
-            await redis.aclose()
-            await redis.connection_pool.disconnect()
+            await disconnect(redis)

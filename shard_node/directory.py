@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shard_node.errors import RegistryError
 from shard_node.line import Line
-from shard_node.shard import CALL_TIMEOUT_SECONDS, Shard, connect
+from shard_node.shard import CALL_TIMEOUT_SECONDS, Shard, connect, disconnect
 
 if TYPE_CHECKING:
     from array import array
@@ -73,7 +73,7 @@ class Directory:
         for task in self._closing:
             task.cancel()
         for client in self._clients.values():
-            await _close(client)
+            await disconnect(client)
 
     def _on_topology(self, topology: Topology) -> None:
         self.current = self._snapshot(topology)
@@ -102,9 +102,4 @@ class Directory:
     @staticmethod
     async def _retire(client: Redis) -> None:
         await asyncio.sleep(GRACE_SECONDS)
-        await _close(client)
-
-
-async def _close(client: Redis) -> None:
-    await client.aclose()
-    await client.connection_pool.disconnect()
+        await disconnect(client)

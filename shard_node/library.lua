@@ -111,17 +111,6 @@ local function expired(id, cutoff)
   return version >= 0x70 and version < 0x80 and struct.unpack('>I6', id) < cutoff
 end
 
-local function note_newest(meta, newest)
-  if newest > tonumber(meta[4] or 0) then
-    redis.call('HSET', 'meta', 'newest', string.format('%.0f', newest))
-  end
-end
-
--- What was once answered as expired stays so, whatever clocks and settings do later: callers act on it.
-local function keep_expired(cutoff)
-  redis.call('HSET', 'meta', 'horizon', string.format('%.0f', cutoff))
-end
-
 ---------------------------------------------------------------- accounts
 
 -- The accounts named in one or two columns, unpacked into columns of their own.
@@ -299,6 +288,20 @@ local function recall(prior, terms, key)
   return code
 end
 
+-- Writes what a call decided: outcomes and the youngest id among them. What it answered as expired, by
+-- `expired_cutoff`, stays so, whatever clocks and settings do later: callers act on it.
+local function remember(meta, done, n, newest, expired_cutoff)
+  if expired_cutoff then
+    redis.call('HSET', 'meta', 'horizon', string.format('%.0f', expired_cutoff))
+  end
+  if n > 0 then
+    write('HSET', 'done:current', done, n)
+    if newest > tonumber(meta[4] or 0) then
+      redis.call('HSET', 'meta', 'newest', string.format('%.0f', newest))
+    end
+  end
+end
+
 ---------------------------------------------------------------- the functions
 
 -- Binds this Redis to a shard and raises its epoch. args: cluster/shard, epoch, window in ms.
@@ -437,13 +440,7 @@ local function post(_, args)
     end
     codes[i] = code
   end
-  if any_expired then
-    keep_expired(cutoff)
-  end
-  if n > 0 then
-    write('HSET', 'done:current', done, n)
-    note_newest(meta, newest)
-  end
+  remember(meta, done, n, newest, any_expired and cutoff)
   if l > 0 then
     close_book(book)
     redis.call('XADD', 'ledger', '*', 'e',
@@ -557,13 +554,7 @@ local function decide(_, args)
     end
     codes[i] = code
   end
-  if any_expired then
-    keep_expired(cutoff)
-  end
-  if n > 0 then
-    write('HSET', 'done:current', done, n)
-    note_newest(meta, newest)
-  end
+  remember(meta, done, n, newest, any_expired and cutoff)
   if l > 0 then
     close_book(book)
     write('HSET', 'unsettled', unsettled, u)
@@ -695,13 +686,7 @@ local function resolve(_, args)
       codes[i] = ABORTED
     end
   end
-  if any_expired then
-    keep_expired(cutoff)
-  end
-  if n > 0 then
-    write('HSET', 'done:current', done, n)
-    note_newest(meta, newest)
-  end
+  remember(meta, done, n, newest, any_expired and cutoff)
   return leave({ codes })
 end
 

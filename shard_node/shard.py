@@ -56,6 +56,12 @@ def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> R
     return Redis.from_pool(pool)
 
 
+async def disconnect(redis: Redis) -> None:
+    """Closes a client of :func:`connect` with its connections, which a client from a pool leaves open."""
+    await redis.aclose()
+    await redis.connection_pool.disconnect()
+
+
 def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
     """The error of ``errors.py`` that stands for a redis-py error."""
     text = f"{shard_id}: {error}"
@@ -239,8 +245,7 @@ class Shard:
 
     async def close(self) -> None:
         """Closes its connections."""
-        await self.redis.aclose()
-        await self.redis.connection_pool.disconnect()
+        await disconnect(self.redis)
 
     async def __aenter__(self) -> Self:
         return self
