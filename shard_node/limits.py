@@ -14,6 +14,15 @@ MAX_BATCH = 8192
 # The most bytes a reference may have; it is copied into every ledger entry of its transfer.
 MAX_REFERENCE_BYTES = 256
 
+# The most bytes of any other free text, such as an order_id. Lengths are packed in one byte.
+MAX_TEXT_BYTES = 128
+
+# Legs of one journal. Bounds what one transaction may hold up, and an unsettled entry to some 15 KiB.
+MAX_LEGS = 100
+
+# The longest life of a hold: 31 days. What is reserved for longer is a payment.
+MAX_HOLD_SECONDS = 31 * 24 * 3600
+
 # The most characters an account id may have. Lengths are packed in one byte.
 MAX_ACCOUNT_ID_CHARS = 64
 

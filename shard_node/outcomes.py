@@ -30,6 +30,14 @@ class Outcome(IntEnum):
     OUTCOME_UNKNOWN = 13
     RESOURCE_EXHAUSTED = 14
     TRANSACTION_NOT_FOUND = 15
+    REFUND_EXCEEDS_PURCHASE = 16
+    PURCHASE_NOT_FOUND = 17
+    HOLD_NOT_ACTIVE = 18
+    CAPTURE_EXCEEDS_HOLD = 19
+    TRANSFER_LIMIT = 20
+    ACCOUNT_NOT_EMPTY = 21
+    ACCOUNT_IN_USE = 22
+    VALID = 23
 
     # The payee's leg is kept, or had been applied before.
     PREPARED = 32

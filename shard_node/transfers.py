@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # amount_minor, currency, payer slot, payee slot, kind, length of payer, length of payee; then the
-# payer, the payee and the reference. library.lua reads amount, payee slot and payee from it.
+# payer, the payee and the details. The library reads amount, slots, kind and payee from it.
 BODY_HEAD = struct.Struct("<q3sHHBBB")
 
 # transfer key, payer, payee, amount_minor, currency, body, payer slot, payee slot
@@ -26,11 +26,29 @@ Row = tuple[bytes, str, str, int, str, bytes, int, int]
 
 
 class Kind(IntEnum):
-    """What a transfer is for."""
+    """What a transfer, or any other entry of the ledger, is for. EntryKind has the same numbers.
+
+    The first four are transfers: two legs without conditions, the hot path. REFUND to VOID are
+    journals (:mod:`shard_node.journals`). The rest are entries that no transaction makes.
+    """
 
     TRANSFER = 1
     DEPOSIT = 2
     WITHDRAWAL = 3
+    PURCHASE = 4
+    REFUND = 5
+    CAPTURE = 6
+    JOURNAL = 7
+    HOLD = 8
+    VOID = 9
+    EXPIRY = 10
+    FREEZE = 11
+    UNFREEZE = 12
+    CLOSE = 13
+    OPEN = 14
+
+
+_PURCHASE = int(Kind.PURCHASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +62,36 @@ class Terms:
     kind: Kind
     payer: str
     payee: str
-    reference: bytes
+    # The reference of a TRANSFER; what :func:`pack_details` packed for all others.
+    details: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """The free texts of a transaction, kept in the ledger only. UTF-8."""
+
+    # order_id of a purchase, bank_transaction_id of a deposit or withdrawal.
+    external_id: bytes = b""
+    initiated_by: bytes = b""
+    reference: bytes = b""
+
+
+def pack_details(details: Details) -> bytes:
+    """Two lengths of a byte each, then the three texts."""
+    external, initiated = details.external_id, details.initiated_by
+    return bytes((len(external), len(initiated))) + external + initiated + details.reference
+
+
+def unpack_details(packed: bytes) -> Details:
+    """What :func:`pack_details` packed."""
+    external_end = 2 + packed[0]
+    initiated_end = external_end + packed[1]
+    return Details(packed[2:external_end], packed[external_end:initiated_end], packed[initiated_end:])
+
+
+def details_of(kind: int, tail: bytes) -> Details:
+    """The details of a transfer from the end of its body; a plain TRANSFER has a reference alone."""
+    return Details(reference=tail) if kind == Kind.TRANSFER else unpack_details(tail)
 
 
 def pack_body(
@@ -55,13 +102,13 @@ def pack_body(
     kind: int,
     payer: str,
     payee: str,
-    reference: bytes,
+    details: bytes,
 ) -> bytes:
     """Packs the terms of one transfer: equal terms, and only those, give equal bytes."""
     head = BODY_HEAD.pack(
         amount_minor, currency.encode(), payer_slot, payee_slot, kind, len(payer), len(payee)
     )
-    return head + payer.encode() + payee.encode() + reference
+    return head + payer.encode() + payee.encode() + details
 
 
 def unpack_body(body: bytes) -> Terms:
@@ -99,7 +146,14 @@ def decision_key(key: bytes, body: bytes) -> bytes:
 
 
 def terms_key(key: bytes, body: bytes) -> bytes:
-    """The 19 bytes kept with an outcome: fingerprint, amount and currency."""
+    """What is kept with an outcome: 19 bytes of fingerprint, amount and currency.
+
+    With a purchase also the kind and the payee: a refund must know whose purchase it was.
+    """
+    if body[15] == _PURCHASE:
+        payer_length, payee_length = body[16], body[17]
+        payee_at = BODY_HEAD.size + payer_length
+        return key[16:] + body[:11] + body[15:16] + body[payee_at : payee_at + payee_length]
     return key[16:] + body[:11]
 
 
@@ -157,7 +211,7 @@ class Transfers:
         """A batch from transaction ids (16 bytes) and terms. For tests and rare paths."""
         bodies = [
             pack_body(
-                t.amount_minor, t.currency, t.payer_slot, t.payee_slot, t.kind, t.payer, t.payee, t.reference
+                t.amount_minor, t.currency, t.payer_slot, t.payee_slot, t.kind, t.payer, t.payee, t.details
             )
             for _, t in rows
         ]

@@ -110,7 +110,7 @@ def test_not_a_currency(currency: str) -> None:
 def test_reference(reference: str) -> None:
     """A reference is any text of up to 256 bytes of UTF-8, kept as it is."""
     row = reader().transfer(Asked(reference=reference))
-    assert unpack_body(row[5]).reference.decode() == reference
+    assert unpack_body(row[5]).details.decode() == reference
 
 
 @pytest.mark.parametrize(

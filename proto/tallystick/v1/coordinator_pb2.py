@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftallystick/v1/coordinator.proto\x12\rtallystick.v1\"\xbc\x01\n\rCommitRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0e\n\x06payers\x18\x03 \x03(\t\x12\x0e\n\x06payees\x18\x04 \x03(\t\x12\x15\n\ramounts_minor\x18\x05 \x03(\x03\x12\x12\n\ncurrencies\x18\x06 \x03(\t\x12\x0e\n\x06\x62odies\x18\x07 \x03(\x0c\x12\x13\n\x0bpayer_slots\x18\x08 \x03(\r\x12\x13\n\x0bpayee_slots\x18\t \x03(\r\"^\n\x0e\x43ommitResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x1c\n\x14payer_balances_minor\x18\x02 \x03(\x03\x12\x1c\n\x14payee_balances_minor\x18\x03 \x03(\x03\x32[\n\x12\x43oordinatorService\x12\x45\n\x06\x43ommit\x12\x1c.tallystick.v1.CommitRequest\x1a\x1d.tallystick.v1.CommitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftallystick/v1/coordinator.proto\x12\rtallystick.v1\"\xbc\x01\n\rCommitRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0e\n\x06payers\x18\x03 \x03(\t\x12\x0e\n\x06payees\x18\x04 \x03(\t\x12\x15\n\ramounts_minor\x18\x05 \x03(\x03\x12\x12\n\ncurrencies\x18\x06 \x03(\t\x12\x0e\n\x06\x62odies\x18\x07 \x03(\x0c\x12\x13\n\x0bpayer_slots\x18\x08 \x03(\r\x12\x13\n\x0bpayee_slots\x18\t \x03(\r\"^\n\x0e\x43ommitResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x1c\n\x14payer_balances_minor\x18\x02 \x03(\x03\x12\x1c\n\x14payee_balances_minor\x18\x03 \x03(\x03\"Z\n\x15\x43ommitJournalsRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x17\n\x0ftransaction_ids\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\"P\n\x16\x43ommitJournalsResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x0c\n\x04legs\x18\x02 \x03(\r\x12\x16\n\x0e\x62\x61lances_minor\x18\x03 \x03(\x03\x32\xba\x01\n\x12\x43oordinatorService\x12\x45\n\x06\x43ommit\x12\x1c.tallystick.v1.CommitRequest\x1a\x1d.tallystick.v1.CommitResponse\x12]\n\x0e\x43ommitJournals\x12$.tallystick.v1.CommitJournalsRequest\x1a%.tallystick.v1.CommitJournalsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMITREQUEST']._serialized_end=239
   _globals['_COMMITRESPONSE']._serialized_start=241
   _globals['_COMMITRESPONSE']._serialized_end=335
-  _globals['_COORDINATORSERVICE']._serialized_start=337
-  _globals['_COORDINATORSERVICE']._serialized_end=428
+  _globals['_COMMITJOURNALSREQUEST']._serialized_start=337
+  _globals['_COMMITJOURNALSREQUEST']._serialized_end=427
+  _globals['_COMMITJOURNALSRESPONSE']._serialized_start=429
+  _globals['_COMMITJOURNALSRESPONSE']._serialized_end=509
+  _globals['_COORDINATORSERVICE']._serialized_start=512
+  _globals['_COORDINATORSERVICE']._serialized_end=698
 # @@protoc_insertion_point(module_scope)

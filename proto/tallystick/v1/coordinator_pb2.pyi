@@ -37,3 +37,23 @@ class CommitResponse(_message.Message):
     payer_balances_minor: _containers.RepeatedScalarFieldContainer[int]
     payee_balances_minor: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, outcomes: _Optional[bytes] = ..., payer_balances_minor: _Optional[_Iterable[int]] = ..., payee_balances_minor: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class CommitJournalsRequest(_message.Message):
+    __slots__ = ("topology_version", "transaction_ids", "bodies")
+    TOPOLOGY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TRANSACTION_IDS_FIELD_NUMBER: _ClassVar[int]
+    BODIES_FIELD_NUMBER: _ClassVar[int]
+    topology_version: int
+    transaction_ids: _containers.RepeatedScalarFieldContainer[bytes]
+    bodies: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, topology_version: _Optional[int] = ..., transaction_ids: _Optional[_Iterable[bytes]] = ..., bodies: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class CommitJournalsResponse(_message.Message):
+    __slots__ = ("outcomes", "legs", "balances_minor")
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    LEGS_FIELD_NUMBER: _ClassVar[int]
+    BALANCES_MINOR_FIELD_NUMBER: _ClassVar[int]
+    outcomes: bytes
+    legs: _containers.RepeatedScalarFieldContainer[int]
+    balances_minor: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, outcomes: _Optional[bytes] = ..., legs: _Optional[_Iterable[int]] = ..., balances_minor: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -41,6 +41,11 @@ class CoordinatorServiceStub:
                 request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitRequest.SerializeToString,
                 response_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitResponse.FromString,
                 _registered_method=True)
+        self.CommitJournals = channel.unary_unary(
+                '/tallystick.v1.CoordinatorService/CommitJournals',
+                request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServiceServicer:
@@ -55,6 +60,13 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitJournals(self, request, context):
+        """The same for journals: transactions of any number of legs, with conditions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +74,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Commit,
                     request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitRequest.FromString,
                     response_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitResponse.SerializeToString,
+            ),
+            'CommitJournals': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitJournals,
+                    request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +110,33 @@ class CoordinatorService:
             '/tallystick.v1.CoordinatorService/Commit',
             tallystick_dot_v1_dot_coordinator__pb2.CommitRequest.SerializeToString,
             tallystick_dot_v1_dot_coordinator__pb2.CommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitJournals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.CoordinatorService/CommitJournals',
+            tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.SerializeToString,
+            tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

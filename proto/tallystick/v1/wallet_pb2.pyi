@@ -23,7 +23,7 @@ ACCOUNT_STATE_FROZEN: AccountState
 ACCOUNT_STATE_CLOSED: AccountState
 
 class Account(_message.Message):
-    __slots__ = ("account_id", "currency", "available", "held", "version", "state", "minimum_balance")
+    __slots__ = ("account_id", "currency", "available", "held", "version", "state", "minimum_balance", "maximum_balance", "maximum_transfer")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,8 @@ class Account(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_TRANSFER_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     currency: str
     available: str
@@ -38,17 +40,25 @@ class Account(_message.Message):
     version: int
     state: AccountState
     minimum_balance: str
-    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., available: _Optional[str] = ..., held: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[AccountState, str]] = ..., minimum_balance: _Optional[str] = ...) -> None: ...
+    maximum_balance: str
+    maximum_transfer: str
+    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., available: _Optional[str] = ..., held: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[AccountState, str]] = ..., minimum_balance: _Optional[str] = ..., maximum_balance: _Optional[str] = ..., maximum_transfer: _Optional[str] = ...) -> None: ...
 
 class OpenAccountRequest(_message.Message):
-    __slots__ = ("account_id", "currency", "minimum_balance")
+    __slots__ = ("account_id", "currency", "minimum_balance", "maximum_balance", "maximum_transfer", "validate_only")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     currency: str
     minimum_balance: str
-    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., minimum_balance: _Optional[str] = ...) -> None: ...
+    maximum_balance: str
+    maximum_transfer: str
+    validate_only: bool
+    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., minimum_balance: _Optional[str] = ..., maximum_balance: _Optional[str] = ..., maximum_transfer: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class BatchOpenAccountsRequest(_message.Message):
     __slots__ = ("accounts",)
@@ -93,20 +103,22 @@ class BatchAccountsResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AccountResult, _Mapping]]] = ...) -> None: ...
 
 class TransferRequest(_message.Message):
-    __slots__ = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference")
+    __slots__ = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference", "validate_only")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     TO_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     transaction_id: str
     from_account: str
     to_account: str
     amount: str
     currency: str
     reference: str
-    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., to_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., to_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class TransferResponse(_message.Message):
     __slots__ = ("transaction_id", "outcome", "from_available", "to_available", "refusal")
@@ -161,29 +173,199 @@ class GetTransferResponse(_message.Message):
     def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., outcome: _Optional[_Union[_outcome_pb2.Outcome, str]] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DepositRequest(_message.Message):
-    __slots__ = ("transaction_id", "account_id", "amount", "currency", "reference")
+    __slots__ = ("transaction_id", "account_id", "amount", "currency", "reference", "bank_transaction_id", "initiated_by", "validate_only")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    BANK_TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    INITIATED_BY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     transaction_id: str
     account_id: str
     amount: str
     currency: str
     reference: str
-    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+    bank_transaction_id: str
+    initiated_by: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., bank_transaction_id: _Optional[str] = ..., initiated_by: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class WithdrawRequest(_message.Message):
-    __slots__ = ("transaction_id", "account_id", "amount", "currency", "reference")
+    __slots__ = ("transaction_id", "account_id", "amount", "currency", "reference", "bank_transaction_id", "initiated_by", "validate_only")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    BANK_TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    INITIATED_BY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     transaction_id: str
     account_id: str
     amount: str
     currency: str
     reference: str
-    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+    bank_transaction_id: str
+    initiated_by: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., bank_transaction_id: _Optional[str] = ..., initiated_by: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class PurchaseRequest(_message.Message):
+    __slots__ = ("transaction_id", "customer_account", "merchant_account", "amount", "currency", "order_id", "reference", "validate_only")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMER_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    MERCHANT_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    customer_account: str
+    merchant_account: str
+    amount: str
+    currency: str
+    order_id: str
+    reference: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., customer_account: _Optional[str] = ..., merchant_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., order_id: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class RefundRequest(_message.Message):
+    __slots__ = ("transaction_id", "purchase_transaction_id", "customer_account", "amount", "currency", "reference", "validate_only")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    PURCHASE_TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMER_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    purchase_transaction_id: str
+    customer_account: str
+    amount: str
+    currency: str
+    reference: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., purchase_transaction_id: _Optional[str] = ..., customer_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class HoldRequest(_message.Message):
+    __slots__ = ("transaction_id", "account_id", "amount", "currency", "life_seconds", "reference", "validate_only")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    LIFE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    account_id: str
+    amount: str
+    currency: str
+    life_seconds: int
+    reference: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., life_seconds: _Optional[int] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class HoldResponse(_message.Message):
+    __slots__ = ("transaction_id", "outcome", "available")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    outcome: _outcome_pb2.Outcome
+    available: str
+    def __init__(self, transaction_id: _Optional[str] = ..., outcome: _Optional[_Union[_outcome_pb2.Outcome, str]] = ..., available: _Optional[str] = ...) -> None: ...
+
+class CaptureRequest(_message.Message):
+    __slots__ = ("transaction_id", "hold_transaction_id", "account_id", "to_account", "amount", "currency", "reference", "validate_only")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLD_TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    hold_transaction_id: str
+    account_id: str
+    to_account: str
+    amount: str
+    currency: str
+    reference: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., hold_transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., to_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class VoidRequest(_message.Message):
+    __slots__ = ("transaction_id", "hold_transaction_id", "account_id", "reference", "validate_only")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLD_TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    hold_transaction_id: str
+    account_id: str
+    reference: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., hold_transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class JournalLeg(_message.Message):
+    __slots__ = ("account_id", "amount", "currency")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    amount: str
+    currency: str
+    def __init__(self, account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ...) -> None: ...
+
+class PostJournalRequest(_message.Message):
+    __slots__ = ("transaction_id", "legs", "reference", "initiated_by", "validate_only")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    LEGS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    INITIATED_BY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    legs: _containers.RepeatedCompositeFieldContainer[JournalLeg]
+    reference: str
+    initiated_by: str
+    validate_only: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., legs: _Optional[_Iterable[_Union[JournalLeg, _Mapping]]] = ..., reference: _Optional[str] = ..., initiated_by: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class PostJournalResponse(_message.Message):
+    __slots__ = ("transaction_id", "outcome", "available")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    outcome: _outcome_pb2.Outcome
+    available: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, transaction_id: _Optional[str] = ..., outcome: _Optional[_Union[_outcome_pb2.Outcome, str]] = ..., available: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FreezeAccountRequest(_message.Message):
+    __slots__ = ("account_id", "validate_only")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    validate_only: bool
+    def __init__(self, account_id: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class UnfreezeAccountRequest(_message.Message):
+    __slots__ = ("account_id", "validate_only")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    validate_only: bool
+    def __init__(self, account_id: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class CloseAccountRequest(_message.Message):
+    __slots__ = ("account_id", "validate_only")
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    account_id: str
+    validate_only: bool
+    def __init__(self, account_id: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...

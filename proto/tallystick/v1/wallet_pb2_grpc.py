@@ -42,7 +42,12 @@ class WalletServiceStub:
     most one point, with no more decimals than ISO 4217 gives
     the currency. No sign, exponent or grouping.
     currency        an ISO 4217 code, "EUR".
-    reference       up to 256 bytes of UTF-8, kept in the ledger only.
+    reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
+    free texts (order_id, bank_transaction_id, initiated_by): up
+    to 128 bytes, kept there too.
+    validate_only   makes all the checks of the request, and moves nothing: the
+    outcome is VALID, or the refusal that the request would get
+    now. An id that was used before gets the outcome it has.
     """
 
     def __init__(self, channel):
@@ -96,6 +101,51 @@ class WalletServiceStub:
                 request_serializer=tallystick_dot_v1_dot_wallet__pb2.WithdrawRequest.SerializeToString,
                 response_deserializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
                 _registered_method=True)
+        self.Purchase = channel.unary_unary(
+                '/tallystick.v1.WalletService/Purchase',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.PurchaseRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+                _registered_method=True)
+        self.Refund = channel.unary_unary(
+                '/tallystick.v1.WalletService/Refund',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.RefundRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+                _registered_method=True)
+        self.Hold = channel.unary_unary(
+                '/tallystick.v1.WalletService/Hold',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.HoldRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.HoldResponse.FromString,
+                _registered_method=True)
+        self.Capture = channel.unary_unary(
+                '/tallystick.v1.WalletService/Capture',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.CaptureRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+                _registered_method=True)
+        self.Void = channel.unary_unary(
+                '/tallystick.v1.WalletService/Void',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.VoidRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.HoldResponse.FromString,
+                _registered_method=True)
+        self.PostJournal = channel.unary_unary(
+                '/tallystick.v1.WalletService/PostJournal',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.PostJournalRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.PostJournalResponse.FromString,
+                _registered_method=True)
+        self.FreezeAccount = channel.unary_unary(
+                '/tallystick.v1.WalletService/FreezeAccount',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.FreezeAccountRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.Account.FromString,
+                _registered_method=True)
+        self.UnfreezeAccount = channel.unary_unary(
+                '/tallystick.v1.WalletService/UnfreezeAccount',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.UnfreezeAccountRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.Account.FromString,
+                _registered_method=True)
+        self.CloseAccount = channel.unary_unary(
+                '/tallystick.v1.WalletService/CloseAccount',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.CloseAccountRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.Account.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer:
@@ -115,7 +165,12 @@ class WalletServiceServicer:
     most one point, with no more decimals than ISO 4217 gives
     the currency. No sign, exponent or grouping.
     currency        an ISO 4217 code, "EUR".
-    reference       up to 256 bytes of UTF-8, kept in the ledger only.
+    reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
+    free texts (order_id, bank_transaction_id, initiated_by): up
+    to 128 bytes, kept there too.
+    validate_only   makes all the checks of the request, and moves nothing: the
+    outcome is VALID, or the refusal that the request would get
+    now. An id that was used before gets the outcome it has.
     """
 
     def OpenAccount(self, request, context):
@@ -163,8 +218,9 @@ class WalletServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTransfer(self, request, context):
-        """What became of a transfer, a deposit or a withdrawal, as long as the
-        deduplication window remembers it.
+        """What became of any operation with a transaction_id, as long as the
+        deduplication window remembers it. LedgerService.GetTransfer knows all that
+        is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +235,72 @@ class WalletServiceServicer:
 
     def Withdraw(self, request, context):
         """Money from an account to outside.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Purchase(self, request, context):
+        """A customer pays a merchant. A transfer that can be refunded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Refund(self, request, context):
+        """Money of a purchase back to the customer: never more, over all refunds, than
+        was paid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Hold(self, request, context):
+        """Reserves money of an account for a time. It leaves `available`, enters `held`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Capture(self, request, context):
+        """Pays from a hold, fully or in part, once, before it expires; the rest is
+        available again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Void(self, request, context):
+        """Ends a hold; all of it is available again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PostJournal(self, request, context):
+        """2 to 100 legs, on any shards, that sum to zero in every currency: all of them
+        happen or none. The first debit's account is the payer, in the sense of the
+        scope of transaction_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeAccount(self, request, context):
+        """A frozen account neither pays nor is paid. Freezing it again does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnfreezeAccount(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseAccount(self, request, context):
+        """For ever. Needs a balance of zero, no hold, and nothing on its way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,6 +354,51 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     request_deserializer=tallystick_dot_v1_dot_wallet__pb2.WithdrawRequest.FromString,
                     response_serializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.SerializeToString,
             ),
+            'Purchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Purchase,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.PurchaseRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.SerializeToString,
+            ),
+            'Refund': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refund,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.RefundRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.SerializeToString,
+            ),
+            'Hold': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hold,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.HoldRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.HoldResponse.SerializeToString,
+            ),
+            'Capture': grpc.unary_unary_rpc_method_handler(
+                    servicer.Capture,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.CaptureRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.TransferResponse.SerializeToString,
+            ),
+            'Void': grpc.unary_unary_rpc_method_handler(
+                    servicer.Void,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.VoidRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.HoldResponse.SerializeToString,
+            ),
+            'PostJournal': grpc.unary_unary_rpc_method_handler(
+                    servicer.PostJournal,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.PostJournalRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.PostJournalResponse.SerializeToString,
+            ),
+            'FreezeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeAccount,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.FreezeAccountRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.Account.SerializeToString,
+            ),
+            'UnfreezeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnfreezeAccount,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.UnfreezeAccountRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.Account.SerializeToString,
+            ),
+            'CloseAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseAccount,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.CloseAccountRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.Account.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tallystick.v1.WalletService', rpc_method_handlers)
@@ -257,7 +424,12 @@ class WalletService:
     most one point, with no more decimals than ISO 4217 gives
     the currency. No sign, exponent or grouping.
     currency        an ISO 4217 code, "EUR".
-    reference       up to 256 bytes of UTF-8, kept in the ledger only.
+    reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
+    free texts (order_id, bank_transaction_id, initiated_by): up
+    to 128 bytes, kept there too.
+    validate_only   makes all the checks of the request, and moves nothing: the
+    outcome is VALID, or the refusal that the request would get
+    now. An id that was used before gets the outcome it has.
     """
 
     @staticmethod
@@ -493,6 +665,249 @@ class WalletService:
             '/tallystick.v1.WalletService/Withdraw',
             tallystick_dot_v1_dot_wallet__pb2.WithdrawRequest.SerializeToString,
             tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Purchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/Purchase',
+            tallystick_dot_v1_dot_wallet__pb2.PurchaseRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/Refund',
+            tallystick_dot_v1_dot_wallet__pb2.RefundRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/Hold',
+            tallystick_dot_v1_dot_wallet__pb2.HoldRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.HoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Capture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/Capture',
+            tallystick_dot_v1_dot_wallet__pb2.CaptureRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.TransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Void(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/Void',
+            tallystick_dot_v1_dot_wallet__pb2.VoidRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.HoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PostJournal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/PostJournal',
+            tallystick_dot_v1_dot_wallet__pb2.PostJournalRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.PostJournalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/FreezeAccount',
+            tallystick_dot_v1_dot_wallet__pb2.FreezeAccountRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.Account.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnfreezeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/UnfreezeAccount',
+            tallystick_dot_v1_dot_wallet__pb2.UnfreezeAccountRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.Account.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/CloseAccount',
+            tallystick_dot_v1_dot_wallet__pb2.CloseAccountRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.Account.FromString,
             options,
             channel_credentials,
             insecure,
