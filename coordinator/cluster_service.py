@@ -27,6 +27,7 @@ _KINDS = {
     MemberKind.SHARD_NODE: cluster_pb2.MEMBER_KIND_SHARD_NODE,
     MemberKind.COORDINATOR: cluster_pb2.MEMBER_KIND_COORDINATOR,
     MemberKind.ROUTER: cluster_pb2.MEMBER_KIND_ROUTER,
+    MemberKind.ARCHIVER: cluster_pb2.MEMBER_KIND_ARCHIVER,
 }
 
 

@@ -57,11 +57,12 @@ class MemberKind(Enum):
     SHARD_NODE = "shard_nodes"
     COORDINATOR = "coordinators"
     ROUTER = "routers"
+    ARCHIVER = "archivers"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A registered process. ``address`` is host:port; a shard node's is its Redis."""
+    """A registered process. ``address`` is host:port; a shard node's is its Redis; an archiver has none."""
 
     kind: MemberKind
     name: str

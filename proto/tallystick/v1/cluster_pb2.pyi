@@ -13,6 +13,7 @@ class MemberKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MEMBER_KIND_SHARD_NODE: _ClassVar[MemberKind]
     MEMBER_KIND_COORDINATOR: _ClassVar[MemberKind]
     MEMBER_KIND_ROUTER: _ClassVar[MemberKind]
+    MEMBER_KIND_ARCHIVER: _ClassVar[MemberKind]
 
 class InDoubtState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -30,6 +31,7 @@ MEMBER_KIND_UNSPECIFIED: MemberKind
 MEMBER_KIND_SHARD_NODE: MemberKind
 MEMBER_KIND_COORDINATOR: MemberKind
 MEMBER_KIND_ROUTER: MemberKind
+MEMBER_KIND_ARCHIVER: MemberKind
 IN_DOUBT_STATE_UNSPECIFIED: InDoubtState
 IN_DOUBT_STATE_PREPARED: InDoubtState
 IN_DOUBT_STATE_UNSETTLED: InDoubtState
@@ -95,6 +97,30 @@ class ListMembersResponse(_message.Message):
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     members: _containers.RepeatedCompositeFieldContainer[Member]
     def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+
+class ListBacklogsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Backlog(_message.Message):
+    __slots__ = ("shard_id", "unknown", "entries_waiting", "entries_limit", "archived_batch")
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_WAITING_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVED_BATCH_FIELD_NUMBER: _ClassVar[int]
+    shard_id: str
+    unknown: bool
+    entries_waiting: int
+    entries_limit: int
+    archived_batch: int
+    def __init__(self, shard_id: _Optional[str] = ..., unknown: _Optional[bool] = ..., entries_waiting: _Optional[int] = ..., entries_limit: _Optional[int] = ..., archived_batch: _Optional[int] = ...) -> None: ...
+
+class ListBacklogsResponse(_message.Message):
+    __slots__ = ("backlogs",)
+    BACKLOGS_FIELD_NUMBER: _ClassVar[int]
+    backlogs: _containers.RepeatedCompositeFieldContainer[Backlog]
+    def __init__(self, backlogs: _Optional[_Iterable[_Union[Backlog, _Mapping]]] = ...) -> None: ...
 
 class ListInDoubtRequest(_message.Message):
     __slots__ = ("minimum_age_ms", "limit")

@@ -45,6 +45,11 @@ class ClusterServiceStub:
                 request_serializer=tallystick_dot_v1_dot_cluster__pb2.ListMembersRequest.SerializeToString,
                 response_deserializer=tallystick_dot_v1_dot_cluster__pb2.ListMembersResponse.FromString,
                 _registered_method=True)
+        self.ListBacklogs = channel.unary_unary(
+                '/tallystick.v1.ClusterService/ListBacklogs',
+                request_serializer=tallystick_dot_v1_dot_cluster__pb2.ListBacklogsRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_cluster__pb2.ListBacklogsResponse.FromString,
+                _registered_method=True)
         self.ListInDoubt = channel.unary_unary(
                 '/tallystick.v1.ClusterService/ListInDoubt',
                 request_serializer=tallystick_dot_v1_dot_cluster__pb2.ListInDoubtRequest.SerializeToString,
@@ -69,6 +74,13 @@ class ClusterServiceServicer:
 
     def ListMembers(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBacklogs(self, request, context):
+        """How much of each shard's ledger waits for the archiver.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -101,6 +113,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListMembers,
                     request_deserializer=tallystick_dot_v1_dot_cluster__pb2.ListMembersRequest.FromString,
                     response_serializer=tallystick_dot_v1_dot_cluster__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'ListBacklogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBacklogs,
+                    request_deserializer=tallystick_dot_v1_dot_cluster__pb2.ListBacklogsRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_cluster__pb2.ListBacklogsResponse.SerializeToString,
             ),
             'ListInDoubt': grpc.unary_unary_rpc_method_handler(
                     servicer.ListInDoubt,
@@ -168,6 +185,33 @@ class ClusterService:
             '/tallystick.v1.ClusterService/ListMembers',
             tallystick_dot_v1_dot_cluster__pb2.ListMembersRequest.SerializeToString,
             tallystick_dot_v1_dot_cluster__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBacklogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.ClusterService/ListBacklogs',
+            tallystick_dot_v1_dot_cluster__pb2.ListBacklogsRequest.SerializeToString,
+            tallystick_dot_v1_dot_cluster__pb2.ListBacklogsResponse.FromString,
             options,
             channel_credentials,
             insecure,
