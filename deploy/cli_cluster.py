@@ -13,6 +13,7 @@ from rich.markup import escape
 from deploy.cluster_file import Kind
 from deploy.connection import DEFAULT_DATA
 from deploy.launcher import DEFAULT_SHARDS, ClusterSpec, LocalCluster
+from deploy.ledger_url import masked
 from deploy.options import err, out
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
@@ -36,6 +37,23 @@ def up(
     ] = None,
     routers: Annotated[int | None, typer.Option(min=1, help="[default: 1]", show_default=False)] = None,
     coordinators: Annotated[int | None, typer.Option(min=1, help="[default: 1]", show_default=False)] = None,
+    archivers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="They move the ledger into its database; 0: no history. [default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The ledger's database, for SQLAlchemy: postgresql+psycopg://user@host/name. Its password "
+            "is best left to ~/.pgpass, for processes show their arguments. [default: SQLite in --data]",
+            show_default=False,
+        ),
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when the cluster is ready; 'tallystick down' stops it.")
     ] = False,
@@ -52,11 +70,12 @@ def up(
 
     Stays in the foreground until Ctrl-C, then stops everything. What was moved stays in --data.
     """
-    cluster = LocalCluster(data, ClusterSpec(shards, routers, coordinators, dedupe_window_seconds))
+    spec = ClusterSpec(shards, routers, coordinators, dedupe_window_seconds, archivers, ledger)
+    cluster = LocalCluster(data, spec)
     # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    with err.status("starting ZooKeeper, shard nodes, coordinators, routers"):
+    with err.status("starting ZooKeeper, shard nodes, archivers, coordinators, routers"):
         # Interrupted in here, it stops what it has started.
         started = cluster.start()
     try:
@@ -98,6 +117,10 @@ def _show_addresses(cluster: LocalCluster) -> None:
             if kind is not Kind.REDIS:
                 what = f"{process.name} (Redis)" if kind is Kind.SHARD_NODE else process.name
                 out.print(f"  {what:<18} {process.address:<22} pid {process.pid}", highlight=False)
+    if record.archivers:
+        out.print(
+            f"  ledger             {escape(masked(cluster.ledger_url))}", highlight=False, soft_wrap=True
+        )
 
 
 def _watch(cluster: LocalCluster) -> None:

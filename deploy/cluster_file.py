@@ -18,6 +18,7 @@ from deploy.errors import DataError, NoClusterError
 from deploy.processes import ProcessIdentity, is_alive
 
 FILE_NAME = "cluster.json"
+DEFAULT_ARCHIVERS = 0
 _FORMAT = 1
 
 
@@ -27,13 +28,17 @@ class Kind(StrEnum):
     ZOOKEEPER = "zookeeper"
     REDIS = "redis"
     SHARD_NODE = "shard-node"
+    ARCHIVER = "archiver"
     COORDINATOR = "coordinator"
     ROUTER = "router"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """One process of the cluster: ``address`` is host:port of what it serves (a shard node: its Redis)."""
+    """One process of the cluster.
+
+    ``address`` is host:port of what it serves; a shard node's is its Redis, an archiver serves nothing.
+    """
 
     name: str
     kind: Kind
@@ -59,6 +64,10 @@ class ClusterRecord:
     routers: int = 1
     coordinators: int = 1
     dedupe_window_seconds: int | None = None
+    # None at all: the ledger stays on the shards, and nobody serves history.
+    archivers: int = DEFAULT_ARCHIVERS
+    # Where the ledger database is; empty: in the data folder. May hold a password.
+    ledger: str = ""
     # The port of every process that listens on one of our choosing, by its name: used again if it is free.
     ports: Mapping[str, int] = field(default_factory=dict)
     ready: bool = False
@@ -123,6 +132,8 @@ def write(data: Path, record: ClusterRecord) -> None:
         **asdict(record),
     }
     scratch = path.with_name(f".{FILE_NAME}.{os.getpid()}")
+    # For its owner alone: the ledger's URL may hold a password.
+    scratch.touch(mode=0o600)
     scratch.write_text(json.dumps(content, indent=2) + "\n")
     scratch.replace(path)
 
@@ -139,6 +150,9 @@ def _parse(content: Mapping[str, Any]) -> ClusterRecord:
         routers=int(content["routers"]),
         coordinators=int(content["coordinators"]),
         dedupe_window_seconds=content["dedupe_window_seconds"],
+        # Files of before there were archivers have neither.
+        archivers=int(content.get("archivers", DEFAULT_ARCHIVERS)),
+        ledger=str(content.get("ledger", "")),
         ports={name: int(port) for name, port in content["ports"].items()},
         ready=bool(content["ready"]),
         processes=processes,

@@ -1,4 +1,4 @@
-"""A whole cluster on this machine: ZooKeeper, shard nodes with their Redis, coordinators and routers.
+"""A whole cluster on this machine: ZooKeeper, shard nodes with their Redis, archivers, coordinators, routers.
 
 Every part is the real server, started as an operator would start it. `tallystick up` and `down`, the demo,
 the tests and the benchmarks all go through :class:`LocalCluster`.
@@ -17,6 +17,7 @@ from typing import Self
 from deploy import cluster_file, processes
 from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
 from deploy.errors import DataError, NoClusterError, StartError
+from deploy.ledger_url import checked, default_url
 from deploy.membership import membership
 from deploy.processes import ProcessIdentity
 from deploy.starter import Starter, missing_parts, redis_record
@@ -40,13 +41,17 @@ class ClusterSpec:
     coordinators: int | None = None
     # How long a shard remembers outcomes; the shard node's own default when None.
     dedupe_window_seconds: int | None = None
+    # 0: no ledger database.
+    archivers: int | None = None
+    # The URL of the ledger database; a file in the data folder when None.
+    ledger: str | None = None
 
 
 class LocalCluster:
     """One cluster in one data folder. As a context manager: started on entry, stopped on exit.
 
     Processes are named "zookeeper", "shard-0" (the shard node), "redis:shard-0" (its Redis),
-    "coordinator-0" and "router-0", with higher numbers for further ones.
+    "archiver-0", "coordinator-0" and "router-0", with higher numbers for further ones.
     """
 
     def __init__(
@@ -93,6 +98,11 @@ class LocalCluster:
     def coordinator_addresses(self) -> list[str]:
         """host:port of every coordinator."""
         return [process.address for process in self.record.of_kind(Kind.COORDINATOR)]
+
+    @property
+    def ledger_url(self) -> str:
+        """The URL of the ledger database. May hold a password: see `deploy.ledger_url.masked`."""
+        return self.record.ledger or default_url(self.data)
 
     @property
     def shard_addresses(self) -> dict[str, str]:
@@ -183,9 +193,13 @@ class LocalCluster:
             routers=spec.routers or old.routers,
             coordinators=spec.coordinators or old.coordinators,
             dedupe_window_seconds=spec.dedupe_window_seconds or old.dedupe_window_seconds,
+            archivers=old.archivers if spec.archivers is None else spec.archivers,
+            ledger=old.ledger if spec.ledger is None else checked(spec.ledger),
         )
         if not all(1 <= count <= MAX_OF_A_KIND for count in (new.shards, new.routers, new.coordinators)):
             raise DataError(f"a local cluster has 1 to {MAX_OF_A_KIND} shards, routers and coordinators each")
+        if not 0 <= new.archivers <= MAX_OF_A_KIND:
+            raise DataError(f"a local cluster has 0 to {MAX_OF_A_KIND} archivers")
         alive = [process for process in old.processes if process.is_alive()]
         if alive and new != old:
             raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")

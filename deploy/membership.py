@@ -24,6 +24,7 @@ _FOLDERS = {
     Kind.SHARD_NODE: f"{MEMBERS}/{MemberKind.SHARD_NODE.value}",
     Kind.COORDINATOR: f"{MEMBERS}/{MemberKind.COORDINATOR.value}",
     Kind.ROUTER: f"{MEMBERS}/{MemberKind.ROUTER.value}",
+    Kind.ARCHIVER: f"{MEMBERS}/{MemberKind.ARCHIVER.value}",
 }
 _CONNECT_SECONDS = 20.0
 _CALL_SECONDS = 5.0

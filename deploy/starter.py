@@ -17,6 +17,7 @@ from pathlib import Path
 from deploy import cluster_file, processes, zookeeper
 from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
 from deploy.errors import DataError, StartError
+from deploy.ledger_url import default_url
 from deploy.membership import Member, membership
 from deploy.processes import ProcessIdentity
 from shard_node.errors import RegistryError
@@ -74,7 +75,7 @@ class Starter:
         except RegistryError as error:
             raise DataError(f"the topology kept in {self._data} does not fit: {error}") from error
         # The shards are there before those who call them ask where they are.
-        for kinds in ((Kind.SHARD_NODE,), (Kind.COORDINATOR, Kind.ROUTER)):
+        for kinds in ((Kind.SHARD_NODE,), (Kind.ARCHIVER, Kind.COORDINATOR, Kind.ROUTER)):
             names = []
             for name, kind in missing:
                 if kind in kinds:
@@ -117,11 +118,18 @@ class Starter:
             command = [*start, "shard_node", "--shard", name, "--data", str(self._data / name)]
             if record.dedupe_window_seconds is not None:
                 command += ["--dedupe-window-seconds", str(record.dedupe_window_seconds)]
+        elif kind is Kind.ARCHIVER:
+            command = [*start, "shard_node.archiver", "--name", name, "--ledger", self._ledger(record)]
         else:
             port = record.ports.get(name, 0)
             listen = port if port and zookeeper.is_free(port) else 0
             command = [*start, kind.value, "--name", name, "--listen", f"127.0.0.1:{listen}"]
+            if kind is Kind.ROUTER and record.archivers:
+                command += ["--ledger", self._ledger(record)]
         return [*command, "--zookeeper", record.zookeeper]
+
+    def _ledger(self, record: ClusterRecord) -> str:
+        return record.ledger or default_url(self._data)
 
     def _spawn(self, record: ClusterRecord, name: str, kind: Kind, command: list[str]) -> ClusterRecord:
         log = self.log(name)
@@ -154,8 +162,8 @@ class Starter:
         ports = {
             member.name: int(member.address.rpartition(":")[2])
             for member in found.values()
-            # A shard node remembers its Redis' port by itself.
-            if member.kind is not Kind.SHARD_NODE
+            # A shard node remembers its Redis' port by itself; an archiver has none.
+            if member.kind not in {Kind.SHARD_NODE, Kind.ARCHIVER}
         }
         record = replace(record, ports={**record.ports, **ports})
         cluster_file.write(self._data, record)
@@ -185,6 +193,7 @@ def missing_parts(record: ClusterRecord) -> list[tuple[str, Kind]]:
     """What the record's shape asks for and its processes lack, in the order in which it starts."""
     wanted = [("zookeeper", Kind.ZOOKEEPER)]
     wanted += [(f"shard-{i}", Kind.SHARD_NODE) for i in range(record.shards)]
+    wanted += [(f"archiver-{i}", Kind.ARCHIVER) for i in range(record.archivers)]
     wanted += [(f"coordinator-{i}", Kind.COORDINATOR) for i in range(record.coordinators)]
     wanted += [(f"router-{i}", Kind.ROUTER) for i in range(record.routers)]
     present = {process.name for process in record.processes}

@@ -16,6 +16,8 @@ from deploy.processes import ProcessIdentity
 # A router drains its calls; a Redis writes and syncs what is left.
 STOP_GRACE_SECONDS = 15.0
 PID_FILE = "redis.pid"
+# The archiver after those who make entries: what they still made is stored before it ends.
+_ORDER = (Kind.ROUTER, Kind.COORDINATOR, Kind.ARCHIVER, Kind.SHARD_NODE, Kind.REDIS, Kind.ZOOKEEPER)
 
 
 def stop_processes(data: Path, records: Iterable[ProcessRecord], *, keep: Collection[str] = ()) -> list[str]:
@@ -25,7 +27,7 @@ def stop_processes(data: Path, records: Iterable[ProcessRecord], *, keep: Collec
     """
     alive = [record for record in records if record.name not in keep and record.is_alive()]
     stopped = []
-    for kind in (Kind.ROUTER, Kind.COORDINATOR, Kind.SHARD_NODE, Kind.REDIS, Kind.ZOOKEEPER):
+    for kind in _ORDER:
         group = {record.identity: record.name for record in alive if record.kind is kind}
         if kind is Kind.REDIS:
             found = redis_servers(data).items()

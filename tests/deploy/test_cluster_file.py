@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster_file import FILE_NAME, ClusterRecord, Kind, ProcessRecord, read, write
+from deploy.cluster_file import DEFAULT_ARCHIVERS, FILE_NAME, ClusterRecord, Kind, ProcessRecord, read, write
 from deploy.errors import DataError, NoClusterError
 from deploy.processes import identify
 
@@ -22,6 +22,8 @@ RECORD = ClusterRecord(
     routers=11,
     coordinators=1,
     dedupe_window_seconds=60,
+    archivers=2,
+    ledger="postgresql://ann:s3cret@db/ledger",
     ports={"zookeeper": 2181, "router-0": 7000},
     ready=True,
     processes=(
@@ -50,6 +52,23 @@ def test_the_file_names_every_address_for_other_programs(tmp_path: Path) -> None
         "router-10": 1,
         "zookeeper": 1,
     }
+
+
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """The ledger's URL may hold a password."""
+    write(tmp_path, RECORD)
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o077 == 0
+
+
+def test_a_file_of_before_there_were_archivers_is_read(tmp_path: Path) -> None:
+    """A cluster made then goes on, with the ledger where the default is."""
+    write(tmp_path, RECORD)
+    content = json.loads((tmp_path / FILE_NAME).read_text())
+    del content["archivers"], content["ledger"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(content))
+    record = read(tmp_path)
+    assert record is not None
+    assert (record.archivers, record.ledger) == (DEFAULT_ARCHIVERS, "")
 
 
 def test_a_folder_without_the_file_has_no_cluster(tmp_path: Path) -> None:

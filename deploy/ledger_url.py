@@ -1,0 +1,65 @@
+"""Where the ledger database is: an SQLAlchemy URL, given or the default, and how it may be shown.
+
+A URL may hold a password, so none is printed but by :func:`masked`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from deploy.errors import DataError
+
+FILE_NAME = "ledger.db"
+_HIDDEN = "hidden"
+
+
+def default_url(data: Path) -> str:
+    """SQLite, in a file of the cluster's data folder."""
+    return f"sqlite:///{data.absolute() / FILE_NAME}"
+
+
+def checked(url: str) -> str:
+    """The URL as it is remembered: a file's path is made absolute, for servers start in other folders.
+
+    Raises DataError when it is no URL of SQLite or PostgreSQL, or names no file.
+    """
+    parsed = _parsed(url)
+    match parsed.get_backend_name():
+        case "postgresql":
+            return url
+        case "sqlite" if parsed.database and parsed.database != ":memory:":
+            return parsed.set(database=str(Path(parsed.database).absolute())).render_as_string(
+                hide_password=False
+            )
+        case "sqlite":
+            raise DataError("a ledger in memory would be lost: name a file, as in sqlite:////srv/ledger.db")
+    raise DataError(f"a ledger is kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
+
+
+def masked(url: str) -> str:
+    """The URL for people to see: without its passwords."""
+    parsed = _parsed(url)
+    shown = {name: _HIDDEN if "password" in name.lower() else value for name, value in parsed.query.items()}
+    if parsed.password is not None:
+        parsed = parsed.set(password=_HIDDEN)
+    return parsed.set(query=shown).render_as_string(hide_password=False)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite ledger; None for another database."""
+    parsed = _parsed(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError:
+        # Not shown: whatever it is, it may hold a password.
+        raise DataError(
+            "the ledger's URL is none: it looks like sqlite:////srv/ledger.db or "
+            "postgresql+psycopg://user@host/database"
+        ) from None
