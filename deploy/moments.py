@@ -1,0 +1,43 @@
+"""Moments as people type them: "2026-03-01T12:30:00Z", "2026-03-01", "2h" (ago), "now".
+
+Text without a time zone is UTC: the same command must mean the same on every machine. Moments are cut to
+milliseconds, the resolution of the ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_AGO = re.compile(r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?"
+                  r"(?:(?P<seconds>\d+(?:\.\d+)?)s)?")  # fmt: skip
+_EXAMPLES = '"2026-03-01T12:30:00Z", "2026-03-01", "2h", "1d12h" or "now"'
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """The moment that ``text`` names, in UTC; ``now`` is what "2h" counts back from.
+
+    Raises ValueError, with a sentence for people, when it names none.
+    """
+    words = text.strip()
+    if words == "now":
+        return _cut(now)
+    ago = _AGO.fullmatch(words) if words else None
+    try:
+        if ago is not None:
+            units = {unit: float(count) for unit, count in ago.groupdict().items() if count is not None}
+            return _cut(now - timedelta(**units))
+        moment = datetime.fromisoformat(words)
+        return _cut(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time: write {_EXAMPLES}") from None
+
+
+def moment_text(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond; :func:`parse_moment` reads it."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _cut(moment: datetime) -> datetime:
+    utc = moment.astimezone(UTC)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
