@@ -1,0 +1,105 @@
+"""An account's statement: what it had, each entry with the balance after it, what it had in the end.
+
+Invariant: a statement adds up, or it is not shown. The balances are counted here, from the opening one and
+the entries' changes, and compared with those that the ledger noted when the entries were made and with the
+closing balance it gives; versions must follow one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Generic, Protocol, TypeVar
+
+from deploy.errors import DeployError
+
+
+class StatementError(DeployError):
+    """The ledger's own figures contradict each other: `tallystick audit` says where."""
+
+
+class Entry(Protocol):
+    """What a statement needs of a ledger entry. Decimals in the currency's unit."""
+
+    @property
+    def version(self) -> int:
+        """Rises by one with each entry of the account."""
+
+    @property
+    def at(self) -> datetime:
+        """When it was made."""
+
+    @property
+    def delta(self) -> Decimal:
+        """Change of the balance, available and held together."""
+
+    @property
+    def held_delta(self) -> Decimal:
+        """Change of what is held."""
+
+    @property
+    def balance(self) -> Decimal:
+        """The balance after it, as it was noted then."""
+
+
+EntryT = TypeVar("EntryT", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How an account stood at a moment; ``version`` is that of its last entry, -1 before it was opened."""
+
+    balance: Decimal
+    held: Decimal
+    version: int
+
+    @property
+    def available(self) -> Decimal:
+        """What could be spent, a credit line aside."""
+        return self.balance - self.held
+
+
+UNOPENED = Position(Decimal(0), Decimal(0), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Generic[EntryT]):
+    """An entry, and how the account stood after it."""
+
+    entry: EntryT
+    after: Position
+
+
+def statement_lines(
+    account_id: str, opening: Position, entries: Iterable[EntryT], closing: Position
+) -> Iterator[Line[EntryT]]:
+    """The entries, oldest first, each with the account as counted after it.
+
+    Raises StatementError at the first that does not fit the one before it, and in the end when the last one
+    is not what ``closing`` says.
+    """
+    now = opening
+    for entry in entries:
+        if entry.version != now.version + 1:
+            raise StatementError(
+                f"{account_id}: version {now.version} is followed by version {entry.version}; "
+                f"'tallystick audit' checks the whole ledger"
+            )
+        now = Position(now.balance + entry.delta, now.held + entry.held_delta, entry.version)
+        if now.balance != entry.balance:
+            raise StatementError(
+                f"{account_id}: the balance at version {entry.version} was noted as {entry.balance:f}, but "
+                f"the entries up to it make {now.balance:f}; 'tallystick audit' checks the whole ledger"
+            )
+        yield Line(entry, now)
+    if now != closing:
+        raise StatementError(
+            f"{account_id}: the entries end with {_told(now)}, but the ledger's closing balance is "
+            f"{_told(closing)}; 'tallystick audit' checks the whole ledger"
+        )
+
+
+def _told(position: Position) -> str:
+    return f"{position.balance:f}, {position.held:f} of it held, at version {position.version}"
