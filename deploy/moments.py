@@ -25,12 +25,26 @@ def parse_moment(text: str, now: datetime) -> datetime:
     ago = _AGO.fullmatch(words) if words else None
     try:
         if ago is not None:
-            units = {unit: float(count) for unit, count in ago.groupdict().items() if count is not None}
-            return _cut(now - timedelta(**units))
+            return _cut(now - parse_duration(words))
         moment = datetime.fromisoformat(words)
         return _cut(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is no time: write {_EXAMPLES}") from None
+
+
+def parse_duration(text: str) -> timedelta:
+    """A length of time such as "90s", "30m", "1d12h"; a plain number is seconds.
+
+    Raises ValueError, with a sentence for people, when it is none.
+    """
+    words = text.strip()
+    found = _AGO.fullmatch(words + "s" if words.isdecimal() else words) if words else None
+    if found is None:
+        raise ValueError(f'{text!r} is no length of time: write "90s", "30m", "1d12h" or seconds')
+    try:
+        return timedelta(**{unit: float(count) for unit, count in found.groupdict().items() if count})
+    except OverflowError:
+        raise ValueError(f"{text!r} is too long a time") from None
 
 
 def moment_text(moment: datetime) -> str:

@@ -28,6 +28,25 @@ DataOption = Annotated[
         show_default=False,
     ),
 ]
+IdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--transaction-id",
+        metavar="UUID",
+        help="Give the id of an earlier try to repeat it safely. Default: a new UUIDv7.",
+        show_default=False,
+    ),
+]
+ReferenceOption = Annotated[str, typer.Option("--reference", help="Up to 256 bytes, kept in the ledger.")]
+InitiatedByOption = Annotated[
+    str, typer.Option("--initiated-by", metavar="WHO", help="Who had it done; kept in the ledger.")
+]
+ValidateOption = Annotated[
+    bool, typer.Option("--validate-only", help="Make all checks; move, open or change nothing.")
+]
+AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT")]
+AmountText = Annotated[str, typer.Argument(metavar="AMOUNT", help='In the currency\'s unit: "12.50".')]
+Currency = Annotated[str, typer.Argument(metavar="CURRENCY", help="An ISO 4217 code: EUR.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 
 out = Console()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from deploy.moments import moment_text, parse_moment
+from deploy.moments import moment_text, parse_duration, parse_moment
 
 _NOW = datetime(2026, 3, 10, 12, 0, 0, 123456, tzinfo=UTC)
 _CUT = _NOW.replace(microsecond=123000)
@@ -40,6 +40,17 @@ def test_what_is_no_time_is_refused_with_examples(text: str) -> None:
     """Rather than read as some other moment."""
     with pytest.raises(ValueError, match="2026-03-01T12:30:00Z"):
         parse_moment(text, _NOW)
+
+
+def test_lengths_of_time() -> None:
+    """Units, or seconds when there is none."""
+    assert parse_duration("90") == parse_duration("1m30s") == timedelta(seconds=90)
+    assert parse_duration("1w") == timedelta(days=7)
+    for text in ("", "-1s", "1.5h", "soon"):
+        with pytest.raises(ValueError, match="1d12h"):
+            parse_duration(text)
+    with pytest.raises(ValueError, match="too long"):
+        parse_duration("9" * 20 + "w")
 
 
 def test_a_moment_that_is_shown_can_be_typed() -> None:
