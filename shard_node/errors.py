@@ -4,9 +4,12 @@ ShardNodeError
 ├── RetryableError            the same call may be made again
 │   ├── StaleEpochError       the shard has another epoch; nothing was written; reload the topology
 │   ├── ShardUnavailableError no answer: whether the call was carried out is not known
-│   └── ShardFullError        out of memory; nothing was written
+│   ├── ShardFullError        out of memory; nothing was written
+│   ├── LedgerUnavailableError no answer from the ledger's database: whether it stored is not known
+│   └── BatchTakenError       another archiver stored that batch; nothing was written
 ├── ShardDefectError          the function library failed or is missing: needs a person
 ├── WrongShardError           the Redis belongs to another shard or cluster
+├── LedgerError               the ledger's database is not what it should be: needs a person
 └── RegistryError             ZooKeeper refused, or its content is not what it should be
 """
 
@@ -31,12 +34,24 @@ class ShardFullError(RetryableError):
     """The shard's memory limit is reached. Nothing was written."""
 
 
+class LedgerUnavailableError(RetryableError):
+    """The ledger's database gave no answer. What was to be stored may or may not be stored."""
+
+
+class BatchTakenError(RetryableError):
+    """Another archiver has stored a batch of that number. Nothing was written."""
+
+
 class ShardDefectError(ShardNodeError):
     """The shard answered with an error that no correct caller and library produce."""
 
 
 class WrongShardError(ShardNodeError):
     """The Redis at this address belongs to another shard or another cluster."""
+
+
+class LedgerError(ShardNodeError):
+    """The ledger's database, or its URL, is not what it should be; trying again would not help."""
 
 
 class RegistryError(ShardNodeError):

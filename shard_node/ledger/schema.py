@@ -1,0 +1,227 @@
+"""The ledger's tables, and how its database is opened.
+
+One schema for SQLite and PostgreSQL, made by the migrations beside this module, never by hand. Rows are
+only ever added. An entry's id is its shard's number and its place among that shard's entries, without a
+gap; one archiver at a time adds a shard's batches, in order, so what a reader sees of one shard is always
+a beginning of it. Across shards there is no such order: a position in the whole ledger is a position on
+every shard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from shard_node.errors import LedgerError, LedgerUnavailableError, ShardNodeError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection
+
+SQLITE: Final = "sqlite"
+POSTGRESQL: Final = "postgresql"
+
+# entry_id = shard_number << SEQUENCE_BITS | sequence: a shard may make 10**12 entries, a year at 30,000/s.
+SEQUENCE_BITS: Final = 40
+SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
+
+# Set on a connection that will write: SQLite then takes its one write lock at once. A transaction that begins
+# by reading could not, and would fail when another has written meanwhile.
+WRITING: Final = "ledger_writing"
+
+# Another process' commit of a large batch takes less by far, and so does a migration of a fresh database.
+_BUSY_TIMEOUT_MS = 10_000
+# The ends of four indexes, three of them in no order of time, are what each batch touches.
+_CACHE_KIB = 256 * 1024
+# Pages in the write-ahead log before they go to the file: a page that several batches touch goes once.
+_CHECKPOINT_PAGES = 32_768
+_CONNECT_TIMEOUT_SECONDS = 5
+
+# SQLite keeps rows in the order of a column of exactly this type; PostgreSQL's INTEGER is too small.
+_ENTRY_ID = BigInteger().with_variant(Integer(), SQLITE)
+# Bytes have one order everywhere; a language's order differs between machines, and costs more.
+_ACCOUNT_ID = Text().with_variant(Text(collation="C"), POSTGRESQL)
+
+metadata = MetaData()
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("shard_number", Integer, primary_key=True, autoincrement=False),
+    Column("shard_id", Text, nullable=False),
+    UniqueConstraint("shard_id", name="shards_shard_id"),
+)
+
+# Times are milliseconds since 1970. `stream_id` is the last stream entry in the batch; `hash` and
+# `previous_hash` are those of :mod:`shard_node.ledger.chain`.
+batches = Table(
+    "batches",
+    metadata,
+    Column("shard_number", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("entry_count", Integer, nullable=False),
+    Column("stream_id", Text, nullable=False),
+    Column("first_at_ms", BigInteger, nullable=False),
+    Column("last_at_ms", BigInteger, nullable=False),
+    Column("previous_hash", LargeBinary(32), nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("archived_at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("shard_number", "number", name="batches_pk"),
+)
+
+# Amounts are minor units of `currency`. `balance` is available and held together, after the entry.
+# Entries that no transaction made (OPEN, FREEZE, UNFREEZE, CLOSE) have neither a transaction_id nor a
+# fingerprint, and leg and leg_count 0. Texts are empty, never null. `attributes` is JSON, of OPEN only.
+entries = Table(
+    "entries",
+    metadata,
+    Column("entry_id", _ENTRY_ID, primary_key=True, autoincrement=False),
+    Column("account_id", _ACCOUNT_ID, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("transaction_id", LargeBinary(16), nullable=True),
+    Column("fingerprint", LargeBinary(8), nullable=True),
+    Column("leg", SmallInteger, nullable=False),
+    Column("leg_count", SmallInteger, nullable=False),
+    Column("counterparty", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("delta", BigInteger, nullable=False),
+    Column("held_delta", BigInteger, nullable=False),
+    Column("balance", BigInteger, nullable=False),
+    Column("related_id", LargeBinary(16), nullable=True),
+    Column("reference", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("initiated_by", Text, nullable=False),
+    Column("attributes", Text, nullable=False),
+)
+# A version that is there twice is an entry stored twice: the last line of defence.
+Index("entries_account_version", entries.c.account_id, entries.c.version, unique=True)
+Index("entries_account_time", entries.c.account_id, entries.c.at_ms, entries.c.version)
+Index("entries_transaction", entries.c.transaction_id)
+# What is held at a moment is the sum of these, few beside the rest.
+Index(
+    "entries_held",
+    entries.c.account_id,
+    entries.c.version,
+    sqlite_where=entries.c.held_delta != 0,
+    postgresql_where=entries.c.held_delta != 0,
+)
+
+
+def entry_id(shard_number: int, sequence: int) -> int:
+    """The id of a shard's entry; ``sequence`` counts from 1."""
+    return shard_number << SEQUENCE_BITS | sequence
+
+
+def open_ledger(url: str) -> Engine:
+    """An engine for the ledger at an SQLAlchemy URL. Connects only when used; dispose of it in the end.
+
+    Transactions that write must run on a connection with the option ``WRITING``:
+    ``engine.connect().execution_options(**{WRITING: True})``. Raises LedgerError when the URL is none, or
+    not of SQLite (a file) or PostgreSQL.
+    """
+    parsed = _parse(url)
+    try:
+        if parsed.get_backend_name() == SQLITE:
+            return _open_sqlite(parsed)
+        return _open_postgresql(parsed)
+    except ImportError as error:
+        raise LedgerError(
+            f"{error.name} is not installed: a ledger in PostgreSQL needs the extra 'postgresql'"
+        ) from error
+
+
+def _parse(url: str) -> URL:
+    """The URL; of PostgreSQL always with the one driver that is supported."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # Not shown: whatever it is, it may hold a password.
+        raise LedgerError(
+            "the ledger's URL is none: it looks like sqlite:////srv/ledger.db or "
+            "postgresql+psycopg://user@host/database"
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend == POSTGRESQL:
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != SQLITE:
+        raise LedgerError(f"a ledger is kept in SQLite or PostgreSQL, not in {backend}")
+    if parsed.database in {None, "", ":memory:"}:
+        raise LedgerError("a ledger in memory would be lost: name a file, as in sqlite:////srv/ledger.db")
+    return parsed
+
+
+def _open_sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        # The driver's own idea of when a transaction begins is off; :func:`begin` says it.
+        connection.isolation_level = None
+        for pragma in (
+            # Readers go on while a batch is stored.
+            "journal_mode = WAL",
+            # A commit is on disk when it returns: the shard forgets its copy right after. NORMAL would
+            # leave the last commits to a power failure, and with them history that nobody has any more.
+            "synchronous = FULL",
+            f"cache_size = -{_CACHE_KIB}",
+            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+            "foreign_keys = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get(WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        # A server that went away while the engine was idle is found before a transaction is begun.
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_SECONDS},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        # As with SQLite: a commit is on disk when it returns. A stronger setting stays as it is.
+        connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        connection.commit()
+
+    return engine
+
+
+def as_ledger_error(engine: Engine, error: DBAPIError) -> ShardNodeError:
+    """The error of ``errors.py`` that stands for a database's: whether it may go better next time."""
+    # The URL without its password; of the database's own text the first line, for the rest may quote rows.
+    place = engine.url.render_as_string(hide_password=True)
+    said = f"the ledger at {place}: {str(error.orig).strip().partition(chr(10))[0]}"
+    if isinstance(error, OperationalError) or error.connection_invalidated:
+        return LedgerUnavailableError(said)
+    return LedgerError(said)
