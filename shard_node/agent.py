@@ -15,31 +15,35 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import RedisError
 
+from shard_node import library
 from shard_node.errors import RegistryError, RetryableError, ShardNodeError, WrongShardError
+from shard_node.limits import MAX_BATCH
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import MemberKind, Registry
 from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
 from shard_node.shard import Shard, as_shard_error, connect, disconnect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from redis.asyncio import Redis
 
     from shard_node.topology import ShardInfo, Topology
 
 # Between two tries to bring Redis back; the first one is at once.
 RESTART_SECONDS = 1.0
+DEFAULT_MAX_BACKLOG = 5_000_000
 # How often the agent looks whether a rotation is due, and, when it is, whether it may be.
 ROTATION_CHECK_SECONDS = 5.0
 STOPPING_GRACE_SECONDS = 0.2
-# The library's name, as its first line has it.
-LIBRARY = "tallystick"
+# How often it ends holds whose time is over.
+EXPIRY_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +59,8 @@ class AgentSettings:
     port: int | None = None
     dedupe_window_seconds: float = 3600.0
     max_memory_bytes: int = 0
-
-
-def library_source() -> str:
-    """The function library that Redis loads."""
-    return resources.files("shard_node").joinpath("library.lua").read_text()
+    # Ledger entries that may wait to be archived: some 120 bytes each, so 600 MB.
+    max_backlog: int = DEFAULT_MAX_BACKLOG
 
 
 async def load_library(redis: Redis) -> None:
@@ -68,11 +69,11 @@ async def load_library(redis: Redis) -> None:
     Not when it is there already: Redis refuses to load anything at its memory limit, and a full shard
     must be able to start.
     """
-    source = library_source()
+    source = library.source()
     # redis-py hands this out as it comes: a list of names and values, or a dict with RESP3.
-    present: list[Any] = await redis.function_list(library=LIBRARY, withcode=True)
-    for library in present:
-        if source.encode() in (library.values() if isinstance(library, dict) else library):
+    present: list[Any] = await redis.function_list(library=library.NAME, withcode=True)
+    for found in present:
+        if source.encode() in (found.values() if isinstance(found, dict) else found):
             return
     await redis.function_load(source, replace=True)
 
@@ -116,12 +117,24 @@ async def claim(redis: Redis, topology: Topology, shard_id: str) -> Holding:
     return Holding(held[0].decode() if held[0] else None, served=held[1] is not None)
 
 
-async def bind(redis: Redis, topology: Topology, shard_id: str, window_ms: int) -> None:
+async def bind(
+    redis: Redis,
+    topology: Topology,
+    shard_id: str,
+    window_ms: int,
+    max_backlog: int = DEFAULT_MAX_BACKLOG,
+) -> None:
     """Binds a Redis to its shard and epoch. Raises WrongShardError when it holds another's data."""
     info = topology.shard(shard_id)
     try:
         await redis.execute_command(
-            "FCALL", "setup", 0, f"{topology.cluster_id}/{shard_id}", info.epoch, window_ms
+            "FCALL",
+            "setup",
+            0,
+            f"{topology.cluster_id}/{shard_id}",
+            info.epoch,
+            window_ms,
+            max_backlog,
         )
     except (RedisError, OSError) as error:
         raise as_shard_error(shard_id, error) from error
@@ -160,9 +173,7 @@ class Agent:
             if self._settings.shard_id not in {s.shard_id for s in self._registry.topology.shards}:
                 raise RegistryError(f"the topology has no shard {self._settings.shard_id!r}")
             await self._serve()
-            duties = [
-                asyncio.ensure_future(duty()) for duty in (self._watch_redis, self._follow, self._rotate)
-            ]
+            duties = [asyncio.ensure_future(duty()) for duty in self._duties()]
             stop = asyncio.ensure_future(stopping.wait())
             await asyncio.wait([stop, *duties], return_when=asyncio.FIRST_COMPLETED)
             for task in (stop, *duties):
@@ -179,6 +190,9 @@ class Agent:
                 await self._redis.stop()
             await self._registry.stop()
             log.info("stopped")
+
+    def _duties(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        return (self._watch_redis, self._follow, self._rotate, self._expire_holds)
 
     async def _serve(self) -> None:
         """Brings Redis up and makes it this shard's primary."""
@@ -207,8 +221,9 @@ class Agent:
         log.info("serving", address=address, epoch=self._bound_epoch)
 
     async def _bind(self, redis: Redis) -> None:
-        topology = self._registry.topology
-        await bind(redis, topology, self._settings.shard_id, int(self._settings.dedupe_window_seconds * 1000))
+        topology, settings = self._registry.topology, self._settings
+        window_ms = int(settings.dedupe_window_seconds * 1000)
+        await bind(redis, topology, settings.shard_id, window_ms, settings.max_backlog)
         self._bound_epoch = topology.shard(self._settings.shard_id).epoch
 
     async def _watch_redis(self) -> None:
@@ -271,6 +286,20 @@ class Agent:
                 continue
             rotated = time.monotonic()
             log.info("outcomes rotated", carried=carried)
+
+    async def _expire_holds(self) -> None:
+        """Ends holds whose time is over. Capture refuses them by itself: this only frees what they hold."""
+        while True:
+            await asyncio.sleep(EXPIRY_SECONDS)
+            topology = self._registry.topology
+            info = topology.shard(self._settings.shard_id)
+            try:
+                async with self._client() as redis:
+                    shard = Shard(info.shard_id, topology.fence(info), redis)
+                    while await shard.expire_holds(MAX_BATCH) == MAX_BATCH:
+                        pass
+            except ShardNodeError as error:
+                log.warning("holds cannot be ended now", error=str(error))
 
     @contextlib.asynccontextmanager
     async def _client(self):  # type: ignore[no-untyped-def]  # noqa: ANN202

@@ -122,10 +122,8 @@ class Journal:
         first, count = self.legs[0], len(self.legs)
         bodies = []
         for number, leg in enumerate(self.legs):
-            if count == 2:
-                counterparty = self.legs[1 - number].account
-            else:
-                counterparty = first.account if number else ""
+            other = self.legs[1 - number] if count == 2 else first
+            counterparty = "" if other is leg else other.account
             amount = -leg.amount_minor if leg.effect in TAKING else leg.amount_minor
             head = BODY_HEAD.pack(
                 amount,

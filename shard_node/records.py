@@ -1,13 +1,22 @@
-"""Packed values as they lie in Redis, read here and written by ``library.lua``.
+"""Packed values as they lie in Redis, read here and written by the library.
 
 | key | field | value |
 |---|---|---|
 | accounts | account id | available q, held q, version q, floor q, state B, currency 3s |
+| limits | account id | maximum balance q, maximum transfer q; 0 for none |
 | done:current, done:previous | id 16, payer slot H | outcome B, time 6, fingerprint 8, amount q, code 3s |
+| | the same, of a purchase | ... and kind B, payee |
+| | the same, of a journal | ... and number B of the leg that was refused |
 | done:current, done:previous | id 16, fingerprint 8 | payee slot H: this leg was applied here |
-| prepared, unsettled | id 16, fingerprint 8 | time 6, body of the transfer |
+| | id 16, fingerprint 8, leg H | slot H: this leg of a journal was applied here |
+| prepared, unsettled | id 16, fingerprint 8 | time 6, body of the transfer or journal |
+| prepared | id 16, fingerprint 8, leg H | time 6, body of the leg |
+| holds | id 16, slot H | expires q, amount q, key of its journal 24, body of its leg |
+| holds:due | the same, by the time it expires | |
+| refunds | purchase's id 16, customer's slot H | the sum refunded, as text |
 
-Integers are little-endian; times are milliseconds since 1970 by the shard's clock.
+An account's state is an ``AccountState``, plus 4 when it has an entry in ``limits``. Integers are
+little-endian; times are milliseconds since 1970 by the shard's clock.
 """
 
 from __future__ import annotations
@@ -20,8 +29,11 @@ from shard_node.outcomes import Outcome, without_side
 from shard_node.transfers import Terms, unpack_body
 
 _ACCOUNT = struct.Struct("<qqqqB3s")
+_LIMITS = struct.Struct("<qq")
+_LIMITED = 4
 _OUTCOME_TAIL = struct.Struct("<8sq3s")
 _TIME_BYTES = 6
+_TERMS_AT = 1 + _TIME_BYTES
 
 
 class AccountState(IntEnum):
@@ -34,7 +46,7 @@ class AccountState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account's record; balances in minor units of ``currency``."""
+    """One account's record; balances in minor units of ``currency``, a maximum of 0 for none."""
 
     available_minor: int
     held_minor: int
@@ -42,43 +54,60 @@ class Account:
     floor_minor: int
     state: AccountState
     currency: str
+    maximum_balance_minor: int = 0
+    maximum_transfer_minor: int = 0
 
     @classmethod
     def unpack(cls, record: bytes) -> Account:
-        """The account that a packed record holds."""
-        available, held, version, floor, state, currency = _ACCOUNT.unpack(record)
-        return cls(available, held, version, floor, AccountState(state), currency.decode())
+        """The account that a packed record holds, its limits too if they stand at the end."""
+        available, held, version, floor, state, currency = _ACCOUNT.unpack_from(record)
+        limits = _LIMITS.unpack_from(record, _ACCOUNT.size) if len(record) > _ACCOUNT.size else (0, 0)
+        state = AccountState(state % _LIMITED)
+        return cls(available, held, version, floor, state, currency.decode(), *limits)
 
     def pack(self) -> bytes:
-        """The record as the shard keeps it."""
+        """The record as the shard keeps it; limits are kept elsewhere."""
         return _ACCOUNT.pack(
             self.available_minor,
             self.held_minor,
             self.version,
             self.floor_minor,
-            self.state,
+            self.state + (_LIMITED if self.maximum_balance_minor or self.maximum_transfer_minor else 0),
             self.currency.encode(),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RememberedOutcome:
-    """What the deciding shard remembers of a transfer."""
+    """What the deciding shard remembers of a transfer or journal.
+
+    ``terms`` are those of :func:`shard_node.transfers.terms_key`. ``payee`` is that of a purchase, None
+    for all else. ``leg`` is the one that a refusal of a journal concerns.
+    """
 
     outcome: Outcome
     decided_at_ms: int
     amount_minor: int
     currency: str
+    terms: bytes
+    payee: str | None = None
+    leg: int = 0
 
     @classmethod
     def unpack(cls, record: bytes) -> RememberedOutcome:
         """The outcome that a packed record holds."""
-        _, amount, currency = _OUTCOME_TAIL.unpack_from(record, 1 + _TIME_BYTES)
+        _, amount, currency = _OUTCOME_TAIL.unpack_from(record, _TERMS_AT)
+        more = record[_TERMS_AT + _OUTCOME_TAIL.size :]
+        # A purchase has its kind and payee here, a journal one byte.
+        purchase = len(more) > 1
         return cls(
             Outcome(without_side(record[0])),
-            int.from_bytes(record[1 : 1 + _TIME_BYTES], "little"),
+            int.from_bytes(record[1:_TERMS_AT], "little"),
             amount,
             currency.decode(),
+            record[_TERMS_AT:] if purchase else record[_TERMS_AT : _TERMS_AT + _OUTCOME_TAIL.size],
+            more[1:].decode() if purchase else None,
+            more[0] if len(more) == 1 else 0,
         )
 
 

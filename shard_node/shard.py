@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -18,7 +18,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shard_node.calls import pack, unpack
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -29,12 +28,15 @@ from shard_node.errors import (
 )
 from shard_node.line import Line
 from shard_node.outcomes import Outcome
+from shard_node.packing import pack, unpack
 from shard_node.records import Account, PendingTransfer, RememberedOutcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from shard_node.calls import Call, Reply
+    from shard_node.journal_calls import JournalCall, JournalReply, LegCheck
+    from shard_node.transfers import Kind
 
 # A call holds the shard for some 40 ms at the most; a fsync on a busy disk may take longer than that
 # by far. Past this the answer counts as lost.
@@ -65,7 +67,7 @@ async def disconnect(redis: Redis) -> None:
 def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
     """The error of ``errors.py`` that stands for a redis-py error."""
     text = f"{shard_id}: {error}"
-    if isinstance(error, OutOfMemoryError) or str(error).startswith("OOM"):
+    if isinstance(error, OutOfMemoryError) or str(error).startswith(("OOM", "LEDGER_FULL")):
         return ShardFullError(text)
     if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError, asyncio.TimeoutError)):
         return ShardUnavailableError(text)
@@ -98,6 +100,23 @@ class ShardCounters:
     unsettled: int
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """How far a shard's ledger is archived, as the shard knows.
+
+    ``number`` and ``head`` are those of the last batch it was told of, 0 and empty before the first;
+    ``stream_id`` is the last one in it. ``backlog`` counts ledger entries that wait, which at
+    ``backlog_limit`` stops new transfers; ``length`` counts the calls that made them.
+    """
+
+    number: int
+    head: bytes
+    stream_id: str
+    backlog: int
+    backlog_limit: int
+    length: int
+
+
 class Shard:
     """One shard at one epoch. Made from a topology; a newer topology makes a new one.
 
@@ -115,8 +134,12 @@ class Shard:
     def __repr__(self) -> str:
         return f"Shard({self.fence})"
 
-    async def call(self, call: Call) -> Reply:
-        """Carries out one call of :mod:`shard_node.calls`."""
+    @overload
+    async def call(self, call: Call) -> Reply: ...
+    @overload
+    async def call(self, call: JournalCall) -> JournalReply: ...
+    async def call(self, call: Call | JournalCall) -> Reply | JournalReply:
+        """Carries out one call of :mod:`shard_node.calls` or :mod:`shard_node.journal_calls`."""
         return call.reply(await self._fcall("FCALL", call.FUNCTION, *call.arguments()))
 
     async def open(
@@ -125,11 +148,73 @@ class Shard:
         slots: Sequence[int],
         currencies: Sequence[str],
         floors_minor: Sequence[int],
+        maximum_balances_minor: Sequence[int] | None = None,
+        maximum_transfers_minor: Sequence[int] | None = None,
     ) -> tuple[list[Outcome], list[Account]]:
-        """Opens accounts: COMMITTED or ACCOUNT_EXISTS for each, and each account as it stands."""
-        packed = await self._fcall("FCALL", "open", pack(account_ids, slots, currencies, floors_minor))
+        """Opens accounts: COMMITTED or ACCOUNT_EXISTS for each, and each account as it stands.
+
+        A maximum of 0, also where none are given, is no limit.
+        """
+        none = [0] * len(account_ids)
+        packed = await self._fcall(
+            "FCALL",
+            "open",
+            pack(
+                account_ids,
+                slots,
+                currencies,
+                floors_minor,
+                maximum_balances_minor or none,
+                maximum_transfers_minor or none,
+            ),
+        )
         codes, records = unpack(packed)
         return [Outcome(code) for code in codes], [Account.unpack(record) for record in records]
+
+    async def set_state(
+        self, account_ids: Sequence[str], changes: Sequence[Kind], *, validate_only: bool = False
+    ) -> tuple[list[Outcome], list[Account | None]]:
+        """Freezes, unfreezes or closes accounts; an outcome for each, and each account as it stands.
+
+        ``changes`` are FREEZE, UNFREEZE or CLOSE. With ``validate_only`` nothing changes, and VALID is
+        the outcome of what could be done.
+        """
+        packed = await self._fcall(
+            "FCALL", "set_state", "1" if validate_only else "0", pack(account_ids, changes)
+        )
+        codes, records = unpack(packed)
+        accounts = [Account.unpack(record) if record else None for record in records]
+        return [Outcome(code) for code in codes], accounts
+
+    async def check(self, legs: Sequence[LegCheck]) -> list[int]:
+        """For each leg 0 when it could be carried out now, else the refusal. Changes nothing."""
+        columns = pack(
+            [leg.account for leg in legs],
+            [leg.effect for leg in legs],
+            [leg.amount_minor for leg in legs],
+            [leg.currency for leg in legs],
+            [leg.related_key for leg in legs],
+            [leg.bound for leg in legs],
+        )
+        (codes,) = unpack(await self._fcall("FCALL_RO", "check", columns))
+        return list(codes)
+
+    async def snapshot(self, account_ids: Sequence[str]) -> list[tuple[Account, int] | None]:
+        """Accounts as they are at one moment, None for each that is not there.
+
+        With each comes what is held of it only because a journal's debit is prepared, in minor units: of
+        that the ledger will know when the journal commits.
+        """
+        records, reserved = unpack(await self._fcall("FCALL_RO", "snapshot", pack(account_ids)))
+        return [
+            (Account.unpack(record), minor) if record else None
+            for record, minor in zip(records, reserved, strict=True)
+        ]
+
+    async def expire_holds(self, limit: int) -> int:
+        """Ends up to ``limit`` holds whose time is over; how many."""
+        ended: int = await self._fcall("FCALL", "expire", limit)
+        return ended
 
     async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
         """The accounts, None for each that is not there."""
@@ -145,6 +230,52 @@ class Shard:
         """Forgets the older generation of outcomes; how many were carried over."""
         carried: int = await self._fcall_once("FCALL", "rotate")
         return carried
+
+    async def archived(self, stream_id: str, number: int, head: bytes, entries: int) -> None:
+        """Tells the shard that its ledger is stored up to and with ``stream_id``, which it then forgets.
+
+        ``number`` and ``head`` name the last batch stored and its hash; ``entries`` is how many ledger
+        entries it and any batches before it that the shard was not told of hold. Does nothing when the
+        shard knows of that batch.
+        """
+        await self._fcall("FCALL", "archived", stream_id, number, head, entries)
+
+    async def ledger_state(self) -> LedgerState:
+        """How far the ledger is archived, and what waits."""
+        fields = ("fence", "archived_number", "archived_head", "archived_id", "backlog", "backlog_limit")
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hmget("meta", fields)
+                pipe.xlen("ledger")
+                (fence, number, head, stream_id, backlog, limit), length = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        self._check_fence(fence)
+        return LedgerState(
+            int(number or 0),
+            head or b"",
+            (stream_id or b"0-0").decode(),
+            int(backlog or 0),
+            int(limit or 0),
+            length,
+        )
+
+    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
+        """Up to ``count`` entries of the ledger's stream after an id, "0" for the first, as (id, columns)."""
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hget("meta", "fence")
+                pipe.xrange("ledger", f"({stream_id}", "+", count)
+                fence, entries = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        self._check_fence(fence)
+        return [(entry_id.decode(), fields[b"e"]) for entry_id, fields in entries]
+
+    def _check_fence(self, fence: bytes | None) -> None:
+        """A plain look is not fenced by itself: another shard may answer on the address by now."""
+        if fence is None or fence.decode() != self.fence:
+            raise StaleEpochError(f"{self.shard_id} is at {fence!r}, not {self.fence}")
 
     async def clock_ms(self) -> int:
         """The shard's clock, ms since 1970."""
@@ -197,8 +328,7 @@ class Shard:
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
         fence, calls, alarms = meta
-        if fence is None or fence.decode() != self.fence:
-            raise StaleEpochError(f"{self.shard_id} is at {fence!r}, not {self.fence}")
+        self._check_fence(fence)
         return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
 
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from shard_node.calls import Call, Decide, Finish, Post, Prepare, Reply, Resolve, Settle, id_times_ms
+from shard_node.calls import Call, Decide, Finish, Post, Prepare, Reply, Resolve, Settle
+from shard_node.packing import id_times_ms
 from shard_node.limits import MAX_MINOR, NO_BALANCE
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.records import Account, AccountState

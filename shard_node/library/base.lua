@@ -1,0 +1,146 @@
+#!lua name=tallystick
+-- All that a shard does atomically: accounts, transfers and journals on one shard, and the shard's
+-- half of two-phase commit. Each function answers a whole batch.
+--
+-- Redis loads one text: these files are put together in the order of __init__.py, and what one of them
+-- defines, the later ones use.
+--
+-- Invariants kept here (the rules R1-R8 are told in ARCHITECTURE.md):
+--   * a function checks everything before its first write, for an error does not roll back;
+--   * the fence (cluster, shard, epoch) of the caller equals the shard's, or nothing is written;
+--   * every amount and balance stays within +-(2^53 - 1), where Lua's doubles are exact;
+--   * an outcome is written once (R1), an applied leg is remembered (R4).
+--
+-- Arguments:  [1] fence   [2] oldest and [3] newest UUIDv7 time in the batch, where ids are decided
+--             [last] the batch: a MessagePack array of columns of equal length
+-- The layouts of packed values are told, and read, by records.py.
+
+local MAX_MINOR = 9007199254740991
+local NO_BALANCE = 9007199254740992
+-- Lua's unpack() stops near 8000 values.
+local CHUNK = 4000
+-- Prepared credits above this are counted, see credit_refusal. 2^36: some 687 million euros.
+local BIG = 68719476736
+
+local COMMITTED = 1
+local INSUFFICIENT_FUNDS = 2
+local CURRENCY_MISMATCH = 3
+local ACCOUNT_FROZEN = 4
+local ACCOUNT_CLOSED = 5
+local BALANCE_LIMIT = 6
+local ACCOUNT_NOT_FOUND = 7
+local TRANSACTION_ID_REUSED = 8
+local TRANSACTION_ID_EXPIRED = 9
+local ABORTED = 10
+local ACCOUNT_EXISTS = 11
+local OUTCOME_UNKNOWN = 13
+local REFUND_EXCEEDS_PURCHASE = 16
+local HOLD_NOT_ACTIVE = 18
+local CAPTURE_EXCEEDS_HOLD = 19
+local TRANSFER_LIMIT = 20
+local ACCOUNT_NOT_EMPTY = 21
+local ACCOUNT_IN_USE = 22
+local VALID = 23
+local PREPARED = 32
+local APPLIED = 33
+local FINISHED = 34
+local DROPPED = 35
+local SETTLED = 36
+local MISSING_LEG = 37
+-- Added to a refusal that concerns the payee's account.
+local PAYEE = 64
+
+-- An account's state is one of these, plus LIMITED when it has an entry in `limits`.
+local OPEN = 0
+local FROZEN = 1
+local CLOSED = 2
+local LIMITED = 4
+
+local ACCOUNT = '<i8i8i8i8Bc3'
+-- maximum balance, maximum transfer; 0 for none
+local LIMITS = '<i8i8'
+
+-- Bound by the first call: while a library loads, the standard modules cannot be reached.
+local byte, sub, char
+
+---------------------------------------------------------------- hashes, a batch at a time
+
+local function hmget(key, fields)
+  local count = #fields
+  if count == 0 then
+    return {}
+  end
+  if count <= CHUNK then
+    return redis.call('HMGET', key, unpack(fields))
+  end
+  local values = {}
+  for first = 1, count, CHUNK do
+    local part = redis.call('HMGET', key, unpack(fields, first, math.min(first + CHUNK - 1, count)))
+    for i = 1, #part do
+      values[first + i - 1] = part[i]
+    end
+  end
+  return values
+end
+
+-- `command` is HSET (pairs) or HDEL, SADD (fields).
+local function write(command, key, values, count)
+  for first = 1, count, CHUNK do
+    redis.call(command, key, unpack(values, first, math.min(first + CHUNK - 1, count)))
+  end
+end
+
+---------------------------------------------------------------- entering and time
+
+-- Refuses a caller with another map of the cluster. Returns meta's horizon, window, newest, big,
+-- backlog and backlog limit.
+local function enter(fence)
+  if not byte then
+    byte, sub, char = string.byte, string.sub, string.char
+  end
+  local meta = redis.call('HMGET', 'meta', 'fence', 'horizon', 'window', 'newest', 'big', 'backlog',
+    'backlog_limit')
+  if meta[1] ~= fence then
+    return nil, redis.error_reply('STALE_EPOCH the shard is at ' .. (meta[1] or 'no epoch'))
+  end
+  return meta
+end
+
+-- The same for what begins something new: also refused while too much of the ledger waits to be
+-- archived, for history must never be dropped. What is in flight may land.
+local function enter_new(fence)
+  local meta, refused = enter(fence)
+  if meta and meta[7] and tonumber(meta[6] or 0) >= tonumber(meta[7]) then
+    return nil, redis.error_reply('LEDGER_FULL ' .. meta[6] .. ' entries wait to be archived')
+  end
+  return meta, refused
+end
+
+-- R8: each protocol call writes something, so that waiting for replicas covers its answer.
+local function leave(reply)
+  redis.call('HINCRBY', 'meta', 'calls', 1)
+  return cmsgpack.pack(reply)
+end
+
+-- One entry of the stream for a call; `count` is how many ledger entries it stands for.
+local function append(columns, count)
+  redis.call('XADD', 'ledger', '*', 'e', cmsgpack.pack(columns))
+  redis.call('HINCRBY', 'meta', 'backlog', count)
+end
+
+local function clock_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Ids older than this and not remembered can no longer be told from repetitions: the window has
+-- passed, or a forgotten generation held ids as young as this.
+local function cutoff_ms(meta, now_ms)
+  return math.max(tonumber(meta[2] or 0), now_ms - meta[3])
+end
+
+local function expired(id, cutoff)
+  local version = byte(id, 7)
+  return version >= 0x70 and version < 0x80 and struct.unpack('>I6', id) < cutoff
+end
+

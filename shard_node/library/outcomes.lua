@@ -1,0 +1,136 @@
+---------------------------------------------------------------- remembered outcomes
+
+-- Packed outcomes are <outcome B><time I6><terms>, a journal's with the leg that was refused after them:
+-- the same terms means the same payload.
+local function prefixes(now_ms)
+  local stamp = struct.pack('<I6', now_ms)
+  local made = {}
+  return function(code)
+    local prefix = made[code]
+    if not prefix then
+      prefix = char(code) .. stamp
+      made[code] = prefix
+    end
+    return prefix
+  end, stamp
+end
+
+-- The outcome of an earlier call, as the deciding shard tells it (R3): COMMITTED while the transfer
+-- is unsettled, SETTLED after, or when one call on one shard committed it.
+local function recall(prior, terms, key)
+  if sub(prior, 8, 7 + #terms) ~= terms then
+    return TRANSACTION_ID_REUSED
+  end
+  local code = byte(prior)
+  if code == COMMITTED and redis.call('HEXISTS', 'unsettled', key) == 0 then
+    return SETTLED
+  end
+  return code
+end
+
+-- Writes what a call decided: outcomes and the youngest id among them. What it answered as expired, by
+-- `expired_cutoff`, stays so, whatever clocks and settings do later: callers act on it.
+local function remember(meta, done, n, newest, expired_cutoff)
+  if expired_cutoff then
+    redis.call('HSET', 'meta', 'horizon', string.format('%.0f', expired_cutoff))
+  end
+  if n > 0 then
+    write('HSET', 'done:current', done, n)
+    if newest > tonumber(meta[4] or 0) then
+      redis.call('HSET', 'meta', 'newest', string.format('%.0f', newest))
+    end
+  end
+end
+
+-- Reads one remembered outcome; writes nothing. args[2]: the decision key -> packed outcome or nil
+local function outcome(_, args)
+  local _, stale = enter(args[1])
+  if stale then
+    return stale
+  end
+  return redis.call('HGET', 'done:current', args[2]) or redis.call('HGET', 'done:previous', args[2])
+end
+
+-- Step 5 by itself, when no decide is there to carry it. columns: keys -> {}
+local function settle(_, args)
+  local _, stale = enter(args[1])
+  if stale then
+    return stale
+  end
+  local keys = cmsgpack.unpack(args[2])[1]
+  write('HDEL', 'unsettled', keys, #keys)
+  return leave({})
+end
+
+-- What became of transfers whose legs are left on another shard. One with no outcome gets ABORTED as
+-- its outcome, so that a late decide is refused. columns: decisions, keys, terms -> {codes}
+local function resolve(_, args)
+  local meta, stale = enter(args[1])
+  if stale then
+    return stale
+  end
+  local oldest, newest = tonumber(args[2]), tonumber(args[3])
+  local decisions, keys, terms = unpack(cmsgpack.unpack(args[4]))
+  local now = clock_ms()
+  local cutoff = cutoff_ms(meta, now)
+  local prefix = prefixes(now)
+  local current, previous = hmget('done:current', decisions), hmget('done:previous', decisions)
+  local fresh, done, n, codes = {}, {}, 0, {}
+  local any_expired = false
+  for i = 1, #decisions do
+    local id = decisions[i]
+    local prior = current[i] or previous[i] or fresh[id]
+    if prior then
+      codes[i] = recall(prior, terms[i], keys[i])
+    elseif oldest < cutoff and expired(id, cutoff) then
+      codes[i] = TRANSACTION_ID_EXPIRED
+      any_expired = true
+    else
+      local record = prefix(ABORTED) .. terms[i]
+      fresh[id] = record
+      done[n + 1], done[n + 2] = id, record
+      n = n + 2
+      codes[i] = ABORTED
+    end
+  end
+  remember(meta, done, n, newest, any_expired and cutoff)
+  return leave({ codes })
+end
+
+-- Forgets the older generation of outcomes. Outcomes of unsettled transfers are carried over, so a
+-- commit stays known until it is finished everywhere. -> number of outcomes carried
+local function rotate(_, args)
+  local meta, stale = enter(args[1])
+  if stale then
+    return stale
+  end
+  local more = redis.call('HMGET', 'meta', 'newest_previous')
+  local entries = redis.call('HGETALL', 'unsettled')
+  local decisions = {}
+  for i = 1, #entries, 2 do
+    -- Transaction id from the key, payer slot from the packed terms.
+    decisions[#decisions + 1] = sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)
+  end
+  local current, previous = hmget('done:current', decisions), hmget('done:previous', decisions)
+  local flat, n = {}, 0
+  for i = 1, #decisions do
+    local record = current[i] or previous[i]
+    if record then
+      flat[n + 1], flat[n + 2] = decisions[i], record
+      n = n + 2
+    end
+  end
+  -- No clock decides this: every id so young as the youngest forgotten one counts as expired.
+  local horizon = math.max(tonumber(meta[2] or 0), tonumber(more[1] or 0) + 1)
+  if redis.call('EXISTS', 'done:current') == 1 then
+    redis.call('RENAME', 'done:current', 'done:previous')
+  else
+    redis.call('DEL', 'done:previous')
+  end
+  write('HSET', 'done:current', flat, n)
+  redis.call('HSET', 'meta', 'horizon', string.format('%.0f', horizon),
+    'newest_previous', meta[4] or '0', 'newest', '0', 'rotated', string.format('%.0f', clock_ms()))
+  redis.call('HINCRBY', 'meta', 'calls', 1)
+  return n / 2
+end
+
