@@ -49,7 +49,7 @@ EntryT = TypeVar("EntryT", bound=Entry)
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How an account stood at a moment; ``version`` is that of its last entry, -1 before it was opened."""
+    """How an account stood at a moment; ``version`` is that of its last entry."""
 
     balance: Decimal
     held: Decimal
@@ -61,7 +61,9 @@ class Position:
         return self.balance - self.held
 
 
-UNOPENED = Position(Decimal(0), Decimal(0), -1)
+def unopened(account_id: str) -> Position:
+    """How every account begins. A system account is never opened: its first entry has version 1."""
+    return Position(Decimal(0), Decimal(0), 0 if account_id.startswith("@") else -1)
 
 
 @dataclass(frozen=True, slots=True)

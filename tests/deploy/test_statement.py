@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from deploy.statement import UNOPENED, Position, StatementError, statement_lines
+from deploy.statement import Position, StatementError, statement_lines, unopened
 
 _AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -47,13 +47,15 @@ def test_balances_run_from_opening_to_closing() -> None:
 def test_a_time_in_which_nothing_happened_closes_as_it_opened() -> None:
     """Also before the account was there."""
     assert list(statement_lines("alice", _OPENING, [], _OPENING)) == []
-    assert list(statement_lines("alice", UNOPENED, [], UNOPENED)) == []
+    assert list(statement_lines("alice", unopened("alice"), [], unopened("alice"))) == []
 
 
 def test_an_account_s_first_entry_is_its_opening() -> None:
     """Version 0 follows nothing at all."""
     opened = _entry(0, "0", "0", "0")
-    assert len(list(statement_lines("alice", UNOPENED, [opened], Position(Decimal(0), Decimal(0), 0)))) == 1
+    first = Position(Decimal(0), Decimal(0), 0)
+    assert len(list(statement_lines("alice", unopened("alice"), [opened], first))) == 1
+    assert unopened("@world:EUR:shard-0") == first
 
 
 @pytest.mark.parametrize("place", range(len(_ENTRIES)))
