@@ -1,0 +1,354 @@
+"""What is asked of the ledger: an account's entries, a transaction, a balance at a moment, a purchase.
+
+Reads only, one short transaction a question, so a question never holds up the archiver. Blocking: async
+callers run it in a thread. Every question is bounded: it looks at so many rows at the most, whatever the
+account's size. Raises LedgerUnavailableError when the database does not answer, and never answers a
+question in part.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Select, and_, func, literal_column, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from shard_node.errors import LedgerUnavailableError
+from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK, as_ledger_error, batches, entries, shards
+from shard_node.transfers import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Engine
+
+    from shard_node.ledger.positions import HistoryQuery
+
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+# Rows that one page looks at when a filter passes few of them; the page is short then, and its token goes on.
+SCAN_ROWS: Final = 20_000
+# An account that moves between shards meets another clock. Times of one account are in order but for this.
+MAX_CLOCK_SKEW_MS: Final = 60_000
+# Entries of one transaction id: a journal has at most 100 legs, and one id may have had several payers.
+MAX_TRANSACTION_ENTRIES: Final = 2000
+
+# As text, for a database sees only then that the partial index of held amounts fits.
+_MOVES_HELD = entries.c.held_delta != literal_column("0")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One entry of the archive: see ``schema.entries``. Amounts in minor units, times in ms since 1970."""
+
+    entry_id: int
+    account_id: str
+    version: int
+    at_ms: int
+    # A number of shard_node.transfers.Kind, or of a newer one.
+    kind: int
+    transaction_id: bytes | None
+    fingerprint: bytes | None
+    leg: int
+    leg_count: int
+    counterparty: str
+    currency: str
+    delta_minor: int
+    held_delta_minor: int
+    balance_minor: int
+    related_id: bytes | None
+    reference: str
+    external_id: str
+    initiated_by: str
+    attributes: str
+
+    @property
+    def shard_number(self) -> int:
+        """The number of the shard that made it; :meth:`History.shard_id` knows its name."""
+        return self.entry_id >> SEQUENCE_BITS
+
+    @property
+    def sequence(self) -> int:
+        """Its place among its shard's entries, from 1."""
+        return self.entry_id & SEQUENCE_MASK
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries of an account. ``next_token`` is empty on the last page."""
+
+    entries: list[StoredEntry]
+    next_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAt:
+    """An account after its last entry up to a moment. Minor units, ms since 1970."""
+
+    account_id: str
+    currency: str
+    balance_minor: int
+    held_minor: int
+    version: int
+    changed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A purchase as a refund must know it. ``amount_minor`` is above zero."""
+
+    transaction_id: bytes
+    customer: str
+    merchant: str
+    amount_minor: int
+    currency: str
+    at_ms: int
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest batch of a shard; ``sequence`` is that of its last entry. All zero when there is none."""
+
+    shard_id: str
+    number: int
+    sequence: int
+    hash: bytes
+    stream_id: str
+    last_at_ms: int
+
+
+class History:
+    """Asks one ledger database. May be shared by threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._shard_ids: Mapping[int, str] = {}
+
+    def __repr__(self) -> str:
+        return f"History({self._engine.url.render_as_string(hide_password=True)})"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for some questions; the database's errors become those of ``errors.py``."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                yield connection
+        except DBAPIError as error:
+            raise as_ledger_error(self._engine, error) from error
+        except SQLAlchemyError as error:
+            # No connection of the pool became free, mostly.
+            raise LedgerUnavailableError(f"the ledger: {error}") from error
+
+    # ------------------------------------------------------------------ accounts
+
+    def page(self, query: HistoryQuery, page_size: int = DEFAULT_PAGE, token: str = "") -> Page | None:
+        """Entries of an account, by version; None when it has none at all.
+
+        Stable under new writes: a token goes on after a version. A page may be short, even empty, and have
+        a token all the same. Raises BadTokenError when the token is not one of this query.
+        """
+        after = query.version_of(token) if token else None
+        with self.reading() as connection:
+            last = connection.scalar(
+                select(func.max(entries.c.version)).where(entries.c.account_id == query.account_id)
+            )
+            if last is None:
+                return None
+            low, high = self._version_bounds(connection, query, last)
+            if after is not None:
+                low, high = (low, min(high, after)) if query.newest_first else (max(low, after), high)
+            if query.newest_first:
+                edge = max(low, high - 1 - SCAN_ROWS)
+                found = self._between(connection, query, edge, high, page_size + 1)
+                rest = edge + 1 if edge > low else None
+            else:
+                edge = min(high, low + 1 + SCAN_ROWS)
+                found = self._between(connection, query, low, edge, page_size + 1)
+                rest = edge - 1 if edge < high else None
+        if len(found) > page_size:
+            del found[page_size:]
+            return Page(found, query.token(found[-1].version))
+        return Page(found, "" if rest is None else query.token(rest))
+
+    def balance_at(self, account_id: str, time_ms: int | None = None) -> BalanceAt | None:
+        """The balance after the last entry up to a time, that time included; the newest when None.
+
+        None when the account has no entry up to then.
+        """
+        last = select(entries.c.version, entries.c.at_ms, entries.c.currency, entries.c.balance).where(
+            entries.c.account_id == account_id
+        )
+        if time_ms is None:
+            last = last.order_by(entries.c.version.desc())
+        else:
+            last = last.where(entries.c.at_ms <= time_ms)
+            last = last.order_by(entries.c.at_ms.desc(), entries.c.version.desc())
+        with self.reading() as connection:
+            row = connection.execute(last.limit(1)).first()
+            if row is None:
+                return None
+            held = connection.scalar(
+                select(func.sum(entries.c.held_delta)).where(
+                    entries.c.account_id == account_id, entries.c.version <= row.version, _MOVES_HELD
+                )
+            )
+        return BalanceAt(account_id, row.currency, row.balance, int(held or 0), row.version, row.at_ms)
+
+    # ------------------------------------------------------------------ transactions
+
+    def transaction(self, transaction_id: bytes, payer: str = "") -> list[StoredEntry]:
+        """All entries of a transaction id (16 bytes), by fingerprint and leg; [] when there are none.
+
+        With ``payer`` only what that account sent under the id: for a deposit, withdrawal or hold, the
+        account; for a refund, the merchant; for a journal, the account of its first debit.
+        """
+        statement = (
+            select(entries)
+            .where(entries.c.transaction_id == transaction_id)
+            .order_by(entries.c.fingerprint, entries.c.leg, entries.c.entry_id)
+            .limit(MAX_TRANSACTION_ENTRIES)
+        )
+        with self.reading() as connection:
+            found = _stored(connection, statement)
+        if not payer:
+            return found
+        sent = {entry.fingerprint for entry in found if _is_payer(entry, payer)}
+        return [entry for entry in found if entry.fingerprint in sent]
+
+    def find_purchase(self, transaction_id: bytes, customer: str) -> Purchase | None:
+        """The purchase that a customer's account made under an id (16 bytes), the newest if several."""
+        legs = [
+            entry
+            for entry in self.transaction(transaction_id)
+            if entry.kind == Kind.PURCHASE and entry.leg == 0 and entry.account_id == customer
+        ]
+        if not legs:
+            return None
+        paid = max(legs, key=lambda entry: entry.version)
+        return Purchase(
+            transaction_id,
+            customer,
+            paid.counterparty,
+            -paid.delta_minor,
+            paid.currency,
+            paid.at_ms,
+            paid.external_id,
+        )
+
+    # ------------------------------------------------------------------ the whole ledger
+
+    def heads(self) -> dict[int, Head]:
+        """The newest batch of every shard, by shard number."""
+        newest = (
+            select(func.max(batches.c.number))
+            .where(batches.c.shard_number == shards.c.shard_number)
+            .correlate(shards)
+            .scalar_subquery()
+        )
+        statement = select(
+            shards.c.shard_number,
+            shards.c.shard_id,
+            batches.c.number,
+            batches.c.first_sequence,
+            batches.c.entry_count,
+            batches.c.hash,
+            batches.c.stream_id,
+            batches.c.last_at_ms,
+        ).select_from(
+            shards.outerjoin(
+                batches, and_(batches.c.shard_number == shards.c.shard_number, batches.c.number == newest)
+            )
+        )
+        with self.reading() as connection:
+            rows = connection.execute(statement).all()
+        heads = {
+            row.shard_number: Head(
+                row.shard_id,
+                row.number,
+                row.first_sequence + row.entry_count - 1,
+                row.hash,
+                row.stream_id,
+                row.last_at_ms,
+            )
+            if row.number is not None
+            else Head(row.shard_id, 0, 0, bytes(32), "0", 0)
+            for row in rows
+        }
+        self._shard_ids = {number: head.shard_id for number, head in heads.items()}
+        return heads
+
+    def shard_id(self, shard_number: int) -> str:
+        """A shard's name. Asks the database only for one that is new."""
+        if shard_number not in self._shard_ids:
+            self.heads()
+        return self._shard_ids.get(shard_number, f"shard number {shard_number}")
+
+    def after(self, first_id: int, last_id: int, accounts: Sequence[str], limit: int) -> list[StoredEntry]:
+        """Entries above ``first_id`` up to ``last_id``, both ids of one shard, in order, ``limit`` at most.
+
+        Only those of the given accounts, of all when there are none.
+        """
+        statement = select(entries).where(entries.c.entry_id > first_id, entries.c.entry_id <= last_id)
+        if accounts:
+            # As an expression, so that no database prefers the accounts' index to the few rows of the range.
+            statement = statement.where(entries.c.account_id.concat("").in_(accounts))
+        with self.reading() as connection:
+            return _stored(connection, statement.order_by(entries.c.entry_id).limit(limit))
+
+    # ------------------------------------------------------------------ within
+
+    def _between(
+        self, connection: Connection, query: HistoryQuery, low: int, high: int, limit: int
+    ) -> list[StoredEntry]:
+        """The query's entries with versions above ``low`` and below ``high``."""
+        conditions: list[ColumnElement[bool]] = [
+            entries.c.account_id == query.account_id,
+            entries.c.version > low,
+            entries.c.version < high,
+        ]
+        if query.from_ms is not None:
+            conditions.append(entries.c.at_ms >= query.from_ms)
+        if query.to_ms is not None:
+            conditions.append(entries.c.at_ms < query.to_ms)
+        if query.kinds:
+            conditions.append(entries.c.kind.in_(sorted(query.kinds)))
+        order = entries.c.version.desc() if query.newest_first else entries.c.version.asc()
+        return _stored(connection, select(entries).where(*conditions).order_by(order).limit(limit))
+
+    def _version_bounds(self, connection: Connection, query: HistoryQuery, last: int) -> tuple[int, int]:
+        """Versions between which, both not included, everything of the time range lies.
+
+        Two look-ups in the index by time, however long the history is. The margin makes it right also
+        where an account's times are not quite in the order of its versions.
+        """
+        low, high = -1, last + 1
+        by_account = select(entries.c.version).where(entries.c.account_id == query.account_id).limit(1)
+        if query.from_ms is not None:
+            before = by_account.where(entries.c.at_ms < query.from_ms - MAX_CLOCK_SKEW_MS).order_by(
+                entries.c.at_ms.desc(), entries.c.version.desc()
+            )
+            found = connection.scalar(before)
+            low = -1 if found is None else found
+        if query.to_ms is not None:
+            beyond = by_account.where(entries.c.at_ms >= query.to_ms + MAX_CLOCK_SKEW_MS).order_by(
+                entries.c.at_ms, entries.c.version
+            )
+            found = connection.scalar(beyond)
+            high = last + 1 if found is None else found
+        return low, high
+
+
+def _stored(connection: Connection, statement: Select[Any]) -> list[StoredEntry]:
+    return [StoredEntry(*row) for row in connection.execute(statement)]
+
+
+def _is_payer(entry: StoredEntry, payer: str) -> bool:
+    """Whether an entry says that ``payer`` sent its transaction, in the sense of the id's scope."""
+    if entry.kind == Kind.DEPOSIT:
+        return entry.leg == 1 and entry.account_id == payer
+    if entry.leg == 0 or entry.kind == Kind.EXPIRY:
+        return entry.account_id == payer
+    return entry.counterparty == payer
