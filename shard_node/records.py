@@ -5,7 +5,7 @@
 | accounts | account id | available q, held q, version q, floor q, state B, currency 3s |
 | limits | account id | maximum balance q, maximum transfer q; 0 for none |
 | done:current, done:previous | id 16, payer slot H | outcome B, time 6, fingerprint 8, amount q, code 3s |
-| | the same, of a purchase | ... and kind B, payee |
+| | the same, of a purchase | ... and kind B, length of payer B, payer, payee |
 | | the same, of a journal | ... and number B of the leg that was refused |
 | done:current, done:previous | id 16, fingerprint 8 | payee slot H: this leg was applied here |
 | | id 16, fingerprint 8, leg H | slot H: this leg of a journal was applied here |
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from shard_node.outcomes import Outcome, without_side
-from shard_node.transfers import Terms, unpack_body
+from shard_node.transfers import Kind, Terms, unpack_body
 
 _ACCOUNT = struct.Struct("<qqqqB3s")
 _LIMITS = struct.Struct("<qq")
@@ -34,6 +34,9 @@ _LIMITED = 4
 _OUTCOME_TAIL = struct.Struct("<8sq3s")
 _TIME_BYTES = 6
 _TERMS_AT = 1 + _TIME_BYTES
+# Where a body has its kind.
+_KIND_AT = 15
+_JOURNAL_KINDS = frozenset((Kind.REFUND, Kind.CAPTURE, Kind.JOURNAL, Kind.HOLD, Kind.VOID))
 
 
 class AccountState(IntEnum):
@@ -81,8 +84,8 @@ class Account:
 class RememberedOutcome:
     """What the deciding shard remembers of a transfer or journal.
 
-    ``terms`` are those of :func:`shard_node.transfers.terms_key`. ``payee`` is that of a purchase, None
-    for all else. ``leg`` is the one that a refusal of a journal concerns.
+    ``terms`` are those of :func:`shard_node.transfers.terms_key`. ``payer`` and ``payee`` are those of a
+    purchase, None for all else. ``leg`` is the one that a refusal of a journal concerns.
     """
 
     outcome: Outcome
@@ -90,6 +93,7 @@ class RememberedOutcome:
     amount_minor: int
     currency: str
     terms: bytes
+    payer: str | None = None
     payee: str | None = None
     leg: int = 0
 
@@ -98,22 +102,24 @@ class RememberedOutcome:
         """The outcome that a packed record holds."""
         _, amount, currency = _OUTCOME_TAIL.unpack_from(record, _TERMS_AT)
         more = record[_TERMS_AT + _OUTCOME_TAIL.size :]
-        # A purchase has its kind and payee here, a journal one byte.
+        # A purchase has its kind and accounts here, a journal one byte.
         purchase = len(more) > 1
+        payee_at = 2 + more[1] if purchase else 0
         return cls(
             Outcome(without_side(record[0])),
             int.from_bytes(record[1:_TERMS_AT], "little"),
             amount,
             currency.decode(),
             record[_TERMS_AT:] if purchase else record[_TERMS_AT : _TERMS_AT + _OUTCOME_TAIL.size],
-            more[1:].decode() if purchase else None,
+            more[2:payee_at].decode() if purchase else None,
+            more[payee_at:].decode() if purchase else None,
             more[0] if len(more) == 1 else 0,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class PendingTransfer:
-    """An entry of ``prepared`` or ``unsettled``."""
+    """An entry of ``prepared`` or ``unsettled``: a transfer, a journal, or one leg of a journal."""
 
     key: bytes
     since_ms: int
@@ -130,6 +136,11 @@ class PendingTransfer:
         return int.from_bytes(value[:_TIME_BYTES], "little")
 
     @property
+    def of_journal(self) -> bool:
+        """Whether it is a journal, or in ``prepared`` one leg of a journal, rather than a transfer."""
+        return self.body[_KIND_AT] in _JOURNAL_KINDS
+
+    @property
     def terms(self) -> Terms:
-        """The transfer's terms."""
+        """A transfer's terms."""
         return unpack_body(self.body)

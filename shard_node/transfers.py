@@ -148,12 +148,12 @@ def decision_key(key: bytes, body: bytes) -> bytes:
 def terms_key(key: bytes, body: bytes) -> bytes:
     """What is kept with an outcome: 19 bytes of fingerprint, amount and currency.
 
-    With a purchase also the kind and the payee: a refund must know whose purchase it was.
+    With a purchase also the kind and both accounts: a refund must know who paid, for accounts may share
+    a slot, and whom.
     """
     if body[15] == _PURCHASE:
-        payer_length, payee_length = body[16], body[17]
-        payee_at = BODY_HEAD.size + payer_length
-        return key[16:] + body[:11] + body[15:16] + body[payee_at : payee_at + payee_length]
+        accounts_end = BODY_HEAD.size + body[16] + body[17]
+        return key[16:] + body[:11] + body[15:17] + body[BODY_HEAD.size : accounts_end]
     return key[16:] + body[:11]
 
 
