@@ -6,10 +6,11 @@ All that is decided is decided there; here are tasks, calls and the settlements 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import structlog
 
+from coordinator.journal_protocol import JournalAnswer, JournalCommit
 from coordinator.protocol import Answer, Commit, NoReply
 from shard_node.calls import Settle
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from shard_node.calls import Call
     from shard_node.directory import Cluster, Directory
+    from shard_node.journal_calls import JournalCall, Journals
     from shard_node.shard import Shard
     from shard_node.transfers import Transfers
 
@@ -31,7 +33,11 @@ MAX_SETTLEMENTS = 16 * MAX_BATCH
 log = structlog.get_logger(__name__)
 
 
-async def ask(shard: Shard, call: Call) -> Answer:
+@overload
+async def ask(shard: Shard, call: Call) -> Answer: ...
+@overload
+async def ask(shard: Shard, call: JournalCall) -> JournalAnswer: ...
+async def ask(shard: Shard, call: Call | JournalCall) -> Answer | JournalAnswer:
     """One call; a failure becomes the reason why there is no reply."""
     try:
         return await shard.call(call)
@@ -47,7 +53,11 @@ async def ask(shard: Shard, call: Call) -> Answer:
     return NoReply.LOST
 
 
-async def ask_all(cluster: Cluster, calls: Mapping[int, Call]) -> dict[int, Answer]:
+@overload
+async def ask_all(cluster: Cluster, calls: Mapping[int, Call]) -> dict[int, Answer]: ...
+@overload
+async def ask_all(cluster: Cluster, calls: Mapping[int, JournalCall]) -> dict[int, JournalAnswer]: ...
+async def ask_all(cluster: Cluster, calls: Mapping[int, Any]) -> dict[int, Any]:
     """All calls at once; the answers by the same shard index."""
     if len(calls) == 1:
         ((index, call),) = calls.items()
@@ -99,24 +109,52 @@ class Driver:
     async def commit(self, transfers: Transfers, cluster: Cluster) -> Commit:
         """One batch, through all its steps. Never cancel it: see the class docstring of Shard."""
         machine = Commit(transfers, cluster.owner)
-        shards = cluster.shards
         answers = await ask_all(cluster, machine.prepare())
+        riding = self._ride(cluster, machine.deciding_shards)
+        answers = await ask_all(cluster, machine.decide(answers, riding))
+        self._ridden(cluster, riding, answers)
+        machine.conclude(await ask_all(cluster, machine.finish(answers)))
+        self._finished(cluster, machine.settled, machine.missing)
+        return machine
+
+    async def commit_journals(self, batch: Journals, cluster: Cluster) -> JournalCommit:
+        """The same for journals."""
+        machine = JournalCommit(batch, cluster.owner)
+        answers = await ask_all(cluster, machine.prepare())
+        riding = self._ride(cluster, machine.deciding_shards)
+        answers = await ask_all(cluster, machine.decide(answers, riding))
+        self._ridden(cluster, riding, answers)
+        machine.conclude(await ask_all(cluster, machine.finish(answers)))
+        self._finished(cluster, machine.settled, machine.missing)
+        return machine
+
+    def _ride(self, cluster: Cluster, deciding: Sequence[int]) -> dict[int, list[bytes]]:
+        """Settlements that may go along with calls to these shards, by shard index."""
         riding: dict[int, list[bytes]] = {}
         if self._settlements.waiting():
-            for index in set(machine.deciding_shards):
-                keys = self._settlements.take(shards[index].shard_id)
+            for index in set(deciding):
+                keys = self._settlements.take(cluster.shards[index].shard_id)
                 if keys:
                     riding[index] = keys
-        decides = machine.decide(answers, riding)
-        answers = await ask_all(cluster, decides)
+        return riding
+
+    def _ridden(
+        self,
+        cluster: Cluster,
+        riding: Mapping[int, Sequence[bytes]],
+        answers: Mapping[int, Answer] | Mapping[int, JournalAnswer],
+    ) -> None:
+        """Keeps the settlements whose ride did not arrive, or perhaps not."""
         for index, keys in riding.items():
             if isinstance(answers.get(index, NoReply.LOST), NoReply):
-                self._settlements.add(shards[index].shard_id, keys)
-        machine.conclude(await ask_all(cluster, machine.finish(answers)))
-        for index, keys in machine.settled.items():
-            self._settlements.add(shards[index].shard_id, keys)
-        sound_alarm(machine.missing)
-        return machine
+                self._settlements.add(cluster.shards[index].shard_id, keys)
+
+    def _finished(
+        self, cluster: Cluster, settled: Mapping[int, Sequence[bytes]], missing: Sequence[bytes]
+    ) -> None:
+        for index, keys in settled.items():
+            self._settlements.add(cluster.shards[index].shard_id, keys)
+        sound_alarm(missing)
 
     async def settle_idle(self) -> None:
         """Forever: sends settlements that found no ride."""

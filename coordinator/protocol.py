@@ -121,7 +121,7 @@ class Commit:
         for shard, rows in self._groups.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
-                self._stop(rows, answer, nothing_begun=True)
+                self._stop(rows, answer, uncommitted=True)
                 continue
             ready += rows
             for row, code in zip(rows, answer.codes, strict=True):
@@ -149,7 +149,7 @@ class Commit:
         for shard, rows in self._groups.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
-                self._stop(rows, answer, nothing_begun=False)
+                self._stop(rows, answer, uncommitted=True)
                 continue
             for row, code, balance in zip(rows, answer.codes, answer.payer_balances, strict=True):
                 verdicts[row] = code
@@ -176,7 +176,7 @@ class Commit:
             answer = answers[shard]
             if isinstance(answer, NoReply):
                 # A refusal stands, its leg is left to recovery. A commit is not told before it is finished.
-                self._stop([row for row in rows if verdicts[row] == _COMMITTED], answer, nothing_begun=False)
+                self._stop([row for row in rows if verdicts[row] == _COMMITTED], answer, uncommitted=False)
                 continue
             for row, code, balance in zip(rows, answer.codes, answer.payee_balances, strict=True):
                 if code == _FINISHED:
@@ -193,11 +193,11 @@ class Commit:
         else:
             self.settled[shard] = [self._transfers.keys[row]]
 
-    def _stop(self, rows: Iterable[int], why: NoReply, *, nothing_begun: bool) -> None:
+    def _stop(self, rows: Iterable[int], why: NoReply, *, uncommitted: bool) -> None:
         outcome = _UNKNOWN
         if why is NoReply.STALE:
             outcome = _STALE
-        elif why is NoReply.FULL and nothing_begun:
+        elif why is NoReply.FULL and uncommitted:
             outcome = _EXHAUSTED
         for row in rows:
             self.outcomes[row] = outcome

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from coordinator.driver import ask_all, sound_alarm
+from coordinator.journal_protocol import JournalRecovery
 from coordinator.protocol import Recovery
 from shard_node.errors import RegistryError, ShardNodeError
 from shard_node.registry import RESOLVER_LOCKS
 from shard_node.shard import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shard_node.directory import Cluster, Directory
+    from shard_node.records import PendingTransfer
     from shard_node.registry import Registry
     from shard_node.shard import Shard
 
@@ -67,18 +71,31 @@ class Resolver:
         unsettled = await shard.pending("unsettled", minimum_age_ms, SCAN_LIMIT)
         if not prepared and not unsettled:
             return False
-        recovery = Recovery(prepared, unsettled, cluster.owner)
+        recovery = Recovery(_transfers(prepared), _transfers(unsettled), cluster.owner)
         answers = await ask_all(cluster, recovery.resolve())
         answers = await ask_all(cluster, recovery.finish(answers))
         await ask_all(cluster, recovery.settle(answers))
-        sound_alarm(recovery.missing)
+        journals = JournalRecovery(_journals(prepared), _journals(unsettled), cluster.owner)
+        about_journals = await ask_all(cluster, journals.resolve())
+        about_journals = await ask_all(cluster, journals.finish(about_journals))
+        await ask_all(cluster, journals.settle(about_journals))
+        sound_alarm([*recovery.missing, *journals.missing])
+        applied, dropped = recovery.applied + journals.applied, recovery.dropped + journals.dropped
         log.info(
             "resolved",
             shard=shard.shard_id,
             prepared=len(prepared),
             unsettled=len(unsettled),
-            applied=recovery.applied,
-            dropped=recovery.dropped,
+            applied=applied,
+            dropped=dropped,
         )
         full = SCAN_LIMIT in (len(prepared), len(unsettled))
-        return full and recovery.applied + recovery.dropped > 0
+        return full and applied + dropped > 0
+
+
+def _transfers(entries: Sequence[PendingTransfer]) -> list[PendingTransfer]:
+    return [entry for entry in entries if not entry.of_journal]
+
+
+def _journals(entries: Sequence[PendingTransfer]) -> list[PendingTransfer]:
+    return [entry for entry in entries if entry.of_journal]

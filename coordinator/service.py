@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from shard_node.journal_calls import Journals
 from shard_node.limits import MAX_BATCH
 from shard_node.transfers import Transfers
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from coordinator import protocol
     from coordinator.driver import Driver
-    from shard_node.directory import Directory
+    from coordinator.journal_protocol import JournalCommit
+    from shard_node.directory import Cluster, Directory
+
+T = TypeVar("T")
 
 # Transfers in the hands of one coordinator at once: some 20 large batches, 40 MiB.
 MAX_IN_HAND = 20 * MAX_BATCH
@@ -30,7 +36,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._directory = directory
         self._in_hand = 0
         # Kept, so that a router that hangs up does not stop what may be past its commit point.
-        self._tasks: set[asyncio.Task[protocol.Commit]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def Commit(  # noqa: N802 -- the contract's name
         self,
@@ -38,21 +44,20 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         context: grpc.aio.ServicerContext[coordinator_pb2.CommitRequest, coordinator_pb2.CommitResponse],
     ) -> coordinator_pb2.CommitResponse:
         """Commits one batch."""
-        count = len(request.keys)
-        if self._in_hand + count > MAX_IN_HAND:
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._in_hand} transfers are under way here already"
-            )
-        # Counted before anything is awaited, or a burst would pass the check above all at once.
-        self._in_hand += count
-        task = asyncio.ensure_future(self._carry_out(request))
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._done(done, count))
-        batch = await asyncio.shield(task)
+        batch = await self._in_task(self._commit(request), len(request.keys), context)
         return coordinator_pb2.CommitResponse(
             outcomes=bytes(batch.outcomes),
             payer_balances_minor=batch.payer_balances,
             payee_balances_minor=batch.payee_balances,
+        )
+
+    async def CommitJournals(  # noqa: N802
+        self, request: coordinator_pb2.CommitJournalsRequest, context: Any
+    ) -> coordinator_pb2.CommitJournalsResponse:
+        """Commits one batch of journals."""
+        batch = await self._in_task(self._commit_journals(request), len(request.bodies), context)
+        return coordinator_pb2.CommitJournalsResponse(
+            outcomes=bytes(batch.outcomes), legs=batch.legs, balances_minor=batch.balances
         )
 
     async def finish_all(self) -> None:
@@ -60,10 +65,38 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _carry_out(self, request: coordinator_pb2.CommitRequest) -> protocol.Commit:
-        wanted = request.topology_version
-        if self._directory.current.topology.version < wanted:
-            await self._directory.newer_than(wanted - 1, TOPOLOGY_WAIT_SECONDS)
+    async def _in_task(self, work: Coroutine[Any, Any, T], count: int, context: Any) -> T:
+        """Work of ``count`` items, in a task that its caller's leaving does not end."""
+        if self._in_hand + count > MAX_IN_HAND:
+            work.close()
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._in_hand} transfers are under way here already"
+            )
+        # Counted before anything is awaited, or a burst would pass the check above all at once.
+        self._in_hand += count
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+
+        def done(_: asyncio.Task[T]) -> None:
+            self._in_hand -= count
+            self._tasks.discard(task)
+
+        task.add_done_callback(done)
+        return await asyncio.shield(task)
+
+    async def _cluster(self, topology_version: int) -> Cluster:
+        """The newest map, by which the router split the batch or a later one."""
+        if self._directory.current.topology.version < topology_version:
+            await self._directory.newer_than(topology_version - 1, TOPOLOGY_WAIT_SECONDS)
+        return self._directory.current
+
+    async def _commit_journals(self, request: coordinator_pb2.CommitJournalsRequest) -> JournalCommit:
+        cluster = await self._cluster(request.topology_version)
+        batch = Journals.unpack(request.transaction_ids, request.bodies)
+        return await self._driver.commit_journals(batch, cluster)
+
+    async def _commit(self, request: coordinator_pb2.CommitRequest) -> protocol.Commit:
+        cluster = await self._cluster(request.topology_version)
         transfers = Transfers(
             list(request.keys),
             list(request.payers),
@@ -74,8 +107,4 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
             list(request.payer_slots),
             list(request.payee_slots),
         )
-        return await self._driver.commit(transfers, self._directory.current)
-
-    def _done(self, task: asyncio.Task[protocol.Commit], count: int) -> None:
-        self._in_hand -= count
-        self._tasks.discard(task)
+        return await self._driver.commit(transfers, cluster)
