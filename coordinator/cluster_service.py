@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from shard_node.directory import Directory
     from shard_node.records import PendingTransfer
     from shard_node.registry import Registry
+    from shard_node.shard import Shard
 
 MAX_IN_DOUBT = 10_000
 DEFAULT_IN_DOUBT = 1000
@@ -77,6 +79,15 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             ]
         )
 
+    async def ListBacklogs(  # noqa: N802
+        self,
+        request: cluster_pb2.ListBacklogsRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> cluster_pb2.ListBacklogsResponse:
+        """What waits for the archiver; a shard that is away does not hide the others."""
+        shards = self._directory.current.shards
+        return cluster_pb2.ListBacklogsResponse(backlogs=await asyncio.gather(*map(_backlog, shards)))
+
     async def ListInDoubt(  # noqa: N802
         self, request: cluster_pb2.ListInDoubtRequest, context: Any
     ) -> cluster_pb2.ListInDoubtResponse:
@@ -119,18 +130,31 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         )
 
 
+async def _backlog(shard: Shard) -> cluster_pb2.Backlog:
+    try:
+        state = await shard.ledger_state()
+    except ShardNodeError:
+        return cluster_pb2.Backlog(shard_id=shard.shard_id, unknown=True)
+    return cluster_pb2.Backlog(
+        shard_id=shard.shard_id,
+        entries_waiting=state.backlog,
+        entries_limit=state.backlog_limit,
+        archived_batch=state.number,
+    )
+
+
 def _in_doubt(
     entry: PendingTransfer, state: cluster_pb2.InDoubtState, shard_id: str, now_ms: int
 ) -> cluster_pb2.InDoubtTransfer:
-    terms = entry.terms
+    payer, payee = entry.accounts
     return cluster_pb2.InDoubtTransfer(
         transaction_id=str(UUID(bytes=entry.key[:16])),
         state=state,
         shard_id=shard_id,
-        from_account=terms.payer,
-        to_account=terms.payee,
-        amount=to_text(terms.amount_minor, decimals(terms.currency) or 0),
-        currency=terms.currency,
+        from_account=payer,
+        to_account=payee,
+        amount=to_text(abs(entry.amount_minor), decimals(entry.currency) or 0),
+        currency=entry.currency,
         age_ms=max(0, now_ms - entry.since_ms),
     )
 

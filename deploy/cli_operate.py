@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import grpc
@@ -34,6 +34,7 @@ _KINDS = {
     cluster_pb2.MEMBER_KIND_SHARD_NODE: "shard node",
     cluster_pb2.MEMBER_KIND_COORDINATOR: "coordinator",
     cluster_pb2.MEMBER_KIND_ROUTER: "router",
+    cluster_pb2.MEMBER_KIND_ARCHIVER: "archiver",
 }
 _STATES = {
     cluster_pb2.IN_DOUBT_STATE_PREPARED: "prepared",
@@ -51,13 +52,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
-    """Show shards, slots, epochs, members and how much is in doubt."""
+    """Show shards, slots, epochs, what waits to be archived, members and how much is in doubt."""
     with cluster_service(find_routers(router, data)) as service:
         topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
         members = service.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_TIMEOUT_SECONDS).members
         pending, problem = _count_in_doubt(service)
+        backlogs = _backlogs(service)
     if as_json:
-        out.print_json(json.dumps(_status_document(topology, members, pending)))
+        out.print_json(json.dumps(_status_document(topology, members, pending, backlogs)))
         return
     out.print(
         f"cluster [bold]{topology.cluster_id}[/], topology version {topology.version}, "
@@ -65,11 +67,18 @@ def status(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
         highlight=False,
     )
     present = {member.name for member in members if member.kind == cluster_pb2.MEMBER_KIND_SHARD_NODE}
-    table = Table("shard", "epoch", "primary", "slots", "count", "shard node")
+    table = Table("shard", "epoch", "primary", "slots", "count", "shard node", "to archive")
+    table.columns[6].justify = "right"
     for shard in topology.shards:
         here = "[green]present[/]" if shard.shard_id in present else "[bold red]missing[/]"
         table.add_row(
-            shard.shard_id, str(shard.epoch), shard.primary, _slots(shard), str(shard.slot_count), here
+            shard.shard_id,
+            str(shard.epoch),
+            shard.primary,
+            _slots(shard),
+            str(shard.slot_count),
+            here,
+            _waiting(backlogs.get(shard.shard_id)),
         )
     out.print(table)
     table = Table("member", "kind", "address", "pid")
@@ -200,12 +209,32 @@ def _count_in_doubt(service: ClusterServiceStub) -> tuple[int | None, str]:
         return None, explain(error)
 
 
+def _backlogs(service: ClusterServiceStub) -> dict[str, cluster_pb2.Backlog]:
+    """What waits to be archived, by shard; without those of which it is not known."""
+    try:
+        answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
+    except grpc.RpcError:
+        return {}
+    return {backlog.shard_id: backlog for backlog in answer.backlogs if not backlog.unknown}
+
+
+def _waiting(backlog: cluster_pb2.Backlog | None) -> str:
+    if backlog is None:
+        return "unknown"
+    waiting = f"{backlog.entries_waiting:,}"
+    full = backlog.entries_limit and backlog.entries_waiting >= backlog.entries_limit
+    return f"[bold red]{waiting}, full[/]" if full else waiting
+
+
 def _slots(shard: cluster_pb2.Shard) -> str:
     return ", ".join(f"{r.first}-{r.last}" for r in shard.slots)
 
 
 def _status_document(
-    topology: cluster_pb2.Topology, members: Sequence[cluster_pb2.Member], pending: int | None
+    topology: cluster_pb2.Topology,
+    members: Sequence[cluster_pb2.Member],
+    pending: int | None,
+    backlogs: Mapping[str, cluster_pb2.Backlog],
 ) -> dict[str, Any]:
     return {
         "cluster_id": topology.cluster_id,
@@ -218,6 +247,7 @@ def _status_document(
                 "primary": shard.primary,
                 "slot_count": shard.slot_count,
                 "slots": [[r.first, r.last] for r in shard.slots],
+                "backlog": _backlog_document(backlogs.get(shard.shard_id)),
             }
             for shard in topology.shards
         ],
@@ -225,6 +255,16 @@ def _status_document(
             {"name": m.name, "kind": _KINDS.get(m.kind, "?"), "address": m.address, "pid": m.pid}
             for m in members
         ],
+    }
+
+
+def _backlog_document(backlog: cluster_pb2.Backlog | None) -> dict[str, int] | None:
+    if backlog is None:
+        return None
+    return {
+        "entries_waiting": backlog.entries_waiting,
+        "entries_limit": backlog.entries_limit,
+        "archived_batch": backlog.archived_batch,
     }
 
 

@@ -20,6 +20,7 @@ class FakeClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     failure: grpc.StatusCode | None = None
     in_doubt_failure: grpc.StatusCode | None = None
     in_doubt: cluster_pb2.ListInDoubtResponse = field(default_factory=cluster_pb2.ListInDoubtResponse)
+    backlogs: list[cluster_pb2.Backlog] = field(default_factory=list)
     verifications: int = 0
 
     def Verify(  # noqa: N802 - gRPC's name
@@ -56,6 +57,13 @@ class FakeClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             name="router-0", kind=cluster_pb2.MEMBER_KIND_ROUTER, address="h:2", pid=3
         )
         return cluster_pb2.ListMembersResponse(members=[member])
+
+    def ListBacklogs(  # noqa: N802 - gRPC's name
+        self, request: cluster_pb2.ListBacklogsRequest, context: grpc.ServicerContext
+    ) -> cluster_pb2.ListBacklogsResponse:
+        """As the test wants."""
+        self._fail(context, self.failure)
+        return cluster_pb2.ListBacklogsResponse(backlogs=self.backlogs)
 
     def ListInDoubt(  # noqa: N802 - gRPC's name
         self, request: cluster_pb2.ListInDoubtRequest, context: grpc.ServicerContext

@@ -139,6 +139,24 @@ def test_status_shows_the_rest_when_a_shard_is_away(service: FakeClusterService,
     assert json.loads(_tallystick("status", "--router", router, "--json").stdout)["in_doubt"] is None
 
 
+def test_status_shows_what_waits_to_be_archived(service: FakeClusterService, router: str) -> None:
+    """Per shard, with a word when it refuses transfers for it; unknown when the shard does not say."""
+    service.backlogs = [cluster_pb2.Backlog(shard_id="shard-0", entries_waiting=1234, entries_limit=2000)]
+    assert "1,234" in _tallystick("status", "--router", router).stdout
+    document = json.loads(_tallystick("status", "--router", router, "--json").stdout)
+    assert document["shards"][0]["backlog"] == {
+        "entries_waiting": 1234,
+        "entries_limit": 2000,
+        "archived_batch": 0,
+    }
+    service.backlogs[0].entries_waiting = 2000
+    assert "full" in _tallystick("status", "--router", router).stdout
+    service.backlogs[0].unknown = True
+    assert "unknown" in _tallystick("status", "--router", router).stdout
+    document = json.loads(_tallystick("status", "--router", router, "--json").stdout)
+    assert document["shards"][0]["backlog"] is None
+
+
 def test_in_doubt_lists_what_the_cluster_answers(service: FakeClusterService, router: str) -> None:
     """Each with its shard and age; in JSON with everything."""
     entry = cluster_pb2.InDoubtTransfer(
