@@ -25,8 +25,9 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from shard_node.outcomes import Outcome, without_side
-from shard_node.transfers import Kind, Terms, unpack_body
+from shard_node.journals import Journal, LegBody
+from shard_node.outcomes import PAYEE, Outcome, without_side
+from shard_node.transfers import BODY_HEAD, Kind, Terms, unpack_body
 
 _ACCOUNT = struct.Struct("<qqqqB3s")
 _LIMITS = struct.Struct("<qq")
@@ -85,7 +86,8 @@ class RememberedOutcome:
     """What the deciding shard remembers of a transfer or journal.
 
     ``terms`` are those of :func:`shard_node.transfers.terms_key`. ``payer`` and ``payee`` are those of a
-    purchase, None for all else. ``leg`` is the one that a refusal of a journal concerns.
+    purchase, None for all else. ``leg`` is the one that a refusal concerns; of a transfer the
+    payer is 0, the payee 1.
     """
 
     outcome: Outcome
@@ -113,7 +115,7 @@ class RememberedOutcome:
             record[_TERMS_AT:] if purchase else record[_TERMS_AT : _TERMS_AT + _OUTCOME_TAIL.size],
             more[2:payee_at].decode() if purchase else None,
             more[payee_at:].decode() if purchase else None,
-            more[0] if len(more) == 1 else 0,
+            more[0] if len(more) == 1 else int(record[0] & PAYEE != 0),
         )
 
 
@@ -134,6 +136,36 @@ class PendingTransfer:
     def time_ms(value: bytes) -> int:
         """When the entry of that value was made."""
         return int.from_bytes(value[:_TIME_BYTES], "little")
+
+    @property
+    def transfer_key(self) -> bytes:
+        """The 24 bytes that name the transfer or journal; an entry of one leg has its number behind them."""
+        return self.key[:24]
+
+    @property
+    def amount_minor(self) -> int:
+        """The amount that waits; of a journal's leg negative where it takes."""
+        amount: int = BODY_HEAD.unpack_from(self.body)[0]
+        return amount
+
+    @property
+    def currency(self) -> str:
+        """The currency of that amount."""
+        code: bytes = BODY_HEAD.unpack_from(self.body)[1]
+        return code.decode()
+
+    @property
+    def accounts(self) -> tuple[str, str]:
+        """Who pays and who is paid; "" for a journal's many others."""
+        if not self.of_journal:
+            terms = self.terms
+            return terms.payer, terms.payee
+        if len(self.key) > len(self.transfer_key):
+            leg = LegBody.unpack(self.body)
+            pair = (leg.counterparty, leg.account)
+            return pair if leg.amount_minor > 0 else pair[::-1]
+        legs = Journal.unpack(self.body).legs
+        return legs[0].account, legs[1].account if len(legs) == 2 else ""
 
     @property
     def of_journal(self) -> bool:
