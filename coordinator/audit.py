@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from shard_node.records import PendingTransfer
     from shard_node.shard import Shard
 
 # Entries in doubt that one audit takes in. More than this are in doubt only in an outage.
@@ -81,14 +82,15 @@ async def audit_pages(shards: Sequence[Shard], audit: Audit) -> AsyncIterator[tu
 
 
 async def _add_pending(shards: Sequence[Shard], audit: Audit) -> None:
-    """In flight is what its payer's shard has committed and its payee's shard still only prepared."""
-    prepared = {}
+    """In flight is what its deciding shard has committed and its participant still only prepared."""
+    prepared: dict[bytes, PendingTransfer] = {}
     unsettled = set()
     for shard in shards:
         prepared.update({entry.key: entry for entry in await shard.pending("prepared", 0, MAX_PENDING)})
         unsettled |= {entry.key for entry in await shard.pending("unsettled", 0, MAX_PENDING)}
-    for key in prepared.keys() & unsettled:
-        terms = prepared[key].terms
-        audit.currency(terms.currency).in_flight_minor += terms.amount_minor
+    for entry in prepared.values():
+        # Of a journal's debit the amount is negative: it still is in its account, as held.
+        if entry.transfer_key in unsettled:
+            audit.currency(entry.currency).in_flight_minor += entry.amount_minor
     audit.prepared = len(prepared)
     audit.unsettled = len(unsettled)
