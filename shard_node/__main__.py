@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from shard_node.agent import Agent, AgentSettings
+from shard_node.agent import DEFAULT_MAX_BACKLOG, Agent, AgentSettings
 from shard_node.process import configure_logs, run
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
@@ -37,7 +37,16 @@ def main() -> int:
         default=0,
         help="past this the shard refuses writes (default: no limit)",
     )
+    parser.add_argument(
+        "--max-backlog",
+        type=int,
+        default=DEFAULT_MAX_BACKLOG,
+        help="past so many ledger entries that wait to be archived the shard refuses new transfers, "
+        "rather than lose history (default: %(default)s)",
+    )
     arguments = parser.parse_args()
+    if arguments.max_backlog < 1:
+        parser.error("--max-backlog must be at least 1")
     if arguments.dedupe_window_seconds < MIN_WINDOW_SECONDS:
         parser.error(f"--dedupe-window-seconds must be at least {MIN_WINDOW_SECONDS}")
     configure_logs(process="shard_node", shard=arguments.shard)
@@ -50,6 +59,7 @@ def main() -> int:
             arguments.port,
             arguments.dedupe_window_seconds,
             arguments.max_memory_bytes,
+            arguments.max_backlog,
         )
     )
     return run(agent.run)
