@@ -64,6 +64,19 @@ def main(  # noqa: PLR0913 -- a parameter an option
         CrossShare,
         typer.Option(help="Which transfers cross shards: as it happens, all, or none (by hash tags)."),
     ] = CrossShare.ANY,
+    hot_payee: Annotated[
+        bool,
+        typer.Option(
+            "--hot-payee",
+            help="Every transfer pays one and the same account: a merchant on a great day.",
+        ),
+    ] = False,
+    archivers: Annotated[
+        int,
+        typer.Option(
+            min=0, max=_MAX_SERVERS, help="Archivers; with 0 the ledger waits on the shards till the end."
+        ),
+    ] = 0,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +99,10 @@ def main(  # noqa: PLR0913 -- a parameter an option
 
     Checks that each counted transfer moved money once, and that none was made or lost.
     """
+    if hot_payee and cross_share is not CrossShare.ANY:
+        raise typer.BadParameter(
+            "leave --cross-share at 'any': one payee has one shard", param_hint="--hot-payee"
+        )
     settings = BenchSettings(
         shards=shards,
         routers=routers,
@@ -98,6 +115,8 @@ def main(  # noqa: PLR0913 -- a parameter an option
         runs=runs,
         seed=seed,
         cross_share=cross_share,
+        hot_payee=hot_payee,
+        archivers=archivers,
         data=data,
         keep=keep,
     )

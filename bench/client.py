@@ -58,6 +58,8 @@ class LoadSettings:
     concurrency: int
     seed: int
     cross_share: CrossShare
+    # Every transfer pays one and the same account.
+    hot_payee: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,9 @@ class LoadClient:
 
     async def _run(self, order: Run) -> RunResult:
         settings = self._settings
-        workload = Workload(f"{settings.seed}/{order.number}", self._accounts, self._payees)
+        workload = Workload(
+            f"{settings.seed}/{order.number}", self._accounts, self._payees, hot_payee=settings.hot_payee
+        )
         tally = Tally()
         begun = time.monotonic()
         sizes = self._sizes(order, begun)

@@ -53,6 +53,8 @@ class BenchSettings:
     runs: int
     seed: int
     cross_share: CrossShare
+    hot_payee: bool
+    archivers: int
     # A temporary folder when None, removed at the end unless ``keep``.
     data: Path | None
     keep: bool
@@ -83,7 +85,9 @@ def measure(settings: BenchSettings, progress: Callable[[str], None]) -> Measure
     """
     with _data_folder(settings, progress) as data:
         progress("starting the cluster")
-        spec = ClusterSpec(settings.shards, settings.routers, settings.coordinators)
+        spec = ClusterSpec(
+            settings.shards, settings.routers, settings.coordinators, archivers=settings.archivers
+        )
         with LocalCluster(data, spec) as cluster:
             try:
                 return _measure(settings, cluster, progress)
@@ -103,6 +107,7 @@ def _measure(settings: BenchSettings, cluster: LocalCluster, progress: Callable[
             settings.concurrency,
             settings.seed,
             settings.cross_share,
+            settings.hot_payee,
         )
         with LoadProcess(load) as client:
             progress(f"opening {settings.accounts:,} accounts")

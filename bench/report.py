@@ -29,10 +29,11 @@ def show(console: Console, settings: BenchSettings, measurement: Measurement) ->
     console.print(_runs_table(runs))
     console.print(_cpu_table(runs))
     verified = measurement.verified
+    pairs = "all to one payee" if settings.hot_payee else f"{settings.cross_share} pairs"
     console.print(
         f"[bold]{_median(_rate, runs):,.0f} transfers/s[/], the median of {len(runs)} "
         f"run{'s'[: len(runs) > 1]}: {settings.shards} shards, {settings.accounts:,} accounts, "
-        f"{settings.cross_share} pairs, batches of {settings.batch}, {settings.concurrency} in flight, "
+        f"{pairs}, batches of {settings.batch}, {settings.concurrency} in flight, "
         f"seed {settings.seed}",
         highlight=False,
         soft_wrap=True,

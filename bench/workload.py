@@ -85,19 +85,28 @@ def possible_payees(
 
 
 class Workload:
-    """Draws payments, uniformly over the payers and over the payees of each."""
+    """Draws payments, uniformly over the payers and over the payees of each, or all to one payee."""
 
     def __init__(
-        self, seed: str, accounts: Sequence[str], payees: Mapping[str, Sequence[str]] | None = None
+        self,
+        seed: str,
+        accounts: Sequence[str],
+        payees: Mapping[str, Sequence[str]] | None = None,
+        *,
+        hot_payee: bool = False,
     ) -> None:
         self._random = random.Random(seed)
-        self._accounts = accounts
+        # The hot one is the last account; it pays nobody.
+        self._hot = accounts[-1] if hot_payee else None
+        self._accounts = accounts[:-1] if hot_payee else accounts
         self._payees = payees
 
     def draw(self, count: int) -> Payments:
         """The next payments, nobody paying himself."""
         # Whole columns at a time: the load process shares two cores with what it measures.
         payers = self._random.choices(self._accounts, k=count)
+        if self._hot is not None:
+            return Payments(payers, [self._hot] * count, self._random.choices(AMOUNTS, k=count))
         if self._payees is None:
             payees = self._random.choices(self._accounts, k=count)
         else:

@@ -101,3 +101,12 @@ def test_accounts_with_nobody_to_pay_are_refused() -> None:
         possible_payees(ids, [0] * SLOT_COUNT, CrossShare.CROSS)
     with pytest.raises(BenchError, match="too few"):
         possible_payees(ids[:1], [0] * SLOT_COUNT, CrossShare.ANY)
+
+
+def test_a_hot_payee_is_paid_by_everybody_else() -> None:
+    """With a hot payee one account is paid in every transfer, and pays nobody."""
+    ids = account_ids(50, CrossShare.ANY)
+    payments = Workload("1", ids, hot_payee=True).draw(500)
+    assert set(payments.payees) == {ids[-1]}
+    assert ids[-1] not in payments.payers
+    assert len(set(payments.payers)) > 40
