@@ -94,6 +94,9 @@ local function leg_refusal(book, legs, j, conditions, incoming)
       code = REFUND_EXCEEDS_PURCHASE
     end
     return code
+  elseif effect == HOLD and hold_of(conditions, legs[5][j]) then
+    -- A hold may outlive the memory of its id: a second one under that name would lose what the first holds.
+    return TRANSACTION_ID_EXPIRED
   elseif effect ~= CAPTURE and effect ~= VOID then
     return debit_refusal(book, k, amount, currency)
   end
