@@ -15,6 +15,7 @@ from coordinator.cluster_service import ClusterService
 from coordinator.serving import Server
 from router.coordinators import Coordinators
 from router.engine import Engine
+from router.journal_engine import JournalEngine
 from router.requests import RequestReader
 from router.service import WalletService
 from shard_node.directory import Directory
@@ -38,7 +39,12 @@ def route(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Event], A
         directory = Directory(registry)
         coordinators = Coordinators(registry)
         await coordinators.start()
-        service = WalletService(Engine(directory, coordinators), directory, RequestReader())
+        service = WalletService(
+            Engine(directory, coordinators),
+            JournalEngine(directory, coordinators),
+            directory,
+            RequestReader(),
+        )
         server = Server(("tallystick.v1.WalletService", "tallystick.v1.ClusterService"))
         wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server.grpc)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(

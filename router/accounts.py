@@ -1,27 +1,25 @@
-"""Opening and reading accounts, a batch over all its shards."""
+"""Opening, reading, freezing and closing accounts, a batch over all its shards."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from coordinator.money import decimals, to_text
 from router import refusals
-from router.engine import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
-from router.requests import BadField
-from shard_node.errors import ShardFullError, ShardNodeError, StaleEpochError
+from router.fields import BadField
+from router.maps import at_owner, spread
+from shard_node.errors import ShardNodeError
 from shard_node.outcomes import Outcome
-from shard_node.records import AccountState
+from shard_node.records import Account, AccountState
 from tallystick.v1 import wallet_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from router.engine import Maps
-    from router.requests import RequestReader
-    from shard_node.records import Account
+    from router.maps import Maps
+    from router.requests import AccountTerms, RequestReader
     from shard_node.shard import Shard
+    from shard_node.transfers import Kind
 
 _STATES = {
     AccountState.OPEN: wallet_pb2.ACCOUNT_STATE_OPEN,
@@ -33,7 +31,7 @@ _STATES = {
 def account_message(account_id: str, account: Account) -> wallet_pb2.Account:
     """An account as callers see it."""
     digits = decimals(account.currency) or 0
-    return wallet_pb2.Account(
+    message = wallet_pb2.Account(
         account_id=account_id,
         currency=account.currency,
         available=to_text(account.available_minor, digits),
@@ -42,6 +40,11 @@ def account_message(account_id: str, account: Account) -> wallet_pb2.Account:
         state=_STATES[account.state],
         minimum_balance=to_text(account.floor_minor, digits),
     )
+    if account.maximum_balance_minor:
+        message.maximum_balance = to_text(account.maximum_balance_minor, digits)
+    if account.maximum_transfer_minor:
+        message.maximum_transfer = to_text(account.maximum_transfer_minor, digits)
+    return message
 
 
 async def open_accounts(
@@ -51,32 +54,41 @@ async def open_accounts(
     deadline_seconds: float,
 ) -> list[wallet_pb2.AccountResult]:
     """Opens each account on its shard. Opening is idempotent, so a retry needs no id."""
-    slots: dict[int, int] = {}
-    floors: dict[int, int] = {}
+    terms: dict[int, AccountTerms] = {}
     results: dict[int, wallet_pb2.AccountResult] = {}
     for position, request in enumerate(requests):
         try:
-            slots[position] = reader.account_slot(request.account_id, "account_id")
-            floors[position] = reader.minimum_balance(request.minimum_balance, request.currency)
+            terms[position] = reader.account(request)
         except BadField as bad:
-            slots.pop(position, None)
             results[position] = _refused(refusals.invalid(bad))
 
+    def answer(position: int, outcome: Outcome, account: Account) -> wallet_pb2.AccountResult:
+        if outcome is not Outcome.COMMITTED:
+            return _refused(refusals.refusal(outcome, "account_id"))
+        return wallet_pb2.AccountResult(account=account_message(requests[position].account_id, account))
+
     async def work(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
+        asked = [terms[p] for p in positions]
         outcomes, accounts = await shard.open(
             [requests[p].account_id for p in positions],
-            [slots[p] for p in positions],
+            [t.slot for t in asked],
             [requests[p].currency for p in positions],
-            [floors[p] for p in positions],
+            [t.floor_minor for t in asked],
+            [t.maximum_balance_minor for t in asked],
+            [t.maximum_transfer_minor for t in asked],
         )
+        return [answer(*row) for row in zip(positions, outcomes, accounts, strict=True)]
+
+    async def check(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
+        accounts = await shard.accounts([requests[p].account_id for p in positions])
         return [
-            _refused(_with_field(refusals.refusal(outcome), "account_id"))
-            if outcome is Outcome.ACCOUNT_EXISTS
-            else wallet_pb2.AccountResult(account=account_message(requests[p].account_id, account))
-            for p, outcome, account in zip(positions, outcomes, accounts, strict=True)
+            answer(p, *_would_open(terms[p], requests[p].currency, account))
+            for p, account in zip(positions, accounts, strict=True)
         ]
 
-    results |= await _spread(directory, slots, work, deadline_seconds)
+    for only_check, do in ((False, work), (True, check)):
+        slots = {p: t.slot for p, t in terms.items() if requests[p].validate_only is only_check}
+        results |= await _answers(directory, slots, do, deadline_seconds)
     return [results[position] for position in range(len(requests))]
 
 
@@ -94,60 +106,91 @@ async def read_accounts(
 
     async def work(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
         accounts = await shard.accounts([account_ids[p] for p in positions])
-        return [
-            _refused(_with_field(refusals.refusal(Outcome.ACCOUNT_NOT_FOUND), "account_id"))
-            if account is None
-            else wallet_pb2.AccountResult(account=account_message(account_ids[p], account))
-            for p, account in zip(positions, accounts, strict=True)
-        ]
+        return [_found(account_ids[p], account) for p, account in zip(positions, accounts, strict=True)]
 
-    results |= await _spread(directory, slots, work, deadline_seconds)
+    results |= await _answers(directory, slots, work, deadline_seconds)
     return [results[position] for position in range(len(account_ids))]
 
 
-async def _spread(
+async def set_state(
+    directory: Maps,
+    reader: RequestReader,
+    target: Kind,
+    request: wallet_pb2.FreezeAccountRequest
+    | wallet_pb2.UnfreezeAccountRequest
+    | wallet_pb2.CloseAccountRequest,
+    deadline_seconds: float,
+) -> wallet_pb2.AccountResult:
+    """Freezes, unfreezes or closes an account; idempotent, so a retry needs no id."""
+    account_id = request.account_id
+    try:
+        slot = reader.account_slot(account_id, "account_id")
+    except BadField as bad:
+        return _refused(refusals.invalid(bad))
+
+    async def ask(shard: Shard) -> wallet_pb2.AccountResult:
+        (outcome,), (account,) = await shard.set_state(
+            [account_id], [target], validate_only=request.validate_only
+        )
+        if outcome in (Outcome.COMMITTED, Outcome.VALID):
+            return _found(account_id, account)
+        return _refused(refusals.refusal(outcome, "account_id"))
+
+    try:
+        return await at_owner(directory, slot, ask, deadline_seconds)
+    except ShardNodeError as error:
+        return _refused(refusals.no_answer(error))
+
+
+async def currency_of(directory: Maps, account_id: str, slot: int, deadline_seconds: float) -> str | None:
+    """An account's currency, which never changes; None when there is no such account.
+
+    Raises the errors of :mod:`shard_node.errors`.
+    """
+    (account,) = await at_owner(directory, slot, lambda shard: shard.accounts([account_id]), deadline_seconds)
+    return account.currency if account else None
+
+
+def _would_open(terms: AccountTerms, currency: str, account: Account | None) -> tuple[Outcome, Account]:
+    """What opening would answer, and the account as it would stand."""
+    if account is None:
+        made = Account(
+            available_minor=0,
+            held_minor=0,
+            version=0,
+            floor_minor=terms.floor_minor,
+            state=AccountState.OPEN,
+            currency=currency,
+            maximum_balance_minor=terms.maximum_balance_minor,
+            maximum_transfer_minor=terms.maximum_transfer_minor,
+        )
+        return Outcome.COMMITTED, made
+    same = (account.currency, account.floor_minor) == (currency, terms.floor_minor) and (
+        (account.maximum_balance_minor, account.maximum_transfer_minor)
+        == (terms.maximum_balance_minor, terms.maximum_transfer_minor)
+    )
+    return (Outcome.COMMITTED if same else Outcome.ACCOUNT_EXISTS), account
+
+
+async def _answers(
     directory: Maps,
     slots: dict[int, int],
     work: Callable[[Shard, list[int]], Awaitable[list[wallet_pb2.AccountResult]]],
     deadline_seconds: float,
 ) -> dict[int, wallet_pb2.AccountResult]:
-    """Does ``work`` for each shard's positions, again with a newer map where one is stale."""
-    results: dict[int, wallet_pb2.AccountResult] = {}
-    open_positions = list(slots)
-    pause = FIRST_RETRY_SECONDS
-    while open_positions:
-        cluster = directory.current
-        groups: dict[int, list[int]] = {}
-        for position in open_positions:
-            groups.setdefault(cluster.owner[slots[position]], []).append(position)
-        answers = await asyncio.gather(
-            *(work(cluster.shards[shard], positions) for shard, positions in groups.items()),
-            return_exceptions=True,
-        )
-        open_positions = []
-        late = time.monotonic() + pause >= deadline_seconds
-        for positions, answer in zip(groups.values(), answers, strict=True):
-            if isinstance(answer, StaleEpochError) and not late:
-                open_positions += positions
-            elif isinstance(answer, ShardNodeError):
-                full = isinstance(answer, ShardFullError)
-                why = refusals.refusal(Outcome.RESOURCE_EXHAUSTED if full else Outcome.OUTCOME_UNKNOWN)
-                why.message = f"{answer}: ask again"
-                results |= dict.fromkeys(positions, _refused(why))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                results |= dict(zip(positions, answer, strict=True))
-        if open_positions:
-            await directory.newer_than(cluster.topology.version, pause)
-            pause = min(pause * 2, LAST_RETRY_SECONDS)
-    return results
+    """What the shards answer to each position."""
+    found = await spread(directory, slots, work, deadline_seconds)
+    return {
+        position: _refused(refusals.no_answer(answer)) if isinstance(answer, ShardNodeError) else answer
+        for position, answer in found.items()
+    }
+
+
+def _found(account_id: str, account: Account | None) -> wallet_pb2.AccountResult:
+    if account is None:
+        return _refused(refusals.refusal(Outcome.ACCOUNT_NOT_FOUND, "account_id"))
+    return wallet_pb2.AccountResult(account=account_message(account_id, account))
 
 
 def _refused(why: wallet_pb2.Refusal) -> wallet_pb2.AccountResult:
     return wallet_pb2.AccountResult(refusal=why)
-
-
-def _with_field(why: wallet_pb2.Refusal, field: str) -> wallet_pb2.Refusal:
-    why.field = field
-    return why

@@ -1,4 +1,4 @@
-"""Concurrent single transfers, gathered into batches.
+"""Concurrent single operations, gathered into batches.
 
 A batch leaves as soon as there is room for it, with all that waits by then; there is no fixed
 delay. Under light load a batch is one transfer, under heavy load batches grow by themselves.
@@ -7,48 +7,61 @@ delay. Under light load a batch is one transfer, under heavy load batches grow b
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from shard_node.limits import MAX_BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from router.engine import Results
-    from shard_node.transfers import Row
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
 
 # Batches on their way at once. Two keep the shards busy while one returns; more only make each smaller.
 MAX_BATCHES = 4
-# Single transfers that wait at the most: a second's worth.
+# What waits at the most, in items of weight one: a second's worth.
 MAX_WAITING = 4 * MAX_BATCH
 
-# outcome, payer's balance, payee's balance
-Single = tuple[int, int, int]
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 class OverloadedError(Exception):
     """More waits than the router will hold. Nothing was begun."""
 
 
-class Coalescer:
-    """Gathers rows; ``execute`` carries out a batch of them."""
+def _one(_: object) -> int:
+    return 1
 
-    def __init__(self, execute: Callable[[list[Row]], Awaitable[Results]]) -> None:
+
+class Coalescer(Generic[ItemT, ResultT]):
+    """Gathers items; ``execute`` carries out a batch of them, and answers with a result an item, in order.
+
+    ``weigh`` says how much of a batch an item fills, and of what may wait: at most MAX_BATCH.
+    """
+
+    def __init__(
+        self,
+        execute: Callable[[list[ItemT]], Coroutine[Any, Any, Sequence[ResultT]]],
+        weigh: Callable[[ItemT], int] = _one,
+    ) -> None:
         self._execute = execute
-        self._waiting: list[tuple[Row, asyncio.Future[Single]]] = []
+        self._weigh = weigh
+        self._waiting: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
+        self._waiting_weight = 0
         self._batches: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
     def __repr__(self) -> str:
         return f"Coalescer(waiting={len(self._waiting)}, batches={len(self._batches)})"
 
-    def submit(self, row: Row) -> asyncio.Future[Single]:
-        """The row's result, in time. Raises OverloadedError."""
-        if len(self._waiting) >= MAX_WAITING:
+    def submit(self, item: ItemT) -> asyncio.Future[ResultT]:
+        """The item's result, in time. Raises OverloadedError."""
+        weight = self._weigh(item)
+        if self._waiting_weight + weight > MAX_WAITING:
             raise OverloadedError
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Single] = loop.create_future()
-        self._waiting.append((row, future))
+        future: asyncio.Future[ResultT] = loop.create_future()
+        self._waiting.append((item, future))
+        self._waiting_weight += weight
         if not self._scheduled and len(self._batches) < MAX_BATCHES:
             # Not at once: whoever else is ready in this turn of the loop comes along.
             self._scheduled = True
@@ -63,27 +76,38 @@ class Coalescer:
     def _depart(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._batches) < MAX_BATCHES:
-            batch = self._waiting[:MAX_BATCH]
-            del self._waiting[:MAX_BATCH]
-            task = asyncio.ensure_future(self._carry(batch))
+            task = asyncio.ensure_future(self._carry(self._next_batch()))
             self._batches.add(task)
             task.add_done_callback(self._returned)
+
+    def _next_batch(self) -> list[tuple[ItemT, asyncio.Future[ResultT]]]:
+        """As much of what waits as fills a batch, taken out in order."""
+        count = weight = 0
+        for item, _ in self._waiting:
+            more = self._weigh(item)
+            if weight + more > MAX_BATCH:
+                break
+            weight += more
+            count += 1
+        batch = self._waiting[:count]
+        del self._waiting[:count]
+        self._waiting_weight -= weight
+        return batch
 
     def _returned(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
         self._depart()
 
-    async def _carry(self, batch: list[tuple[Row, asyncio.Future[Single]]]) -> None:
+    async def _carry(self, batch: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
         try:
-            results = await self._execute([row for row, _ in batch])
+            results = await self._execute([item for item, _ in batch])
         except Exception as error:
             # Each waiting caller must hear of it; none may wait for ever.
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             raise
-        triples = zip(results.outcomes, results.payer_balances, results.payee_balances, strict=True)
-        for (_, future), triple in zip(batch, triples, strict=True):
+        for (_, future), result in zip(batch, results, strict=True):
             # Done already when its caller has hung up.
             if not future.done():
-                future.set_result(triple)
+                future.set_result(result)

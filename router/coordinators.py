@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -16,6 +16,11 @@ from shard_node.registry import MemberKind
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.message import Message
+
+    from shard_node.journal_calls import Journals
     from shard_node.registry import Member, Registry
     from shard_node.transfers import Transfers
 
@@ -70,6 +75,26 @@ class Coordinators:
             payer_slots=transfers.payer_slots,
             payee_slots=transfers.payee_slots,
         )
+        return await self._ask(lambda stub: stub.Commit, request, deadline_seconds)
+
+    async def commit_journals(
+        self, batch: Journals, topology_version: int, deadline_seconds: float
+    ) -> coordinator_pb2.CommitJournalsResponse | NoReply:
+        """Has a batch of journals committed; LOST when no coordinator answered by the deadline."""
+        request = coordinator_pb2.CommitJournalsRequest(
+            topology_version=topology_version,
+            transaction_ids=[key[:16] for key in batch.keys],
+            bodies=batch.bodies,
+        )
+        return await self._ask(lambda stub: stub.CommitJournals, request, deadline_seconds)
+
+    async def _ask(
+        self,
+        method: Callable[[coordinator_pb2_grpc.CoordinatorServiceStub], Any],
+        request: Message,
+        deadline_seconds: float,
+    ) -> Any | NoReply:
+        """The answer of one coordinator, the next one's if that fails."""
         failed: set[str] = set()
         reason = NoReply.FULL
         for _ in range(MAX_TRIES):
@@ -78,9 +103,7 @@ class Coordinators:
             if coordinator is None or remaining <= 0:
                 break
             try:
-                response: coordinator_pb2.CommitResponse = await coordinator.stub.Commit(
-                    request, timeout=remaining
-                )
+                response = await method(coordinator.stub)(request, timeout=remaining)
             except grpc.aio.AioRpcError as error:
                 log.warning("coordinator failed", coordinator=coordinator.name, status=error.code().name)
                 failed.add(coordinator.name)

@@ -1,58 +1,43 @@
 """Carries out a batch: one call a shard for what stays on it, a coordinator for what crosses.
 
 Rows that met an older or newer map of the cluster are split again by the newest one, until the
-deadline: that is how transfers wait, rather than fail, while slots move.
+deadline: that is how transfers wait, rather than fail, while slots move. What holds for transfers and for
+journals alike is in :class:`Carrier`; each kind of batch brings its own way of making one try.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 from coordinator.driver import ask
 from coordinator.protocol import NoReply
+from router.kept import KeptTasks
+from router.maps import Tries, at_owner
 from shard_node.calls import Post
-from shard_node.errors import StaleEpochError
 from shard_node.limits import NO_BALANCE
 from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from router.maps import Maps
     from shard_node.directory import Cluster
     from shard_node.records import RememberedOutcome
     from shard_node.transfers import Transfers
     from tallystick.v1 import coordinator_pb2
 
 _STALE = int(Outcome.STALE_EPOCH)
-_UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
+UNKNOWN: Final = int(Outcome.OUTCOME_UNKNOWN)
 _EXHAUSTED = int(Outcome.RESOURCE_EXHAUSTED)
-# Another try may end otherwise; or one before may have, which _carry_out looks at only in the end.
+# Another try may end otherwise; or one before may have, which Carrier looks at only in the end.
 _NOT_FINAL = frozenset((_STALE, _EXHAUSTED))
-_NO_REPLY = {
-    NoReply.LOST: _UNKNOWN,
+NO_REPLY: Final = {
+    NoReply.LOST: UNKNOWN,
     NoReply.STALE: _STALE,
     NoReply.FULL: _EXHAUSTED,
 }
-
-# Between two tries with the same map: the shard may be about to learn of its new epoch.
-FIRST_RETRY_SECONDS = 0.02
-LAST_RETRY_SECONDS = 0.5
-# What a batch gets whose deadline has passed when it comes: its one try, if shards answer as usual.
-LEAST_SECONDS = 0.05
-
-
-class Maps(Protocol):
-    """Where the newest map of the cluster comes from: :class:`shard_node.directory.Directory`."""
-
-    @property
-    def current(self) -> Cluster:
-        """The newest one seen."""
-
-    async def newer_than(self, version: int, timeout_seconds: float) -> bool:
-        """Waits for a map above ``version``; whether there is one."""
 
 
 class Committers(Protocol):
@@ -62,6 +47,71 @@ class Committers(Protocol):
         self, transfers: Transfers, topology_version: int, deadline_seconds: float
     ) -> coordinator_pb2.CommitResponse | NoReply:
         """Has a batch committed by the map of that version or a newer one."""
+
+
+class Told(Protocol):
+    """The results of a batch, filled in while it is carried out."""
+
+    outcomes: list[int]
+
+    def so_far(self) -> Self:
+        """A copy of what is known while the work goes on: what may still change is unknown."""
+
+
+R = TypeVar("R", bound=Told)
+
+
+def final_or_unknown(outcomes: Sequence[int]) -> list[int]:
+    """Outcomes as they may be told while further tries may follow."""
+    return [UNKNOWN if code in _NOT_FINAL else code for code in outcomes]
+
+
+class Carrier:
+    """Makes tries of a batch until every row has its outcome, or the deadline comes."""
+
+    def __init__(self, directory: Maps) -> None:
+        self._directory = directory
+        # Work that goes on after its caller was answered is kept here; a Redis call is never cancelled.
+        self._under_way = KeptTasks()
+
+    async def finish_all(self) -> None:
+        """Waits for everything under way, also what was answered before it ended."""
+        await self._under_way.finish_all()
+
+    async def _by_deadline(
+        self,
+        results: R,
+        attempt: Callable[[Sequence[int], Cluster], Awaitable[None]],
+        deadline_seconds: float,
+    ) -> R:
+        """The results when all are there, or at the deadline; then the work goes on."""
+        work = self._carry_out(results, attempt, deadline_seconds)
+        if await self._under_way.done_by(work, deadline_seconds):
+            return results
+        return results.so_far()
+
+    async def _carry_out(
+        self,
+        results: Told,
+        attempt: Callable[[Sequence[int], Cluster], Awaitable[None]],
+        deadline_seconds: float,
+    ) -> None:
+        outcomes = results.outcomes
+        rows: Sequence[int] = range(len(outcomes))
+        again = False
+        async for cluster in Tries(self._directory, deadline_seconds):
+            await attempt(rows, cluster)
+            if again:
+                # "Nothing was begun" is true of this try only: the one before may have committed the row.
+                for row in rows:
+                    if outcomes[row] == _EXHAUSTED:
+                        outcomes[row] = UNKNOWN
+            again = True
+            rows = [row for row in rows if outcomes[row] == _STALE]
+            if not rows:
+                return
+        for row in rows:
+            outcomes[row] = UNKNOWN
 
 
 @dataclass(slots=True)
@@ -75,7 +125,7 @@ class Results:
     @classmethod
     def unknown(cls, count: int) -> Results:
         """Nothing is known yet."""
-        return cls([_UNKNOWN] * count, [NO_BALANCE] * count, [NO_BALANCE] * count)
+        return cls([UNKNOWN] * count, [NO_BALANCE] * count, [NO_BALANCE] * count)
 
     def put(
         self,
@@ -92,8 +142,9 @@ class Results:
 
     def so_far(self) -> Results:
         """A copy of what is known while the work goes on: what may still change is unknown."""
-        outcomes = [_UNKNOWN if code in _NOT_FINAL else code for code in self.outcomes]
-        return Results(outcomes, self.payer_balances.copy(), self.payee_balances.copy())
+        return Results(
+            final_or_unknown(self.outcomes), self.payer_balances.copy(), self.payee_balances.copy()
+        )
 
 
 def split(
@@ -113,19 +164,12 @@ def split(
     return local, cross
 
 
-class Engine:
+class Engine(Carrier):
     """Carries out batches of validated transfers."""
 
     def __init__(self, directory: Maps, coordinators: Committers) -> None:
-        self._directory = directory
+        super().__init__(directory)
         self._coordinators = coordinators
-        # Work that goes on after its caller was answered is kept here; a Redis call is never cancelled.
-        self._under_way: set[asyncio.Task[None]] = set()
-
-    async def finish_all(self) -> None:
-        """Waits for everything under way, also what was answered before it ended."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
 
     async def execute(self, transfers: Transfers, deadline_seconds: float) -> Results:
         """One batch, each row with an outcome. ``deadline_seconds`` is of the monotonic clock.
@@ -133,38 +177,11 @@ class Engine:
         Answers by the deadline: what has no answer by then is OUTCOME_UNKNOWN, and goes on.
         """
         results = Results.unknown(len(transfers))
-        task = asyncio.ensure_future(self._carry_out(transfers, results, deadline_seconds))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        await asyncio.wait((task,), timeout=max(deadline_seconds - time.monotonic(), LEAST_SECONDS))
-        if not task.done():
-            return results.so_far()
-        task.result()
-        return results
 
-    async def _carry_out(self, transfers: Transfers, results: Results, deadline_seconds: float) -> None:
-        rows: Sequence[int] = range(len(transfers))
-        pause = FIRST_RETRY_SECONDS
-        again = False
-        while True:
-            cluster = self._directory.current
+        async def attempt(rows: Sequence[int], cluster: Cluster) -> None:
             await self._attempt(transfers, rows, cluster, results, deadline_seconds)
-            if again:
-                # "Nothing was begun" is true of this try only: the one before may have committed the row.
-                for row in rows:
-                    if results.outcomes[row] == _EXHAUSTED:
-                        results.outcomes[row] = _UNKNOWN
-            again = True
-            rows = [row for row in rows if results.outcomes[row] == _STALE]
-            remaining = deadline_seconds - time.monotonic()
-            if not rows:
-                return
-            if remaining <= pause:
-                for row in rows:
-                    results.outcomes[row] = _UNKNOWN
-                return
-            await self._directory.newer_than(cluster.topology.version, pause)
-            pause = min(pause * 2, LAST_RETRY_SECONDS)
+
+        return await self._by_deadline(results, attempt, deadline_seconds)
 
     async def outcome(
         self, transaction_id: bytes, payer_slot: int, deadline_seconds: float
@@ -174,16 +191,9 @@ class Engine:
         Raises the errors of :mod:`shard_node.errors` when the shard does not answer by the deadline.
         """
         decision = transaction_id + payer_slot.to_bytes(2, "little")
-        pause = FIRST_RETRY_SECONDS
-        while True:
-            cluster = self._directory.current
-            try:
-                return await cluster.shards[cluster.owner[payer_slot]].outcome(decision)
-            except StaleEpochError:
-                if deadline_seconds - time.monotonic() <= pause:
-                    raise
-            await self._directory.newer_than(cluster.topology.version, pause)
-            pause = min(pause * 2, LAST_RETRY_SECONDS)
+        return await at_owner(
+            self._directory, payer_slot, lambda shard: shard.outcome(decision), deadline_seconds
+        )
 
     async def _attempt(
         self,
@@ -210,7 +220,7 @@ class Engine:
         answer = await ask(cluster.shards[shard], Post(transfers.select(rows)))
         if isinstance(answer, NoReply):
             for row in rows:
-                results.outcomes[row] = _NO_REPLY[answer]
+                results.outcomes[row] = NO_REPLY[answer]
         else:
             results.put(rows, answer.codes, answer.payer_balances, answer.payee_balances)
 
@@ -226,6 +236,6 @@ class Engine:
         answer = await self._coordinators.commit(batch, cluster.topology.version, deadline_seconds)
         if isinstance(answer, NoReply):
             for row in rows:
-                results.outcomes[row] = _NO_REPLY[answer]
+                results.outcomes[row] = NO_REPLY[answer]
         else:
             results.put(rows, answer.outcomes, answer.payer_balances_minor, answer.payee_balances_minor)

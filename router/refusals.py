@@ -12,13 +12,16 @@ from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
+from shard_node.errors import ShardFullError
 from shard_node.outcomes import PAYEE, Outcome, without_side
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from router.requests import BadField
+    from router.fields import BadField
+    from router.kept import KeptTasks
+    from shard_node.errors import ShardNodeError
 
 DOMAIN: Final = "tallystick"
 RETRY_AFTER_MS: Final = 200
@@ -30,6 +33,13 @@ _CODES = {
     Outcome.ACCOUNT_CLOSED: grpc.StatusCode.FAILED_PRECONDITION,
     Outcome.BALANCE_LIMIT: grpc.StatusCode.FAILED_PRECONDITION,
     Outcome.TRANSACTION_ID_EXPIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.REFUND_EXCEEDS_PURCHASE: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.HOLD_NOT_ACTIVE: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.CAPTURE_EXCEEDS_HOLD: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.TRANSFER_LIMIT: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.ACCOUNT_NOT_EMPTY: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.ACCOUNT_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.PURCHASE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Outcome.ACCOUNT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Outcome.TRANSACTION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Outcome.TRANSACTION_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
@@ -45,7 +55,10 @@ _SENTENCES = {
     Outcome.CURRENCY_MISMATCH: "the account is held in another currency",
     Outcome.ACCOUNT_FROZEN: "the account is frozen",
     Outcome.ACCOUNT_CLOSED: "the account is closed",
-    Outcome.BALANCE_LIMIT: "the balance, with what is in flight to it, would pass 2^53-1 minor units",
+    Outcome.BALANCE_LIMIT: (
+        "the balance, with what is in flight to it, would pass the account's maximum_balance, "
+        "or 2^53-1 minor units"
+    ),
     Outcome.TRANSACTION_ID_EXPIRED: (
         "the id is older than the cluster remembers outcomes, so it cannot be told from a repetition; "
         "if it was never sent before, use a new id"
@@ -56,47 +69,80 @@ _SENTENCES = {
         "deduplication window; sending the transfer again with the same id settles it"
     ),
     Outcome.TRANSACTION_ID_REUSED: "the id was used before with other contents; that transfer stands",
-    Outcome.ACCOUNT_EXISTS: "the account exists with another currency or minimum_balance",
+    Outcome.ACCOUNT_EXISTS: "the account exists with another currency, minimum_balance or maximum",
     Outcome.ABORTED: "a failure cut the transfer short, it was rolled back; use a new id",
     Outcome.OUTCOME_UNKNOWN: "the outcome is not known: send the transfer again with the same id",
     Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, nothing was begun: send it again soon",
+    Outcome.REFUND_EXCEEDS_PURCHASE: "together with the refunds before it, it is more than the purchase",
+    Outcome.PURCHASE_NOT_FOUND: "no committed purchase of this customer is known under the id",
+    Outcome.HOLD_NOT_ACTIVE: (
+        "the account has no such hold: it was never made, was captured or voided, or has expired"
+    ),
+    Outcome.CAPTURE_EXCEEDS_HOLD: "it is more than the hold reserves",
+    Outcome.TRANSFER_LIMIT: "it is more than the account's maximum_transfer",
+    Outcome.ACCOUNT_NOT_EMPTY: (
+        "the balance is not zero, or a hold is active: empty the account first, and capture or void its holds"
+    ),
+    Outcome.ACCOUNT_IN_USE: "money is on its way to or from the account: try again soon",
 }
 
-# The account that a refusal concerns when the shard does not say that it is the payee's.
-_OF_PAYER = {
+# Those that concern one account: of a transfer the payer's, unless the shard says that it is the payee's.
+_OF_ACCOUNT = {
     Outcome.INSUFFICIENT_FUNDS,
     Outcome.CURRENCY_MISMATCH,
     Outcome.ACCOUNT_FROZEN,
     Outcome.ACCOUNT_CLOSED,
     Outcome.ACCOUNT_NOT_FOUND,
     Outcome.BALANCE_LIMIT,
+    Outcome.TRANSFER_LIMIT,
 }
-_OF_ID = {Outcome.TRANSACTION_ID_REUSED, Outcome.TRANSACTION_ID_EXPIRED}
+# Those that concern one field of every request that can get them.
+_FIELDS = {
+    Outcome.TRANSACTION_ID_REUSED: "transaction_id",
+    Outcome.TRANSACTION_ID_EXPIRED: "transaction_id",
+    Outcome.REFUND_EXCEEDS_PURCHASE: "amount",
+    Outcome.PURCHASE_NOT_FOUND: "purchase_transaction_id",
+    Outcome.HOLD_NOT_ACTIVE: "hold_transaction_id",
+    Outcome.CAPTURE_EXCEEDS_HOLD: "amount",
+    Outcome.ACCOUNT_EXISTS: "account_id",
+    Outcome.ACCOUNT_NOT_EMPTY: "account_id",
+    Outcome.ACCOUNT_IN_USE: "account_id",
+}
 
 
 def wire_outcome(code: int) -> outcome_pb2.Outcome:
     """The public enum's value; whatever a shard says beyond it counts as not known."""
     outcome = without_side(code)
-    if Outcome.COMMITTED <= outcome <= Outcome.TRANSACTION_NOT_FOUND:
+    if Outcome.COMMITTED <= outcome <= Outcome.VALID:
         return cast("outcome_pb2.Outcome", outcome)
     return outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
 
 
 def refusal(
-    code: int, payer_field: str = "from_account", payee_field: str = "to_account"
+    code: int, payer_field: str = "from_account", payee_field: str = "to_account", why: str = ""
 ) -> wallet_pb2.Refusal:
-    """Why a transfer was not done, with the field it concerns."""
-    outcome = Outcome(wire_outcome(code))
-    field = ""
+    """Why something was not done, with the field it concerns; ``why`` adds to the usual sentence.
+
+    ``payer_field`` is also the field of the only account, or of the leg that the refusal concerns.
+    """
+    number = wire_outcome(code)
+    outcome = Outcome(number)
     if code & PAYEE:
         field = payee_field
-    elif outcome in _OF_PAYER:
+    elif outcome in _OF_ACCOUNT:
         field = payer_field
-    elif outcome in _OF_ID:
-        field = "transaction_id"
-    sentence = _SENTENCES[outcome]
-    message = f"{field}: {sentence}" if field else sentence
-    return wallet_pb2.Refusal(outcome=wire_outcome(code), message=message, field=field)
+    else:
+        field = _FIELDS.get(outcome, "")
+    parts = (field, _SENTENCES[outcome], why)
+    return wallet_pb2.Refusal(outcome=number, message=": ".join(filter(None, parts)), field=field)
+
+
+def no_answer(error: ShardNodeError) -> wallet_pb2.Refusal:
+    """A shard, or the ledger, that was asked did not answer, or is full."""
+    full = isinstance(error, ShardFullError)
+    why = refusal(Outcome.RESOURCE_EXHAUSTED if full else Outcome.OUTCOME_UNKNOWN)
+    why.message = f"{error}: ask again"
+    return why
 
 
 def invalid(bad: BadField) -> wallet_pb2.Refusal:
@@ -121,6 +167,12 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
         delay.FromMilliseconds(RETRY_AFTER_MS)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     await _abort(context, code, why.message, details)
+
+
+async def check_room(kept: KeptTasks, items: int, context: Any) -> None:
+    """Ends the call when the router has too much in hand already."""
+    if not kept.has_room(items):
+        await abort(context, refusal(Outcome.RESOURCE_EXHAUSTED))
 
 
 async def _abort(context: Any, code: grpc.StatusCode, message: str, details: list[Message]) -> NoReturn:

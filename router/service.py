@@ -1,60 +1,64 @@
-"""WalletService: accounts and transfers over gRPC."""
+"""WalletService: accounts, transfers and journals over gRPC."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordinator.money import to_text
 from router import refusals
-from router.accounts import open_accounts, read_accounts
-from router.coalescer import Coalescer, OverloadedError
-from router.requests import BadField, RequestReader, columns
+from router.accounts import open_accounts, read_accounts, set_state
+from router.checks import Checker
+from router.fields import BadField
+from router.journal_calls import JournalCalls
+from router.kept import KeptTasks, deadline_of
+from router.transfer_calls import TransferCalls
 from shard_node.errors import ShardNodeError
-from shard_node.limits import MAX_BATCH, NO_BALANCE
+from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import Outcome
 from shard_node.transfers import Kind
-from tallystick.v1 import outcome_pb2, wallet_pb2, wallet_pb2_grpc
+from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from router.engine import Engine, Maps, Results
-    from shard_node.transfers import Row, Transfers
-
-# For calls that bring no deadline, and the most that a longer one counts for.
-DEFAULT_DEADLINE_SECONDS = 10.0
-# Items of batch calls that write, in the router's hands at once: some eight of the largest batches.
-MAX_IN_HAND = 8 * MAX_BATCH
-
-T = TypeVar("T")
-
-_COMMITTED = int(Outcome.COMMITTED)
+    from router.engine import Engine
+    from router.journal_engine import JournalEngine
+    from router.maps import Maps
+    from router.purchases import PurchaseArchive
+    from router.requests import RequestReader
 
 
 class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     """Validates, hands on, answers.
 
-    Work on money runs in tasks of its own, which a caller that hangs up does not cancel.
+    Work on money runs in tasks of its own, which a caller that hangs up does not cancel. ``archive`` has
+    the purchases that shards have forgotten; without one they cannot be refunded.
     """
 
-    def __init__(self, engine: Engine, directory: Maps, reader: RequestReader) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        journal_engine: JournalEngine,
+        directory: Maps,
+        reader: RequestReader,
+        archive: PurchaseArchive | None = None,
+    ) -> None:
         self._engine = engine
+        self._journal_engine = journal_engine
         self._directory = directory
         self._reader = reader
-        self._coalescer = Coalescer(self._execute_singles)
-        self._in_hand = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._kept = KeptTasks()
+        checker = Checker(directory)
+        self._transfers = TransferCalls(engine, reader, checker, self._kept)
+        self._journals = JournalCalls(journal_engine, directory, reader, checker, self._kept, archive)
 
     async def finish_all(self) -> None:
         """Waits for everything under way."""
-        await self._coalescer.finish_all()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._transfers.finish_all()
+        await self._journals.finish_all()
+        await self._kept.finish_all()
         await self._engine.finish_all()
+        await self._journal_engine.finish_all()
 
     # ------------------------------------------------------------------ accounts
 
@@ -62,8 +66,8 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.OpenAccountRequest, context: Any
     ) -> wallet_pb2.Account:
         """Opens one account."""
-        (result,) = await self._kept(
-            open_accounts(self._directory, self._reader, [request], _deadline(context))
+        (result,) = await self._kept.run(
+            open_accounts(self._directory, self._reader, [request], deadline_of(context))
         )
         return await _account_or_abort(result, context)
 
@@ -73,9 +77,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         """Opens up to MAX_BATCH accounts."""
         count = len(request.accounts)
         await _check_size("accounts", count, context)
-        await self._check_room(count, context)
-        results = await self._kept(
-            open_accounts(self._directory, self._reader, request.accounts, _deadline(context)), count
+        await refusals.check_room(self._kept, count, context)
+        results = await self._kept.run(
+            open_accounts(self._directory, self._reader, request.accounts, deadline_of(context)), count
         )
         return wallet_pb2.BatchAccountsResponse(results=results)
 
@@ -83,9 +87,8 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.GetAccountRequest, context: Any
     ) -> wallet_pb2.Account:
         """Reads one account."""
-        (result,) = await read_accounts(
-            self._directory, self._reader, [request.account_id], _deadline(context)
-        )
+        reading = read_accounts(self._directory, self._reader, [request.account_id], deadline_of(context))
+        (result,) = await self._kept.run(reading)
         return await _account_or_abort(result, context)
 
     async def BatchGetAccounts(  # noqa: N802
@@ -93,8 +96,27 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.BatchAccountsResponse:
         """Reads up to MAX_BATCH accounts."""
         await _check_size("account_ids", len(request.account_ids), context)
-        results = await read_accounts(self._directory, self._reader, request.account_ids, _deadline(context))
+        reading = read_accounts(self._directory, self._reader, request.account_ids, deadline_of(context))
+        results = await self._kept.run(reading)
         return wallet_pb2.BatchAccountsResponse(results=results)
+
+    async def FreezeAccount(  # noqa: N802
+        self, request: wallet_pb2.FreezeAccountRequest, context: Any
+    ) -> wallet_pb2.Account:
+        """From now on it neither pays nor is paid."""
+        return await self._set_state(Kind.FREEZE, request, context)
+
+    async def UnfreezeAccount(  # noqa: N802
+        self, request: wallet_pb2.UnfreezeAccountRequest, context: Any
+    ) -> wallet_pb2.Account:
+        """It takes part again."""
+        return await self._set_state(Kind.UNFREEZE, request, context)
+
+    async def CloseAccount(  # noqa: N802
+        self, request: wallet_pb2.CloseAccountRequest, context: Any
+    ) -> wallet_pb2.Account:
+        """For ever."""
+        return await self._set_state(Kind.CLOSE, request, context)
 
     # ------------------------------------------------------------------ transfers
 
@@ -102,51 +124,57 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.TransferRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """One transfer, gathered with others that come at the same time."""
-        try:
-            row = self._reader.transfer(request)
-        except BadField as bad:
-            await refusals.abort(context, refusals.invalid(bad))
-        return await self._single(row, request.transaction_id, context, "from_account", "to_account")
+        return await self._transfers.single(
+            self._reader.transfer, request, context, "from_account", "to_account"
+        )
 
     async def Deposit(  # noqa: N802
         self, request: wallet_pb2.DepositRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money from outside; one call on the account's shard."""
-        return await self._world(Kind.DEPOSIT, request, context)
+        return await self._transfers.single(
+            self._reader.deposit, request, context, "account_id", "account_id"
+        )
 
     async def Withdraw(  # noqa: N802
         self, request: wallet_pb2.WithdrawRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money to outside; one call on the account's shard."""
-        return await self._world(Kind.WITHDRAWAL, request, context)
+        return await self._transfers.single(
+            self._reader.withdrawal, request, context, "account_id", "account_id"
+        )
+
+    async def Purchase(  # noqa: N802
+        self, request: wallet_pb2.PurchaseRequest, context: Any
+    ) -> wallet_pb2.TransferResponse:
+        """A customer pays a merchant."""
+        return await self._transfers.single(
+            self._reader.purchase, request, context, "customer_account", "merchant_account"
+        )
 
     async def BatchTransfer(  # noqa: N802
         self, request: wallet_pb2.BatchTransferRequest, context: Any
     ) -> wallet_pb2.BatchTransferResponse:
         """Up to MAX_BATCH transfers, each with an outcome of its own."""
-        transfers = request.transfers
-        count = len(transfers)
+        count = len(request.transfers)
         await _check_size("transfers", count, context)
-        await self._check_room(count, context)
-        batch, bad = self._reader.transfers(transfers)
-        results = await self._kept(self._engine.execute(batch, _deadline(context)), count)
-        return self._batch_response(request, batch, bad, results)
+        await refusals.check_room(self._kept, count, context)
+        return await self._transfers.batch(request, context)
 
     async def GetTransfer(  # noqa: N802
         self, request: wallet_pb2.GetTransferRequest, context: Any
     ) -> wallet_pb2.GetTransferResponse:
-        """What the payer's shard remembers."""
+        """What the deciding shard remembers."""
         try:
             transaction_id = self._reader.transaction_id(request.transaction_id)
             slot = self._reader.account_slot(request.from_account, "from_account")
         except BadField as bad:
             await refusals.abort(context, refusals.invalid(bad))
         try:
-            found = await self._engine.outcome(transaction_id, slot, _deadline(context))
+            reading = self._engine.outcome(transaction_id, slot, deadline_of(context))
+            found = await self._kept.run(reading)
         except ShardNodeError as error:
-            why = refusals.refusal(Outcome.OUTCOME_UNKNOWN)
-            why.message = f"{error}: ask again"
-            await refusals.abort(context, why)
+            await refusals.abort(context, refusals.no_answer(error))
         if found is None:
             await refusals.abort(context, refusals.refusal(Outcome.TRANSACTION_NOT_FOUND))
         decided_at = Timestamp()
@@ -160,110 +188,43 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             decided_at=decided_at,
         )
 
+    # ------------------------------------------------------------------ journals
+
+    async def Refund(  # noqa: N802
+        self, request: wallet_pb2.RefundRequest, context: Any
+    ) -> wallet_pb2.TransferResponse:
+        """Money of a purchase back to its customer."""
+        return await self._journals.refund(request, context)
+
+    async def Hold(  # noqa: N802
+        self, request: wallet_pb2.HoldRequest, context: Any
+    ) -> wallet_pb2.HoldResponse:
+        """Reserves money for a time."""
+        return await self._journals.hold(request, context)
+
+    async def Capture(  # noqa: N802
+        self, request: wallet_pb2.CaptureRequest, context: Any
+    ) -> wallet_pb2.TransferResponse:
+        """Pays from a hold."""
+        return await self._journals.capture(request, context)
+
+    async def Void(  # noqa: N802
+        self, request: wallet_pb2.VoidRequest, context: Any
+    ) -> wallet_pb2.HoldResponse:
+        """Ends a hold."""
+        return await self._journals.void(request, context)
+
+    async def PostJournal(  # noqa: N802
+        self, request: wallet_pb2.PostJournalRequest, context: Any
+    ) -> wallet_pb2.PostJournalResponse:
+        """Legs of the caller's own, all or none."""
+        return await self._journals.post_journal(request, context)
+
     # ------------------------------------------------------------------ within
 
-    async def _world(
-        self, kind: Kind, request: wallet_pb2.DepositRequest | wallet_pb2.WithdrawRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        try:
-            row = self._reader.world_transfer(
-                kind,
-                request.transaction_id,
-                request.account_id,
-                request.amount,
-                request.currency,
-                request.reference,
-            )
-        except BadField as bad:
-            await refusals.abort(context, refusals.invalid(bad))
-        return await self._single(row, request.transaction_id, context, "account_id", "account_id")
-
-    async def _single(
-        self, row: Row, transaction_id: str, context: Any, payer_field: str, payee_field: str
-    ) -> wallet_pb2.TransferResponse:
-        try:
-            future = self._coalescer.submit(row)
-        except OverloadedError:
-            await refusals.abort(
-                context, refusals.refusal(Outcome.RESOURCE_EXHAUSTED), transaction_id=transaction_id
-            )
-        code, payer_balance, payee_balance = await future
-        if code != _COMMITTED:
-            why = refusals.refusal(code, payer_field, payee_field)
-            await refusals.abort(context, why, transaction_id=transaction_id)
-        response = wallet_pb2.TransferResponse(
-            transaction_id=transaction_id, outcome=outcome_pb2.OUTCOME_COMMITTED
-        )
-        self._add_balances(response, row, payer_balance, payee_balance)
-        return response
-
-    def _add_balances(
-        self, response: wallet_pb2.TransferResponse, row: Row, payer_balance: int, payee_balance: int
-    ) -> None:
-        digits = self._reader.currency(row[4])
-        # A system account's balance is the cluster's business.
-        if payer_balance != NO_BALANCE and row[1][0] != "@":
-            response.from_available = to_text(payer_balance, digits)
-        if payee_balance != NO_BALANCE and row[2][0] != "@":
-            response.to_available = to_text(payee_balance, digits)
-
-    def _batch_response(
-        self,
-        request: wallet_pb2.BatchTransferRequest,
-        batch: Transfers,
-        bad: dict[int, BadField],
-        results: Results,
-    ) -> wallet_pb2.BatchTransferResponse:
-        response = wallet_pb2.BatchTransferResponse()
-        add = response.results.add
-        with_balances = request.return_balances
-        outcomes = results.outcomes
-        row = -1
-        for position, transfer in enumerate(request.transfers):
-            if bad and position in bad:
-                why = refusals.invalid(bad[position])
-                add(transaction_id=transfer.transaction_id, outcome=why.outcome, refusal=why)
-                continue
-            row += 1
-            code = outcomes[row]
-            if code == _COMMITTED:
-                result = add(transaction_id=transfer.transaction_id, outcome=outcome_pb2.OUTCOME_COMMITTED)
-                if with_balances:
-                    self._add_balances(
-                        result, batch.row(row), results.payer_balances[row], results.payee_balances[row]
-                    )
-            else:
-                why = refusals.refusal(code)
-                add(transaction_id=transfer.transaction_id, outcome=why.outcome, refusal=why)
-        return response
-
-    async def _execute_singles(self, rows: list[Row]) -> Results:
-        return await self._engine.execute(columns(rows), time.monotonic() + DEFAULT_DEADLINE_SECONDS)
-
-    async def _check_room(self, count: int, context: Any) -> None:
-        if self._in_hand + count > MAX_IN_HAND:
-            await refusals.abort(context, refusals.refusal(Outcome.RESOURCE_EXHAUSTED))
-
-    async def _kept(self, work: Coroutine[Any, Any, T], items: int = 0) -> T:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        self._in_hand += items
-
-        def done(_: asyncio.Task[T]) -> None:
-            # Not when the caller leaves: work that goes on without it counts all the same.
-            self._tasks.discard(task)
-            self._in_hand -= items
-
-        task.add_done_callback(done)
-        return await asyncio.shield(task)
-
-
-def _deadline(context: Any) -> float:
-    remaining = context.time_remaining()
-    if remaining is None or remaining > DEFAULT_DEADLINE_SECONDS:
-        remaining = DEFAULT_DEADLINE_SECONDS
-    # A little before the caller gives up, so that it gets the outcomes that are known.
-    return float(time.monotonic() + remaining * 0.9)
+    async def _set_state(self, target: Kind, request: Any, context: Any) -> wallet_pb2.Account:
+        setting = set_state(self._directory, self._reader, target, request, deadline_of(context))
+        return await _account_or_abort(await self._kept.run(setting), context)
 
 
 async def _check_size(field: str, count: int, context: Any) -> None:

@@ -129,7 +129,7 @@ class Bank:
         return self.contract.name("Outcome", result.outcome).removeprefix("OUTCOME_")
 
     def set_state(self, account_id: str, state: AccountState) -> None:
-        """Freezes or closes an account, for which there is no call yet."""
+        """Writes an account's state, also one that no call would give it: closed with money in it."""
         with self.redis(self.shard_of(account_id)) as redis:
             record = redis.hget("accounts", account_id)
             assert isinstance(record, bytes)
@@ -159,7 +159,7 @@ def new_id() -> str:
 
 def payment(
     payer: str, payee: str, amount: str = "1.00", currency: str = "EUR", transaction_id: str = ""
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """The fields of a transfer, with a new id unless one is given."""
     return {
         "transaction_id": transaction_id or new_id(),

@@ -9,7 +9,8 @@ from random import Random
 from typing import TypeVar
 from uuid import UUID
 
-from router.requests import BadField, RequestReader
+from router.fields import BadField
+from router.requests import RequestReader
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ class Asked:
     amount: str = "12.50"
     currency: str = "EUR"
     reference: str = "invoice 7"
+    validate_only: bool = False
 
 
 def reader(now_ms: int = NOW_MS) -> RequestReader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -14,6 +14,8 @@ from google.rpc import status_pb2
 from coordinator.protocol import NoReply
 from shard_node.calls import Call, Post, Reply
 from shard_node.directory import Cluster
+from shard_node.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
+from shard_node.journals import Journal
 from shard_node.outcomes import Outcome
 from shard_node.shard import Shard
 from shard_node.slots import SLOT_COUNT
@@ -30,8 +32,9 @@ COMMITTED = int(Outcome.COMMITTED)
 
 M = TypeVar("M", bound=Message)
 
-ShardAnswer = Exception | Callable[[Call], Reply]
+ShardAnswer = Exception | Callable[[Any], Reply | JournalReply]
 CommitAnswer = NoReply | coordinator_pb2.CommitResponse
+JournalAnswer = NoReply | coordinator_pb2.CommitJournalsResponse
 
 
 class Clock:
@@ -45,8 +48,15 @@ class Clock:
         return self.now
 
 
-def commits(call: Call) -> Reply:
-    """Commits every row; the balances are the amount and its negative, so that a test can tell rows apart."""
+def commits(call: Call | JournalCall) -> Reply | JournalReply:
+    """Commits every row; the balances are the amount and its negative, so that a test can tell rows apart.
+
+    Those of a journal's legs are their amounts.
+    """
+    if isinstance(call, PostJournals):
+        legs = [leg for journal in call.batch.journals for leg in journal.legs]
+        count = len(call.batch)
+        return JournalReply([COMMITTED] * count, [0] * count, [leg.amount_minor for leg in legs])
     assert isinstance(call, Post)
     amounts = call.transfers.amounts_minor
     return Reply([COMMITTED] * len(amounts), [-amount for amount in amounts], list(amounts))
@@ -57,19 +67,24 @@ class ShardStandIn(Shard):
 
     def __init__(self, shard_id: str, *answers: ShardAnswer) -> None:
         super().__init__(shard_id, f"test/{shard_id}/1", cast("Redis", None))
-        self.calls: list[Call] = []
+        self.calls: list[Call | JournalCall] = []
         # Cleared by a test to keep calls waiting.
         self.open_gate = asyncio.Event()
         self.open_gate.set()
         self.answers: list[ShardAnswer] = list(answers)
         self.remembered: RememberedOutcome | None = None
+        # By account, for those that can be read.
+        self.known: dict[str, Account] = {}
+        # Refusals of legs by account; legs of all others could be carried out.
+        self.refusing: dict[str, Outcome] = {}
+        self.checked: list[LegCheck] = []
         self.decisions: list[bytes] = []
 
     def posted(self) -> list[list[int]]:
         """The amounts of each batch it was given."""
         return [list(call.transfers.amounts_minor) for call in self.calls if isinstance(call, Post)]
 
-    async def call(self, call: Call) -> Reply:
+    async def call(self, call: Call | JournalCall) -> Any:
         """Answers as told."""
         self.calls.append(call)
         await self.open_gate.wait()
@@ -85,9 +100,15 @@ class ShardStandIn(Shard):
         return self.remembered
 
     async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
-        """Knows no account."""
+        """Knows those it was told of."""
         self._fail_if_told()
-        return [None] * len(account_ids)
+        return [self.known.get(account_id) for account_id in account_ids]
+
+    async def check(self, legs: Sequence[LegCheck]) -> list[int]:
+        """Refuses what it was told to."""
+        self._fail_if_told()
+        self.checked += legs
+        return [self.refusing.get(leg.account, 0) for leg in legs]
 
     async def open(
         self,
@@ -95,6 +116,8 @@ class ShardStandIn(Shard):
         slots: Sequence[int],
         currencies: Sequence[str],
         floors_minor: Sequence[int],
+        maximum_balances_minor: Sequence[int] | None = None,
+        maximum_transfers_minor: Sequence[int] | None = None,
     ) -> tuple[list[Outcome], list[Account]]:
         """Opens nothing: only for tests in which it fails."""
         self._fail_if_told()
@@ -142,9 +165,11 @@ class MapsStandIn:
 class CommittersStandIn:
     """Coordinators that give the answers they were told to, in turn, and then commit everything."""
 
-    def __init__(self, *answers: CommitAnswer) -> None:
+    def __init__(self, *answers: CommitAnswer, journal_answers: Sequence[JournalAnswer] = ()) -> None:
         self._answers = list(answers)
+        self._journal_answers = list(journal_answers)
         self.batches: list[tuple[list[int], int]] = []
+        self.journal_batches: list[tuple[list[Journal], int]] = []
 
     async def commit(
         self, transfers: Transfers, topology_version: int, deadline_seconds: float
@@ -155,6 +180,14 @@ class CommittersStandIn:
         self.batches.append((amounts, topology_version))
         return self._answers.pop(0) if self._answers else committed(amounts)
 
+    async def commit_journals(
+        self, batch: Journals, topology_version: int, deadline_seconds: float
+    ) -> JournalAnswer:
+        """Answers as told; keeps the journals of each batch and the version of the map."""
+        assert deadline_seconds > 0
+        self.journal_batches.append((list(batch.journals), topology_version))
+        return self._journal_answers.pop(0) if self._journal_answers else committed_journals(batch)
+
 
 def committed(amounts: Sequence[int]) -> coordinator_pb2.CommitResponse:
     """A coordinator's answer that commits every row."""
@@ -162,6 +195,15 @@ def committed(amounts: Sequence[int]) -> coordinator_pb2.CommitResponse:
         outcomes=bytes([COMMITTED] * len(amounts)),
         payer_balances_minor=[-amount for amount in amounts],
         payee_balances_minor=amounts,
+    )
+
+
+def committed_journals(batch: Journals) -> coordinator_pb2.CommitJournalsResponse:
+    """A coordinator's answer that commits every journal; balances are the legs' amounts."""
+    return coordinator_pb2.CommitJournalsResponse(
+        outcomes=bytes([COMMITTED] * len(batch)),
+        legs=[0] * len(batch),
+        balances_minor=[leg.amount_minor for journal in batch.journals for leg in journal.legs],
     )
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from router.coalescer import MAX_BATCHES, MAX_WAITING, Coalescer, OverloadedError
-from router.engine import Results
 from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import Outcome
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from shard_node.transfers import Row
 
 COMMITTED = int(Outcome.COMMITTED)
+
+Gatherer = Coalescer["Row", tuple[int, int, int]]
 
 
 def row(number: int) -> Row:
@@ -36,9 +37,9 @@ class Carrier:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self._answers: list[asyncio.Future[Results]] = []
+        self._answers: list[asyncio.Future[list[tuple[int, int, int]]]] = []
 
-    async def execute(self, rows: list[Row]) -> Results:
+    async def execute(self, rows: list[Row]) -> list[tuple[int, int, int]]:
         """Keeps the batch under way until it is answered."""
         self.batches.append(numbers(rows))
         self._answers.append(asyncio.get_running_loop().create_future())
@@ -47,8 +48,7 @@ class Carrier:
     def answer(self, batch: int) -> None:
         """Commits a batch; the balances are the row's number and its negative."""
         amounts = self.batches[batch]
-        results = Results([COMMITTED] * len(amounts), [-n for n in amounts], list(amounts))
-        self._answers[batch].set_result(results)
+        self._answers[batch].set_result([(COMMITTED, -n, n) for n in amounts])
 
     def fail(self, batch: int, error: Exception) -> None:
         """Fails a batch."""
@@ -62,7 +62,7 @@ def carrier() -> Carrier:
 
 
 @pytest.fixture
-def coalescer(carrier: Carrier) -> Coalescer:
+def coalescer(carrier: Carrier) -> Gatherer:
     """A coalescer that hands its batches to the carrier."""
     return Coalescer(carrier.execute)
 
@@ -73,14 +73,14 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def fill(coalescer: Coalescer) -> None:
+async def fill(coalescer: Gatherer) -> None:
     """Sends as many batches as may be under way, each of one row (numbers -1, -2, ...)."""
     for number in range(MAX_BATCHES):
         coalescer.submit(row(-1 - number))
         await turns()
 
 
-async def test_leaves_at_once_when_idle(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_leaves_at_once_when_idle(coalescer: Gatherer, carrier: Carrier) -> None:
     """With nothing under way a single transfer waits for nobody."""
     future = coalescer.submit(row(7))
     await turns()
@@ -91,7 +91,7 @@ async def test_leaves_at_once_when_idle(coalescer: Coalescer, carrier: Carrier) 
     assert repr(coalescer) == "Coalescer(waiting=0, batches=0)"
 
 
-async def test_what_comes_together_leaves_together(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_what_comes_together_leaves_together(coalescer: Gatherer, carrier: Carrier) -> None:
     """All that is submitted in one turn of the loop makes one batch, and each gets its own result."""
     futures = [coalescer.submit(row(n)) for n in range(100)]
     await turns()
@@ -100,7 +100,7 @@ async def test_what_comes_together_leaves_together(coalescer: Coalescer, carrier
     assert await asyncio.gather(*futures) == [(COMMITTED, -n, n) for n in range(100)]
 
 
-async def test_a_second_batch_need_not_wait(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_a_second_batch_need_not_wait(coalescer: Gatherer, carrier: Carrier) -> None:
     """Up to MAX_BATCHES are under way at once; they may return in any order."""
     futures = []
     for number in range(MAX_BATCHES):
@@ -112,7 +112,7 @@ async def test_a_second_batch_need_not_wait(coalescer: Coalescer, carrier: Carri
         assert await futures[number] == (COMMITTED, -number, number)
 
 
-async def test_gathers_while_busy(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_gathers_while_busy(coalescer: Gatherer, carrier: Carrier) -> None:
     """With no room all waits, and leaves as one batch when the first one returns."""
     await fill(coalescer)
     for number in range(10):
@@ -126,7 +126,7 @@ async def test_gathers_while_busy(coalescer: Coalescer, carrier: Carrier) -> Non
     assert repr(coalescer) == f"Coalescer(waiting=0, batches={MAX_BATCHES})"
 
 
-async def test_batches_are_bounded(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_batches_are_bounded(coalescer: Gatherer, carrier: Carrier) -> None:
     """No batch has more than MAX_BATCH rows; the rest follow in order, in further batches."""
     for number in range(2 * MAX_BATCH + 1):
         coalescer.submit(row(number))
@@ -135,7 +135,7 @@ async def test_batches_are_bounded(coalescer: Coalescer, carrier: Carrier) -> No
     assert [n for batch in carrier.batches for n in batch] == list(range(2 * MAX_BATCH + 1))
 
 
-async def test_overload(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_overload(coalescer: Gatherer, carrier: Carrier) -> None:
     """At MAX_WAITING the next is refused, the others stay, and room comes back with an answer."""
     await fill(coalescer)
     for number in range(MAX_WAITING):
@@ -155,7 +155,7 @@ async def test_overload(coalescer: Coalescer, carrier: Carrier) -> None:
     assert carried == list(range(MAX_WAITING + 1))
 
 
-async def test_a_failure_reaches_every_waiter(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_a_failure_reaches_every_waiter(coalescer: Gatherer, carrier: Carrier) -> None:
     """All rows of a failed batch get its error, those of other batches their results."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     failing = [coalescer.submit(row(n)) for n in range(3)]
@@ -176,7 +176,7 @@ async def test_a_failure_reaches_every_waiter(coalescer: Coalescer, carrier: Car
     assert repr(coalescer) == "Coalescer(waiting=0, batches=0)"
 
 
-async def test_a_waiter_that_leaves_disturbs_nobody(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_a_waiter_that_leaves_disturbs_nobody(coalescer: Gatherer, carrier: Carrier) -> None:
     """A cancelled caller's row is carried out with its batch; the others get their own results."""
     futures = [coalescer.submit(row(n)) for n in range(3)]
     futures[0].cancel()
@@ -189,7 +189,7 @@ async def test_a_waiter_that_leaves_disturbs_nobody(coalescer: Coalescer, carrie
     assert futures[1].cancelled()
 
 
-async def test_a_waiter_that_leaves_a_failing_batch(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_a_waiter_that_leaves_a_failing_batch(coalescer: Gatherer, carrier: Carrier) -> None:
     """A cancelled caller does not keep the error from those who still wait."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     futures = [coalescer.submit(row(n)) for n in range(2)]
@@ -200,7 +200,7 @@ async def test_a_waiter_that_leaves_a_failing_batch(coalescer: Coalescer, carrie
         await futures[1]
 
 
-async def test_finish_all(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_finish_all(coalescer: Gatherer, carrier: Carrier) -> None:
     """The end is awaited by whoever drains: what is under way, what waits, what has not left yet."""
     await fill(coalescer)
     future = coalescer.submit(row(1))
@@ -216,7 +216,7 @@ async def test_finish_all(coalescer: Coalescer, carrier: Carrier) -> None:
     assert future.result() == (COMMITTED, -1, 1)
 
 
-async def test_finish_all_before_the_first_departure(coalescer: Coalescer, carrier: Carrier) -> None:
+async def test_finish_all_before_the_first_departure(coalescer: Gatherer, carrier: Carrier) -> None:
     """A row submitted in the very turn in which draining begins is carried out too."""
     future = coalescer.submit(row(1))
     finished = asyncio.ensure_future(coalescer.finish_all())
@@ -225,3 +225,22 @@ async def test_finish_all_before_the_first_departure(coalescer: Coalescer, carri
     await turns()
     assert finished.done()
     assert future.done()
+
+
+async def test_heavy_items_fill_a_batch_sooner(carrier: Carrier) -> None:
+    """Where items weigh more than one, weight is what bounds a batch and what waits; the order stays."""
+    heavy: Gatherer = Coalescer(carrier.execute, weigh=lambda one: MAX_BATCH // 2 if one[3] % 2 else 1)
+    for number in range(1, 7):
+        heavy.submit(row(number))
+    await turns()
+    # Odd numbers weigh half a batch: two of them fill it, and an even one fits no more.
+    assert carrier.batches == [[1, 2], [3, 4], [5, 6]]
+    heavy.submit(row(8))
+    await turns()
+    for _ in range(MAX_WAITING // MAX_BATCH * 2 - 1):
+        heavy.submit(row(7))
+    heavy.submit(row(8))
+    with pytest.raises(OverloadedError):
+        heavy.submit(row(7))
+    # What is too heavy does not keep out what is not.
+    heavy.submit(row(8))

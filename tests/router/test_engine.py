@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.protocol import NoReply
-from router import engine as engine_module
-from router.engine import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Engine, split
+from router import kept
+from router import maps as maps_module
+from router.engine import Engine, split
+from router.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
 from router.requests import columns
-from shard_node.calls import Call, Reply
+from shard_node.calls import Reply
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -52,7 +54,8 @@ MINUTE = 60.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The engine's time."""
     made = Clock()
-    monkeypatch.setattr(engine_module, "time", made)
+    for module in (kept, maps_module):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
@@ -109,7 +112,7 @@ async def test_parts_go_at_once(clock: Clock) -> None:
             all_reached.set()
 
     class SlowShard(ShardStandIn):
-        async def call(self, call: Call) -> Reply:
+        async def call(self, call: Any) -> Any:
             reach(self.shard_id)
             await all_reached.wait()
             return commits(call)
@@ -272,7 +275,7 @@ async def test_a_passed_deadline_still_gives_one_try(clock: Clock) -> None:
 
 async def test_answers_by_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a silent shard are unknown at the deadline, the others known; the call is not cancelled."""
-    monkeypatch.setattr(engine_module, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(kept, "LEAST_SECONDS", 0.0)
     left, right = ShardStandIn("left"), ShardStandIn("right", ShardFullError("out of memory"))
     left.open_gate.clear()
     engine = Engine(MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, right)), CommittersStandIn())
@@ -294,7 +297,7 @@ async def test_answers_by_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyP
 def remembering(clock: Clock, *errors: Exception) -> tuple[Engine, ShardStandIn, Cluster]:
     """An engine over a shard that remembers one refusal, once it has raised its errors."""
     left = ShardStandIn("left", *errors)
-    left.remembered = RememberedOutcome(Outcome.INSUFFICIENT_FUNDS, 5, 6, "EUR")
+    left.remembered = RememberedOutcome(Outcome.INSUFFICIENT_FUNDS, 5, 6, "EUR", bytes(19))
     cluster = cluster_cut_at(3, SLOT_COUNT, left, ShardStandIn("right"))
     return Engine(MapsStandIn(clock, cluster), CommittersStandIn()), left, cluster
 

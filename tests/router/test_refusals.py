@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from router import refusals
-from router.requests import MAX_CLOCK_AHEAD_MS, BadField
+from router.fields import MAX_CLOCK_AHEAD_MS, BadField
 from shard_node.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.router.samples import FIELDS, NOW_MS, Asked, attempt, reader, uuid7
@@ -16,7 +16,8 @@ from tests.router.stand_ins import AbortedError, Context
 PUBLIC = [outcome for outcome in Outcome if outcome < 32]
 INTERNAL = [outcome for outcome in Outcome if outcome >= 32]
 # What shards and coordinators may give as a transfer's outcome.
-OF_TRANSFERS = [o for o in PUBLIC if o not in (Outcome.COMMITTED, Outcome.INVALID_ARGUMENT)]
+DONE = (Outcome.COMMITTED, Outcome.VALID)
+OF_TRANSFERS = [o for o in PUBLIC if o not in (*DONE, Outcome.INVALID_ARGUMENT)]
 
 # As the contract has it, told a second time on purpose.
 STATUSES = {
@@ -34,6 +35,13 @@ STATUSES = {
     "OUTCOME_UNKNOWN": grpc.StatusCode.UNAVAILABLE,
     "RESOURCE_EXHAUSTED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TRANSACTION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "REFUND_EXCEEDS_PURCHASE": grpc.StatusCode.FAILED_PRECONDITION,
+    "PURCHASE_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "HOLD_NOT_ACTIVE": grpc.StatusCode.FAILED_PRECONDITION,
+    "CAPTURE_EXCEEDS_HOLD": grpc.StatusCode.FAILED_PRECONDITION,
+    "TRANSFER_LIMIT": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACCOUNT_NOT_EMPTY": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACCOUNT_IN_USE": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
@@ -58,7 +66,7 @@ def test_public_outcomes_are_handed_on(outcome: Outcome) -> None:
     assert int(refusals.wire_outcome(outcome + PAYEE)) == outcome.value
 
 
-@pytest.mark.parametrize("code", [0, *INTERNAL, *range(16, 32), 63])
+@pytest.mark.parametrize("code", [0, *INTERNAL, *range(24, 32), 63])
 def test_nothing_else_leaks(code: int) -> None:
     """Steps of the protocol, and numbers that are no outcome, become "not known": never ok, never refused."""
     for marked in (code, code + PAYEE):
@@ -98,7 +106,7 @@ async def test_only_what_may_be_retried_says_when(outcome: Outcome) -> None:
 
 def test_every_status_is_tested() -> None:
     """No outcome of the contract is without a status, and none has one that the contract lacks."""
-    assert {outcome.name for outcome in PUBLIC} - {"COMMITTED"} == set(STATUSES)
+    assert {outcome.name for outcome in PUBLIC} - {"COMMITTED", "VALID"} == set(STATUSES)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,13 @@ def test_every_status_is_tested() -> None:
         (Outcome.BALANCE_LIMIT + PAYEE, "payee"),
         (Outcome.TRANSACTION_ID_REUSED, "transaction_id"),
         (Outcome.TRANSACTION_ID_EXPIRED, "transaction_id"),
+        (Outcome.TRANSFER_LIMIT, "payer"),
+        (Outcome.REFUND_EXCEEDS_PURCHASE, "amount"),
+        (Outcome.PURCHASE_NOT_FOUND, "purchase_transaction_id"),
+        (Outcome.HOLD_NOT_ACTIVE, "hold_transaction_id"),
+        (Outcome.CAPTURE_EXCEEDS_HOLD, "amount"),
+        (Outcome.ACCOUNT_NOT_EMPTY, "account_id"),
+        (Outcome.ACCOUNT_IN_USE, "account_id"),
         (Outcome.ABORTED, ""),
         (Outcome.OUTCOME_UNKNOWN, ""),
         (Outcome.RESOURCE_EXHAUSTED, ""),

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import requests
-from router.requests import MAX_CLOCK_AHEAD_MS, BadField
+from router import fields
+from router.fields import MAX_CLOCK_AHEAD_MS, BadField
 from shard_node.slots import slot
 from tests.router.samples import ID as V4
 from tests.router.samples import NOW_MS, Asked, attempt, reader, uuid7
@@ -75,7 +75,7 @@ def test_not_a_transaction_id(text: str, why: str) -> None:
     """Every other spelling is refused, alike in single calls and batches, and told what it should be."""
     with pytest.raises(BadField) as single:
         reader().transaction_id(text)
-    batch, bad = reader().transfers([Asked(transaction_id=text)])
+    batch, bad, _ = reader().transfers([Asked(transaction_id=text)])
     assert len(batch) == 0
     assert bad == {0: single.value}
     assert single.value.field == "transaction_id"
@@ -168,12 +168,12 @@ def test_any_text_as_an_account_id(account_id: str) -> None:
 
 def test_remembered_slots_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory of slots never passes its limit, and forgetting changes no answer."""
-    monkeypatch.setattr(requests, "MAX_REMEMBERED_SLOTS", 3)
+    monkeypatch.setattr(fields, "MAX_REMEMBERED_SLOTS", 3)
     one = reader()
     for number in range(10):
         account_id = f"account-{number}"
         assert one.account_slot(account_id, "account_id") == slot(account_id)
-        assert len(one._slots) <= 3
+        assert len(one.slots) <= 3
     assert one.account_slot("account-0", "account_id") == slot("account-0")
 
 
@@ -183,4 +183,4 @@ def test_refused_ids_are_not_remembered() -> None:
     for _ in range(2):
         with pytest.raises(BadField):
             one.account_slot("@world:EUR", "account_id")
-    assert len(one._slots) == 0
+    assert len(one.slots) == 0

@@ -5,21 +5,41 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.requests import BadField, columns
+from router.fields import BadField
+from router.requests import columns
 from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers, transfer_key, unpack_body
+from shard_node.transfers import (
+    Details,
+    Kind,
+    Row,
+    Terms,
+    Transfers,
+    transfer_key,
+    unpack_body,
+    unpack_details,
+)
+from tallystick.v1 import wallet_pb2
 from tests.router.samples import FIELDS, ID, Asked, attempt, reader, uuid7
 
 
 def _length(text: str) -> str:
     return f"{text[:1]!a} of {len(text)}"
+
+
+def world_transfer(kind: Kind, **fields: Any) -> Row:
+    """A deposit or withdrawal, read; of one euro of alice's unless the fields say otherwise."""
+    fields = {"transaction_id": ID, "account_id": "alice", "amount": "1", "currency": "EUR"} | fields
+    if kind is Kind.DEPOSIT:
+        return reader().deposit(wallet_pb2.DepositRequest(**fields))
+    return reader().withdrawal(wallet_pb2.WithdrawRequest(**fields))
 
 
 NO_CURRENCIES = [
@@ -89,7 +109,7 @@ def test_not_an_amount(amount: str, currency: str, why: str) -> None:
     assert len(refused.message) < 200
     for kind in (Kind.DEPOSIT, Kind.WITHDRAWAL):
         with pytest.raises(BadField) as alike:
-            reader().world_transfer(kind, ID, "alice", amount, currency, "")
+            world_transfer(kind, amount=amount, currency=currency)
         assert alike.value == refused
 
 
@@ -120,7 +140,7 @@ def test_too_long_a_reference(reference: str) -> None:
     """Bytes count, not characters; the refusal says how many there are."""
     why = BadField("reference", f"must be at most 256 bytes of UTF-8, has {len(reference.encode())}")
     assert attempt(lambda: reader().transfer(Asked(reference=reference))) == why
-    assert attempt(lambda: reader().world_transfer(Kind.DEPOSIT, ID, "alice", "1", "EUR", reference)) == why
+    assert attempt(lambda: world_transfer(Kind.DEPOSIT, reference=reference)) == why
 
 
 @pytest.mark.parametrize(
@@ -188,11 +208,14 @@ def test_row_holds_the_terms() -> None:
 )
 def test_world_transfers_stay_on_the_accounts_shard(kind: Kind, payer: str, payee: str) -> None:
     """A deposit or withdrawal has both legs in the account's slot, so it never crosses shards."""
-    row = reader().world_transfer(kind, ID, "alice", "12.50", "EUR", "cash")
+    row = world_transfer(
+        kind, amount="12.50", reference="cash", bank_transaction_id="b-7", initiated_by="teller"
+    )
     assert row[1:3] == (payer, payee)
     assert row[6] == row[7] == slot("alice")
     terms = unpack_body(row[5])
-    assert (terms.kind, terms.amount_minor, terms.reference) == (kind, 1250, b"cash")
+    assert (terms.kind, terms.amount_minor) == (kind, 1250)
+    assert unpack_details(terms.details) == Details(b"b-7", b"teller", b"cash")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +248,8 @@ def test_bad_items_leave_the_others_alone() -> None:
     requests[0].amount = "0"
     requests[3].currency = "ZZZ"
     requests[5].to_account = "alice"
-    batch, bad = reader().transfers(requests)
-    assert [unpack_body(body).reference for body in batch.bodies] == [b"1", b"2", b"4"]
+    batch, bad, _ = reader().transfers(requests)
+    assert [unpack_body(body).details for body in batch.bodies] == [b"1", b"2", b"4"]
     assert {position: b.field for position, b in bad.items()} == {
         0: "amount",
         3: "currency",
@@ -256,15 +279,15 @@ ANY = st.text(st.characters(codec="utf-8"))
 @given(st.fixed_dictionaries({field: st.just(good) | ANY for field, good in GOOD.items()}))
 def test_any_text_in_any_field(fields: dict[str, str]) -> None:
     """Whatever the fields hold, a request is a row or one BadField, never any other error."""
-    asked = Asked(**fields)
-    batch, bad = reader().transfers([asked, Asked()])
+    asked = Asked(**cast("dict[str, Any]", fields))
+    batch, bad, _ = reader().transfers([asked, Asked()])
     assert len(batch) + len(bad) == 2
     assert set(bad) <= {0}
     if bad:
         assert bad[0].field in FIELDS
         assert str(bad[0]) == f"{bad[0].field}: {bad[0].message}"
     else:
-        assert unpack_body(batch.bodies[0]).reference.decode() == asked.reference
+        assert unpack_body(batch.bodies[0]).details.decode() == asked.reference
 
 
 @given(
@@ -280,7 +303,14 @@ def test_any_text_in_a_deposit(
 ) -> None:
     """Deposits and withdrawals raise nothing but BadField either, by their own field names."""
     read = attempt(
-        lambda: reader().world_transfer(kind, transaction_id, account_id, amount, currency, reference)
+        lambda: world_transfer(
+            kind,
+            transaction_id=transaction_id,
+            account_id=account_id,
+            amount=amount,
+            currency=currency,
+            reference=reference,
+        )
     )
     if isinstance(read, BadField):
         assert read.field in {"transaction_id", "account_id", "amount", "currency", "reference"}
@@ -303,7 +333,7 @@ def test_any_text_as_a_minimum_balance(text: str) -> None:
 def test_batch_is_what_packing_one_by_one_gives(asked: list[tuple[int, str]]) -> None:
     """The hot loop spells packing out; it must stay the same as the functions that say it plainly."""
     requests = [Asked(amount=f"{n}.00", reference=reference) for n, reference in asked]
-    batch, bad = reader().transfers(requests)
+    batch, bad, _ = reader().transfers(requests)
     assert not bad
     terms = [
         Terms(n * 100, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", reference.encode())
@@ -318,7 +348,7 @@ def test_columns() -> None:
     rows = [reader().transfer(replace(Asked(), reference=str(n))) for n in range(3)]
     batch = columns(rows)
     assert len(batch) == 3
-    assert [unpack_body(body).reference for body in batch.bodies] == [b"0", b"1", b"2"]
+    assert [unpack_body(body).details for body in batch.bodies] == [b"0", b"1", b"2"]
     assert list(batch.keys) == [row[0] for row in rows]
     assert list(batch.payee_slots) == [slot("bob")] * 3
     assert len(columns([])) == 0

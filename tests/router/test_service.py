@@ -11,8 +11,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from router import coalescer, service
+from router import coalescer, kept
 from router.engine import Engine
+from router.journal_engine import JournalEngine
 from router.service import WalletService
 from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.slots import slot
@@ -44,7 +45,10 @@ class Bench:
 
     def __post_init__(self) -> None:
         maps = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), self.left, self.right))
-        self.service = WalletService(Engine(maps, CommittersStandIn()), maps, reader())
+        committers = CommittersStandIn()
+        self.service = WalletService(
+            Engine(maps, committers), JournalEngine(maps, committers), maps, reader()
+        )
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ async def test_too_many_single_transfers(bench: Bench, monkeypatch: pytest.Monke
 
 async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches beyond the limit are refused whole; a caller that hangs up makes no room by that."""
-    monkeypatch.setattr(service, "MAX_IN_HAND", 3)
+    monkeypatch.setattr(kept, "MAX_IN_HAND", 3)
     bench.left.open_gate.clear()
     first = wallet_pb2.BatchTransferRequest(transfers=[payment(n) for n in (1, 2, 3)])
     second = wallet_pb2.BatchTransferRequest(transfers=[payment(4)])

@@ -42,7 +42,7 @@ def shard_of(bank: Bank, operators: Client) -> ShardOf:
     return opened
 
 
-def as_batch(asked: dict[str, str]) -> Transfers:
+def as_batch(asked: dict[str, Any]) -> Transfers:
     """A request as the shards know it."""
     return columns([reader().transfer(Asked(**asked))])
 

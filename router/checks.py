@@ -1,0 +1,155 @@
+"""What a request would get now, with nothing moved: the answer to ``validate_only``.
+
+In the order in which the real call finds out: what its id was used for before, then each leg on its shard.
+What one moment says the next may not hold: the real call decides anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from router.maps import spread
+from shard_node.errors import ShardFullError, ShardNodeError
+from shard_node.journal_calls import LegCheck, related_key
+from shard_node.journals import Effect, journal_key
+from shard_node.outcomes import Outcome
+from shard_node.transfers import decision_key, terms_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from router.journal_requests import JournalRequest
+    from router.maps import Maps
+    from shard_node.records import RememberedOutcome
+    from shard_node.shard import Shard
+    from shard_node.transfers import Row
+
+
+class Verdict(NamedTuple):
+    """What a request would get: VALID, or another outcome, and the number of the leg it concerns."""
+
+    outcome: Outcome
+    leg: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request to be checked.
+
+    ``decision`` is the 18 bytes that its outcome would be kept under, ``terms`` what would be kept with
+    it; ``legs`` go with the ``slots`` of their accounts, the deciding one first. ``payer_last`` says that
+    also one shard alone looks at the other legs first.
+    """
+
+    decision: bytes
+    terms: bytes
+    legs: tuple[LegCheck, ...]
+    slots: tuple[int, ...]
+    payer_last: bool = False
+
+
+def of_transfer(row: Row) -> Question:
+    """The question about a transfer."""
+    key, payer, payee, amount, currency, body, payer_slot, payee_slot = row
+    legs = (
+        LegCheck(payer, Effect.DEBIT, amount, currency),
+        LegCheck(payee, Effect.CREDIT, amount, currency),
+    )
+    return Question(
+        decision_key(key, body), terms_key(key, body), legs, (payer_slot, payee_slot), payer_last=True
+    )
+
+
+def of_journal(request: JournalRequest) -> Question:
+    """The question about a journal."""
+    journal, transaction_id = request.journal, request.transaction_id
+    body = journal.pack()
+    key = journal_key(transaction_id, body)
+    legs = tuple(
+        LegCheck(
+            leg.account,
+            leg.effect,
+            leg.amount_minor,
+            leg.currency,
+            related_key(journal, leg, transaction_id),
+            journal.bound,
+        )
+        for leg in journal.legs
+    )
+    slots = tuple(leg.slot for leg in journal.legs)
+    return Question(decision_key(key, body), terms_key(key, body), legs, slots)
+
+
+class Checker:
+    """Answers questions; asks shards, and changes nothing there."""
+
+    def __init__(self, directory: Maps) -> None:
+        self._directory = directory
+
+    async def check(self, questions: Sequence[Question], deadline_seconds: float) -> list[Verdict]:
+        """A verdict for each question; OUTCOME_UNKNOWN where a shard did not answer."""
+        verdicts = await self._remembered(questions, deadline_seconds)
+        fresh = [number for number in range(len(questions)) if number not in verdicts]
+        verdicts |= await self._legs(questions, fresh, deadline_seconds)
+        return [verdicts[number] for number in range(len(questions))]
+
+    async def _remembered(self, questions: Sequence[Question], deadline_seconds: float) -> dict[int, Verdict]:
+        """Verdicts on ids that were used before, and on those of which that cannot be said."""
+
+        async def work(shard: Shard, numbers: list[int]) -> list[RememberedOutcome | None]:
+            return [await shard.outcome(questions[number].decision) for number in numbers]
+
+        slots = {number: question.slots[0] for number, question in enumerate(questions)}
+        verdicts: dict[int, Verdict] = {}
+        for number, found in (await spread(self._directory, slots, work, deadline_seconds)).items():
+            if isinstance(found, ShardNodeError):
+                verdicts[number] = _no_answer(found)
+            elif found is None:
+                continue
+            elif found.terms != questions[number].terms:
+                verdicts[number] = Verdict(Outcome.TRANSACTION_ID_REUSED)
+            else:
+                verdicts[number] = Verdict(found.outcome, found.leg)
+        return verdicts
+
+    async def _legs(
+        self, questions: Sequence[Question], numbers: Sequence[int], deadline_seconds: float
+    ) -> dict[int, Verdict]:
+        """Verdicts on the legs of those questions."""
+        legs = [(number, leg) for number in numbers for leg in range(len(questions[number].legs))]
+        slots = {place: questions[number].slots[leg] for place, (number, leg) in enumerate(legs)}
+
+        async def work(shard: Shard, places: list[int]) -> list[int]:
+            asked = [legs[place] for place in places]
+            return await shard.check([questions[number].legs[leg] for number, leg in asked])
+
+        found = await spread(self._directory, slots, work, deadline_seconds)
+        answers: dict[int, list[Verdict]] = {number: [] for number in numbers}
+        for place, (number, leg) in enumerate(legs):
+            code = found[place]
+            answers[number].append(
+                _no_answer(code)
+                if isinstance(code, ShardNodeError)
+                else Verdict(Outcome(code or Outcome.VALID), leg)
+            )
+        owner = self._directory.current.owner
+        return {
+            number: _first_refusal(
+                verdicts,
+                deciding_last=questions[number].payer_last
+                or len({owner[slot] for slot in questions[number].slots}) > 1,
+            )
+            for number, verdicts in answers.items()
+        }
+
+
+def _first_refusal(verdicts: Sequence[Verdict], *, deciding_last: bool) -> Verdict:
+    """Of several refusals the one that the real call would tell."""
+    ordered = (*verdicts[1:], verdicts[0]) if deciding_last else verdicts
+    return next((v for v in ordered if v.outcome is not Outcome.VALID), Verdict(Outcome.VALID))
+
+
+def _no_answer(error: ShardNodeError) -> Verdict:
+    full = isinstance(error, ShardFullError)
+    return Verdict(Outcome.RESOURCE_EXHAUSTED if full else Outcome.OUTCOME_UNKNOWN)
