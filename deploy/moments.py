@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AGO = re.compile(r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?"
                   r"(?:(?P<seconds>\d+(?:\.\d+)?)s)?")  # fmt: skip
 _EXAMPLES = '"2026-03-01T12:30:00Z", "2026-03-01", "2h", "1d12h" or "now"'
@@ -50,6 +51,16 @@ def parse_duration(text: str) -> timedelta:
 def moment_text(moment: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond; :func:`parse_moment` reads it."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def ms_of(moment: datetime) -> int:
+    """Milliseconds since 1970, as the ledger counts."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment_of_ms(ms: int) -> datetime:
+    """The moment so many milliseconds after 1970 began, in UTC."""
+    return _EPOCH + timedelta(milliseconds=ms)
 
 
 def _cut(moment: datetime) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 
 from deploy.connection import DEFAULT_DATA, ROUTER_VARIABLE
+from deploy.moments import parse_duration, parse_moment
 
 RouterOption = Annotated[
     str | None,
@@ -47,7 +49,33 @@ ValidateOption = Annotated[
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT")]
 AmountText = Annotated[str, typer.Argument(metavar="AMOUNT", help='In the currency\'s unit: "12.50".')]
 Currency = Annotated[str, typer.Argument(metavar="CURRENCY", help="An ISO 4217 code: EUR.")]
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL",
+        help="The ledger's database, for SQLAlchemy. Default: that of --data.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+
+def parsed_moment(text: str) -> datetime:
+    """A moment that an option gives; a wrong one is wrong usage."""
+    try:
+        return parse_moment(text, datetime.now(UTC))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def parsed_duration(text: str) -> timedelta:
+    """A length of time that an option gives; a wrong one is wrong usage."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 out = Console()
 err = Console(stderr=True)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from deploy.connection import explain
 from deploy.errors import DeployError
 from deploy.options import err
+from shard_node.errors import ShardNodeError
 from tallystick import OutcomeUnknown, RetryableError, TallystickError
 
 EXIT_FAILED = 1
@@ -32,7 +33,7 @@ def plain_errors() -> Iterator[None]:
         _fail(f"{error}; try again in a moment")
     except grpc.RpcError as error:
         _fail(explain(error))
-    except (DeployError, TallystickError, OSError) as error:
+    except (DeployError, ShardNodeError, TallystickError, OSError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
