@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
     from router.journal_requests import JournalRequest
     from router.maps import Maps
-    from shard_node.records import RememberedOutcome
     from shard_node.shard import Shard
     from shard_node.transfers import Row
+
+
+# Of UUIDs that begin with their time (RFC 9562, 5.7).
+_TIMED_VERSION = 7
 
 
 class Verdict(NamedTuple):
@@ -97,20 +100,17 @@ class Checker:
     async def _remembered(self, questions: Sequence[Question], deadline_seconds: float) -> dict[int, Verdict]:
         """Verdicts on ids that were used before, and on those of which that cannot be said."""
 
-        async def work(shard: Shard, numbers: list[int]) -> list[RememberedOutcome | None]:
-            return [await shard.outcome(questions[number].decision) for number in numbers]
+        async def work(shard: Shard, numbers: list[int]) -> list[Verdict | None]:
+            horizon_ms = await shard.horizon_ms()
+            return [await _recall(shard, questions[number], horizon_ms) for number in numbers]
 
         slots = {number: question.slots[0] for number, question in enumerate(questions)}
         verdicts: dict[int, Verdict] = {}
         for number, found in (await spread(self._directory, slots, work, deadline_seconds)).items():
             if isinstance(found, ShardNodeError):
                 verdicts[number] = _no_answer(found)
-            elif found is None:
-                continue
-            elif found.terms != questions[number].terms:
-                verdicts[number] = Verdict(Outcome.TRANSACTION_ID_REUSED)
-            else:
-                verdicts[number] = Verdict(found.outcome, found.leg)
+            elif found is not None:
+                verdicts[number] = found
         return verdicts
 
     async def _legs(
@@ -142,6 +142,19 @@ class Checker:
             )
             for number, verdicts in answers.items()
         }
+
+
+async def _recall(shard: Shard, question: Question, horizon_ms: int) -> Verdict | None:
+    """The verdict on an id that was used before, or is too old to say so."""
+    found = await shard.outcome(question.decision)
+    if found is None:
+        transaction_id = question.decision[:16]
+        timed = transaction_id[6] >> 4 == _TIMED_VERSION
+        expired = timed and int.from_bytes(transaction_id[:6]) < horizon_ms
+        return Verdict(Outcome.TRANSACTION_ID_EXPIRED) if expired else None
+    if found.terms != question.terms:
+        return Verdict(Outcome.TRANSACTION_ID_REUSED)
+    return Verdict(found.outcome, found.leg)
 
 
 def _first_refusal(verdicts: Sequence[Verdict], *, deciding_last: bool) -> Verdict:

@@ -226,6 +226,18 @@ class Shard:
         record = await self._fcall("FCALL_RO", "outcome", decision)
         return None if record is None else RememberedOutcome.unpack(record)
 
+    async def horizon_ms(self) -> int:
+        """The time, ms since 1970, before which a UUIDv7 that is not remembered counts as expired."""
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hmget("meta", ["fence", "horizon", "window"])
+                pipe.time()
+                (fence, horizon, window), (seconds, micros) = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        self._check_fence(fence)
+        return max(int(horizon or 0), int(seconds * 1000 + micros // 1000) - int(window or 0))
+
     async def rotate(self) -> int:
         """Forgets the older generation of outcomes; how many were carried over."""
         carried: int = await self._fcall_once("FCALL", "rotate")

@@ -99,6 +99,10 @@ class ShardStandIn(Shard):
         self._fail_if_told()
         return self.remembered
 
+    async def horizon_ms(self) -> int:
+        """Has forgotten nothing."""
+        return 0
+
     async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
         """Knows those it was told of."""
         self._fail_if_told()
