@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from shard_node.ledger.findings import Findings, Rule, id_text
 from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK
+from shard_node.limits import MAX_LEGS
 from shard_node.records import AccountState
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# One entry as the database's driver gives it: the columns of ``schema.entries``, in their order.
-Row = tuple[Any, ...]
+    from shard_node.ledger.entries import Row
 
+# Places in a row, which is a plain tuple here: naming them would cost as much as the fold.
 ENTRY_ID, ACCOUNT_ID, VERSION, AT_MS, KIND, TRANSACTION_ID, FINGERPRINT, LEG, LEG_COUNT = range(9)
 COUNTERPARTY, CURRENCY, DELTA, HELD_DELTA, BALANCE, RELATED_ID = range(9, 15)
 REFERENCE, EXTERNAL_ID, INITIATED_BY, ATTRIBUTES = range(15, 19)
@@ -348,6 +349,9 @@ class Fold:
     def _journal_leg(self, row: Row) -> None:
         key = row[TRANSACTION_ID] + row[FINGERPRINT]
         journal = self._journals.get(key)
+        if not 2 <= row[LEG_COUNT] <= MAX_LEGS:
+            self._find(Rule.SUM, row, f"is of a transaction of {row[LEG_COUNT]} legs, which cannot be")
+            return
         if journal is None:
             journal = self._journals[key] = OpenTransaction(key, row[KIND], row[LEG_COUNT], {})
         before = journal.rows.get(row[LEG])

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Select, and_, func, literal_column, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from shard_node.errors import LedgerUnavailableError
-from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK, as_ledger_error, batches, entries, shards
+from shard_node.errors import LedgerError, LedgerUnavailableError
+from shard_node.ledger.entries import Entry
+from shard_node.ledger.schema import as_ledger_error, batches, entries, shards
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -40,46 +41,10 @@ _MOVES_HELD = entries.c.held_delta != literal_column("0")
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEntry:
-    """One entry of the archive: see ``schema.entries``. Amounts in minor units, times in ms since 1970."""
-
-    entry_id: int
-    account_id: str
-    version: int
-    at_ms: int
-    # A number of shard_node.transfers.Kind, or of a newer one.
-    kind: int
-    transaction_id: bytes | None
-    fingerprint: bytes | None
-    leg: int
-    leg_count: int
-    counterparty: str
-    currency: str
-    delta_minor: int
-    held_delta_minor: int
-    balance_minor: int
-    related_id: bytes | None
-    reference: str
-    external_id: str
-    initiated_by: str
-    attributes: str
-
-    @property
-    def shard_number(self) -> int:
-        """The number of the shard that made it; :meth:`History.shard_id` knows its name."""
-        return self.entry_id >> SEQUENCE_BITS
-
-    @property
-    def sequence(self) -> int:
-        """Its place among its shard's entries, from 1."""
-        return self.entry_id & SEQUENCE_MASK
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Some entries of an account. ``next_token`` is empty on the last page."""
 
-    entries: list[StoredEntry]
+    entries: list[Entry]
     next_token: str
 
 
@@ -141,6 +106,10 @@ class History:
         except SQLAlchemyError as error:
             # No connection of the pool became free, mostly.
             raise LedgerUnavailableError(f"the ledger: {error}") from error
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            # From a driver's own cursor, which SQLAlchemy does not watch.
+            wrapped = cast("DBAPIError", DBAPIError.instance("", None, error, type(error)))
+            raise as_ledger_error(self._engine, wrapped) from error
 
     # ------------------------------------------------------------------ accounts
 
@@ -199,7 +168,7 @@ class History:
 
     # ------------------------------------------------------------------ transactions
 
-    def transaction(self, transaction_id: bytes, payer: str = "") -> list[StoredEntry]:
+    def transaction(self, transaction_id: bytes, payer: str = "") -> list[Entry]:
         """All entries of a transaction id (16 bytes), by fingerprint and leg; [] when there are none.
 
         With ``payer`` only what that account sent under the id: for a deposit, withdrawal or hold, the
@@ -232,7 +201,7 @@ class History:
             transaction_id,
             customer,
             paid.counterparty,
-            -paid.delta_minor,
+            -paid.delta,
             paid.currency,
             paid.at_ms,
             paid.external_id,
@@ -264,6 +233,10 @@ class History:
         )
         with self.reading() as connection:
             rows = connection.execute(statement).all()
+        for row in rows:
+            numbers = (row.number, row.first_sequence, row.entry_count)
+            if row.number is not None and not all(type(number) is int for number in numbers):
+                raise LedgerError(f"batch {row.number!r} of {row.shard_id} has numbers that are none")
         heads = {
             row.shard_number: Head(
                 row.shard_id,
@@ -286,7 +259,7 @@ class History:
             self.heads()
         return self._shard_ids.get(shard_number, f"shard number {shard_number}")
 
-    def after(self, first_id: int, last_id: int, accounts: Sequence[str], limit: int) -> list[StoredEntry]:
+    def after(self, first_id: int, last_id: int, accounts: Sequence[str], limit: int) -> list[Entry]:
         """Entries above ``first_id`` up to ``last_id``, both ids of one shard, in order, ``limit`` at most.
 
         Only those of the given accounts, of all when there are none.
@@ -302,7 +275,7 @@ class History:
 
     def _between(
         self, connection: Connection, query: HistoryQuery, low: int, high: int, limit: int
-    ) -> list[StoredEntry]:
+    ) -> list[Entry]:
         """The query's entries with versions above ``low`` and below ``high``."""
         conditions: list[ColumnElement[bool]] = [
             entries.c.account_id == query.account_id,
@@ -341,11 +314,11 @@ class History:
         return low, high
 
 
-def _stored(connection: Connection, statement: Select[Any]) -> list[StoredEntry]:
-    return [StoredEntry(*row) for row in connection.execute(statement)]
+def _stored(connection: Connection, statement: Select[Any]) -> list[Entry]:
+    return [Entry(*row) for row in connection.execute(statement)]
 
 
-def _is_payer(entry: StoredEntry, payer: str) -> bool:
+def _is_payer(entry: Entry, payer: str) -> bool:
     """Whether an entry says that ``payer`` sent its transaction, in the sense of the id's scope."""
     if entry.kind == Kind.DEPOSIT:
         return entry.leg == 1 and entry.account_id == payer

@@ -1,0 +1,72 @@
+"""Entries, balances and findings of the ledger as callers see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from coordinator.money import decimals, to_text
+from shard_node.ledger.findings import Finding, id_text
+from tallystick.v1 import ledger_pb2
+
+if TYPE_CHECKING:
+    from shard_node.ledger.entries import Entry
+    from shard_node.ledger.history import BalanceAt
+
+
+def entry_message(entry: Entry, shard_id: str) -> ledger_pb2.Entry:
+    """One entry."""
+    digits = decimals(entry.currency) or 0
+    return ledger_pb2.Entry(
+        account_id=entry.account_id,
+        version=entry.version,
+        at=timestamp(entry.at_ms),
+        # A newer archiver's kind goes out as its number.
+        kind=cast("ledger_pb2.EntryKind", entry.kind),
+        transaction_id=id_text(entry.transaction_id),
+        counterparty=entry.counterparty,
+        currency=entry.currency,
+        delta=to_text(entry.delta, digits),
+        held_delta=to_text(entry.held_delta, digits),
+        balance=to_text(entry.balance, digits),
+        reference=entry.reference,
+        external_id=entry.external_id,
+        initiated_by=entry.initiated_by,
+        related_transaction_id=id_text(entry.related_id),
+        leg=entry.leg,
+        leg_count=entry.leg_count,
+        shard_id=shard_id,
+    )
+
+
+def balance_message(found: BalanceAt) -> ledger_pb2.BalanceAt:
+    """A balance at a moment."""
+    digits = decimals(found.currency) or 0
+    return ledger_pb2.BalanceAt(
+        account_id=found.account_id,
+        currency=found.currency,
+        available=to_text(found.balance_minor - found.held_minor, digits),
+        held=to_text(found.held_minor, digits),
+        balance=to_text(found.balance_minor, digits),
+        version=found.version,
+        changed_at=timestamp(found.changed_at_ms),
+    )
+
+
+def finding_message(finding: Finding) -> ledger_pb2.Finding:
+    """A broken rule."""
+    return ledger_pb2.Finding(
+        rule=finding.rule.value,
+        shard_id=finding.shard_id,
+        account_id=finding.account_id,
+        transaction_id=finding.transaction_id,
+        message=finding.message,
+    )
+
+
+def timestamp(at_ms: int) -> Timestamp:
+    """Milliseconds since 1970 as a timestamp."""
+    made = Timestamp()
+    made.FromMilliseconds(at_ms)
+    return made
