@@ -67,7 +67,7 @@ def status(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
         highlight=False,
     )
     present = {member.name for member in members if member.kind == cluster_pb2.MEMBER_KIND_SHARD_NODE}
-    table = Table("shard", "epoch", "primary", "slots", "count", "shard node", "to archive")
+    table = Table("shard", "epoch", "primary", "slots", "count", "node", "backlog")
     table.columns[6].justify = "right"
     for shard in topology.shards:
         here = "[green]present[/]" if shard.shard_id in present else "[bold red]missing[/]"
