@@ -9,6 +9,7 @@ which repeats it until it is done.
     /tallystick/topology                    one JSON document, changed by compare-and-set only
     /tallystick/members/<kind>/<name>       ephemeral: {"name", "address", "pid", ...}
     /tallystick/locks/resolver/<shard>      ephemeral: who resolves this shard
+    /tallystick/locks/archiver/<shard>      ephemeral: who archives its ledger
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ ROOT = "/tallystick"
 TOPOLOGY = f"{ROOT}/topology"
 MEMBERS = f"{ROOT}/members"
 RESOLVER_LOCKS = f"{ROOT}/locks/resolver"
+ARCHIVER_LOCKS = f"{ROOT}/locks/archiver"
 
 # After this long without a word ZooKeeper drops a process' member nodes and locks.
 SESSION_TIMEOUT_SECONDS = 6.0

@@ -52,7 +52,14 @@ _BUSY_TIMEOUT_MS = 10_000
 _CACHE_KIB = 256 * 1024
 # Pages in the write-ahead log before they go to the file: a page that several batches touch goes once.
 _CHECKPOINT_PAGES = 32_768
-_CONNECT_TIMEOUT_SECONDS = 5
+# A server that went without a word is given up after some 20 seconds, not after the kernel's two hours.
+_POSTGRESQL_ARGUMENTS: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
 
 # SQLite keeps rows in the order of a column of exactly this type; PostgreSQL's INTEGER is too small.
 _ENTRY_ID = BigInteger().with_variant(Integer(), SQLITE)
@@ -202,7 +209,7 @@ def _open_postgresql(url: URL) -> Engine:
         url,
         # A server that went away while the engine was idle is found before a transaction is begun.
         pool_pre_ping=True,
-        connect_args={"connect_timeout": _CONNECT_TIMEOUT_SECONDS},
+        connect_args=_POSTGRESQL_ARGUMENTS,
     )
 
     @event.listens_for(engine, "connect")
@@ -217,11 +224,15 @@ def _open_postgresql(url: URL) -> Engine:
     return engine
 
 
+def shown(engine: Engine) -> str:
+    """The database's URL for people to see: without its password, which its options may hold too."""
+    return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
 def as_ledger_error(engine: Engine, error: DBAPIError) -> ShardNodeError:
     """The error of ``errors.py`` that stands for a database's: whether it may go better next time."""
-    # The URL without its password; of the database's own text the first line, for the rest may quote rows.
-    place = engine.url.render_as_string(hide_password=True)
-    said = f"the ledger at {place}: {str(error.orig).strip().partition(chr(10))[0]}"
+    # Of the database's own text the first line, for the rest may quote rows.
+    said = f"the ledger at {shown(engine)}: {str(error.orig).strip().partition(chr(10))[0]}"
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return LedgerUnavailableError(said)
     return LedgerError(said)

@@ -1,0 +1,114 @@
+"""``python -m shard_node.archiver``: moves the ledger of the shards into its database."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from sqlalchemy import Engine
+
+from shard_node.archiver.service import Archiver
+from shard_node.archiver.shard_archiver import BATCH_ENTRIES
+from shard_node.directory import Directory
+from shard_node.errors import LedgerUnavailableError, RegistryError
+from shard_node.ledger.archive import Archive
+from shard_node.ledger.migrations import upgrade
+from shard_node.ledger.schema import SQLITE, open_ledger, shown
+from shard_node.process import configure_logs, run
+from shard_node.registry import MemberKind, Registry
+
+# SQLite lets one write at a time; on PostgreSQL commits of several shards wait for the disk together.
+_THREADS, _SQLITE_THREADS = 4, 1
+_RETRY_SECONDS = 2.0
+# A transaction holds the one write lock of SQLite, and memory in proportion.
+_MAX_BATCH_ENTRIES = 200_000
+
+log = structlog.get_logger(__name__)
+
+
+def archive_all(
+    zookeeper: str, name: str, ledger: str, batch_entries: int
+) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """An archiver, to be run until its event is set."""
+
+    async def serve(stopping: asyncio.Event) -> None:
+        async with contextlib.AsyncExitStack() as ending:
+            engine = open_ledger(ledger)
+            ending.callback(engine.dispose)
+            registry = Registry(zookeeper)
+            await registry.start()
+            ending.push_async_callback(registry.stop)
+            directory = Directory(registry)
+            ending.push_async_callback(directory.close)
+            # Registered also while the database is away: transfers go on, and so does a cluster's start.
+            await registry.register(MemberKind.ARCHIVER, name, "", os.getpid())
+            threads = _SQLITE_THREADS if engine.dialect.name == SQLITE else _THREADS
+            executor = ending.enter_context(ThreadPoolExecutor(threads, "ledger"))
+            if await _prepare(engine, executor, stopping):
+                log.info("serving", ledger=shown(engine))
+                archiver = Archiver(
+                    name, registry, directory, Archive(engine), executor, batch_entries=batch_entries
+                )
+                await archiver.run(stopping)
+            with contextlib.suppress(RegistryError):
+                await registry.deregister()
+        log.info("stopped")
+
+    return serve
+
+
+async def _prepare(engine: Engine, executor: ThreadPoolExecutor, stopping: asyncio.Event) -> bool:
+    """Brings the database to the newest schema, as soon as it answers; whether it did before the stop.
+
+    Raises LedgerError when it is not a ledger, or newer than this code.
+    """
+    while not stopping.is_set():
+        try:
+            await asyncio.get_running_loop().run_in_executor(executor, upgrade, engine)
+        except LedgerUnavailableError as error:
+            log.warning("no ledger database yet", error=str(error))
+        else:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RETRY_SECONDS):
+                await stopping.wait()
+    return False
+
+
+def main() -> int:
+    """Reads the command line and archives until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="python -m shard_node.archiver", description="Moves the ledger of the shards into its database."
+    )
+    parser.add_argument(
+        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
+    )
+    parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
+    parser.add_argument(
+        "--ledger",
+        required=True,
+        metavar="URL",
+        help="the database, for SQLAlchemy: sqlite:////srv/ledger.db",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=BATCH_ENTRIES,
+        metavar="ENTRIES",
+        help="the most in one transaction, unless one call to a shard made more (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    if not 1 <= arguments.limit <= _MAX_BATCH_ENTRIES:
+        parser.error(f"--limit must be 1 to {_MAX_BATCH_ENTRIES}")
+    configure_logs(process="archiver", name=arguments.name)
+    return run(archive_all(arguments.zookeeper, arguments.name, arguments.ledger, arguments.limit))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
