@@ -1,0 +1,158 @@
+"""`tallystick replay`: every balance, rebuilt from the ledger's first entry.
+
+Reads the ledger's database itself; neither routers nor shards need to run. The same entries give the same
+balances, whoever asks and whenever.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from coordinator.money import decimals, to_text
+from deploy.ledger_file import opened_ledger
+from deploy.moments import moment_of_ms, moment_text, ms_of
+from deploy.options import DataOption, JsonOption, LedgerOption, err, out, parsed_moment
+from shard_node.ledger.findings import Findings
+from shard_node.ledger.fold import Fold
+from shard_node.ledger.replay import Replay
+
+EXIT_FINDINGS = 1
+_ACCOUNT_COLUMNS = (
+    "account_id",
+    "currency",
+    "balance",
+    "available",
+    "held",
+    "version",
+    "state",
+    "changed_at",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command of this module."""
+    app.command()(replay)
+
+
+def replay(
+    *,
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=parsed_moment,
+            metavar="TIME",
+            help='Up to this moment, included: "2026-03-01T12:30:00Z", "2h" (ago). Default: all there is.',
+            show_default=False,
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Every account's balance, as CSV.")] = False,
+    as_json: JsonOption = False,
+    ledger: LedgerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Rebuild every balance from the ledger's first entry; the sums, or with --csv and --json every account.
+
+    Exit code 1 when entries contradict each other; they are listed. `audit` also compares with the shards.
+    """
+    start = time.monotonic()
+    with opened_ledger(ledger, data) as history:
+        run = Replay(history, Findings(), None if until is None else ms_of(until))
+        follow(run)
+        run.fold.finish()
+    seconds = time.monotonic() - start
+    if as_json:
+        json.dump(_document(run.fold, until), sys.stdout)
+        sys.stdout.write("\n")
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, _ACCOUNT_COLUMNS)
+        writer.writeheader()
+        writer.writerows(_accounts(run.fold))
+    else:
+        show_totals(run.fold)
+        rate = run.fold.entries / max(seconds, 1e-9)
+        out.print(
+            f"{run.fold.entries:,} entries, {len(run.fold.accounts):,} accounts, in {seconds:.1f} s "
+            f"({rate:,.0f} entries/s)",
+            highlight=False,
+        )
+    findings = run.findings
+    for finding in findings.kept:
+        err.print(f"[bold red]found:[/] {escape(str(finding))}", soft_wrap=True)
+    if findings.total:
+        err.print(f"{findings.total:,} findings", highlight=False)
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def follow(run: Replay) -> None:
+    """Runs a replay to its end, with a progress bar."""
+    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("replay", total=None)
+        for progress in run.run():
+            bar.update(task, completed=progress.entries, total=progress.total)
+
+
+def show_totals(fold: Fold) -> None:
+    """Prints the sums of each currency."""
+    table = Table("currency", "accounts", "customers", "in flight", "deposits", "withdrawals", "system")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for currency, totals in sorted(fold.totals().items()):
+        sums = (
+            totals.customers_minor,
+            totals.in_flight_minor,
+            totals.deposits_minor,
+            totals.withdrawals_minor,
+            totals.system_minor,
+        )
+        table.add_row(currency, f"{totals.accounts:,}", *(_text(minor, currency) for minor in sums))
+    out.print(table)
+
+
+def _text(minor: int, currency: str) -> str:
+    return to_text(minor, decimals(currency) or 0)
+
+
+def _accounts(fold: Fold) -> Iterator[dict[str, Any]]:
+    for account_id, account in sorted(fold.accounts.items()):
+        yield {
+            "account_id": account_id,
+            "currency": account.currency,
+            "balance": _text(account.balance_minor, account.currency),
+            "available": _text(account.available_minor, account.currency),
+            "held": _text(account.held_minor, account.currency),
+            "version": account.version,
+            "state": account.state.name.lower(),
+            "changed_at": moment_text(moment_of_ms(account.at_ms)),
+        }
+
+
+def _document(fold: Fold, until: datetime | None) -> dict[str, Any]:
+    return {
+        "until": None if until is None else moment_text(until),
+        "entries": fold.entries,
+        "findings": fold.findings.total,
+        "currencies": {
+            currency: {
+                "accounts": totals.accounts,
+                "customers": _text(totals.customers_minor, currency),
+                "in_flight": _text(totals.in_flight_minor, currency),
+                "deposits": _text(totals.deposits_minor, currency),
+                "withdrawals": _text(totals.withdrawals_minor, currency),
+                "system": _text(totals.system_minor, currency),
+            }
+            for currency, totals in sorted(fold.totals().items())
+        },
+        "accounts": list(_accounts(fold)),
+    }
