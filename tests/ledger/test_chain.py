@@ -1,0 +1,107 @@
+"""The chain of hashes: its bytes are fixed for ever, and no two batches share them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from shard_node.ledger.archive import Position
+from shard_node.ledger.chain import GENESIS, Header, canonical, chain_hash, is_intact, seal
+from shard_node.ledger.entries import ArchivedShard, Row
+from tests.ledger.streams import Stream, batch
+
+SHARD = ArchivedShard(1, "shard-0")
+HEADER = Header(SHARD, 1, 1, 1, "1700000000000-0", 1, 2, 3)
+
+PINNED_BEGINNING = "9a01a773686172642d30010106af313730303030303030303030312d30cf0000018bcfe56800cf00"
+PINNED_FIRST = "569fed8ffb52a48d3e23609a38ed74407a186a9f6199f03728513c2c303b8495"
+PINNED_SECOND = "89ca6c476b7741c7c1a5e1b217a8a98f3252524f9668f021777db1c6c2a6dda4"
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
+IDS = st.none() | st.binary(min_size=16, max_size=16)
+ROWS: st.SearchStrategy[Row] = st.tuples(
+    INTEGERS, TEXTS, INTEGERS, INTEGERS, INTEGERS, IDS, st.none() | st.binary(min_size=8, max_size=8),
+    INTEGERS, INTEGERS, TEXTS, TEXTS, INTEGERS, INTEGERS, INTEGERS, IDS, TEXTS, TEXTS, TEXTS, TEXTS,
+)  # fmt: skip
+HEADERS = st.builds(
+    Header,
+    st.builds(ArchivedShard, INTEGERS, TEXTS),
+    INTEGERS, INTEGERS, INTEGERS, TEXTS, INTEGERS, INTEGERS, INTEGERS,
+)  # fmt: skip
+BATCHES = st.tuples(HEADERS, st.lists(ROWS, max_size=3))
+
+
+def test_the_hash_is_pinned() -> None:
+    """The hash of a known batch never changes: archives of today must verify for ever."""
+    position = Position(SHARD, 0, GENESIS, "0", 1)
+    stream = Stream()
+    first, rows = batch(position, [stream.post(2), stream.post(1)])
+    assert canonical(first.header, rows)[:40].hex() == PINNED_BEGINNING
+    assert first.hash.hex() == PINNED_FIRST
+    second, _ = batch(position.after(first), [stream.post(1)])
+    assert second.previous_hash == first.hash
+    assert second.hash.hex() == PINNED_SECOND
+
+
+@given(BATCHES)
+def test_canonical_bytes_can_be_read_back(made: tuple[Header, list[Row]]) -> None:
+    """They hold everything, so that nothing can change without them."""
+    header, rows = made
+    *fields, read = msgpack.unpackb(canonical(header, rows), use_list=False)
+    assert list(read) == rows
+    assert fields == [
+        header.shard.number, header.shard.shard_id, header.number, header.first_sequence, header.entry_count,
+        header.stream_id, header.first_at_ms, header.last_at_ms, header.archived_at_ms,
+    ]  # fmt: skip
+
+
+@given(BATCHES, BATCHES)
+def test_different_batches_have_different_bytes(
+    one: tuple[Header, list[Row]], other: tuple[Header, list[Row]]
+) -> None:
+    """Equal bytes mean equal batches."""
+    assert (canonical(*one) == canonical(*other)) == (one == other)
+
+
+@given(ROWS, st.integers(0, 18), st.data())
+def test_any_change_of_a_row_shows(row: Row, column: int, data: st.DataObject) -> None:
+    """One changed value, whichever, is another hash."""
+    sealed = seal(GENESIS, HEADER, [row])
+    assert is_intact(sealed, [row])
+    changed: list[Any] = list(row)
+    changed[column] = data.draw(ROWS.map(lambda other: other[column]))
+    assume(changed[column] != row[column])
+    assert not is_intact(sealed, [tuple(changed)])
+
+
+@given(TEXTS, TEXTS, TEXTS, TEXTS)
+def test_texts_do_not_flow_into_each_other(one: str, two: str, three: str, four: str) -> None:
+    """Moving characters from one column to the next is a change."""
+    base: Row = (1, "ann", 1, 1, 1, None, None, 0, 0, "", "EUR", 0, 0, 0, None)
+    rows, others = [(*base, one, two, "", "")], [(*base, three, four, "", "")]
+    same = (one, two) == (three, four)
+    assert (chain_hash(GENESIS, HEADER, rows) == chain_hash(GENESIS, HEADER, others)) == same
+
+
+def test_every_field_of_the_header_counts() -> None:
+    """A batch that says something else of itself is not intact."""
+    sealed = seal(GENESIS, HEADER, [])
+    for change in (
+        {"shard": ArchivedShard(2, "shard-0")},
+        {"shard": ArchivedShard(1, "shard-1")},
+        {"number": 2},
+        {"first_sequence": 2},
+        {"entry_count": 2},
+        {"stream_id": "1700000000000-1"},
+        {"first_at_ms": 0},
+        {"last_at_ms": 0},
+        {"archived_at_ms": 0},
+    ):
+        assert not is_intact(replace(sealed, header=replace(HEADER, **change)), [])
+    assert not is_intact(replace(sealed, previous_hash=bytes(31) + b"\x01"), [])
+    assert is_intact(sealed, [])
