@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shard_node.errors import LedgerError, LedgerUnavailableError
 from shard_node.ledger.entries import Entry
-from shard_node.ledger.schema import as_ledger_error, batches, entries, shards
+from shard_node.ledger.schema import SEQUENCE_BITS, as_ledger_error, batches, entries, shards
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -253,8 +253,9 @@ class History:
         self._shard_ids = {number: head.shard_id for number, head in heads.items()}
         return heads
 
-    def shard_id(self, shard_number: int) -> str:
-        """A shard's name. Asks the database only for one that is new."""
+    def shard_id(self, entry_id: int) -> str:
+        """The name of the shard that made an entry. Asks the database only for one that is new."""
+        shard_number = entry_id >> SEQUENCE_BITS
         if shard_number not in self._shard_ids:
             self.heads()
         return self._shard_ids.get(shard_number, f"shard number {shard_number}")

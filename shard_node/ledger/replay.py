@@ -1,47 +1,22 @@
-"""Reads the archive from its first entry, checks the chain of its batches, and folds the entries.
+"""Rebuilds every balance from the first entry: reads the archive, checks its chain, folds its entries.
 
-Chunk by chunk, always of the shard whose time is furthest behind, so that the two halves of a transfer
-between shards are read close to each other; at no time is more in memory than one chunk and what the fold
-keeps. Blocking. A finding never ends a replay: what is readable is read to the end.
+Always the shard next whose time is furthest behind, so that the two halves of a transfer between shards
+are read close to each other, and what the fold keeps open stays small. Blocking.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-
-from shard_node.ledger.chain import GENESIS, Header, chain_hash
-from shard_node.ledger.entries import ArchivedShard
-from shard_node.ledger.findings import Findings, Rule
-from shard_node.ledger.fold import ACCOUNT_ID, AT_MS, ENTRY_ID, FINGERPRINT, TRANSACTION_ID, Fold
-from shard_node.ledger.schema import SEQUENCE_MASK, batches, entries, entry_id
+from shard_node.ledger.chain_reader import ChainReader
+from shard_node.ledger.findings import Findings
+from shard_node.ledger.fold import AT_MS, Fold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from sqlalchemy import Select
-
-    from shard_node.ledger.entries import Row
     from shard_node.ledger.history import History
-
-# Rows in memory at once, but for a single larger batch.
-CHUNK_ROWS: Final = 8192
-# Batches may be small when little happens.
-CHUNK_BATCHES: Final = 512
-# No archiver makes a batch that large: what says so is damaged.
-MAX_BATCH_ROWS: Final = 1_000_000
-# Missing entries that one finding names.
-_NAMED: Final = 10
-
-_BATCH_COLUMNS = tuple(batches.columns)
-_INT, _TEXT, _ID = frozenset({int}), frozenset({str}), frozenset({bytes, type(None)})
-# What the fold relies on. SQLite stores anything in any column, also what somebody wrote there by hand.
-_TYPES = (
-    _INT, _TEXT, _INT, _INT, _INT, _ID, _ID, _INT, _INT,
-    _TEXT, _TEXT, _INT, _INT, _INT, _ID, _TEXT, _TEXT, _TEXT, _TEXT,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,287 +27,36 @@ class Progress:
     total: int
 
 
-@dataclass(slots=True)
-class Place:
-    """How far one shard is replayed: the batch and entry after which to go on."""
-
-    shard: ArchivedShard
-    number: int = 0
-    hash: bytes = GENESIS
-    next_sequence: int = 1
-    stream_id: str = "0"
-    at_ms: int = 0
-    # Nothing more of it, or nothing more in time, when last looked at.
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A row of ``batches``, whatever it holds."""
-
-    shard_number: Any
-    number: Any
-    first_sequence: Any
-    entry_count: Any
-    stream_id: Any
-    first_at_ms: Any
-    last_at_ms: Any
-    previous_hash: Any
-    hash: Any
-    archived_at_ms: Any
-
-    @property
-    def last_sequence(self) -> int:
-        """The sequence of its last entry."""
-        return int(self.first_sequence + self.entry_count - 1)
-
-
 class Replay:
     """One way through the archive. ``until_ms`` is the time of the last entries to take in, all when None.
 
-    Raises LedgerUnavailableError and LedgerError from everything that reads.
+    What came of it is in ``fold`` and ``findings``.
     """
 
-    def __init__(self, history: History, findings: Findings, until_ms: int | None = None) -> None:
-        self._history = history
+    def __init__(
+        self, history: History, findings: Findings | None = None, until_ms: int | None = None
+    ) -> None:
         self._until_ms = until_ms
-        self.findings = findings
-        self.places: dict[int, Place] = {}
-        shard_ids: dict[int, str] = {}
-        self.fold = Fold(findings, shard_ids)
-        self._shard_ids = shard_ids
-        self._total = 0
+        self.findings = findings if findings is not None else Findings()
+        self.reader = ChainReader(history, self.findings)
+        self.fold = Fold(self.findings, self.reader.shard_ids)
 
     def __repr__(self) -> str:
         return f"Replay({self.fold!r})"
 
     def run(self) -> Iterator[Progress]:
-        """Takes in all there is, up to the time; a little at a step. Again later, it takes in what is new.
+        """Takes in all there is, up to the time, a chunk at a step. Called again, it takes in what is new.
 
-        ``fold.finish`` is the caller's to call once nothing more shall come.
+        ``fold.finish`` is the caller's to call once nothing more shall come. Raises LedgerUnavailableError
+        when the database does not answer, and LedgerError when it holds no ledger.
         """
-        self._look()
-        yield self._progress()
-        while True:
-            behind = [place for place in self.places.values() if not place.ended]
-            if not behind:
-                return
-            self._step(min(behind, key=lambda place: place.at_ms))
-            yield self._progress()
-
-    def unsealed(self) -> None:
-        """Adds a finding for every group of entries that no batch holds."""
-        number_before = -1
-        for number in [*sorted(self.places), None]:
-            place = self.places.get(number_before)
-            # From the last entry of one shard to the first of the next.
-            low = entry_id(number_before, place.next_sequence - 1) if place else -1
-            high = None if number is None else entry_id(number, 0)
-            self._no_entries_between(low, high, place)
-            number_before = -1 if number is None else number
-
-    # ------------------------------------------------------------------ reading
-
-    def _look(self) -> None:
-        """Which shards there are, and how much there is to read."""
-        self._total = 0
-        for number, head in self._history.heads().items():
-            self._shard_ids[number] = head.shard_id
-            place = self.places.setdefault(number, Place(ArchivedShard(number, head.shard_id)))
-            place.ended = head.number <= place.number
-            self._total += head.sequence
-
-    def _progress(self) -> Progress:
-        return Progress(self.fold.entries, self._total)
-
-    def _step(self, place: Place) -> None:
-        found = self._batches(place)
-        if not found:
-            place.ended = True
-            return
-        rows = self._rows(place.shard.number, place.next_sequence, found[-1].last_sequence)
-        at = 0
-        for batch in found:
-            end = at
-            last_id = entry_id(place.shard.number, batch.last_sequence)
-            while end < len(rows) and rows[end][ENTRY_ID] <= last_id:
-                end += 1
-            self._take(place, batch, rows[at:end])
-            at = end
-            if place.ended:
-                return
-
-    def _batches(self, place: Place) -> list[_Batch]:
-        """The next batches of a shard, worth one chunk. What is damaged beyond use is told and skipped."""
-        statement = (
-            select(*_BATCH_COLUMNS)
-            .where(batches.c.shard_number == place.shard.number, batches.c.number > place.number)
-            .order_by(batches.c.number)
-            .limit(CHUNK_BATCHES)
-        )
-        found: list[_Batch] = []
-        size, next_sequence = 0, place.next_sequence
-        for row in self._raw(statement):
-            batch = _Batch(*row)
-            if not _usable(batch, next_sequence):
-                if found:
-                    # Those before it come first.
-                    break
-                self._find(
-                    Rule.CHAIN,
-                    place,
-                    f"batch {batch.number} says that it holds {batch.entry_count} entries from "
-                    f"{batch.first_sequence} on, where entry {next_sequence} comes next",
-                )
-                place.number, place.hash = batch.number, batch.hash
-                continue
-            found.append(batch)
-            size += batch.entry_count
-            next_sequence = batch.last_sequence + 1
-            if size >= CHUNK_ROWS:
-                break
-        return found
-
-    def _rows(self, shard_number: int, first: int, last: int) -> list[Row]:
-        statement = (
-            select(entries)
-            .where(
-                entries.c.entry_id >= entry_id(shard_number, first),
-                entries.c.entry_id <= entry_id(shard_number, last),
-            )
-            .order_by(entries.c.entry_id)
-        )
-        return self._raw(statement)
-
-    def _raw(self, statement: Select[Any]) -> list[Row]:
-        """The driver's own tuples: SQLAlchemy's rows would cost as much as the rest of a replay."""
-        with self._history.reading() as connection:
-            return list(connection.execute(statement).cursor.fetchall())
-
-    # ------------------------------------------------------------------ checking
-
-    def _take(self, place: Place, batch: _Batch, rows: list[Row]) -> None:
-        """Checks one batch, then folds its rows. ``rows`` begin where the batch before ended."""
-        self._check_batch(place, batch, rows)
-        sound = self._sound(place, rows)
-        if self._until_ms is not None and sound and sound[-1][AT_MS] > self._until_ms:
-            sound = [row for row in sound if row[AT_MS] <= self._until_ms]
-            place.ended = True
-        self.fold.apply(sound)
-        place.number = batch.number
-        place.hash = batch.hash
-        place.next_sequence = batch.last_sequence + 1
-        place.stream_id = batch.stream_id
-        if sound:
-            place.at_ms = sound[-1][AT_MS]
-
-    def _check_batch(self, place: Place, batch: _Batch, rows: list[Row]) -> None:
-        expected = place.number + 1
-        told = f"batch {batch.number} (entries {batch.first_sequence} to {batch.last_sequence})"
-        if batch.number != expected:
-            lost = (
-                f"batch {expected} is"
-                if batch.number == expected + 1
-                else (f"batches {expected} to {batch.number - 1} are")
-            )
-            self._find(Rule.CHAIN, place, f"{lost} missing before {told}")
-        elif batch.first_sequence != place.next_sequence:
-            self._find(Rule.CHAIN, place, f"{told} does not begin with entry {place.next_sequence}")
-        elif batch.previous_hash != place.hash:
-            self._find(Rule.CHAIN, place, f"{told} was not sealed upon batch {place.number} as it is now")
-        first_id = entry_id(place.shard.number, batch.first_sequence)
-        own = [row for row in rows if row[ENTRY_ID] >= first_id]
-        if len(own) != batch.entry_count:
-            self._missing_rows(place, batch, own)
-        elif not _is_intact(place.shard, batch, own):
-            self._find(Rule.CHAIN, place, f"{told} is not what was sealed: its hash differs")
-
-    def _missing_rows(self, place: Place, batch: _Batch, rows: list[Row]) -> None:
-        there = {row[ENTRY_ID] & SEQUENCE_MASK for row in rows}
-        missing = (n for n in range(batch.first_sequence, batch.last_sequence + 1) if n not in there)
-        named = [str(number) for number, _ in zip(missing, range(_NAMED), strict=False)]
-        count = batch.entry_count - len(rows)
-        more = f" and {count - len(named)} more" if count > len(named) else ""
-        self._find(
-            Rule.CHAIN,
-            place,
-            f"batch {batch.number}: {'entry' if count == 1 else 'entries'} {', '.join(named)}{more} missing",
-        )
-
-    def _sound(self, place: Place, rows: list[Row]) -> list[Row]:
-        """The rows that have the right types; a finding for each other one."""
-        if not rows or _well_formed(rows):
-            return rows
-        sound = []
-        for row in rows:
-            if _well_formed((row,)):
-                sound.append(row)
-            else:
-                self._find(
-                    Rule.CHAIN,
-                    place,
-                    f"entry {row[ENTRY_ID]} (number {row[ENTRY_ID] & SEQUENCE_MASK}, account "
-                    f"{row[ACCOUNT_ID]!r}) holds values of the wrong type",
-                )
-        return sound
-
-    def _no_entries_between(self, low: int, high: int | None, place: Place | None) -> None:
-        statement = select(entries.c.entry_id).where(entries.c.entry_id > low)
-        if high is not None:
-            statement = statement.where(entries.c.entry_id <= high)
-        with self._history.reading() as connection:
-            stray = connection.scalar(statement.order_by(entries.c.entry_id).limit(1))
-        # The archiver may have added a batch since the last look.
-        if stray is None or (place is not None and self._in_new_batch(place, stray)):
-            return
-        where = f"after the last batch, {place.number}" if place else "of no shard"
-        message = f"entry {stray} (number {stray & SEQUENCE_MASK}) is {where}: no batch holds it"
-        self.findings.add(Rule.CHAIN, message, shard_id=place.shard.shard_id if place else "")
-
-    def _in_new_batch(self, place: Place, stray: int) -> bool:
-        head = self._history.heads().get(place.shard.number)
-        return head is not None and stray <= entry_id(place.shard.number, head.sequence)
-
-    def _find(self, rule: Rule, place: Place, message: str) -> None:
-        self.findings.add(rule, message, shard_id=place.shard.shard_id)
-
-
-def _usable(batch: _Batch, next_sequence: int) -> bool:
-    """Whether a batch's numbers can be relied on to find its entries."""
-    numbers = (batch.number, batch.first_sequence, batch.entry_count)
-    return (
-        all(type(number) is int for number in numbers)
-        and batch.first_sequence >= next_sequence
-        and 1 <= batch.entry_count <= MAX_BATCH_ROWS
-        and batch.last_sequence <= SEQUENCE_MASK
-    )
-
-
-def _is_intact(shard: ArchivedShard, batch: _Batch, rows: Sequence[Row]) -> bool:
-    header = Header(
-        shard,
-        batch.number,
-        batch.first_sequence,
-        batch.entry_count,
-        batch.stream_id,
-        batch.first_at_ms,
-        batch.last_at_ms,
-        batch.archived_at_ms,
-    )
-    try:
-        return bool(chain_hash(batch.previous_hash, header, rows) == batch.hash)
-    except (TypeError, ValueError, OverflowError):
-        # Values that no archiver stores, and that have no canonical bytes.
-        return False
-
-
-def _well_formed(rows: Sequence[Row]) -> bool:
-    columns = list(zip(*rows, strict=True))
-    if any(set(map(type, column)) - allowed for column, allowed in zip(columns, _TYPES, strict=True)):
-        return False
-    # Both or none, of the right length; and no account without a name.
-    lengths = {
-        (len(i or b""), len(f or b""))
-        for i, f in zip(columns[TRANSACTION_ID], columns[FINGERPRINT], strict=True)
-    }
-    return lengths <= {(0, 0), (16, 8)} and "" not in columns[ACCOUNT_ID]
+        total = self.reader.look()
+        yield Progress(self.fold.entries, total)
+        while behind := [place for place in self.reader.places.values() if not place.ended]:
+            place = min(behind, key=lambda place: place.at_ms)
+            rows = self.reader.read(place)
+            if self._until_ms is not None and rows and rows[-1][AT_MS] > self._until_ms:
+                rows = [row for row in rows if row[AT_MS] <= self._until_ms]
+                place.ended = True
+            self.fold.apply(rows)
+            yield Progress(self.fold.entries, total)
