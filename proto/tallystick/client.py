@@ -15,13 +15,14 @@ from tallystick import wire
 from tallystick.caller import Caller
 from tallystick.coalescer import Coalescer
 from tallystick.errors import ClientClosed
+from tallystick.operations import MoneyOperations
 from tallystick.retry import RetryPolicy
 from tallystick.rotation import Rotation
 from tallystick.sender import Sender
 from tallystick.settings import SERVICE_BATCH_LIMIT, ClientSettings
 from tallystick.surroundings import Surroundings
 from tallystick.tickets import Piece, PieceTicket, SingleTicket
-from tallystick.transport import Transport
+from tallystick.transport import Method, RequestT, ResponseT, Transport
 from tallystick.v1 import wallet_pb2
 from tallystick.values import (
     Account,
@@ -58,7 +59,7 @@ class _Connection:
         self.bulk_places = asyncio.Semaphore(rotation.capacity)
 
 
-class Client:
+class Client(MoneyOperations):
     """A wallet client for one event loop. Any number of tasks may share it; make one and keep it.
 
     It connects at the first call. Every method takes `timeout_s`, the seconds it may
@@ -116,16 +117,29 @@ class Client:
         currency: str,
         minimum_balance: Amount = "0",
         *,
+        maximum_balance: Amount | None = None,
+        maximum_transfer: Amount | None = None,
+        validate_only: bool = False,
         timeout_s: float | None = None,
     ) -> Account:
         """Open an account, or get it as it stands when it was opened before with the same attributes.
 
+        Args:
+            account_id: 1-64 characters of letters, digits and . _ : @ { } -
+            currency: an ISO 4217 code.
+            minimum_balance: the lowest balance allowed; negative for a credit line.
+            maximum_balance: the most it may hold; None for no limit of its own.
+            maximum_transfer: the most that one transfer, hold or journal may take; None for no limit.
+            validate_only: open nothing; answers with the account as it would stand.
+            timeout_s: seconds in all, retries included.
+
         Raises:
             AccountExists: it was opened with other attributes.
         """
-        request = wire.open_account_request(NewAccount(account_id, currency, minimum_balance))
-        caller, deadline_s = self._connected().caller, self._deadline_s(timeout_s)
-        return wire.account(await caller.call(wallet.OPEN_ACCOUNT, request, deadline_s))
+        new = NewAccount(
+            account_id, currency, minimum_balance, maximum_balance, maximum_transfer, validate_only
+        )
+        return wire.account(await self._call(wallet.OPEN_ACCOUNT, wire.open_account_request(new), timeout_s))
 
     async def open_accounts(
         self, accounts: Iterable[NewAccount], *, timeout_s: float | None = None
@@ -158,8 +172,7 @@ class Client:
             AccountNotFound: no account has this id.
         """
         request = wallet_pb2.GetAccountRequest(account_id=account_id)
-        caller, deadline_s = self._connected().caller, self._deadline_s(timeout_s)
-        return wire.account(await caller.call(wallet.GET_ACCOUNT, request, deadline_s))
+        return wire.account(await self._call(wallet.GET_ACCOUNT, request, timeout_s))
 
     async def get_accounts(
         self, account_ids: Iterable[str], *, timeout_s: float | None = None
@@ -184,7 +197,7 @@ class Client:
 
         return await self._in_pieces(list(account_ids), SERVICE_BATCH_LIMIT, run)
 
-    async def transfer(
+    async def transfer(  # noqa: PLR0913 - the fields of the contract's message
         self,
         from_account: str,
         to_account: str,
@@ -195,6 +208,7 @@ class Client:
         reference: str = "",
         timeout_s: float | None = None,
         return_balances: bool = False,
+        validate_only: bool = False,
     ) -> TransferResult:
         """Move money between two accounts.
 
@@ -210,6 +224,7 @@ class Client:
             reference: up to 256 bytes, kept in the ledger only.
             timeout_s: seconds in all, retries included.
             return_balances: also answer with both balances just after.
+            validate_only: check it, and move nothing: the outcome is VALID, or the error that it would get.
 
         Raises:
             Refused: nothing moved.
@@ -226,6 +241,7 @@ class Client:
             amount=wire.amount_text(amount),
             currency=currency,
             reference=reference,
+            validate_only=validate_only,
         )
         future: asyncio.Future[TransferResult] = connection.loop.create_future()
         deadline_s = self._deadline_s(timeout_s)
@@ -270,11 +286,12 @@ class Client:
     async def get_transfer(
         self, transaction_id: str | UUID, from_account: str, *, timeout_s: float | None = None
     ) -> TransferRecord:
-        """What became of a transfer, a deposit or a withdrawal.
+        """What became of any operation that has a transaction id.
 
         Args:
             transaction_id: its id.
-            from_account: the payer; for a deposit or withdrawal, the account.
+            from_account: the payer; for a deposit, withdrawal, hold, capture or void, the account; for a
+                refund, the merchant; for a journal, the account of its first debit.
             timeout_s: seconds in all, retries included.
 
         Raises:
@@ -282,52 +299,20 @@ class Client:
         """
         identity = wire.id_text(transaction_id)
         request = wallet_pb2.GetTransferRequest(transaction_id=identity, from_account=from_account)
-        caller, deadline_s = self._connected().caller, self._deadline_s(timeout_s)
-        return wire.transfer_record(await caller.call(wallet.GET_TRANSFER, request, deadline_s, identity))
+        return wire.transfer_record(await self._call(wallet.GET_TRANSFER, request, timeout_s, identity))
 
-    async def deposit(
+    async def _call(
         self,
-        account_id: str,
-        amount: Amount,
-        currency: str,
-        *,
-        transaction_id: str | UUID | None = None,
-        reference: str = "",
-        timeout_s: float | None = None,
-    ) -> TransferResult:
-        """Bring money from outside into an account. Arguments and errors as for `transfer`."""
-        identity = self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
-        request = wallet_pb2.DepositRequest(
-            transaction_id=identity,
-            account_id=account_id,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-        )
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        timeout_s: float | None,
+        transaction_id: str = "",
+    ) -> ResponseT:
         caller, deadline_s = self._connected().caller, self._deadline_s(timeout_s)
-        return wire.unary_result(await caller.call(wallet.DEPOSIT, request, deadline_s, identity), identity)
+        return await caller.call(method, request, deadline_s, transaction_id)
 
-    async def withdraw(
-        self,
-        account_id: str,
-        amount: Amount,
-        currency: str,
-        *,
-        transaction_id: str | UUID | None = None,
-        reference: str = "",
-        timeout_s: float | None = None,
-    ) -> TransferResult:
-        """Take money from an account to outside. Arguments and errors as for `transfer`."""
-        identity = self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
-        request = wallet_pb2.WithdrawRequest(
-            transaction_id=identity,
-            account_id=account_id,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-        )
-        caller, deadline_s = self._connected().caller, self._deadline_s(timeout_s)
-        return wire.unary_result(await caller.call(wallet.WITHDRAW, request, deadline_s, identity), identity)
+    def _identity(self, transaction_id: str | UUID | None) -> str:
+        return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
 
     def _connected(self) -> _Connection:
         if self._connection is None:

@@ -153,6 +153,9 @@ class Coalescer:
                 # Whatever it says is of another transfer.
                 again.append((ticket, OutcomeUnknown("the router answered for another transaction_id")))
             elif response.outcome != outcome_pb2.OUTCOME_COMMITTED:
+                if response.outcome == outcome_pb2.OUTCOME_VALID and ticket.request.validate_only:
+                    ticket.settle(TransferResult(transaction_id, Outcome.VALID))
+                    continue
                 refusal = response.refusal
                 error = from_refusal(response.outcome, refusal.message, refusal.field, transaction_id)
                 if isinstance(error, RetryableError):

@@ -16,6 +16,13 @@
         ├── TransactionIdReused
         ├── TransactionIdExpired
         ├── TransactionNotFound
+        ├── RefundExceedsPurchase
+        ├── PurchaseNotFound
+        ├── HoldNotActive
+        ├── CaptureExceedsHold
+        ├── TransferLimit
+        ├── AccountNotEmpty
+        ├── AccountInUse
         ├── Aborted
         └── InvalidArgument          `field` names the part of the request
 
@@ -54,6 +61,14 @@ class Outcome(IntEnum):
     OUTCOME_UNKNOWN = outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
     RESOURCE_EXHAUSTED = outcome_pb2.OUTCOME_RESOURCE_EXHAUSTED
     TRANSACTION_NOT_FOUND = outcome_pb2.OUTCOME_TRANSACTION_NOT_FOUND
+    REFUND_EXCEEDS_PURCHASE = outcome_pb2.OUTCOME_REFUND_EXCEEDS_PURCHASE
+    PURCHASE_NOT_FOUND = outcome_pb2.OUTCOME_PURCHASE_NOT_FOUND
+    HOLD_NOT_ACTIVE = outcome_pb2.OUTCOME_HOLD_NOT_ACTIVE
+    CAPTURE_EXCEEDS_HOLD = outcome_pb2.OUTCOME_CAPTURE_EXCEEDS_HOLD
+    TRANSFER_LIMIT = outcome_pb2.OUTCOME_TRANSFER_LIMIT
+    ACCOUNT_NOT_EMPTY = outcome_pb2.OUTCOME_ACCOUNT_NOT_EMPTY
+    ACCOUNT_IN_USE = outcome_pb2.OUTCOME_ACCOUNT_IN_USE
+    VALID = outcome_pb2.OUTCOME_VALID
 
 
 class TallystickError(Exception):
@@ -165,7 +180,7 @@ class AccountClosed(Refused):
 
 
 class BalanceLimit(Refused):
-    """The payee's balance would pass 2^53 - 1 minor units."""
+    """The payee's balance would pass its maximum balance, or 2^53 - 1 minor units."""
 
     outcome = Outcome.BALANCE_LIMIT
     summary = "the payee's balance would pass the limit"
@@ -179,7 +194,7 @@ class AccountNotFound(Refused):
 
 
 class AccountExists(Refused):
-    """The account exists with another currency or minimum balance."""
+    """The account exists with another currency, minimum balance or maximum."""
 
     outcome = Outcome.ACCOUNT_EXISTS
     summary = "the account exists with other attributes"
@@ -207,6 +222,55 @@ class TransactionNotFound(Refused):
 
     outcome = Outcome.TRANSACTION_NOT_FOUND
     summary = "transaction not found"
+
+
+class RefundExceedsPurchase(Refused):
+    """The refund and those before it would be more than the purchase."""
+
+    outcome = Outcome.REFUND_EXCEEDS_PURCHASE
+    summary = "more than is left of the purchase"
+
+
+class PurchaseNotFound(Refused):
+    """No committed purchase of that customer is known under the id."""
+
+    outcome = Outcome.PURCHASE_NOT_FOUND
+    summary = "purchase not found"
+
+
+class HoldNotActive(Refused):
+    """The hold was never made, or was captured or voided, or has expired."""
+
+    outcome = Outcome.HOLD_NOT_ACTIVE
+    summary = "the hold is not active"
+
+
+class CaptureExceedsHold(Refused):
+    """The amount is more than the hold reserves."""
+
+    outcome = Outcome.CAPTURE_EXCEEDS_HOLD
+    summary = "more than the hold"
+
+
+class TransferLimit(Refused):
+    """The amount is more than the account's maximum_transfer."""
+
+    outcome = Outcome.TRANSFER_LIMIT
+    summary = "more than the account's maximum for one transfer"
+
+
+class AccountNotEmpty(Refused):
+    """The account to be closed has a balance that is not zero, or an active hold."""
+
+    outcome = Outcome.ACCOUNT_NOT_EMPTY
+    summary = "the account is not empty"
+
+
+class AccountInUse(Refused):
+    """Something is on its way to the account to be closed. Try again soon."""
+
+    outcome = Outcome.ACCOUNT_IN_USE
+    summary = "something is on its way to the account"
 
 
 class Aborted(Refused):
@@ -238,8 +302,15 @@ ERROR_TYPES: dict[int, type[TallystickError]] = {
         TransactionIdReused,
         TransactionIdExpired,
         TransactionNotFound,
+        RefundExceedsPurchase,
+        PurchaseNotFound,
+        HoldNotActive,
+        CaptureExceedsHold,
+        TransferLimit,
+        AccountNotEmpty,
+        AccountInUse,
         Aborted,
         InvalidArgument,
     )
 }
-"""The error that stands for each outcome but UNSPECIFIED and COMMITTED, by its number."""
+"""The error that stands for each outcome but UNSPECIFIED, COMMITTED and VALID, by its number."""

@@ -1,24 +1,28 @@
 """The same client for code that does not use asyncio."""
 
 import asyncio
+import functools
 import threading
-from collections.abc import Coroutine, Iterable
-from typing import Any, Self, TypeVar
-from uuid import UUID
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tallystick.client import Client
 from tallystick.settings import ClientSettings
-from tallystick.values import (
-    Account,
-    AccountResult,
-    Amount,
-    NewAccount,
-    Transfer,
-    TransferRecord,
-    TransferResult,
-)
 
 ResultT = TypeVar("ResultT")
+Given = ParamSpec("Given")
+
+
+def _waiting(
+    method: Callable[Concatenate[Client, Given], Coroutine[Any, Any, ResultT]],
+) -> "Callable[Concatenate[SyncClient, Given], ResultT]":
+    """The same method for callers that wait, with the same arguments, results and errors."""
+
+    @functools.wraps(method)
+    def wait(client: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> ResultT:
+        return client._run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
+
+    return wait
 
 
 class SyncClient:
@@ -58,116 +62,24 @@ class SyncClient:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def open_account(
-        self,
-        account_id: str,
-        currency: str,
-        minimum_balance: Amount = "0",
-        *,
-        timeout_s: float | None = None,
-    ) -> Account:
-        """As `Client.open_account`."""
-        return self._run(
-            self._client.open_account(account_id, currency, minimum_balance, timeout_s=timeout_s)
-        )
-
-    def open_accounts(
-        self, accounts: Iterable[NewAccount], *, timeout_s: float | None = None
-    ) -> list[AccountResult]:
-        """As `Client.open_accounts`."""
-        return self._run(self._client.open_accounts(accounts, timeout_s=timeout_s))
-
-    def get_account(self, account_id: str, *, timeout_s: float | None = None) -> Account:
-        """As `Client.get_account`."""
-        return self._run(self._client.get_account(account_id, timeout_s=timeout_s))
-
-    def get_accounts(
-        self, account_ids: Iterable[str], *, timeout_s: float | None = None
-    ) -> list[AccountResult]:
-        """As `Client.get_accounts`."""
-        return self._run(self._client.get_accounts(account_ids, timeout_s=timeout_s))
-
-    def transfer(
-        self,
-        from_account: str,
-        to_account: str,
-        amount: Amount,
-        currency: str,
-        *,
-        transaction_id: str | UUID | None = None,
-        reference: str = "",
-        timeout_s: float | None = None,
-        return_balances: bool = False,
-    ) -> TransferResult:
-        """As `Client.transfer`."""
-        return self._run(
-            self._client.transfer(
-                from_account,
-                to_account,
-                amount,
-                currency,
-                transaction_id=transaction_id,
-                reference=reference,
-                timeout_s=timeout_s,
-                return_balances=return_balances,
-            )
-        )
-
-    def transfers(
-        self, batch: Iterable[Transfer], *, timeout_s: float | None = None, return_balances: bool = False
-    ) -> list[TransferResult]:
-        """As `Client.transfers`."""
-        return self._run(self._client.transfers(batch, timeout_s=timeout_s, return_balances=return_balances))
-
-    def get_transfer(
-        self, transaction_id: str | UUID, from_account: str, *, timeout_s: float | None = None
-    ) -> TransferRecord:
-        """As `Client.get_transfer`."""
-        return self._run(self._client.get_transfer(transaction_id, from_account, timeout_s=timeout_s))
-
-    def deposit(
-        self,
-        account_id: str,
-        amount: Amount,
-        currency: str,
-        *,
-        transaction_id: str | UUID | None = None,
-        reference: str = "",
-        timeout_s: float | None = None,
-    ) -> TransferResult:
-        """As `Client.deposit`."""
-        return self._run(
-            self._client.deposit(
-                account_id,
-                amount,
-                currency,
-                transaction_id=transaction_id,
-                reference=reference,
-                timeout_s=timeout_s,
-            )
-        )
-
-    def withdraw(
-        self,
-        account_id: str,
-        amount: Amount,
-        currency: str,
-        *,
-        transaction_id: str | UUID | None = None,
-        reference: str = "",
-        timeout_s: float | None = None,
-    ) -> TransferResult:
-        """As `Client.withdraw`."""
-        return self._run(
-            self._client.withdraw(
-                account_id,
-                amount,
-                currency,
-                transaction_id=transaction_id,
-                reference=reference,
-                timeout_s=timeout_s,
-            )
-        )
+    open_account = _waiting(Client.open_account)
+    open_accounts = _waiting(Client.open_accounts)
+    get_account = _waiting(Client.get_account)
+    get_accounts = _waiting(Client.get_accounts)
+    freeze_account = _waiting(Client.freeze_account)
+    unfreeze_account = _waiting(Client.unfreeze_account)
+    close_account = _waiting(Client.close_account)
+    transfer = _waiting(Client.transfer)
+    transfers = _waiting(Client.transfers)
+    get_transfer = _waiting(Client.get_transfer)
+    deposit = _waiting(Client.deposit)
+    withdraw = _waiting(Client.withdraw)
+    purchase = _waiting(Client.purchase)
+    refund = _waiting(Client.refund)
+    hold = _waiting(Client.hold)
+    capture = _waiting(Client.capture)
+    void = _waiting(Client.void)
+    post_journal = _waiting(Client.post_journal)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

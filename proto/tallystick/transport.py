@@ -55,6 +55,15 @@ TRANSFERS: Method[wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferRespo
 GET_TRANSFER: Method[wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse] = Method("GetTransfer")
 DEPOSIT: Method[wallet_pb2.DepositRequest, wallet_pb2.TransferResponse] = Method("Deposit")
 WITHDRAW: Method[wallet_pb2.WithdrawRequest, wallet_pb2.TransferResponse] = Method("Withdraw")
+PURCHASE: Method[wallet_pb2.PurchaseRequest, wallet_pb2.TransferResponse] = Method("Purchase")
+REFUND: Method[wallet_pb2.RefundRequest, wallet_pb2.TransferResponse] = Method("Refund")
+HOLD: Method[wallet_pb2.HoldRequest, wallet_pb2.HoldResponse] = Method("Hold")
+CAPTURE: Method[wallet_pb2.CaptureRequest, wallet_pb2.TransferResponse] = Method("Capture")
+VOID: Method[wallet_pb2.VoidRequest, wallet_pb2.HoldResponse] = Method("Void")
+POST_JOURNAL: Method[wallet_pb2.PostJournalRequest, wallet_pb2.PostJournalResponse] = Method("PostJournal")
+FREEZE_ACCOUNT: Method[wallet_pb2.FreezeAccountRequest, wallet_pb2.Account] = Method("FreezeAccount")
+UNFREEZE_ACCOUNT: Method[wallet_pb2.UnfreezeAccountRequest, wallet_pb2.Account] = Method("UnfreezeAccount")
+CLOSE_ACCOUNT: Method[wallet_pb2.CloseAccountRequest, wallet_pb2.Account] = Method("CloseAccount")
 
 
 class CallFailed(Exception):  # noqa: N818 - never leaves the package

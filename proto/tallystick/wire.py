@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC
 from decimal import Decimal
+from typing import TypeVar
 from uuid import UUID
 
 from tallystick.errors import InvalidArgument, Outcome, OutcomeUnknown, TallystickError
@@ -13,6 +14,9 @@ from tallystick.values import (
     AccountResult,
     AccountState,
     Amount,
+    HoldResult,
+    JournalLeg,
+    JournalResult,
     NewAccount,
     Transfer,
     TransferRecord,
@@ -21,6 +25,15 @@ from tallystick.values import (
 
 # Far above any amount (2^53 minor units), far below what would make a large text of "1E+999999".
 _MOST_DIGITS = 64
+# Requests that TransferResponse answers, in a unary call.
+MoneyRequestT = TypeVar(
+    "MoneyRequestT",
+    wallet_pb2.DepositRequest,
+    wallet_pb2.WithdrawRequest,
+    wallet_pb2.PurchaseRequest,
+    wallet_pb2.RefundRequest,
+    wallet_pb2.CaptureRequest,
+)
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _STATES = {state.value: state for state in AccountState}
 
@@ -64,6 +77,7 @@ def transfer_request(transfer: Transfer, new_id: Callable[[], str]) -> wallet_pb
         amount=amount_text(transfer.amount),
         currency=transfer.currency,
         reference=transfer.reference,
+        validate_only=transfer.validate_only,
     )
 
 
@@ -73,6 +87,18 @@ def open_account_request(new: NewAccount) -> wallet_pb2.OpenAccountRequest:
         account_id=new.account_id,
         currency=new.currency,
         minimum_balance=amount_text(new.minimum_balance, "minimum_balance"),
+        maximum_balance=_optional_text(new.maximum_balance, "maximum_balance"),
+        maximum_transfer=_optional_text(new.maximum_transfer, "maximum_transfer"),
+        validate_only=new.validate_only,
+    )
+
+
+def journal_leg(leg: JournalLeg, place: int) -> wallet_pb2.JournalLeg:
+    """The message for one leg of a journal, the one at that place."""
+    return wallet_pb2.JournalLeg(
+        account_id=leg.account_id,
+        amount=amount_text(leg.amount, f"legs[{place}].amount"),
+        currency=leg.currency,
     )
 
 
@@ -86,18 +112,56 @@ def committed_result(response: wallet_pb2.TransferResponse, transaction_id: str)
     )
 
 
-def unary_result(response: wallet_pb2.TransferResponse, transaction_id: str) -> TransferResult:
+def unary_result(
+    response: wallet_pb2.TransferResponse, transaction_id: str, *, validate_only: bool = False
+) -> TransferResult:
     """The result of a unary call, which answers every other outcome with a status.
 
     Raises:
-        TallystickError: the response is not of this id, or not COMMITTED after all.
+        TallystickError: the response is not of this id, or not COMMITTED (or VALID, if asked for) after all.
     """
+    if _outcome(response, transaction_id, response.refusal, validate_only=validate_only) is Outcome.VALID:
+        return TransferResult(transaction_id, Outcome.VALID)
+    return committed_result(response, transaction_id)
+
+
+def hold_result(
+    response: wallet_pb2.HoldResponse, request: wallet_pb2.HoldRequest | wallet_pb2.VoidRequest
+) -> HoldResult:
+    """The result of a hold or void. Raises as `unary_result`."""
+    identity = request.transaction_id
+    outcome = _outcome(response, identity, validate_only=request.validate_only)
+    available = Decimal(response.available) if response.HasField("available") else None
+    return HoldResult(identity, outcome, available)
+
+
+def journal_result(
+    response: wallet_pb2.PostJournalResponse, request: wallet_pb2.PostJournalRequest
+) -> JournalResult:
+    """The result of a journal. Raises as `unary_result`."""
+    identity = request.transaction_id
+    outcome = _outcome(response, identity, validate_only=request.validate_only)
+    return JournalResult(
+        identity, outcome, tuple(Decimal(text) if text else None for text in response.available)
+    )
+
+
+def _outcome(
+    response: wallet_pb2.TransferResponse | wallet_pb2.HoldResponse | wallet_pb2.PostJournalResponse,
+    transaction_id: str,
+    refusal: wallet_pb2.Refusal | None = None,
+    *,
+    validate_only: bool,
+) -> Outcome:
+    """COMMITTED, or VALID when that was all that was asked for; anything else is raised."""
     if response.transaction_id != transaction_id:
         raise OutcomeUnknown("the router answered for another transaction_id", transaction_id)
-    if response.outcome != outcome_pb2.OUTCOME_COMMITTED:
-        refusal = response.refusal
-        raise from_refusal(response.outcome, refusal.message, refusal.field, transaction_id)
-    return committed_result(response, transaction_id)
+    if response.outcome == outcome_pb2.OUTCOME_COMMITTED:
+        return Outcome.COMMITTED
+    if response.outcome == outcome_pb2.OUTCOME_VALID and validate_only:
+        return Outcome.VALID
+    why = refusal or wallet_pb2.Refusal()
+    raise from_refusal(response.outcome, why.message, why.field, transaction_id)
 
 
 def account(message: wallet_pb2.Account) -> Account:
@@ -110,6 +174,8 @@ def account(message: wallet_pb2.Account) -> Account:
         version=message.version,
         state=_STATES.get(message.state, AccountState.UNSPECIFIED),
         minimum_balance=_decimal(message.minimum_balance),
+        maximum_balance=Decimal(message.maximum_balance) if message.maximum_balance else None,
+        maximum_transfer=Decimal(message.maximum_transfer) if message.maximum_transfer else None,
     )
 
 
@@ -138,6 +204,10 @@ def transfer_record(message: wallet_pb2.GetTransferResponse) -> TransferRecord:
         currency=message.currency,
         decided_at=message.decided_at.ToDatetime(tzinfo=UTC) if decided else None,
     )
+
+
+def _optional_text(amount: Amount | None, field: str) -> str:
+    return "" if amount is None else amount_text(amount, field)
 
 
 def _decimal(text: str) -> Decimal:

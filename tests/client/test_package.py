@@ -43,6 +43,6 @@ def test_both_clients_have_the_same_methods() -> None:
     """What asyncio code can do, other code can do."""
 
     def methods(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+        return {name for name in dir(kind) if not name.startswith("_")}
 
     assert methods(tallystick.SyncClient) == methods(tallystick.Client)
