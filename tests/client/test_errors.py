@@ -28,9 +28,9 @@ def test_every_outcome_of_the_contract_is_mirrored() -> None:
     assert {outcome.name: outcome.value for outcome in Outcome} == contract
 
 
-def test_every_outcome_but_committed_has_its_error() -> None:
+def test_every_outcome_that_is_no_success_has_its_error() -> None:
     """There is an error for each outcome, and it knows which outcome it stands for."""
-    assert set(ERROR_TYPES) == set(Outcome) - {Outcome.UNSPECIFIED, Outcome.COMMITTED}
+    assert set(ERROR_TYPES) == set(Outcome) - {Outcome.UNSPECIFIED, Outcome.COMMITTED, Outcome.VALID}
     assert all(kind.outcome == number for number, kind in ERROR_TYPES.items())
 
 
