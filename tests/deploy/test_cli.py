@@ -54,7 +54,16 @@ _COMMANDS = [
     ["account", "open", "alice", "EUR"],
     ["account", "deposit", "alice", "1", "EUR"],
     ["account", "withdraw", "alice", "1", "EUR"],
+    ["account", "freeze", "alice"],
+    ["account", "unfreeze", "alice"],
+    ["account", "close", "alice"],
     ["transfer", "alice", "bob", "1", "EUR"],
+    ["purchase", "alice", "shop", "1", "EUR"],
+    ["refund", "0192e4a6-7c5e-4d3a-8f1b-2c3d4e5f6a7b", "alice", "1", "EUR"],
+    ["hold", "alice", "1", "EUR"],
+    ["capture", "0192e4a6-7c5e-4d3a-8f1b-2c3d4e5f6a7b", "alice", "shop", "1", "EUR"],
+    ["void", "0192e4a6-7c5e-4d3a-8f1b-2c3d4e5f6a7b", "alice"],
+    ["journal", "alice=-1:EUR", "bob=1:EUR"],
 ]
 
 
