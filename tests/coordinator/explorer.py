@@ -440,7 +440,7 @@ class Explorer:
         balances = {name: a.available_minor for shard in shards for name, a in shard.accounts.items()}
         prepared = {key for shard in shards for key in shard.prepared}
         unsettled = {key for shard in shards for key in shard.unsettled}
-        outcomes = {key: code for shard in shards for code, key in shard.decided.values()}
+        outcomes = {key: code for shard in shards for code, key, _ in shard.decided.values()}
         expected = self._funded(w, balances)
         if w.forgets < self.setting.forgets:
             # An id that was forgotten may move once more; but money is neither made nor lost.

@@ -17,16 +17,14 @@ from shard_node.limits import MAX_MINOR
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.records import Account, AccountState
 from shard_node.redis_process import RedisProcess
-from shard_node.shard import Shard
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers, unpack_body
+from shard_node.transfers import Kind, Terms, Transfers
 from tests.model import Faults, ShardModel
-from tests.real_shards import RealShards, read_hash
+from tests.real_shards import RealShards
+from tests.shard_node.kept import BIG, kept_by, kept_in
 
 ACCOUNTS = ["alice", "bob", "carol", "{alice}:usd", "@world:EUR", "@world:USD"]
 CURRENCIES = ["EUR", "USD"]
-# The library counts prepared credits above this.
-BIG = 2**36
 BOUNDS = [MAX_MINOR, MAX_MINOR - 1, MAX_MINOR // 2, MAX_MINOR // 2 + 1, BIG, BIG + 1]
 
 
@@ -58,41 +56,6 @@ transfers = st.builds(
 ).filter(lambda row: row[1].payer != row[1].payee)
 batches = st.lists(transfers, min_size=1, max_size=4).map(Transfers.of)
 verdicts = st.sampled_from([0, 0, 0, Outcome.ACCOUNT_FROZEN + PAYEE, Outcome.ACCOUNT_NOT_FOUND + PAYEE])
-
-
-def kept_by(model: ShardModel) -> dict[str, Any]:
-    """All that the model keeps, in the form of :func:`kept_in`."""
-    return {
-        "accounts": dict(model.accounts),
-        "decided": [dict(model.decided), dict(model.decided_before)],
-        "applied": [set(model.applied), set(model.applied_before)],
-        "prepared": dict(model.prepared),
-        "unsettled": dict(model.unsettled),
-        "big": sum(unpack_body(body).amount_minor > BIG for body in model.prepared.values()),
-        "alarms": model.alarms,
-    }
-
-
-async def kept_in(shard: Shard) -> dict[str, Any]:
-    """All that the real shard keeps, its own times left out."""
-    redis = shard.redis
-    decided: list[dict[bytes, tuple[int, bytes]]] = []
-    applied: list[set[bytes]] = []
-    for name in ("done:current", "done:previous"):
-        entries = await read_hash(redis, name)
-        decided.append({k: (v[0], k[:16] + v[7:15]) for k, v in entries.items() if len(k) == 18})
-        applied.append({k for k in entries if len(k) == 24})
-        assert all(len(v) == 2 for k, v in entries.items() if len(k) == 24)
-    meta = await read_hash(redis, "meta")
-    return {
-        "accounts": {k.decode(): Account.unpack(v) for k, v in (await read_hash(redis, "accounts")).items()},
-        "decided": decided,
-        "applied": applied,
-        "prepared": {k: v[6:] for k, v in (await read_hash(redis, "prepared")).items()},
-        "unsettled": {k: v[6:] for k, v in (await read_hash(redis, "unsettled")).items()},
-        "big": int(meta.get(b"big", 0)),
-        "alarms": int(meta.get(b"alarms", 0)),
-    }
 
 
 class Comparison(RuleBasedStateMachine):
