@@ -1,0 +1,402 @@
+"""Archiving one shard exactly once, whatever stops when: real Redis, both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import pytest
+from sqlalchemy import Engine, delete, text, update
+
+from shard_node.archiver.shard_archiver import LedgerSource, ShardArchiver, Step
+from shard_node.calls import Decide, Finish, Post, Prepare
+from shard_node.errors import BatchTakenError, LedgerError, RetryableError
+from shard_node.journal_calls import Journals, PostJournals
+from shard_node.journals import Effect, Journal, Leg
+from shard_node.ledger.archive import Archive
+from shard_node.ledger.chain import GENESIS, Sealed
+from shard_node.ledger.entries import ArchivedShard, Entry, Row, StreamEntry, decode
+from shard_node.ledger.schema import WRITING, batches, entries
+from shard_node.outcomes import Outcome
+from shard_node.shard import LedgerState, Shard
+from shard_node.slots import slot
+from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
+from tests.ledger.streams import Stream
+from tests.ledger.test_archive import StoppedError, verified_rows
+from tests.real_shards import RealShards
+
+SHARD = ArchivedShard(1, "shard-0")
+BATCH_ENTRIES = 8
+
+
+class Moment(Enum):
+    """Where a step may be cut off."""
+
+    BEFORE_READING = auto()
+    AFTER_READING = auto()
+    BEFORE_STORING = auto()
+    AFTER_STORING = auto()
+    BEFORE_TELLING = auto()
+    AFTER_TELLING = auto()
+
+
+@dataclass(slots=True)
+class Fuse:
+    """Stops whoever reaches a moment for the n-th time."""
+
+    moment: Moment | None = None
+    left: int = 1
+
+    def reach(self, moment: Moment) -> None:
+        """The process dies here, if it is time."""
+        if moment is self.moment:
+            self.left -= 1
+            if self.left == 0:
+                raise StoppedError(moment.name)
+
+
+class FusedShard:
+    """A shard whose caller may die around a call."""
+
+    def __init__(self, shard: LedgerSource, fuse: Fuse) -> None:
+        self._shard = shard
+        self._fuse = fuse
+
+    async def archived(self, stream_id: str, number: int, head: bytes, entries: int) -> None:
+        self._fuse.reach(Moment.BEFORE_TELLING)
+        await self._shard.archived(stream_id, number, head, entries)
+        self._fuse.reach(Moment.AFTER_TELLING)
+
+    async def ledger_state(self) -> LedgerState:
+        return await self._shard.ledger_state()
+
+    async def ledger_after(self, stream_id: str, count: int) -> list[StreamEntry]:
+        self._fuse.reach(Moment.BEFORE_READING)
+        read = await self._shard.ledger_after(stream_id, count)
+        self._fuse.reach(Moment.AFTER_READING)
+        return read
+
+
+class FusedArchive(Archive):
+    """An archive whose caller may die around a store."""
+
+    def __init__(self, engine: Engine, fuse: Fuse) -> None:
+        super().__init__(engine)
+        self._fuse = fuse
+
+    def store(self, sealed: Sealed, rows: Sequence[Row]) -> None:
+        self._fuse.reach(Moment.BEFORE_STORING)
+        super().store(sealed, rows)
+        self._fuse.reach(Moment.AFTER_STORING)
+
+
+@pytest.fixture
+async def shard(shards: RealShards) -> AsyncIterator[Shard]:
+    """One empty shard."""
+    async with shards.open(0) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def threads() -> ThreadPoolExecutor:
+    """Where archivers of this module block."""
+    return ThreadPoolExecutor(4)
+
+
+def archiver(archive: Archive, threads: ThreadPoolExecutor) -> ShardArchiver:
+    """A process that begins."""
+    return ShardArchiver("shard-0", archive, threads, lambda: 1, BATCH_ENTRIES)
+
+
+async def add(shard: Shard, *made: StreamEntry) -> None:
+    """Appends to the shard's stream, as its functions do."""
+    for stream_id, packed in made:
+        await shard.redis.xadd("ledger", {"e": packed}, id=stream_id)
+        count = len(decode(SHARD, [(stream_id, packed)], 1))
+        await shard.redis.hincrby("meta", "backlog", count)
+
+
+async def drain(archiver: ShardArchiver, source: LedgerSource) -> list[Step]:
+    """Steps until nothing is left."""
+    steps = [await archiver.step(source)]
+    while steps[-1].entries:
+        steps.append(await archiver.step(source))
+    return steps
+
+
+async def check_all_archived(shard: Shard, engine: Engine, expected: Sequence[StreamEntry]) -> None:
+    """Every entry is stored once, in order, in an unbroken chain, and the shard knows."""
+    archive = Archive(engine)
+    rows = await asyncio.to_thread(verified_rows, archive, SHARD)
+    assert rows == decode(SHARD, expected, 1)
+    state = await shard.ledger_state()
+    position = await asyncio.to_thread(archive.position, "shard-0")
+    assert (state.backlog, state.length) == (0, 0)
+    assert (state.number, state.head, state.stream_id) == (position.number, position.hash, position.stream_id)
+
+
+async def test_batches_are_bounded(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
+    """A batch takes as many calls as fit, one at least; a full one says that there is more."""
+    stream = Stream()
+    sizes = [1, 1, 2, 3, 20, 1]
+    await add(shard, *(stream.post(size) for size in sizes))
+    steps = await drain(archiver(Archive(engine), threads), shard)
+    assert [(step.entries, step.full) for step in steps] == [
+        (8, True),
+        (6, True),
+        (40, True),
+        (2, False),
+        (0, False),
+    ]
+    await check_all_archived(shard, engine, stream.entries)
+
+
+async def test_a_step_with_nothing_to_do(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
+    """An empty stream makes no batch."""
+    one = archiver(Archive(engine), threads)
+    assert await one.step(shard) == Step(0, full=False)
+    assert (await shard.ledger_state()).number == 0
+    stream = Stream()
+    await add(shard, stream.post(1))
+    assert await one.step(shard) == Step(2, full=False)
+    await check_all_archived(shard, engine, stream.entries)
+
+
+@pytest.mark.parametrize("moment", Moment)
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_stopped_at_any_moment(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor, moment: Moment, times: int
+) -> None:
+    """Whoever goes on after a death stores what is missing, nothing twice, and tells the shard all."""
+    stream = Stream()
+    await add(shard, *(stream.post(3) for _ in range(6)))
+    fuse = Fuse(moment, times)
+    first = archiver(FusedArchive(engine, fuse), threads)
+    with pytest.raises(StoppedError):
+        await drain(first, FusedShard(shard, fuse))
+    await add(shard, stream.post(3))
+    await drain(archiver(Archive(engine), threads), shard)
+    await check_all_archived(shard, engine, stream.entries)
+
+
+@pytest.mark.parametrize("moment", Moment)
+async def test_an_error_at_any_moment(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor, moment: Moment
+) -> None:
+    """The same archiver goes on by itself after an error, whatever had been done by then."""
+    stream = Stream()
+    await add(shard, *(stream.post(3) for _ in range(6)))
+    fuse = Fuse(moment, 2)
+    one = archiver(FusedArchive(engine, fuse), threads)
+    source = FusedShard(shard, fuse)
+    with pytest.raises(StoppedError):
+        await drain(one, source)
+    await drain(one, source)
+    await check_all_archived(shard, engine, stream.entries)
+
+
+async def test_a_second_archiver_takes_over(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """One that was away while another went on finds out by its store, and goes on after it."""
+    stream = Stream()
+    await add(shard, stream.post(3))
+    old, new = archiver(Archive(engine), threads), archiver(Archive(engine), threads)
+    await drain(old, shard)
+    await add(shard, stream.post(3))
+    await drain(new, shard)
+    await add(shard, stream.post(3))
+    with pytest.raises(BatchTakenError):
+        await old.step(shard)
+    await drain(old, shard)
+    await check_all_archived(shard, engine, stream.entries)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_archivers_at_once_that_die(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor, seed: int
+) -> None:
+    """Three archivers race over one growing stream, and die at random: still all is there once."""
+    dice = random.Random(seed)
+    stream = Stream()
+    growing = True
+
+    async def grow() -> None:
+        nonlocal growing
+        for _ in range(60):
+            await add(shard, stream.post(dice.randint(1, 4)))
+            await asyncio.sleep(0)
+        growing = False
+
+    async def live() -> None:
+        idle = False
+        while growing or not idle:
+            fuse = Fuse(dice.choice(list(Moment)), dice.randint(1, 6))
+            one = archiver(FusedArchive(engine, fuse), threads)
+            idle = False
+            try:
+                while growing or not idle:
+                    idle = (await one.step(FusedShard(shard, fuse))).entries == 0
+            except (StoppedError, BatchTakenError):
+                idle = False
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(grow())
+        for _ in range(3):
+            group.create_task(live())
+    await check_all_archived(shard, engine, stream.entries)
+
+
+# ---------------------------------------------------------------------- databases that are not the right one
+
+
+def cut_tail(engine: Engine, from_number: int) -> None:
+    """What an old backup looks like."""
+    with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+        first = connection.execute(
+            text("SELECT first_sequence FROM batches WHERE number = :n"), {"n": from_number}
+        ).scalar_one()
+        connection.execute(delete(entries).where(entries.c.entry_id >= (1 << 40) + first))
+        connection.execute(delete(batches).where(batches.c.number >= from_number))
+
+
+async def archive_three(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> Stream:
+    """Three batches of one call each."""
+    stream = Stream()
+    await add(shard, *(stream.post(4) for _ in range(3)))
+    await drain(archiver(Archive(engine), threads), shard)
+    return stream
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["at the start", "while it runs"])
+async def test_an_old_backup_is_refused(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor, *, running: bool
+) -> None:
+    """With its end lost the archive is not gone on with, again and again, and the shard forgets nothing."""
+    stream = Stream()
+    await add(shard, *(stream.post(4) for _ in range(3)))
+    one = archiver(Archive(engine), threads)
+    await drain(one, shard)
+    await asyncio.to_thread(cut_tail, engine, 3)
+    await add(shard, stream.post(4))
+    if running:
+        with pytest.raises(BatchTakenError):
+            await one.step(shard)
+    else:
+        one = archiver(Archive(engine), threads)
+    for _ in range(2):
+        with pytest.raises(
+            LedgerError, match=r"shard-0: the archive ends at batch 2, but batch 3 was stored"
+        ):
+            await one.step(shard)
+    assert (await shard.ledger_state()).length == 1
+    assert len(await asyncio.to_thread(verified_rows, Archive(engine), SHARD)) == 16
+
+
+async def test_all_lost_is_refused(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
+    """An empty database in place of the archive is not begun anew."""
+    await archive_three(shard, engine, threads)
+    await asyncio.to_thread(cut_tail, engine, 1)
+    with pytest.raises(LedgerError, match="ends at batch 0, but batch 3"):
+        await archiver(Archive(engine), threads).step(shard)
+
+
+async def test_a_changed_head_is_refused(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
+    """When the last batch is not the one that the shard was told of, nothing is added to it."""
+    await archive_three(shard, engine, threads)
+
+    def change() -> None:
+        with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+            connection.execute(update(batches).where(batches.c.number == 3).values(hash=GENESIS))
+
+    await asyncio.to_thread(change)
+    with pytest.raises(LedgerError, match="batch 3 of the archive is not the one"):
+        await archiver(Archive(engine), threads).step(shard)
+
+
+async def test_another_clusters_archive_is_refused(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """A shard that was never told of anything does not trust an archive that has batches of its name."""
+    await archive_three(shard, engine, threads)
+    await shard.redis.hdel("meta", "archived_number", "archived_head", "archived_id", "backlog")
+    stream = Stream(("eve", "dan"))
+    made = stream.post(1)
+    await add(shard, (f"{10**13}-0", made[1]))
+    with pytest.raises(LedgerError, match="another cluster's"):
+        await archiver(Archive(engine), threads).step(shard)
+    state = await shard.ledger_state()
+    assert (state.number, state.backlog, state.length) == (0, 2, 1)
+
+
+async def test_what_cannot_be_read_stays_on_the_shard(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """A stream entry of no known form stops the shard's archive, and is not forgotten."""
+    stream = Stream()
+    await add(shard, stream.post(1))
+    await shard.redis.xadd("ledger", {"e": b"\x92\xa5later\x91\x01"})
+    one = archiver(Archive(engine), threads)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="of no known form"):
+            await one.step(shard)
+    assert (await shard.ledger_state()).length == 2
+
+
+async def test_a_repeated_version_is_refused(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """A shard that went back in time, and makes other entries of the same versions, is noticed."""
+    stream = await archive_three(shard, engine, threads)
+    await add(shard, (f"{10**13}-0", stream.entries[0][1]))
+    with pytest.raises(LedgerError, match="archived already") as refused:
+        await archiver(Archive(engine), threads).step(shard)
+    assert not isinstance(refused.value, RetryableError)
+    assert (await shard.ledger_state()).length == 1
+
+
+# ---------------------------------------------------------------------- what a shard really writes
+
+
+async def test_everything_a_shard_writes(
+    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """Entries of every function of the library are understood, and the backlog counts them exactly."""
+    details = pack_details(Details(b"order", b"till", b"thanks"))
+    ann, bob = slot("ann"), slot("bob")
+    body = Terms(100, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
+    sent = Transfers.of([(bytes([7] * 16), Terms(30, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b"rent"))])
+    hold = Journal(Kind.HOLD, (Leg("ann", ann, Effect.HOLD, 20, "EUR"),), details, bound=60_000)
+    async with shards.open(0) as shard:
+        await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0], [10_000, 0], [500, 0])
+        assert list((await shard.call(Post(Transfers.of([(bytes(16), body)])))).codes) == [Outcome.COMMITTED]
+        assert list((await shard.call(Prepare(sent))).codes) == [Outcome.PREPARED]
+        assert list((await shard.call(Decide(sent, [0]))).codes) == [Outcome.COMMITTED]
+        assert list((await shard.call(Finish(sent.keys, [Outcome.COMMITTED]))).codes) == [Outcome.FINISHED]
+        made = await shard.call(PostJournals(Journals.of([(bytes([9] * 16), hold)])))
+        assert list(made.codes) == [Outcome.COMMITTED]
+        await shard.set_state(["bob"], [Kind.FREEZE])
+        before = await shard.ledger_state()
+        await drain(archiver(Archive(engine), threads), shard)
+        after = await shard.ledger_state()
+    rows = [Entry._make(row) for row in await asyncio.to_thread(verified_rows, Archive(engine), SHARD)]
+    assert [
+        (row.account_id, row.kind, row.version, row.leg, row.delta, row.held_delta, row.balance)
+        for row in rows
+    ] == [
+        ("ann", Kind.OPEN, 0, 0, 0, 0, 0),
+        ("bob", Kind.OPEN, 0, 0, 0, 0, 0),
+        ("@world:EUR:shard-0", Kind.DEPOSIT, 1, 0, -100, 0, -100),
+        ("ann", Kind.DEPOSIT, 1, 1, 100, 0, 100),
+        ("ann", Kind.TRANSFER, 2, 0, -30, 0, 70),
+        ("bob", Kind.TRANSFER, 1, 1, 30, 0, 30),
+        ("ann", Kind.HOLD, 3, 0, 0, 20, 70),
+        ("bob", Kind.FREEZE, 2, 0, 0, 0, 30),
+    ]
+    assert rows[0].attributes == '{"minimum_balance": 0, "maximum_balance": 10000, "maximum_transfer": 500}'
+    assert (rows[3].external_id, rows[6].initiated_by, rows[4].reference) == ("order", "till", "rent")
+    assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)
