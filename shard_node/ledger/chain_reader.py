@@ -117,7 +117,7 @@ class ChainReader:
         if not found:
             place.ended = True
             return []
-        rows = self._rows(place.shard.number, place.next_sequence, found[-1].last_sequence)
+        rows = self.rows(place.shard.number, place.next_sequence, found[-1].last_sequence)
         sound: list[Row] = []
         at = 0
         for batch in found:
@@ -177,7 +177,8 @@ class ChainReader:
                 break
         return found
 
-    def _rows(self, shard_number: int, first: int, last: int) -> list[Row]:
+    def rows(self, shard_number: int, first: int, last: int) -> list[Row]:
+        """A shard's entries with these sequences and all between, as they are: nothing is checked."""
         statement = (
             select(entries)
             .where(

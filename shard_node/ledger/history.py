@@ -23,7 +23,7 @@ from shard_node.transfers import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, FromClause
 
     from shard_node.ledger.positions import HistoryQuery
 
@@ -36,8 +36,10 @@ MAX_CLOCK_SKEW_MS: Final = 60_000
 # Entries of one transaction id: a journal has at most 100 legs, and one id may have had several payers.
 MAX_TRANSACTION_ENTRIES: Final = 2000
 
-# As text, for a database sees only then that the partial index of held amounts fits.
-_MOVES_HELD = entries.c.held_delta != literal_column("0")
+
+def moves_held(table: FromClause) -> ColumnElement[bool]:
+    """Whether an entry changes what is held. As text: only so a database sees that the partial index fits."""
+    return table.c.held_delta != literal_column("0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class History:
                 return None
             held = connection.scalar(
                 select(func.sum(entries.c.held_delta)).where(
-                    entries.c.account_id == account_id, entries.c.version <= row.version, _MOVES_HELD
+                    entries.c.account_id == account_id, entries.c.version <= row.version, moves_held(entries)
                 )
             )
         return BalanceAt(account_id, row.currency, row.balance, int(held or 0), row.version, row.at_ms)

@@ -1,0 +1,143 @@
+"""What the archive says of many accounts at once, to be compared with the live ones. Blocking.
+
+Each question is a handful of index look-ups an account, however long the accounts' histories are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sqlalchemy import and_, case, func, select, tuple_
+
+from shard_node.ledger.chain_reader import Place
+from shard_node.ledger.entries import ArchivedShard
+from shard_node.ledger.history import moves_held
+from shard_node.ledger.schema import batches, entries
+from shard_node.transfers import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from shard_node.ledger.history import History
+
+T = TypeVar("T")
+
+# Accounts in one statement: each is two parameters, of which SQLite takes some 32,000.
+LOOKUP_ACCOUNTS: Final = 1000
+# Repetitions that are looked for; the first one is a catastrophe, so a few are enough.
+MAX_REPEATED: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How an account began, and the newest version that is archived. ``attributes`` is JSON or empty."""
+
+    newest_version: int
+    attributes: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedBalance:
+    """An account at one version. Minor units; ``balance_minor`` is available and held together."""
+
+    balance_minor: int
+    held_minor: int
+    currency: str
+    entry_id: int
+
+
+def openings(history: History, account_ids: Sequence[str]) -> dict[str, Opening]:
+    """By account id; without those of which nothing is archived."""
+    key = tuple_(entries.c.account_id, entries.c.version)
+    later = entries.alias("later")
+    newest = (
+        select(func.max(later.c.version)).where(later.c.account_id == entries.c.account_id).scalar_subquery()
+    )
+    found: dict[str, Opening] = {}
+    for piece in _pieces(account_ids):
+        # A system account has no OPEN entry: it begins with version 1.
+        first = [(name, 1 if name.startswith("@") else 0) for name in piece]
+        statement = select(entries.c.account_id, newest, entries.c.attributes).where(key.in_(first))
+        with history.reading() as connection:
+            for account_id, version, attributes in connection.execute(statement):
+                found[account_id] = Opening(version, attributes)
+    return found
+
+
+def balances(history: History, versions: Iterable[tuple[str, int]]) -> dict[str, ArchivedBalance]:
+    """Accounts as they were at these versions, by id; without those whose version is not archived."""
+    key = tuple_(entries.c.account_id, entries.c.version)
+    moves = entries.alias("moves")
+    held = (
+        select(func.sum(moves.c.held_delta))
+        .where(
+            moves.c.account_id == entries.c.account_id,
+            moves.c.version <= entries.c.version,
+            moves_held(moves),
+        )
+        .scalar_subquery()
+    )
+    found: dict[str, ArchivedBalance] = {}
+    for piece in _pieces(list(versions)):
+        statement = select(
+            entries.c.account_id, entries.c.balance, held, entries.c.currency, entries.c.entry_id
+        ).where(key.in_(piece))
+        with history.reading() as connection:
+            for account_id, balance, held_minor, currency, entry_id in connection.execute(statement):
+                found[account_id] = ArchivedBalance(balance, int(held_minor or 0), currency, entry_id)
+    return found
+
+
+def batch_hash(history: History, shard_number: int, number: int) -> bytes | None:
+    """The hash of a shard's batch; None when there is no such batch."""
+    statement = select(batches.c.hash).where(
+        batches.c.shard_number == shard_number, batches.c.number == number
+    )
+    with history.reading() as connection:
+        found: bytes | None = connection.scalar(statement)
+    return found
+
+
+def place_after(history: History, shard: ArchivedShard, number: int) -> Place | None:
+    """The place after a batch, to read on from; None when there is no such batch."""
+    statement = select(batches).where(batches.c.shard_number == shard.number, batches.c.number == number)
+    with history.reading() as connection:
+        row = connection.execute(statement).first()
+    if row is None:
+        return None
+    return Place(shard, number, row.hash, row.first_sequence + row.entry_count, row.stream_id, row.last_at_ms)
+
+
+def repeated_transactions(history: History) -> list[bytes]:
+    """Ids of UUIDv7 transactions that have more legs than they may: one was carried out twice.
+
+    Such an id is exactly-once for ever. Others may be used again when the shards have forgotten them.
+    Reads the whole index of transaction ids.
+    """
+    # An expiry bears the id of its hold, and is no leg of it.
+    legs = func.sum(case((entries.c.kind == int(Kind.EXPIRY), 0), else_=1))
+    statement = (
+        select(entries.c.transaction_id)
+        .where(entries.c.transaction_id.is_not(None))
+        .group_by(entries.c.transaction_id)
+        .having(and_(func.count() > 1, legs > func.min(entries.c.leg_count)))
+        .limit(MAX_REPEATED)
+    )
+    with history.reading() as connection:
+        suspects = list(connection.scalars(statement))
+    return [suspect for suspect in suspects if _is_v7(suspect) and _is_repeated(history, suspect)]
+
+
+def _is_v7(transaction_id: bytes) -> bool:
+    return len(transaction_id) == 16 and transaction_id[6] >> 4 == 7
+
+
+def _is_repeated(history: History, transaction_id: bytes) -> bool:
+    """Whether one leg of one payload is there twice: one id may rightly have had several payers."""
+    legs = [(entry.fingerprint, entry.kind, entry.leg) for entry in history.transaction(transaction_id)]
+    return len(legs) != len(set(legs))
+
+
+def _pieces(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[at : at + LOOKUP_ACCOUNTS] for at in range(0, len(items), LOOKUP_ACCOUNTS))
