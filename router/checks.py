@@ -41,15 +41,13 @@ class Question:
     """A request to be checked.
 
     ``decision`` is the 18 bytes that its outcome would be kept under, ``terms`` what would be kept with
-    it; ``legs`` go with the ``slots`` of their accounts, the deciding one first. ``payer_last`` says that
-    also one shard alone looks at the other legs first.
+    it; ``legs`` go with the ``slots`` of their accounts, the deciding one first.
     """
 
     decision: bytes
     terms: bytes
     legs: tuple[LegCheck, ...]
     slots: tuple[int, ...]
-    payer_last: bool = False
 
 
 def of_transfer(row: Row) -> Question:
@@ -59,9 +57,7 @@ def of_transfer(row: Row) -> Question:
         LegCheck(payer, Effect.DEBIT, amount, currency),
         LegCheck(payee, Effect.CREDIT, amount, currency),
     )
-    return Question(
-        decision_key(key, body), terms_key(key, body), legs, (payer_slot, payee_slot), payer_last=True
-    )
+    return Question(decision_key(key, body), terms_key(key, body), legs, (payer_slot, payee_slot))
 
 
 def of_journal(request: JournalRequest) -> Question:
@@ -133,15 +129,7 @@ class Checker:
                 if isinstance(code, ShardNodeError)
                 else Verdict(Outcome(code or Outcome.VALID), leg)
             )
-        owner = self._directory.current.owner
-        return {
-            number: _first_refusal(
-                verdicts,
-                deciding_last=questions[number].payer_last
-                or len({owner[slot] for slot in questions[number].slots}) > 1,
-            )
-            for number, verdicts in answers.items()
-        }
+        return {number: _first_refusal(verdicts) for number, verdicts in answers.items()}
 
 
 async def _recall(shard: Shard, question: Question, horizon_ms: int) -> Verdict | None:
@@ -157,9 +145,9 @@ async def _recall(shard: Shard, question: Question, horizon_ms: int) -> Verdict 
     return Verdict(found.outcome, found.leg)
 
 
-def _first_refusal(verdicts: Sequence[Verdict], *, deciding_last: bool) -> Verdict:
-    """Of several refusals the one that the real call would tell."""
-    ordered = (*verdicts[1:], verdicts[0]) if deciding_last else verdicts
+def _first_refusal(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of several refusals the one that the real call would tell: the deciding leg is asked last."""
+    ordered = (*verdicts[1:], verdicts[0])
     return next((v for v in ordered if v.outcome is not Outcome.VALID), Verdict(Outcome.VALID))
 
 

@@ -177,8 +177,10 @@ end
 
 -- Carries out one journal's legs, first to last, all or none: the leg that was refused and why, or nil.
 local function post_legs(book, legs, first, last, key, conditions, incoming, entries)
-  for j = first, last do
-    -- No account is in two legs, so no leg depends on one before it.
+  -- The deciding leg comes last, as across shards: the refusal is the same wherever the accounts are. No
+  -- account is in two legs, so no leg depends on another.
+  for n = 1, last - first + 1 do
+    local j = n <= last - first and first + n or first
     local code = leg_refusal(book, legs, j, conditions, incoming)
     if code then
       return j - first, code
