@@ -16,13 +16,16 @@ from coordinator.serving import Server
 from router.coordinators import Coordinators
 from router.engine import Engine
 from router.journal_engine import JournalEngine
+from router.ledger_service import LedgerService
 from router.requests import RequestReader
 from router.service import WalletService
 from shard_node.directory import Directory
-from shard_node.errors import RegistryError
+from shard_node.errors import LedgerError, RegistryError
+from shard_node.ledger.history import History
+from shard_node.ledger.schema import open_ledger
 from shard_node.process import configure_logs, run
 from shard_node.registry import MemberKind, Registry
-from tallystick.v1 import cluster_pb2_grpc, wallet_pb2_grpc
+from tallystick.v1 import cluster_pb2_grpc, ledger_pb2_grpc, wallet_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,8 +33,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-def route(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """A router, to be run until its event is set."""
+def route(
+    zookeeper: str, name: str, listen: str, ledger: str | None = None
+) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """A router, to be run until its event is set. ``ledger`` is the URL of the ledger's database.
+
+    Raises LedgerError when that URL is none.
+    """
+    engine = open_ledger(ledger) if ledger else None
+    history = History(engine) if engine else None
 
     async def serve(stopping: asyncio.Event) -> None:
         registry = Registry(zookeeper)
@@ -44,9 +54,14 @@ def route(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Event], A
             JournalEngine(directory, coordinators),
             directory,
             RequestReader(),
+            history,
         )
-        server = Server(("tallystick.v1.WalletService", "tallystick.v1.ClusterService"))
+        ledger_service = LedgerService(history, directory)
+        server = Server(
+            ("tallystick.v1.WalletService", "tallystick.v1.LedgerService", "tallystick.v1.ClusterService")
+        )
         wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server.grpc)
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger_service, server.grpc)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
             ClusterService(registry, directory), server.grpc
         )
@@ -56,8 +71,12 @@ def route(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Event], A
         await stopping.wait()
         with contextlib.suppress(RegistryError):
             await registry.deregister()
+        ledger_service.close_watches()
         await server.drain()
         await service.finish_all()
+        ledger_service.close()
+        if engine:
+            engine.dispose()
         await coordinators.close()
         await directory.close()
         await registry.stop()
@@ -78,9 +97,16 @@ def main() -> int:
     parser.add_argument(
         "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: %(default)s, a free port"
     )
+    parser.add_argument(
+        "--ledger", metavar="URL", help="the ledger's database, for SQLAlchemy; without it no LedgerService"
+    )
     arguments = parser.parse_args()
     configure_logs(process="router", name=arguments.name)
-    return run(route(arguments.zookeeper, arguments.name, arguments.listen))
+    try:
+        serve = route(arguments.zookeeper, arguments.name, arguments.listen, arguments.ledger)
+    except LedgerError as error:
+        parser.error(str(error))
+    return run(serve)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+"""LedgerService: history and audit over gRPC. Served by every router; without a ledger it says so.
+
+Nothing here moves money. The database blocks, so it is asked in threads (``ledger_reader``); when it does
+not answer the call is UNAVAILABLE, never empty.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc
+
+from router import ledger_requests, refusals
+from router.fields import BadField, FieldReader
+from router.ledger_messages import balance_message, entry_message, finding_message
+from router.ledger_reader import LedgerReader, TooManyQuestionsError
+from router.ledger_watch import (
+    SlowReaderError,
+    TooManyWatchersError,
+    WatchEndedError,
+    Watchers,
+    WatchSettings,
+)
+from shard_node.errors import ShardNodeError
+from shard_node.ledger.positions import BadTokenError
+from shard_node.ledger.quick_check import QuickCheck
+from shard_node.outcomes import Outcome
+from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from router.maps import Maps
+    from shard_node.ledger.history import History
+
+T = TypeVar("T")
+
+# Checks at once: each reads every account.
+MAX_CHECKS = 2
+
+
+class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
+    """Validates, asks, answers. ``history`` is None where no ledger was named."""
+
+    def __init__(
+        self, history: History | None, directory: Maps, settings: WatchSettings | None = None
+    ) -> None:
+        self._history = history
+        self._directory = directory
+        self._fields = FieldReader()
+        self._reader = LedgerReader()
+        self._watchers = Watchers(history, self._reader, settings or WatchSettings()) if history else None
+        self._checks = 0
+
+    def close_watches(self) -> None:
+        """Ends every watch, so that a server which is stopping need not wait for them."""
+        if self._watchers:
+            self._watchers.close()
+
+    def close(self) -> None:
+        """Takes no more questions."""
+        self._reader.close()
+
+    async def ListEntries(  # noqa: N802 -- the contract's names, here and below
+        self, request: ledger_pb2.ListEntriesRequest, context: Any
+    ) -> ledger_pb2.ListEntriesResponse:
+        """A page of one account's entries."""
+        history = await self._ledger(context)
+        wanted = await _read(partial(ledger_requests.page_request, request), context)
+
+        def ask() -> ledger_pb2.ListEntriesResponse | None:
+            page = history.page(wanted.query, wanted.page_size, wanted.token)
+            if page is None:
+                return None
+            return ledger_pb2.ListEntriesResponse(
+                entries=[entry_message(entry, history.shard_id(entry.entry_id)) for entry in page.entries],
+                next_page_token=page.next_token,
+            )
+
+        response = await self._ask(ask, context)
+        if response is None:
+            await _not_found(context, Outcome.ACCOUNT_NOT_FOUND, "account_id", "no entry of it is archived")
+        return response
+
+    async def GetTransfer(  # noqa: N802
+        self, request: ledger_pb2.GetLedgerTransferRequest, context: Any
+    ) -> ledger_pb2.LedgerTransfer:
+        """All entries of one transaction."""
+        history = await self._ledger(context)
+        transaction_id, payer = await _read(
+            lambda: ledger_requests.transaction_request(request, self._fields), context
+        )
+
+        def ask() -> list[ledger_pb2.Entry]:
+            found = history.transaction(transaction_id, payer)
+            return [entry_message(entry, history.shard_id(entry.entry_id)) for entry in found]
+
+        entries = await self._ask(ask, context)
+        if not entries:
+            await _not_found(
+                context,
+                Outcome.TRANSACTION_NOT_FOUND,
+                "transaction_id",
+                "no entry of it is archived: it moved nothing, or only a moment ago",
+            )
+        return ledger_pb2.LedgerTransfer(transaction_id=request.transaction_id, entries=entries)
+
+    async def GetBalanceAt(  # noqa: N802
+        self, request: ledger_pb2.GetBalanceAtRequest, context: Any
+    ) -> ledger_pb2.BalanceAt:
+        """The balance of an account at a moment."""
+        history = await self._ledger(context)
+        account_id, time_ms = await _read(partial(ledger_requests.balance_request, request), context)
+        found = await self._ask(partial(history.balance_at, account_id, time_ms), context)
+        if found is None:
+            await _not_found(
+                context,
+                Outcome.ACCOUNT_NOT_FOUND,
+                "account_id",
+                "no entry of it is archived from that time or before",
+            )
+        return balance_message(found)
+
+    async def WatchEntries(  # noqa: N802
+        self, request: ledger_pb2.WatchEntriesRequest, context: Any
+    ) -> None:
+        """Entries as they are archived."""
+        await self._ledger(context)
+        wanted = await _read(partial(ledger_requests.watch_request, request), context)
+        assert self._watchers is not None  # noqa: S101 -- as there is a ledger
+        try:
+            await self._watchers.serve(wanted, context)
+        except BadField as bad:
+            await refusals.abort(context, refusals.invalid(bad))
+        except (SlowReaderError, TooManyWatchersError) as error:
+            await _exhausted(context, str(error))
+        except TooManyQuestionsError:
+            await _exhausted(context, "the ledger has too many questions: go on soon from the last cursor")
+        except (ShardNodeError, WatchEndedError) as error:
+            await _unavailable(context, str(error))
+
+    async def ConsistencyCheck(  # noqa: N802
+        self,
+        request: ledger_pb2.ConsistencyCheckRequest,  # noqa: ARG002 -- gRPC passes both
+        context: Any,
+    ) -> AsyncIterator[ledger_pb2.ConsistencyCheckResponse]:
+        """The quick check of :mod:`shard_node.ledger.quick_check`."""
+        history = await self._ledger(context)
+        if self._checks >= MAX_CHECKS:
+            await _exhausted(context, f"{self._checks} checks are under way already: ask again soon")
+        self._checks += 1
+        check = QuickCheck(history, self._directory.current.shards, self._reader.ask)
+        try:
+            async for checked, total in check.run():
+                yield ledger_pb2.ConsistencyCheckResponse(accounts_checked=checked, accounts_total=total)
+        except TooManyQuestionsError:
+            await _exhausted(context, "the ledger has too many questions: ask again soon")
+        except ShardNodeError as error:
+            await _unavailable(context, f"{error}: ask again")
+        finally:
+            self._checks -= 1
+        found = check.findings
+        result = ledger_pb2.ConsistencyResult(
+            consistent=found.total == 0,
+            findings=[finding_message(finding) for finding in found.kept],
+            findings_total=found.total,
+            entries_archived=check.entries_archived,
+            entries_waiting=check.entries_waiting,
+            in_flight=check.in_flight,
+        )
+        yield ledger_pb2.ConsistencyCheckResponse(
+            accounts_checked=check.accounts_checked, accounts_total=check.accounts_checked, result=result
+        )
+
+    # ------------------------------------------------------------------ within
+
+    async def _ledger(self, context: Any) -> History:
+        if self._history is None:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "this router has no ledger: start it with --ledger URL, the database that the archivers fill",
+            )
+            raise AssertionError("abort raises")
+        return self._history
+
+    async def _ask(self, question: Callable[[], T], context: Any) -> T:
+        try:
+            return await self._reader.ask(question)
+        except TooManyQuestionsError:
+            await _exhausted(context, "the ledger has too many questions: ask again soon")
+        except BadTokenError as error:
+            await refusals.abort(context, refusals.invalid(BadField("page_token", str(error))))
+        except ShardNodeError as error:
+            await _unavailable(context, f"{error}: ask again")
+
+
+async def _read(read: Callable[[], T], context: Any) -> T:
+    """What a request asks for, or its refusal."""
+    try:
+        return read()
+    except BadField as bad:
+        await refusals.abort(context, refusals.invalid(bad))
+
+
+async def _not_found(context: Any, outcome: Outcome, field: str, why: str) -> NoReturn:
+    refusal = refusals.refusal(outcome, field, why=why)
+    refusal.field = field
+    await refusals.abort(context, refusal)
+
+
+async def _exhausted(context: Any, why: str) -> NoReturn:
+    await refusals.abort(context, refusals.refusal(Outcome.RESOURCE_EXHAUSTED, why=why))
+
+
+async def _unavailable(context: Any, why: str) -> NoReturn:
+    await refusals.abort(context, refusals.refusal(Outcome.OUTCOME_UNKNOWN, why=why))
