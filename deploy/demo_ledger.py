@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
+from deploy.auditor import run_audit
+from deploy.cli_audit import show_findings, show_report
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
+from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
 from deploy.demo_steps import must, wait_until
 from deploy.launcher import LocalCluster
+from deploy.ledger_url import sqlite_file
 from deploy.options import out
 from tallystick import Account, Client, Outcome, Transfer
 from tallystick.v1 import cluster_pb2
@@ -25,7 +32,17 @@ ARCHIVER = "archiver-0"
 BATCHES, BATCH = 20, 1000
 # Some 30,000 entries a second are stored on a core; this machine's cores have other things to do.
 CATCH_UP_SECONDS = 60.0
+# The first findings say it all; one fault may make thousands.
+SHOWN_FINDINGS = 3
 _AMOUNT = Decimal("0.50")
+
+
+def audit_passes(cluster: LocalCluster) -> None:
+    """Audits the cluster's ledger; DemoError when it is not consistent."""
+    start = time.monotonic()
+    report = run_audit(cluster.ledger_url, cluster.zookeeper_address)
+    show_report(report, time.monotonic() - start)
+    must(report.consistent, "the audit found something")
 
 
 def entries_waiting(addresses: list[str]) -> int:
@@ -82,3 +99,32 @@ class KilledArchiver:
     def _transfer(self, pairs: random.Random) -> Transfer:
         payer, payee = pairs.sample(self.accounts, 2)
         return Transfer(payer.account_id, payee.account_id, _AMOUNT, payer.currency, reference="load")
+
+
+@dataclass(frozen=True, slots=True)
+class TamperedCopies:
+    """Copies of a cluster's ledger, each with one fault, each audited. The ledger itself stays as it is."""
+
+    cluster: LocalCluster
+    account_id: str
+
+    def run(self) -> None:
+        """Raises DemoError when the audit misses a fault, or does not name the rule that it breaks."""
+        source = sqlite_file(self.cluster.ledger_url)
+        must(source is not None, "only an SQLite ledger is copied so simply")
+        assert source is not None  # noqa: S101 - for the type checker
+        with tempfile.TemporaryDirectory(prefix="tallystick-copies-") as scratch:
+            sound, copy = Path(scratch) / "sound.db", Path(scratch) / "copy.db"
+            copy_ledger(source, sound)
+            for fault in FAULTS:
+                shutil.copyfile(sound, copy)
+                self._audit(fault, copy)
+
+    def _audit(self, fault: Fault, copy: Path) -> None:
+        with changing(copy) as connection:
+            fault.plant(connection, self.account_id)
+        report = run_audit(f"sqlite:///{copy}", self.cluster.zookeeper_address)
+        out.print(f"\n[bold]{fault.told}[/]", highlight=False)
+        show_findings(report, SHOWN_FINDINGS)
+        broken = {finding.rule for finding in report.findings.kept}
+        must(fault.rules <= broken, f"the audit should have named {', '.join(sorted(fault.rules))}")

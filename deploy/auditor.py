@@ -1,0 +1,67 @@
+"""Runs an audit of a ledger against the live shards of a cluster, from a process of its own.
+
+The audit itself is `shard_node.ledger.audit`; here are the connections that it needs and its way to a screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import structlog
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from deploy.options import err
+from shard_node.directory import Directory
+from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
+from shard_node.ledger.history import History
+from shard_node.ledger.schema import open_ledger
+from shard_node.registry import Registry
+
+
+def run_audit(ledger: str, zookeeper: str) -> AuditReport:
+    """Audits the ledger at an URL against the shards that ZooKeeper names, with a progress bar.
+
+    Raises the errors of `shard_node.errors` when a part does not answer: then nothing is known.
+    """
+    columns = (
+        TextColumn("audit: {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with _quiet_logs(), Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def on_progress(step: AuditProgress) -> None:
+            bar.update(task, description=step.phase, completed=step.done, total=step.total)
+
+        return asyncio.run(_audit(ledger, zookeeper, on_progress))
+
+
+async def _audit(ledger: str, zookeeper: str, on_progress: Callable[[AuditProgress], None]) -> AuditReport:
+    async with AsyncExitStack() as ending:
+        engine = open_ledger(ledger)
+        ending.callback(engine.dispose)
+        registry = Registry(zookeeper)
+        await registry.start()
+        ending.push_async_callback(registry.stop)
+        directory = Directory(registry)
+        ending.push_async_callback(directory.close)
+        audit = Audit(History(engine), directory.current.shards)
+        async for step in audit.run():
+            on_progress(step)
+        return audit.report
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Servers log what they do; a command says itself what matters."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
