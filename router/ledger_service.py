@@ -26,7 +26,7 @@ from shard_node.errors import ShardNodeError
 from shard_node.ledger.positions import BadTokenError
 from shard_node.ledger.quick_check import QuickCheck
 from shard_node.outcomes import Outcome
-from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
+from tallystick.v1 import ledger_pb2, ledger_pb2_grpc, wallet_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -177,11 +177,12 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def _ledger(self, context: Any) -> History:
         if self._history is None:
-            await context.abort(
+            await refusals.abort_with(
+                context,
                 grpc.StatusCode.FAILED_PRECONDITION,
+                "NO_LEDGER",
                 "this router has no ledger: start it with --ledger URL, the database that the archivers fill",
             )
-            raise AssertionError("abort raises")
         return self._history
 
     async def _ask(self, question: Callable[[], T], context: Any) -> T:
@@ -203,15 +204,18 @@ async def _read(read: Callable[[], T], context: Any) -> T:
         await refusals.abort(context, refusals.invalid(bad))
 
 
-async def _not_found(context: Any, outcome: Outcome, field: str, why: str) -> NoReturn:
-    refusal = refusals.refusal(outcome, field, why=why)
-    refusal.field = field
+async def _not_found(context: Any, outcome: Outcome, field: str, message: str) -> NoReturn:
+    await _refuse(context, outcome, f"{field}: {message}", field)
+
+
+async def _exhausted(context: Any, message: str) -> NoReturn:
+    await _refuse(context, Outcome.RESOURCE_EXHAUSTED, message)
+
+
+async def _unavailable(context: Any, message: str) -> NoReturn:
+    await _refuse(context, Outcome.OUTCOME_UNKNOWN, message)
+
+
+async def _refuse(context: Any, outcome: Outcome, message: str, field: str = "") -> NoReturn:
+    refusal = wallet_pb2.Refusal(outcome=refusals.wire_outcome(outcome), message=message, field=field)
     await refusals.abort(context, refusal)
-
-
-async def _exhausted(context: Any, why: str) -> NoReturn:
-    await refusals.abort(context, refusals.refusal(Outcome.RESOURCE_EXHAUSTED, why=why))
-
-
-async def _unavailable(context: Any, why: str) -> NoReturn:
-    await refusals.abort(context, refusals.refusal(Outcome.OUTCOME_UNKNOWN, why=why))

@@ -169,6 +169,11 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
     await _abort(context, code, why.message, details)
 
 
+async def abort_with(context: Any, code: grpc.StatusCode, reason: str, message: str) -> NoReturn:
+    """Ends a call for a reason that is no outcome of a transfer."""
+    await _abort(context, code, message, [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)])
+
+
 async def check_room(kept: KeptTasks, items: int, context: Any) -> None:
     """Ends the call when the router has too much in hand already."""
     if not kept.has_room(items):
