@@ -18,7 +18,7 @@ from deploy.errors import DataError, NoClusterError
 from deploy.processes import ProcessIdentity, is_alive
 
 FILE_NAME = "cluster.json"
-DEFAULT_ARCHIVERS = 0
+DEFAULT_ARCHIVERS = 1
 _FORMAT = 1
 
 

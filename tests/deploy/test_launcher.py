@@ -7,17 +7,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from deploy import cluster_file, processes
+from deploy.cli import app
 from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
 from deploy.connection import find_routers
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.processes import ProcessIdentity, identify, is_alive
+from deploy.starter import missing_parts
 from deploy.stopper import redis_servers
 from tallystick import SyncClient
 
@@ -54,7 +58,15 @@ def test_up_crash_up_down(data: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert first.stdout.rstrip().endswith("ready")
     cluster = LocalCluster(data)
-    assert cluster.names == ["zookeeper", "shard-0", "redis:shard-0", "coordinator-0", "router-0"]
+    assert cluster.names == [
+        "zookeeper",
+        "shard-0",
+        "redis:shard-0",
+        "archiver-0",
+        "coordinator-0",
+        "router-0",
+    ]
+    assert f"sqlite:///{data}/ledger.db" in "".join(first.stdout.split())
     with SyncClient(cluster.router_addresses) as client:
         client.open_account("alice", "EUR")
         client.deposit("alice", "12.50", "EUR")
@@ -92,7 +104,7 @@ def test_the_foreground_stops_everything_when_asked(data: Path) -> None:
             if line.strip() == "ready":
                 break
         everything = _identities(LocalCluster(data))
-        assert len(everything) == 5
+        assert len(everything) == 6
         foreground.terminate()
         assert "stopped" in foreground.stdout.read()
     assert foreground.returncode == 0
@@ -157,13 +169,13 @@ def test_what_a_killed_launcher_left_half_started_is_swept_away_first(data: Path
 @pytest.mark.cluster
 def test_killed_parts_come_back(cluster: LocalCluster) -> None:
     """Each process can be killed by name and started again, as the same cluster."""
-    for name in ("router-0", "coordinator-0", "redis:shard-1", "shard-1", "zookeeper"):
+    for name in ("router-0", "coordinator-0", "archiver-0", "redis:shard-1", "shard-1", "zookeeper"):
         old = cluster.pid(name)
         cluster.kill(name)
         assert identify(old) is None
         cluster.restart(name)
         assert cluster.pid(name) != old
-    assert len(cluster.names) == 9
+    assert len(cluster.names) == 10
     assert _alive(_identities(cluster)) == _identities(cluster)
     with SyncClient(cluster.router_addresses) as client:
         assert client.open_account("launcher-alice", "EUR").account_id == "launcher-alice"
@@ -207,12 +219,43 @@ def test_down_leaves_a_stranger_with_a_recycled_pid_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "spec", [ClusterSpec(shards=65), ClusterSpec(routers=65), ClusterSpec(coordinators=99)]
+    "spec",
+    [
+        ClusterSpec(shards=65),
+        ClusterSpec(routers=65),
+        ClusterSpec(coordinators=99),
+        ClusterSpec(archivers=65),
+    ],
 )
 def test_a_cluster_too_large_for_one_machine_is_refused(data: Path, spec: ClusterSpec) -> None:
     """Before anything starts."""
-    with pytest.raises(DataError, match="1 to 64"):
+    with pytest.raises(DataError, match="to 64"):
         LocalCluster(data, spec).start()
+
+
+def test_a_ledger_elsewhere_is_remembered_and_its_password_is_not_shown(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In cluster.json, for the next start and for `replay`; what is printed is masked."""
+    url = "postgresql+psycopg://ann:s3cret@127.0.0.1:1/ledger"
+    first = LocalCluster(data, ClusterSpec(shards=1, ledger=url), ready_timeout_seconds=0.0)
+    with pytest.raises(StartError):
+        first.start()
+    assert LocalCluster(data).ledger_url == url
+    # Of the cluster that would run: what `up` prints.
+    monkeypatch.setattr(LocalCluster, "start", lambda _self: True)
+    shown = CliRunner().invoke(app, ["up", "--data", str(data), "--detach"]).output
+    assert "ann" in shown
+    assert "s3cret" not in shown
+
+
+def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: LocalCluster) -> None:
+    """Both are told its URL; without archivers nobody is."""
+    for name in ("archiver-0", "router-0"):
+        words = Path(f"/proc/{cluster.pid(name)}/cmdline").read_text().split("\0")
+        assert words[words.index("--ledger") + 1] == cluster.ledger_url
+    none = replace(cluster.record, archivers=0, processes=())
+    assert Kind.ARCHIVER not in {kind for _, kind in missing_parts(none)}
 
 
 def test_names_and_addresses_of_the_session_cluster(cluster: LocalCluster) -> None:

@@ -77,7 +77,25 @@ def test_members(anyone: Client, cluster: LocalCluster) -> None:
         for number, address in enumerate(addresses):
             name = f"{kind}-{number}"
             expected[f"MEMBER_KIND_{kind.upper()}", name] = (address, cluster.pid(name))
+    # It serves nothing that anybody calls.
+    expected["MEMBER_KIND_ARCHIVER", "archiver-0"] = ("", cluster.pid("archiver-0"))
     assert found == expected
+
+
+def test_backlogs(anyone: Client, cluster: LocalCluster, bank: Bank) -> None:
+    """Every shard says how much waits for the archiver, how much may, and how far it is archived."""
+    for tag in bank.tags:
+        bank.open(tag, "1.00")
+
+    def archived() -> Any:
+        backlogs = anyone.call("ListBacklogs").backlogs
+        return None if any(backlog.entries_waiting for backlog in backlogs) else backlogs
+
+    backlogs = wait_for(archived, "the archiver")
+    assert [backlog.shard_id for backlog in backlogs] == list(cluster.shard_addresses)
+    assert not any(backlog.unknown for backlog in backlogs)
+    assert all(backlog.entries_limit > 0 for backlog in backlogs)
+    assert all(backlog.archived_batch > 0 for backlog in backlogs)
 
 
 def test_nothing_in_doubt(anyone: Client, bank: Bank) -> None:
