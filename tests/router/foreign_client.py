@@ -81,13 +81,94 @@ def use_wallet(wallet: Any) -> None:
     assert [result.account.available for result in read.results] == ["7.50", "2.50"]
 
 
+def use_money(wallet: Any) -> None:
+    """A merchant's day: purchases and refunds, holds, a payroll, and accounts that end."""
+    run = uuid.uuid4().hex[:8]
+    alice, shop, carrier = (f"foreign-{run}-{name}" for name in ("anna", "bookshop", "carrier"))
+
+    def new_id() -> str:
+        return str(uuid.uuid4())
+
+    for name in (alice, shop, carrier):
+        wallet.OpenAccount(
+            wallet_pb2.OpenAccountRequest(account_id=name, currency="EUR", maximum_transfer="500")
+        )
+    wallet.Deposit(
+        wallet_pb2.DepositRequest(
+            transaction_id=new_id(),
+            account_id=alice,
+            amount="100.00",
+            currency="EUR",
+            bank_transaction_id="SEPA-1",
+            initiated_by="anna",
+        )
+    )
+    bought = wallet_pb2.PurchaseRequest(
+        transaction_id=new_id(),
+        customer_account=alice,
+        merchant_account=shop,
+        amount="40.00",
+        currency="EUR",
+        order_id="1",
+        validate_only=True,
+    )
+    assert wallet.Purchase(bought).outcome == outcome_pb2.OUTCOME_VALID
+    bought.validate_only = False
+    assert wallet.Purchase(bought).to_available == "40.00"
+    returned = wallet_pb2.RefundRequest(
+        transaction_id=new_id(),
+        purchase_transaction_id=bought.transaction_id,
+        customer_account=alice,
+        amount="15.00",
+        currency="EUR",
+    )
+    assert wallet.Refund(returned).to_available == "75.00"
+    holds = [
+        wallet_pb2.HoldRequest(
+            transaction_id=new_id(), account_id=alice, amount="20.00", currency="EUR", life_seconds=60
+        )
+        for _ in range(2)
+    ]
+    assert [wallet.Hold(one).available for one in holds] == ["55.00", "35.00"]
+    captured = wallet_pb2.CaptureRequest(
+        transaction_id=new_id(),
+        hold_transaction_id=holds[0].transaction_id,
+        account_id=alice,
+        to_account=shop,
+        amount="12.00",
+        currency="EUR",
+    )
+    assert wallet.Capture(captured).from_available == "43.00"
+    voided = wallet_pb2.VoidRequest(
+        transaction_id=new_id(), hold_transaction_id=holds[1].transaction_id, account_id=alice
+    )
+    assert wallet.Void(voided).available == "63.00"
+    split = wallet_pb2.PostJournalRequest(
+        transaction_id=new_id(),
+        legs=[
+            wallet_pb2.JournalLeg(account_id=name, amount=amount, currency="EUR")
+            for name, amount in ((carrier, "5.00"), (alice, "-12.00"), (shop, "7.00"))
+        ],
+    )
+    assert list(wallet.PostJournal(split).available) == ["5.00", "51.00", "44.00"]
+    state = wallet.FreezeAccount(wallet_pb2.FreezeAccountRequest(account_id=carrier)).state
+    assert state == wallet_pb2.ACCOUNT_STATE_FROZEN
+    wallet.UnfreezeAccount(wallet_pb2.UnfreezeAccountRequest(account_id=carrier))
+    wallet.Withdraw(
+        wallet_pb2.WithdrawRequest(transaction_id=new_id(), account_id=carrier, amount="5.00", currency="EUR")
+    )
+    state = wallet.CloseAccount(wallet_pb2.CloseAccountRequest(account_id=carrier)).state
+    assert state == wallet_pb2.ACCOUNT_STATE_CLOSED
+
+
 def use_cluster(operators: Any) -> None:
     """An operator's round."""
     topology = operators.GetTopology(cluster_pb2.GetTopologyRequest())
     assert sum(shard.slot_count for shard in topology.shards) == 16384
     members = operators.ListMembers(cluster_pb2.ListMembersRequest()).members
     kinds = {cluster_pb2.MemberKind.Name(member.kind) for member in members}
-    assert kinds == {"MEMBER_KIND_SHARD_NODE", "MEMBER_KIND_COORDINATOR", "MEMBER_KIND_ROUTER"}
+    parts = ("SHARD_NODE", "COORDINATOR", "ROUTER", "ARCHIVER")
+    assert kinds == {f"MEMBER_KIND_{part}" for part in parts}
     assert not operators.ListInDoubt(cluster_pb2.ListInDoubtRequest(minimum_age_ms=60_000)).truncated
     *_, last = operators.Verify(cluster_pb2.VerifyRequest())
     assert last.result.verdict in (cluster_pb2.VERDICT_BALANCED, cluster_pb2.VERDICT_BUSY)
@@ -101,6 +182,7 @@ def main() -> None:
         wallet = Recorder(wallet_pb2_grpc.WalletServiceStub(channel))
         operators = Recorder(cluster_pb2_grpc.ClusterServiceStub(channel))
         use_wallet(wallet)
+        use_money(wallet)
         use_cluster(operators)
     print(json.dumps({"WalletService": wallet.called, "ClusterService": operators.called}))  # noqa: T201
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
@@ -11,6 +13,7 @@ from shard_node.limits import MAX_BATCH, MAX_MINOR
 from tests.router.bank import Bank, Route, new_id, payment
 from tests.router.contract import Refusal
 from tests.router.samples import uuid7, wall_ms
+from tests.router.test_wallet_journals import MAKERS
 
 pytestmark = pytest.mark.cluster
 
@@ -30,6 +33,9 @@ BAD_AMOUNTS = [
 ]
 BAD_CURRENCIES = ["", "eur", "EURO", "ZZZ", "XAU", "XXX"]
 BAD_REFERENCES = ["x" * 257, "é" * 128 + "x"]
+BAD_TEXTS = ["x" * 129, "é" * 64 + "x"]
+BAD_LIMITS = ["0", "-1", "1e3", "1.001", f"{MAX_MINOR}"]
+BAD_LIVES = [-1, 31 * 24 * 3600 + 1, 2**63 - 1, -(2**63)]
 BAD_FLOORS = ["1.00", "+0", "--1", "-1e3", "-1.001", f"-{MAX_MINOR}"]
 
 OF_TRANSFERS = {
@@ -46,9 +52,42 @@ OF_DEPOSITS = {
     "amount": BAD_AMOUNTS,
     "currency": BAD_CURRENCIES,
     "reference": BAD_REFERENCES,
+    "bank_transaction_id": BAD_TEXTS,
+    "initiated_by": BAD_TEXTS,
+}
+COMMON = {
+    "transaction_id": BAD_IDS,
+    "amount": BAD_AMOUNTS,
+    "currency": BAD_CURRENCIES,
+    "reference": BAD_REFERENCES,
+}
+OF_ALL: dict[str, dict[str, list[Any]]] = {
+    "Purchase": COMMON
+    | {"customer_account": BAD_ACCOUNTS, "merchant_account": BAD_ACCOUNTS, "order_id": BAD_TEXTS},
+    "Refund": COMMON | {"purchase_transaction_id": BAD_IDS, "customer_account": BAD_ACCOUNTS},
+    "Hold": COMMON | {"account_id": BAD_ACCOUNTS, "life_seconds": BAD_LIVES},
+    "Capture": COMMON
+    | {"hold_transaction_id": BAD_IDS, "account_id": BAD_ACCOUNTS, "to_account": BAD_ACCOUNTS},
+    "Void": {
+        "transaction_id": BAD_IDS,
+        "reference": BAD_REFERENCES,
+        "hold_transaction_id": BAD_IDS,
+        "account_id": BAD_ACCOUNTS,
+    },
+    "PostJournal": {
+        "transaction_id": BAD_IDS,
+        "reference": BAD_REFERENCES,
+        "initiated_by": BAD_TEXTS,
+    },
 }
 OF_LOOKUPS = {"transaction_id": BAD_IDS, "from_account": BAD_ACCOUNTS}
-OF_OPENINGS = {"account_id": BAD_ACCOUNTS, "currency": BAD_CURRENCIES, "minimum_balance": BAD_FLOORS}
+OF_OPENINGS = {
+    "account_id": BAD_ACCOUNTS,
+    "currency": BAD_CURRENCIES,
+    "minimum_balance": BAD_FLOORS,
+    "maximum_balance": BAD_LIMITS,
+    "maximum_transfer": BAD_LIMITS,
+}
 
 
 def invalid(field: str) -> Refusal:
@@ -110,6 +149,78 @@ def test_deposit_and_withdrawal(bank: Bank, method: str, field: str) -> None:
         asked = {"transaction_id": new_id(), "account_id": account, "amount": "1.00", "currency": "EUR"}
         assert bank.wallet.refused(method, **{**asked, field: value}) == invalid(field)
     assert bank.look(account) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "field"), [(method, field) for method, fields in OF_ALL.items() for field in fields]
+)
+def test_other_operations(bank: Bank, route: Route, method: str, field: str) -> None:
+    """Each field of every other operation is checked, also by a request that only checks; nothing changes."""
+    accounts, asked = MAKERS[method](bank, route)
+    before = bank.look(*accounts)
+    for value in OF_ALL[method][field]:
+        for only_check in (False, True):
+            spoilt = asked | {field: value, "validate_only": only_check}
+            assert bank.wallet.refused(method, **spoilt) == invalid(field)
+    assert bank.look(*accounts) == before
+    # Nothing of it is left behind: the request as it was is carried out.
+    assert bank.outcome(bank.wallet.call(method, **asked)) == "COMMITTED"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("account_id", BAD_ACCOUNTS),
+        ("amount", [*BAD_AMOUNTS, "--1", "-0", "-"]),
+        ("currency", BAD_CURRENCIES),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 2])
+def test_legs(bank: Bank, route: Route, place: int, field: str, values: list[str]) -> None:
+    """Each field of a leg is checked, and named with the leg's place."""
+    accounts, asked = MAKERS["PostJournal"](bank, route)
+    before = bank.look(*accounts)
+    for value in values:
+        if value == "-1":
+            continue
+        legs = [dict(leg) for leg in asked["legs"]]
+        legs[place][field] = value
+        refused = bank.wallet.refused("PostJournal", **(asked | {"legs": legs}))
+        assert refused == invalid(f"legs[{place}].{field}")
+    assert bank.look(*accounts) == before
+
+
+def test_journals_as_a_whole(bank: Bank, route: Route) -> None:
+    """Too few legs, too many, an account twice, sums that are not zero: refused with the part named."""
+    accounts, asked = MAKERS["PostJournal"](bank, route)
+    before, legs = bank.look(*accounts), asked["legs"]
+    twice = [*legs, {"account_id": accounts[1], "amount": "1.00", "currency": "EUR"}]
+    other_currency = [legs[0], legs[1], legs[2] | {"currency": "USD"}]
+    many = [{"account_id": f"a{n}", "amount": f"{'-' * (n % 2)}1", "currency": "EUR"} for n in range(102)]
+    spoilt = {"legs": [[], legs[:1], legs[:2], other_currency, many], "legs[3].account_id": [twice]}
+    for field, values in spoilt.items():
+        for value in values:
+            assert bank.wallet.refused("PostJournal", **(asked | {"legs": value})) == invalid(field)
+    assert bank.look(*accounts) == before
+
+
+def test_paying_oneself(bank: Bank) -> None:
+    """A customer is not its own merchant, and a hold does not pay its own account."""
+    account = bank.open(bank.tags[0], "5.00")
+    before = bank.look(account)
+    asked = {"transaction_id": new_id(), "amount": "1.00", "currency": "EUR"}
+    both = {"customer_account": account, "merchant_account": account}
+    assert bank.wallet.refused("Purchase", **asked, **both) == invalid("merchant_account")
+    both = {"hold_transaction_id": new_id(), "account_id": account, "to_account": account}
+    assert bank.wallet.refused("Capture", **asked, **both) == invalid("to_account")
+    assert bank.look(account) == before
+
+
+@pytest.mark.parametrize("method", ["FreezeAccount", "UnfreezeAccount", "CloseAccount"])
+def test_states(bank: Bank, method: str) -> None:
+    """The id of an account whose state is to change is checked."""
+    for account_id in BAD_ACCOUNTS:
+        assert bank.wallet.refused(method, account_id=account_id) == invalid("account_id")
 
 
 @pytest.mark.parametrize("field", OF_LOOKUPS)
