@@ -16,6 +16,5 @@ local function archived(_, args)
     redis.call('HSET', 'meta', 'archived_number', args[3], 'archived_head', args[4], 'archived_id', args[2])
     redis.call('HINCRBY', 'meta', 'backlog', -tonumber(args[5]))
   end
-  redis.call('HINCRBY', 'meta', 'calls', 1)
   return redis.status_reply('OK')
 end
