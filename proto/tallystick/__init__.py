@@ -6,7 +6,8 @@
         result = await client.transfer("alice", "bob", Decimal("12.50"), "EUR")
         account = await client.get_account("alice")
 
-Without asyncio, `SyncClient` has the same methods. Errors are either a `RetryableError`
+Without asyncio, `SyncClient` has the same methods. `LedgerClient` and `SyncLedgerClient` read history,
+and watch it (see `tallystick.ledger`). Errors are either a `RetryableError`
 (send the same transaction_id again) or a `Refused` (final): see `tallystick.errors`.
 The messages and stubs of the contract itself are in `tallystick.v1`.
 """
@@ -41,6 +42,8 @@ from tallystick.errors import (
     TransferLimit,
 )
 from tallystick.ids import new_transaction_id
+from tallystick.ledger import LedgerClient
+from tallystick.ledger_sync import SyncLedgerClient
 from tallystick.settings import ClientSettings
 from tallystick.sync import SyncClient
 from tallystick.values import (
@@ -81,6 +84,7 @@ __all__ = [
     "InvalidArgument",
     "JournalLeg",
     "JournalResult",
+    "LedgerClient",
     "NewAccount",
     "Outcome",
     "OutcomeUnknown",
@@ -90,6 +94,7 @@ __all__ = [
     "Refused",
     "RetryableError",
     "SyncClient",
+    "SyncLedgerClient",
     "TallystickError",
     "TransactionIdExpired",
     "TransactionIdReused",

@@ -1,12 +1,11 @@
 """The same client for code that does not use asyncio."""
 
-import asyncio
 import functools
-import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tallystick.client import Client
+from tallystick.loop_thread import LoopThread
 from tallystick.settings import ClientSettings
 
 ResultT = TypeVar("ResultT")
@@ -20,7 +19,7 @@ def _waiting(
 
     @functools.wraps(method)
     def wait(client: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> ResultT:
-        return client._run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
+        return client._thread.run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
 
     return wait
 
@@ -39,11 +38,7 @@ class SyncClient:
 
     def __init__(self, *addresses: str | Iterable[str], settings: ClientSettings | None = None) -> None:
         self._client = Client(*addresses, settings=settings)
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_on_loop_error)
-        # A daemon, so that a client somebody forgot to close does not keep the process alive.
-        self._thread = threading.Thread(target=self._serve, name="tallystick-client", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread(type(self).__name__)
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self._client)[1:]}"
@@ -56,11 +51,9 @@ class SyncClient:
 
     def close(self) -> None:
         """As `Client.close`; then the thread ends. A second call does nothing."""
-        if self._loop.is_closed():
-            return
-        self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if not self._thread.closed:
+            self._thread.run(self._client.close())
+            self._thread.close()
 
     open_account = _waiting(Client.open_account)
     open_accounts = _waiting(Client.open_accounts)
@@ -80,29 +73,3 @@ class SyncClient:
     capture = _waiting(Client.capture)
     void = _waiting(Client.void)
     post_journal = _waiting(Client.post_journal)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
-    def _run(self, call: Coroutine[Any, Any, ResultT]) -> ResultT:
-        if self._loop.is_closed():
-            call.close()
-            raise RuntimeError("this SyncClient is closed")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            # Ctrl-C stops the wait; the call must not go on behind the caller's back.
-            future.cancel()
-            raise
-
-
-def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # With loops in several threads gRPC wakes them all for one event: the late ones find nothing
-    # to read and raise this, harmlessly (https://github.com/grpc/grpc/issues/25364).
-    if not isinstance(context.get("exception"), BlockingIOError):
-        loop.default_exception_handler(context)

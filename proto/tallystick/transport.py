@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -103,7 +103,8 @@ class GrpcTransport:
         self._channels = [
             grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses
         ]
-        self._stubs = [wallet_pb2_grpc.WalletServiceStub(channel) for channel in self._channels]
+        # Generated without types; a method is found by its name.
+        self._stubs: list[Any] = [wallet_pb2_grpc.WalletServiceStub(channel) for channel in self._channels]
 
     async def call(
         self, router: int, method: Method[RequestT, ResponseT], request: RequestT, timeout_s: float

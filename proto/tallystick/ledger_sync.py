@@ -1,0 +1,93 @@
+"""The ledger client for code that does not use asyncio."""
+
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from tallystick.ledger import LedgerClient
+from tallystick.loop_thread import LoopThread
+from tallystick.settings import ClientSettings
+
+ResultT = TypeVar("ResultT")
+ItemT = TypeVar("ItemT")
+Given = ParamSpec("Given")
+
+
+def _waiting(
+    method: Callable[Concatenate[LedgerClient, Given], Coroutine[Any, Any, ResultT]],
+) -> "Callable[Concatenate[SyncLedgerClient, Given], ResultT]":
+    """The same method for callers that wait, with the same arguments, results and errors."""
+
+    @functools.wraps(method)
+    def wait(client: "SyncLedgerClient", /, *args: Given.args, **kwargs: Given.kwargs) -> ResultT:
+        return client._thread.run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
+
+    return wait
+
+
+def _iterating(
+    method: Callable[Concatenate[LedgerClient, Given], AsyncIterator[ItemT]],
+) -> "Callable[Concatenate[SyncLedgerClient, Given], Iterator[ItemT]]":
+    """The same method as an iterator that waits for each item."""
+
+    @functools.wraps(method)
+    def iterate(client: "SyncLedgerClient", /, *args: Given.args, **kwargs: Given.kwargs) -> Iterator[ItemT]:
+        return client._iterate(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
+
+    return iterate
+
+
+class SyncLedgerClient:
+    """A `LedgerClient` that runs in a thread of its own, with the same methods, each of which waits.
+
+    `entries` and `watch` are iterators; leave one early, and it ends. Any number of threads may
+    share a client. Use it with `with`, or `close` it. Not for use inside a coroutine.
+
+    Args:
+        addresses: "host:port" of the routers, one by one or as lists.
+        settings: limits and waits.
+    """
+
+    def __init__(self, *addresses: str | Iterable[str], settings: ClientSettings | None = None) -> None:
+        self._client = LedgerClient(*addresses, settings=settings)
+        self._thread = LoopThread(type(self).__name__)
+
+    def __repr__(self) -> str:
+        return f"<Sync{repr(self._client)[1:]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """As `LedgerClient.close`; then the thread ends. A second call does nothing."""
+        if not self._thread.closed:
+            self._thread.run(self._client.close())
+            self._thread.close()
+
+    page = _waiting(LedgerClient.page)
+    transfer = _waiting(LedgerClient.transfer)
+    balance_at = _waiting(LedgerClient.balance_at)
+    consistency_check = _waiting(LedgerClient.consistency_check)
+    entries = _iterating(LedgerClient.entries)
+    watch = _iterating(LedgerClient.watch)
+
+    def _iterate(self, items: AsyncIterator[ItemT]) -> Iterator[ItemT]:
+        async def following() -> tuple[ItemT, ...]:
+            async for item in items:
+                return (item,)
+            return ()
+
+        async def ended() -> None:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+        try:
+            while found := self._thread.run(following()):
+                yield found[0]
+        finally:
+            if not self._thread.closed:
+                self._thread.run(ended())
