@@ -171,8 +171,10 @@ local function leg_key(key, number)
 end
 
 -- An outcome that is there already, as a journal's caller gets it: the code, and the leg it concerns.
+-- What lies behind another payload's terms, a purchase's kind perhaps, is no leg of this journal.
 local function recall_journal(prior, terms, key)
-  return recall(prior, terms, key), byte(prior, 8 + #terms) or 0
+  local code = recall(prior, terms, key)
+  return code, code ~= TRANSACTION_ID_REUSED and byte(prior, 8 + #terms) or 0
 end
 
 -- Carries out one journal's legs, first to last, all or none: the leg that was refused and why, or nil.
@@ -344,8 +346,11 @@ local function decide_journals(_, args)
     if fresh[id] then
       -- Not recall: what this call commits is not in `unsettled` yet.
       local prior = fresh[id]
-      code = sub(prior, 8, 7 + #term) == term and byte(prior) or TRANSACTION_ID_REUSED
-      leg = byte(prior, 8 + #term)
+      if sub(prior, 8, 7 + #term) == term then
+        code, leg = byte(prior), byte(prior, 8 + #term)
+      else
+        code, leg = TRANSACTION_ID_REUSED, 0
+      end
     elseif current[i] or previous[i] then
       code, leg = recall_journal(current[i] or previous[i], term, keys[i])
     elseif oldest < cutoff and expired(id, cutoff) then
