@@ -32,6 +32,12 @@ def wallet(contract: Contract, router_channel: grpc.Channel) -> Client:
 
 
 @pytest.fixture(scope="session")
+def ledger(contract: Contract, router_channel: grpc.Channel) -> Client:
+    """The LedgerService of a router."""
+    return contract.client("LedgerService", router_channel)
+
+
+@pytest.fixture(scope="session")
 def operators(contract: Contract, router_channel: grpc.Channel) -> Client:
     """The ClusterService of a router."""
     return contract.client("ClusterService", router_channel)

@@ -1,7 +1,7 @@
 """A service that somebody else wrote, with stubs made from the .proto files and nothing of the project.
 
 It is copied beside such stubs and run as a program of its own: ``foreign_client.py HOST:PORT``. It calls
-every RPC of both services, and prints what it called as JSON.
+every RPC of all services, and prints what it called as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import Any
 import grpc
 
 import tallystick
-from tallystick.v1 import cluster_pb2, cluster_pb2_grpc, outcome_pb2, wallet_pb2, wallet_pb2_grpc
+from tallystick.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    ledger_pb2,
+    ledger_pb2_grpc,
+    outcome_pb2,
+    wallet_pb2,
+    wallet_pb2_grpc,
+)
 
 
 class Recorder:
@@ -81,8 +89,11 @@ def use_wallet(wallet: Any) -> None:
     assert [result.account.available for result in read.results] == ["7.50", "2.50"]
 
 
-def use_money(wallet: Any) -> None:
-    """A merchant's day: purchases and refunds, holds, a payroll, and accounts that end."""
+def use_money(wallet: Any) -> tuple[str, str]:
+    """A merchant's day: purchases and refunds, holds, a fee split, and accounts that end.
+
+    Gives the customer's account and the purchase's id.
+    """
     run = uuid.uuid4().hex[:8]
     alice, shop, carrier = (f"foreign-{run}-{name}" for name in ("anna", "bookshop", "carrier"))
 
@@ -159,6 +170,34 @@ def use_money(wallet: Any) -> None:
     )
     state = wallet.CloseAccount(wallet_pb2.CloseAccountRequest(account_id=carrier)).state
     assert state == wallet_pb2.ACCOUNT_STATE_CLOSED
+    return alice, bought.transaction_id
+
+
+def use_ledger(ledger: Any, account_id: str, purchase_id: str) -> None:
+    """An auditor's look at what was done."""
+    kinds: list[str] = []
+    watch = ledger.WatchEntries(
+        ledger_pb2.WatchEntriesRequest(account_ids=[account_id], from_beginning=True), timeout=30
+    )
+    for news in watch:
+        kinds += [ledger_pb2.EntryKind.Name(entry.kind) for entry in news.entries]
+        if kinds[-1:] == ["ENTRY_KIND_JOURNAL"]:
+            break
+    watch.cancel()
+    done = ("OPEN", "DEPOSIT", "PURCHASE", "REFUND", "HOLD", "HOLD", "CAPTURE", "VOID", "JOURNAL")
+    assert kinds == [f"ENTRY_KIND_{kind}" for kind in done]
+    page = ledger.ListEntries(ledger_pb2.ListEntriesRequest(account_id=account_id, page_size=2))
+    assert [(entry.delta, entry.balance) for entry in page.entries] == [
+        ("-12.00", "51.00"),
+        ("0.00", "63.00"),
+    ]
+    assert page.next_page_token
+    found = ledger.GetTransfer(ledger_pb2.GetLedgerTransferRequest(transaction_id=purchase_id))
+    assert (found.entries[0].account_id, found.entries[0].external_id) == (account_id, "1")
+    balance = ledger.GetBalanceAt(ledger_pb2.GetBalanceAtRequest(account_id=account_id))
+    assert (balance.available, balance.held) == ("51.00", "0.00")
+    *_, last = ledger.ConsistencyCheck(ledger_pb2.ConsistencyCheckRequest())
+    assert last.result.entries_archived >= len(done)
 
 
 def use_cluster(operators: Any) -> None:
@@ -169,6 +208,7 @@ def use_cluster(operators: Any) -> None:
     kinds = {cluster_pb2.MemberKind.Name(member.kind) for member in members}
     parts = ("SHARD_NODE", "COORDINATOR", "ROUTER", "ARCHIVER")
     assert kinds == {f"MEMBER_KIND_{part}" for part in parts}
+    assert operators.ListBacklogs(cluster_pb2.ListBacklogsRequest()).backlogs
     assert not operators.ListInDoubt(cluster_pb2.ListInDoubtRequest(minimum_age_ms=60_000)).truncated
     *_, last = operators.Verify(cluster_pb2.VerifyRequest())
     assert last.result.verdict in (cluster_pb2.VERDICT_BALANCED, cluster_pb2.VERDICT_BUSY)
@@ -180,11 +220,13 @@ def main() -> None:
     assert Path(tallystick.__file__ or "").is_relative_to(here), "these are not the stubs made here"
     with grpc.insecure_channel(sys.argv[1]) as channel:
         wallet = Recorder(wallet_pb2_grpc.WalletServiceStub(channel))
+        ledger = Recorder(ledger_pb2_grpc.LedgerServiceStub(channel))
         operators = Recorder(cluster_pb2_grpc.ClusterServiceStub(channel))
         use_wallet(wallet)
-        use_money(wallet)
+        use_ledger(ledger, *use_money(wallet))
         use_cluster(operators)
-    print(json.dumps({"WalletService": wallet.called, "ClusterService": operators.called}))  # noqa: T201
+    recorders = {"WalletService": wallet, "LedgerService": ledger, "ClusterService": operators}
+    print(json.dumps({name: one.called for name, one in recorders.items()}))  # noqa: T201
 
 
 if __name__ == "__main__":

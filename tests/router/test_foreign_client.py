@@ -20,9 +20,9 @@ PROGRAM = Path(__file__).with_name("foreign_client.py")
 
 
 def test_fresh_stubs_do_everything(
-    tmp_path: Path, cluster: LocalCluster, wallet: Client, operators: Client
+    tmp_path: Path, cluster: LocalCluster, wallet: Client, ledger: Client, operators: Client
 ) -> None:
-    """Stubs made anew serve a program of its own for every RPC of both services."""
+    """Stubs made anew serve a program of its own for every RPC of all services."""
     compile_protos(f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}")
     # Packages of their own, so that an installed tallystick does not come first.
     for package in ("tallystick", "tallystick/v1"):
@@ -41,4 +41,5 @@ def test_fresh_stubs_do_everything(
     assert done.returncode == 0, done.stderr
     called = json.loads(done.stdout)
     assert set(called["WalletService"]) == set(wallet.methods)
+    assert set(called["LedgerService"]) == set(ledger.methods)
     assert set(called["ClusterService"]) == set(operators.methods)

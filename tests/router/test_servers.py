@@ -21,7 +21,11 @@ from tests.router.contract import CALL_TIMEOUT_SECONDS, Contract
 pytestmark = pytest.mark.cluster
 
 OFFERED = {
-    "router": {"tallystick.v1.WalletService", "tallystick.v1.ClusterService"},
+    "router": {
+        "tallystick.v1.WalletService",
+        "tallystick.v1.LedgerService",
+        "tallystick.v1.ClusterService",
+    },
     "coordinator": {"tallystick.v1.CoordinatorService", "tallystick.v1.ClusterService"},
 }
 EVERYWHERE = {
