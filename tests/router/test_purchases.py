@@ -1,0 +1,133 @@
+"""A refund's purchase is found on the shard, or in the archive; what cannot be asked is not "not found"."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from router.journal_requests import RefundRequest
+from router.purchases import MAX_QUESTIONS, Purchase, Purchases
+from shard_node.errors import LedgerUnavailableError, ShardUnavailableError, StaleEpochError
+from shard_node.outcomes import Outcome
+from shard_node.records import RememberedOutcome
+from shard_node.slots import slot
+from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at
+
+REFUND = RefundRequest(bytes(16), bytes(range(16)), "alice", slot("alice"), 500, "EUR", b"")
+REMEMBERED = RememberedOutcome(Outcome.COMMITTED, 5, 4000, "EUR", bytes(32), "alice", "shop")
+ARCHIVED = Purchase("old-shop", 3000, "USD")
+PATIENCE_SECONDS = 5.0
+
+
+class Archive:
+    """An archive that answers or fails as told, once its gate is open."""
+
+    def __init__(self, answer: Purchase | Exception | None) -> None:
+        self.answer = answer
+        self.asked: list[tuple[bytes, str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def find_purchase(self, transaction_id: bytes, customer: str) -> Purchase | None:
+        """Answers as told."""
+        self.asked.append((transaction_id, customer))
+        assert self.gate.wait(PATIENCE_SECONDS)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def made(
+    archive: Archive | None, remembered: RememberedOutcome | None, *errors: Exception
+) -> tuple[Purchases, ShardStandIn]:
+    """Purchases of one shard that remembers this."""
+    left = ShardStandIn("left", *errors)
+    left.remembered = remembered
+    cluster = cluster_cut_at(1, slot("alice") + 1, left, ShardStandIn("right"))
+    return Purchases(MapsStandIn(Clock(), cluster), archive), left
+
+
+def soon() -> float:
+    """A deadline."""
+    return time.monotonic() + PATIENCE_SECONDS
+
+
+async def test_on_the_shard() -> None:
+    """What the customer's shard remembers is the purchase; the archive is not asked."""
+    archive = Archive(ARCHIVED)
+    purchases, left = made(archive, REMEMBERED, StaleEpochError("moved on"))
+    assert await purchases.find(REFUND, soon()) == Purchase("shop", 4000, "EUR")
+    assert left.decisions == [bytes(range(16)) + slot("alice").to_bytes(2, "little")] * 2
+    assert archive.asked == []
+
+
+@pytest.mark.parametrize(
+    "remembered",
+    [
+        replace(REMEMBERED, outcome=Outcome.INSUFFICIENT_FUNDS),
+        replace(REMEMBERED, payer=None, payee=None),
+        # Another account with the same hash tag.
+        replace(REMEMBERED, payer="{alice}:usd"),
+    ],
+    ids=["refused", "no purchase", "of a neighbour"],
+)
+async def test_no_purchase_of_this_customer(remembered: RememberedOutcome) -> None:
+    """An id that was used for anything but a committed purchase of this customer names no purchase."""
+    archive = Archive(ARCHIVED)
+    purchases, _ = made(archive, remembered)
+    assert await purchases.find(REFUND, soon()) is None
+    assert archive.asked == []
+
+
+async def test_in_the_archive() -> None:
+    """What the shard has forgotten the archive has, or has not."""
+    archive = Archive(ARCHIVED)
+    purchases, _ = made(archive, None)
+    assert await purchases.find(REFUND, soon()) == ARCHIVED
+    archive.answer = None
+    assert await purchases.find(REFUND, soon()) is None
+    assert archive.asked == [(REFUND.purchase_id, "alice")] * 2
+    assert purchases.reach == ""
+
+
+async def test_without_an_archive() -> None:
+    """Without a ledger a forgotten purchase is not found, and the reason that it may have is told."""
+    purchases, _ = made(None, None)
+    assert await purchases.find(REFUND, soon()) is None
+    assert "ledger" in purchases.reach
+
+
+async def test_what_cannot_be_asked_is_not_not_found() -> None:
+    """A silent shard, an archive that fails and one that is late are errors that say "ask again"."""
+    archive = Archive(LedgerUnavailableError("the database is away"))
+    purchases, _ = made(archive, None, ShardUnavailableError("no answer"))
+    with pytest.raises(ShardUnavailableError):
+        await purchases.find(REFUND, soon())
+    with pytest.raises(LedgerUnavailableError, match="away"):
+        await purchases.find(REFUND, soon())
+    archive.gate.clear()
+    with pytest.raises(LedgerUnavailableError, match="in time"):
+        await purchases.find(REFUND, time.monotonic() + 0.05)
+    archive.gate.set()
+
+
+async def test_few_questions_at_once() -> None:
+    """A slow archive is asked a few questions at a time; who waits longer than its deadline is told so."""
+    archive = Archive(ARCHIVED)
+    archive.gate.clear()
+    purchases, _ = made(archive, None)
+    asking = [asyncio.ensure_future(purchases.find(REFUND, soon())) for _ in range(MAX_QUESTIONS)]
+    with pytest.raises(LedgerUnavailableError):
+        await purchases.find(REFUND, time.monotonic() + 0.1)
+    assert len(archive.asked) <= MAX_QUESTIONS
+    # One that nobody waits for any more keeps its place until it ends.
+    asking[0].cancel()
+    with pytest.raises(LedgerUnavailableError):
+        await purchases.find(REFUND, time.monotonic() + 0.1)
+    archive.gate.set()
+    assert await asyncio.gather(*asking[1:]) == [ARCHIVED] * (MAX_QUESTIONS - 1)
+    assert await purchases.find(REFUND, soon()) == ARCHIVED
