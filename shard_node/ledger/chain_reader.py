@@ -15,7 +15,7 @@ from shard_node.ledger.chain import GENESIS, Header, chain_hash
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.ledger.fold import ACCOUNT_ID, AT_MS, ENTRY_ID, FINGERPRINT, TRANSACTION_ID
-from shard_node.ledger.schema import SEQUENCE_MASK, batches, entries, entry_id
+from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK, batches, entries, entry_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ CHUNK_ROWS: Final = 8192
 CHUNK_BATCHES: Final = 512
 # No archiver makes a batch that large: what says so is damaged.
 MAX_BATCH_ROWS: Final = 1_000_000
-# Missing entries that one finding names.
+# Missing entries that one finding names, and stray ones that are told.
 _NAMED: Final = 10
 
 _BATCH_COLUMNS = tuple(batches.columns)
@@ -134,15 +134,20 @@ class ChainReader:
         return sound
 
     def unsealed(self) -> None:
-        """Adds a finding for every group of entries that no batch holds."""
-        number_before = -1
-        for number in [*sorted(self.places), None]:
-            place = self.places.get(number_before)
-            # From the last entry of one shard to the first of the next.
-            low = entry_id(number_before, place.next_sequence - 1) if place else -1
-            high = None if number is None else entry_id(number, 0)
-            self._no_entries_between(low, high, place)
-            number_before = -1 if number is None else number
+        """Adds a finding for each entry that no batch holds; for some of them, should there be many."""
+        last_ids = [
+            entry_id(number, place.next_sequence - 1) for number, place in sorted(self.places.items())
+        ]
+        beginnings = [entry_id(number, 0) for number in sorted(self.places)]
+        # From the last entry of one shard to the first of the next.
+        for low, high in zip([-1, *last_ids], [*beginnings, None], strict=True):
+            statement = select(entries.c.entry_id).where(entries.c.entry_id > low)
+            if high is not None:
+                statement = statement.where(entries.c.entry_id <= high)
+            with self._history.reading() as connection:
+                found = connection.scalars(statement.order_by(entries.c.entry_id).limit(_NAMED)).all()
+            if found:
+                self._stray(found)
 
     # ------------------------------------------------------------------ reading
 
@@ -246,22 +251,21 @@ class ChainReader:
                 )
         return sound
 
-    def _no_entries_between(self, low: int, high: int | None, place: Place | None) -> None:
-        statement = select(entries.c.entry_id).where(entries.c.entry_id > low)
-        if high is not None:
-            statement = statement.where(entries.c.entry_id <= high)
-        with self._history.reading() as connection:
-            stray = connection.scalar(statement.order_by(entries.c.entry_id).limit(1))
+    def _stray(self, found: Sequence[int]) -> None:
         # The archiver may have added a batch since the last look.
-        if stray is None or (place is not None and self._in_new_batch(place, stray)):
-            return
-        where = f"after the last batch, {place.number}" if place else "of no shard"
-        message = f"entry {stray} (number {stray & SEQUENCE_MASK}) is {where}: no batch holds it"
-        self.findings.add(Rule.CHAIN, message, shard_id=place.shard.shard_id if place else "")
-
-    def _in_new_batch(self, place: Place, stray: int) -> bool:
-        head = self._history.heads().get(place.shard.number)
-        return head is not None and stray <= entry_id(place.shard.number, head.sequence)
+        heads = self._history.heads()
+        for stray in found:
+            number, sequence = stray >> SEQUENCE_BITS, stray & SEQUENCE_MASK
+            head = heads.get(number)
+            if head is not None and 1 <= sequence <= head.sequence:
+                continue
+            place = self.places.get(number)
+            where = f"after the last batch, {place.number}" if place else "of no shard"
+            self.findings.add(
+                Rule.CHAIN,
+                f"entry {stray} (number {sequence}) is {where}: no batch holds it",
+                shard_id=place.shard.shard_id if place else "",
+            )
 
     def _find(self, rule: Rule, place: Place, message: str) -> None:
         self.findings.add(rule, message, shard_id=place.shard.shard_id)

@@ -164,7 +164,7 @@ class Books:
         self.accounts.setdefault(name, Model(model.shard, model.currency))
         return name
 
-    def _add(
+    def _add(  # noqa: PLR0917 -- the columns of an entry, in their order
         self,
         name: str,
         kind: Kind,
