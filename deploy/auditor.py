@@ -32,7 +32,7 @@ def run_audit(ledger: str, zookeeper: str) -> AuditReport:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with _quiet_logs(), Progress(*columns, console=err, transient=True) as bar:
+    with _quiet_logs(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def on_progress(step: AuditProgress) -> None:

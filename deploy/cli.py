@@ -12,7 +12,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from deploy import cli_accounts, cli_audit, cli_cluster, cli_import, cli_money, cli_operate, cli_replay
+from deploy import (
+    cli_accounts,
+    cli_audit,
+    cli_cluster,
+    cli_history,
+    cli_import,
+    cli_money,
+    cli_operate,
+    cli_replay,
+)
 from deploy.options import out
 from deploy.plain_errors import plain_errors
 
@@ -52,7 +61,16 @@ def options(
     """Move money across Redis shards, and prove that none was made or lost."""
 
 
-for part in (cli_cluster, cli_accounts, cli_money, cli_import, cli_operate, cli_audit, cli_replay):
+for part in (
+    cli_cluster,
+    cli_accounts,
+    cli_money,
+    cli_import,
+    cli_operate,
+    cli_history,
+    cli_audit,
+    cli_replay,
+):
     part.add_to(app)
 
 

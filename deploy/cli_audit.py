@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import grpc
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,7 +23,7 @@ from coordinator.money import decimals, to_text
 from deploy import cluster_file
 from deploy.answers import print_json
 from deploy.auditor import run_audit
-from deploy.connection import DEFAULT_DATA, explain, find_routers, ledger_service
+from deploy.connection import DEFAULT_DATA, ledger_client
 from deploy.errors import NoClusterError
 from deploy.ledger_file import find_ledger
 from deploy.moments import ms_of
@@ -32,11 +32,10 @@ from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import AuditReport, InFlight
 from shard_node.ledger.findings import Finding
 from shard_node.transfers import Kind
-from tallystick.v1 import ledger_pb2
+from tallystick import TallystickError
+from tallystick.ledger import Finding as ToldFinding
 
 EXIT_CONSISTENT, EXIT_DIFFERS, EXIT_NOT_KNOWN = 0, 1, 2
-# A check reads every live account.
-CHECK_TIMEOUT_SECONDS = 3600.0
 # What a screen takes; --json has all that was kept.
 SHOWN_IN_FLIGHT = 20
 
@@ -91,37 +90,28 @@ def check(*, as_json: JsonOption = False, router: RouterOption = None, data: Dat
 
     What lies further back is for `audit`. Exit codes as there.
     """
-    with _unknown_is_two(as_json=as_json), ledger_service(find_routers(router, data)) as service:
-        columns = (TextColumn("comparing accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        result = None
-        with Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("check", total=None)
-            answers = service.ConsistencyCheck(
-                ledger_pb2.ConsistencyCheckRequest(), timeout=CHECK_TIMEOUT_SECONDS
-            )
-            for answer in answers:
-                bar.update(task, completed=answer.accounts_checked, total=answer.accounts_total)
-                if answer.HasField("result"):
-                    result, accounts = answer.result, answer.accounts_checked
-    if result is None:
-        raise NoClusterError("the router ended the check without a result")
-    if as_json:
-        print_json(_check_document(result, accounts))
-    else:
-        _show_findings(
-            [
-                f"{f.rule}: {f.message} ({f.shard_id} {f.account_id} {f.transaction_id})"
-                for f in result.findings
-            ],
-            result.findings_total,
+    columns = (TextColumn("comparing accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        _unknown_is_two(as_json=as_json),
+        ledger_client(router, data) as client,
+        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
+    ):
+        task = bar.add_task("check", total=None)
+        report = client.consistency_check(
+            lambda checked, total: bar.update(task, completed=checked, total=total)
         )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _show_findings([_text_of(finding) for finding in report.findings], report.findings_total)
         out.print(
-            f"{_verdict(consistent=result.consistent)}: {accounts:,} accounts, {result.entries_archived:,} "
-            f"entries archived, {result.entries_waiting:,} waiting, {result.in_flight:,} in flight",
+            f"{_verdict(consistent=report.consistent)}: {report.accounts_checked:,} accounts, "
+            f"{report.entries_archived:,} entries archived, {report.entries_waiting:,} waiting, "
+            f"{report.in_flight:,} in flight",
             highlight=False,
             soft_wrap=True,
         )
-    raise typer.Exit(EXIT_CONSISTENT if result.consistent else EXIT_DIFFERS)
+    raise typer.Exit(EXIT_CONSISTENT if report.consistent else EXIT_DIFFERS)
 
 
 def show_report(report: AuditReport, seconds: float) -> None:
@@ -190,8 +180,8 @@ def _unknown_is_two(*, as_json: bool) -> Iterator[None]:
     """A part that does not answer proves nothing: neither that all is well nor that it is not."""
     try:
         yield
-    except (grpc.RpcError, NoClusterError, ShardNodeError) as error:
-        reason = explain(error) if isinstance(error, grpc.RpcError) else str(error)
+    except (NoClusterError, ShardNodeError, TallystickError) as error:
+        reason = str(error)
         if as_json:
             print_json({"consistent": None, "reason": reason})
         err.print(f"[bold red]error:[/] not known: {escape(reason)}", soft_wrap=True)
@@ -252,22 +242,6 @@ def _finding_document(finding: Finding) -> dict[str, str]:
     }
 
 
-def _check_document(result: ledger_pb2.ConsistencyResult, accounts: int) -> dict[str, Any]:
-    return {
-        "consistent": result.consistent,
-        "findings_total": result.findings_total,
-        "findings": [
-            {
-                "rule": finding.rule,
-                "message": finding.message,
-                "shard_id": finding.shard_id,
-                "account_id": finding.account_id,
-                "transaction_id": finding.transaction_id,
-            }
-            for finding in result.findings
-        ],
-        "accounts": accounts,
-        "entries_archived": result.entries_archived,
-        "entries_waiting": result.entries_waiting,
-        "in_flight": result.in_flight,
-    }
+def _text_of(finding: ToldFinding) -> str:
+    places = (finding.shard_id, finding.account_id, finding.transaction_id)
+    return f"{finding.rule}: {finding.message} ({', '.join(filter(None, places))})"

@@ -78,7 +78,7 @@ def run_import(file: Path, addresses: list[str], settings: ImportSettings) -> tu
         TimeRemainingColumn(),
     )
     start = time.monotonic()
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=file.stat().st_size)
 
         def on_progress(so_far: ImportSummary, bytes_read: int) -> None:

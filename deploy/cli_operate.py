@@ -191,7 +191,7 @@ def show_verification(result: cluster_pb2.VerifyResult) -> None:
 def _verify_once(service: ClusterServiceStub) -> cluster_pb2.VerifyResult:
     columns = (TextColumn("reading accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     result = cluster_pb2.VerifyResult()
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("verify", total=None)
         for answer in service.Verify(cluster_pb2.VerifyRequest(), timeout=VERIFY_TIMEOUT_SECONDS):
             progress.update(task, completed=answer.accounts_read, total=answer.accounts_total)

@@ -97,7 +97,7 @@ def replay(
 def follow(run: Replay) -> None:
     """Runs a replay to its end, with a progress bar."""
     columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("replay", total=None)
         for progress in run.run():
             bar.update(task, completed=progress.entries, total=progress.total)

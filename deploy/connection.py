@@ -11,9 +11,8 @@ import grpc
 
 from deploy import cluster_file
 from deploy.errors import NoClusterError
-from tallystick import SyncClient
+from tallystick import SyncClient, SyncLedgerClient
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
-from tallystick.v1.ledger_pb2_grpc import LedgerServiceStub
 
 ROUTER_VARIABLE = "TALLYSTICK_ROUTER"
 DEFAULT_DATA = Path("tallystick-data")
@@ -63,21 +62,16 @@ def wallet(router: str | None, data: Path | None) -> Iterator[SyncClient]:
 
 
 @contextmanager
+def ledger_client(router: str | None, data: Path | None) -> Iterator[SyncLedgerClient]:
+    """As `wallet`, for history and the quick check."""
+    addresses = find_routers(router, data)
+    with cluster_service(addresses), SyncLedgerClient(addresses) as client:
+        yield client
+
+
+@contextmanager
 def cluster_service(addresses: list[str]) -> Iterator[ClusterServiceStub]:
     """The operators' calls, on the first router that can be reached; NoClusterError when none can be."""
-    with _reached(addresses) as channel:
-        yield ClusterServiceStub(channel)
-
-
-@contextmanager
-def ledger_service(addresses: list[str]) -> Iterator[LedgerServiceStub]:
-    """History and audit, on the first router that can be reached; NoClusterError when none can be."""
-    with _reached(addresses) as channel:
-        yield LedgerServiceStub(channel)
-
-
-@contextmanager
-def _reached(addresses: list[str]) -> Iterator[grpc.Channel]:
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
     for address in addresses:
         with grpc.insecure_channel(address, options=options) as channel:
@@ -85,7 +79,7 @@ def _reached(addresses: list[str]) -> Iterator[grpc.Channel]:
                 grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
             except grpc.FutureTimeoutError:
                 continue
-            yield channel
+            yield ClusterServiceStub(channel)
             return
     raise NoClusterError(
         f"no router answers at {', '.join(addresses)}: is the cluster up? 'tallystick up' starts one"

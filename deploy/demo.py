@@ -1,5 +1,8 @@
 """`make demo`: a real cluster on this machine carries 50,000 payments, and proves that no money got lost.
 
+Then it makes every other money operation, prints a statement, kills the archiver under load, audits the
+ledger, and shows the audit catching copies of it that were tampered with.
+
 Every step checks what it shows: the outcomes are known beforehand, the sums must be zero, and a second and a
 third import must change nothing. Exits non-zero when anything is not as it must be; always stops the cluster.
 """
@@ -23,7 +26,9 @@ from rich.table import Table
 from deploy.cli_import import DEFAULT_FUND, run_import, show_summary
 from deploy.cli_operate import show_verification, verify_balance
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
-from deploy.errors import DeployError
+from deploy.demo_ledger import KilledArchiver, TamperedCopies, audit_passes, wait_until_archived
+from deploy.demo_money import Cast, MoneyDemo, choose_cast
+from deploy.demo_steps import heading, must
 from deploy.importer import ImportSettings
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.options import err, out
@@ -37,15 +42,12 @@ from deploy.payments import (
 )
 from deploy.plain_errors import plain_errors
 from deploy.results_file import result_path
+from deploy.statement_view import read_statement, show_statement
 from shard_node.slots import slot
-from tallystick import Account, Outcome, SyncClient
+from tallystick import Account, Outcome, SyncClient, SyncLedgerClient
 from tallystick.v1 import cluster_pb2
 
 SHARDS = 3
-
-
-class DemoError(DeployError):
-    """Something was not as it must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +60,66 @@ class Demo:
 
     def run(self) -> None:
         """All steps. Raises DemoError at the first that does not hold."""
-        _heading("Import: open the accounts, fund the payers, move the money")
+        heading("Import: open the accounts, fund the payers, move the money")
         self._import(ImportSettings(fund=DEFAULT_FUND), must_send=self.kinds.total())
         self._verify()
         before = self._accounts()
-        _heading("Where the money is now")
+        heading("Where the money is now")
         self._show_shards(before)
-        _heading("Import again: every outcome is known, nothing is sent")
+        heading("Import again: every outcome is known, nothing is sent")
         self._import(ImportSettings(fund=DEFAULT_FUND), must_send=0)
-        _heading("Send every row once more: the cluster gives every outcome again, and moves nothing")
+        heading("Send every row once more: the cluster gives every outcome again, and moves nothing")
         first = result_path(self.payments).read_bytes()
         self._import(ImportSettings(fund=DEFAULT_FUND, resend=True), must_send=self.kinds.total())
-        _must(result_path(self.payments).read_bytes() == first, "a row got another outcome than before")
-        _must(self._accounts() == before, "sending the file again changed an account")
+        must(result_path(self.payments).read_bytes() == first, "a row got another outcome than before")
+        must(self._accounts() == before, "sending the file again changed an account")
         self._verify()
+        self._money_and_ledger(before)
+
+    def _money_and_ledger(self, payers: list[Account]) -> None:
+        addresses = self.cluster.router_addresses
+        heading("Deposits, a purchase and its refunds, holds in all their ends, a journal")
+        with SyncClient(addresses) as client:
+            money = MoneyDemo(client, choose_cast(self._topology()))
+            money.run()
+        heading("The statement of one account, from the ledger")
+        wait_until_archived(addresses)
+        self._statement(money.cast)
+        heading("A load, and SIGKILL for the archiver in the middle of it")
+        euros = [account for account in payers if account.currency == "EUR"]
+        KilledArchiver(self.cluster, euros, seed=1).run()
+        heading("Audit: replay the ledger from its first entry, compare it with every live account")
+        audit_passes(self.cluster)
+        heading("Audit of copies of the ledger that somebody has tampered with")
+        TamperedCopies(self.cluster, money.cast.customer).run()
+        self._verify()
+
+    def _statement(self, cast: Cast) -> None:
+        with SyncLedgerClient(self.cluster.router_addresses) as client:
+            statement = read_statement(client, cast.customer, None, None)
+        show_statement(statement)
+        with SyncClient(self.cluster.router_addresses) as client:
+            live = client.get_account(cast.customer)
+        closing = statement.closing
+        must(
+            (closing.available, closing.held, closing.version) == (live.available, live.held, live.version),
+            f"the statement closes with {closing.available}, the live account has {live.available}",
+        )
+        out.print("the amounts add up to the closing balance, and that is what the live account has")
 
     def _import(self, settings: ImportSettings, must_send: int) -> None:
         summary, seconds = run_import(self.payments, self.cluster.router_addresses, settings)
         show_summary(summary, seconds)
         expected = expected_outcomes(self.kinds)
-        _must(summary.outcomes == expected, f"the outcomes should have been {_counts(expected)}")
-        _must(summary.sent == must_send, f"{summary.sent} rows were sent, not {must_send}")
+        must(summary.outcomes == expected, f"the outcomes should have been {_counts(expected)}")
+        must(summary.sent == must_send, f"{summary.sent} rows were sent, not {must_send}")
 
     def _verify(self) -> None:
-        _heading("Verify: read every account on every shard")
+        heading("Verify: read every account on every shard")
         with cluster_service(self.cluster.router_addresses) as service:
             result = verify_balance(service)
         show_verification(result)
-        _must(result.verdict == cluster_pb2.VERDICT_BALANCED, "the books do not balance")
+        must(result.verdict == cluster_pb2.VERDICT_BALANCED, "the books do not balance")
 
     def _accounts(self) -> list[Account]:
         """Every account that the payments name and that is open."""
@@ -99,9 +133,14 @@ class Demo:
             results = client.get_accounts(sorted(named))
         return [result.account for result in results if result.account is not None]
 
-    def _show_shards(self, accounts: list[Account]) -> None:
+    def _topology(self) -> cluster_pb2.Topology:
         with cluster_service(self.cluster.router_addresses) as service:
-            topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+            request = cluster_pb2.GetTopologyRequest()
+            topology: cluster_pb2.Topology = service.GetTopology(request, timeout=CALL_TIMEOUT_SECONDS)
+        return topology
+
+    def _show_shards(self, accounts: list[Account]) -> None:
+        topology = self._topology()
         currencies = sorted({account.currency for account in accounts})
         table = Table("shard", "accounts", *(f"customers, {currency}" for currency in currencies))
         for column in table.columns[1:]:
@@ -118,18 +157,18 @@ def main(
     rows: Annotated[int, typer.Option(min=1000)] = DEFAULT_ROWS,
     seed: int = 1,
 ) -> None:
-    """Start a cluster, import payments, verify, import again, stop."""
+    """Start a cluster, import payments, move money in every way, audit, stop."""
     logging.getLogger("kazoo").setLevel(logging.CRITICAL)
     # Whoever ends the demo does not want the cluster to stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     with plain_errors(), tempfile.TemporaryDirectory(prefix="tallystick-demo-") as scratch:
         payments = Path(scratch) / "payments.csv"
-        _heading(f"A payments file of {rows:,} rows, from seed {seed}")
+        heading(f"A payments file of {rows:,} rows, from seed {seed}")
         kinds = write_payments(payments, PaymentsGenerator(seed, time.time_ns() // 1_000_000).payments(rows))
         _show_kinds(kinds)
-        _heading(f"A cluster: ZooKeeper, {SHARDS} Redis shards with their agents, a coordinator, a router")
-        cluster = LocalCluster(Path(scratch) / "data", ClusterSpec(shards=SHARDS))
+        heading(f"A cluster: ZooKeeper, {SHARDS} shards, an archiver, a coordinator, a router")
+        cluster = LocalCluster(Path(scratch) / "data", ClusterSpec(shards=SHARDS, archivers=1))
         try:
             with err.status("starting"):
                 cluster.start()
@@ -153,15 +192,6 @@ def _show_kinds(kinds: Counter[Kind]) -> None:
 
 def _counts(outcomes: Counter[Outcome]) -> str:
     return ", ".join(f"{outcome.name} {count:,}" for outcome, count in outcomes.most_common())
-
-
-def _heading(text: str) -> None:
-    out.print(f"\n[bold]{text}[/]", highlight=False)
-
-
-def _must(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads like an assertion
-    if not holds:
-        raise DemoError(otherwise)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ milliseconds, the resolution of the ledger.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,6 +52,15 @@ def parse_duration(text: str) -> timedelta:
 def moment_text(moment: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond; :func:`parse_moment` reads it."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def times(moments: Iterable[datetime]) -> Iterator[str]:
+    """Moments for the rows of a narrow table: times of day in UTC, each day's first one under its date."""
+    day = ""
+    for moment in moments:
+        date, _, time = moment_text(moment).rstrip("Z").partition("T")
+        yield time if date == day else f"{date}\n{time}"
+        day = date
 
 
 def ms_of(moment: datetime) -> int:

@@ -44,6 +44,8 @@ class Entry(Protocol):
         """The balance after it, as it was noted then."""
 
 
+_ZERO = Decimal(0)
+
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
@@ -61,9 +63,9 @@ class Position:
         return self.balance - self.held
 
 
-def unopened(account_id: str) -> Position:
+def unopened(account_id: str, zero: Decimal = _ZERO) -> Position:
     """How every account begins. A system account is never opened: its first entry has version 1."""
-    return Position(Decimal(0), Decimal(0), 0 if account_id.startswith("@") else -1)
+    return Position(zero, zero, 0 if account_id.startswith("@") else -1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from deploy.moments import moment_text, parse_duration, parse_moment
+from deploy.moments import moment_text, parse_duration, parse_moment, times
 
 _NOW = datetime(2026, 3, 10, 12, 0, 0, 123456, tzinfo=UTC)
 _CUT = _NOW.replace(microsecond=123000)
@@ -51,6 +51,17 @@ def test_lengths_of_time() -> None:
             parse_duration(text)
     with pytest.raises(ValueError, match="too long"):
         parse_duration("9" * 20 + "w")
+
+
+def test_times_in_a_table_bear_a_date_when_it_changes() -> None:
+    """Midnight in UTC counts."""
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    moments = [noon, noon + timedelta(hours=1), noon + timedelta(hours=12)]
+    assert list(times(moments)) == [
+        "2026-03-01\n12:00:00.000",
+        "13:00:00.000",
+        "2026-03-02\n00:00:00.000",
+    ]
 
 
 def test_a_moment_that_is_shown_can_be_typed() -> None:

@@ -1,0 +1,138 @@
+"""`tallystick audit` and `check` against a cluster of their own, whose ledger they may damage."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
+from deploy.demo_ledger import wait_until_archived
+from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.ledger_url import FILE_NAME
+from tallystick import SyncClient, Transfer
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Two shards, some history, all of it archived."""
+    with LocalCluster(tmp_path_factory.mktemp("audit") / "data", ClusterSpec(shards=2)) as started:
+        with SyncClient(started.router_addresses) as client:
+            for name in ("ann", "bob", "eve", "shop"):
+                client.open_account(name, "EUR")
+            client.deposit("ann", "100.00", "EUR")
+            client.purchase("ann", "shop", "30.00", "EUR")
+            for payee in ("bob", "eve", "shop"):
+                client.transfer("ann", payee, "5.00", "EUR")
+            client.hold("ann", "2.00", "EUR")
+        wait_until_archived(started.router_addresses)
+        yield started
+
+
+def _run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def _json(*arguments: str, exit_code: int = 0) -> Any:
+    result = _run(*arguments, "--json")
+    assert result.exit_code == exit_code, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_sound_ledger_passes(own: LocalCluster) -> None:
+    """With the sums; by the data folder, or by the two addresses."""
+    report = _json("audit", "--data", str(own.data))
+    assert report["consistent"] is True
+    assert report["findings"] == []
+    assert report["entries"] == 4 + 2 + 2 + 6 + 1
+    assert report["currencies"]["EUR"]["customers"] == "100.00"
+    named = ("--ledger", own.ledger_url, "--zookeeper", own.zookeeper_address)
+    assert _json("audit", *named)["entries"] == report["entries"]
+    shown = _run("audit", "--data", str(own.data))
+    assert shown.exit_code == 0
+    assert "consistent: 15 entries" in shown.stdout
+
+
+def test_the_quick_check_passes(own: LocalCluster) -> None:
+    """By a router; it says how much it compared."""
+    report = _json("check", "--data", str(own.data))
+    assert report["consistent"] is True
+    assert report["entries_archived"] == 15
+    assert report["accounts_checked"] >= 4
+    assert "consistent" in _run("check", "--data", str(own.data)).stdout
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.told)
+def test_a_copy_with_a_fault_does_not_pass(fault: Fault, own: LocalCluster, tmp_path: Path) -> None:
+    """Exit code 1, and each finding names the broken rule and the row."""
+    copy = tmp_path / "copy.db"
+    copy_ledger(own.data / FILE_NAME, copy)
+    with changing(copy) as connection:
+        fault.plant(connection, "ann")
+    where = ("--ledger", f"sqlite:///{copy}", "--data", str(own.data))
+    report = _json("audit", *where, exit_code=1)
+    assert report["consistent"] is False
+    assert {rule.value for rule in fault.rules} <= {finding["rule"] for finding in report["findings"]}
+    assert all(finding["message"] for finding in report["findings"])
+    shown = _run("audit", *where)
+    assert shown.exit_code == 1
+    assert shown.stdout.count("found ") == report["findings_total"]
+    assert "NOT consistent" in shown.stdout
+
+
+def test_the_quick_check_finds_a_balance_that_is_not_live(own: LocalCluster) -> None:
+    """In the ledger that routers read; exit code 1 as long as it is there."""
+    raising = "UPDATE entries SET balance = balance + ? WHERE account_id = 'bob' AND version = 1"
+
+    def change(minor: int) -> None:
+        with closing(sqlite3.connect(own.data / FILE_NAME)) as ledger, ledger:
+            assert ledger.execute(raising, (minor,)).rowcount == 1
+
+    change(1)
+    try:
+        report = _json("check", "--data", str(own.data), exit_code=1)
+        assert "bob" in {finding["account_id"] for finding in report["findings"]}
+        assert "bob" in _run("check", "--data", str(own.data)).stdout
+    finally:
+        change(-1)
+    assert _json("check", "--data", str(own.data))["consistent"] is True
+
+
+def test_what_waits_for_a_dead_archiver_is_audited_too(own: LocalCluster) -> None:
+    """Transfers go on without it; status counts what waits, the audit reads it; a restart archives it."""
+    own.kill("archiver-0")
+    with SyncClient(own.router_addresses) as client:
+        client.transfers([Transfer("ann", "bob", "0.01", "EUR") for _ in range(50)])
+    shards = _json("status", "--data", str(own.data))["shards"]
+    assert sum(shard["backlog"]["entries_waiting"] for shard in shards) == 100
+    report = _json("audit", "--data", str(own.data))
+    assert (report["consistent"], report["entries_waiting"]) == (True, 100)
+    own.restart("archiver-0")
+    wait_until_archived(own.router_addresses)
+    report = _json("audit", "--data", str(own.data))
+    assert (report["consistent"], report["entries_waiting"], report["entries"]) == (True, 0, 115)
+
+
+def test_what_cannot_be_asked_is_not_known(own: LocalCluster, tmp_path: Path) -> None:
+    """Exit code 2: no cluster, no ledger, no ZooKeeper. Neither consistent nor broken."""
+    for arguments in (
+        ("audit", "--data", str(tmp_path)),
+        ("audit", "--ledger", f"sqlite:///{tmp_path}/none.db", "--data", str(own.data)),
+        ("audit", "--ledger", own.ledger_url, "--data", str(tmp_path)),
+        ("check", "--data", str(tmp_path)),
+    ):
+        answer = _json(*arguments, exit_code=2)
+        assert answer["consistent"] is None
+        assert answer["reason"]
+        assert "not known" in _run(*arguments).stderr
