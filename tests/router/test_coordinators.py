@@ -13,9 +13,12 @@ import pytest
 from coordinator.protocol import NoReply
 from router.coordinators import Coordinators
 from router.requests import columns
+from shard_node.journal_calls import Journals
+from shard_node.journals import Effect, Journal, Leg
 from shard_node.outcomes import Outcome
 from shard_node.registry import Member, MemberKind, Registry
-from shard_node.transfers import Transfers
+from shard_node.slots import slot
+from shard_node.transfers import Kind, Transfers
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 from tests.router.samples import Asked, reader
 from tests.router.stand_ins import committed
@@ -42,6 +45,7 @@ class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._status = status
         self._outcomes = outcomes
         self.requests: list[coordinator_pb2.CommitRequest] = []
+        self.journal_requests: list[coordinator_pb2.CommitJournalsRequest] = []
 
     async def Commit(  # noqa: N802 -- the contract's name
         self, request: coordinator_pb2.CommitRequest, context: Any
@@ -53,6 +57,15 @@ class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
         response = committed(request.amounts_minor)
         response.outcomes = self._outcomes or response.outcomes
         return response
+
+    async def CommitJournals(  # noqa: N802 -- the contract's name
+        self, request: coordinator_pb2.CommitJournalsRequest, context: Any
+    ) -> coordinator_pb2.CommitJournalsResponse:
+        """Answers as told."""
+        self.journal_requests.append(request)
+        if self._status:
+            await context.abort(self._status, "as told")
+        return coordinator_pb2.CommitJournalsResponse(outcomes=self._outcomes or b"\x01")
 
 
 Start = Callable[..., Awaitable[Coordinators]]
@@ -145,6 +158,23 @@ async def test_full_after_a_lost_try(start: Start, status: grpc.StatusCode, expe
     # The first batch is begun with the second of those in turn.
     coordinators = await start(full, CoordinatorStandIn(status))
     assert await commit(coordinators) == [expected]
+
+
+async def test_journals(start: Start) -> None:
+    """Journals go the same way, by id and body, and a coordinator that was lost makes "full" unknown."""
+    leg = Leg("alice", slot("alice"), Effect.HOLD, 7, "EUR")
+    batch = Journals.of([(bytes(range(16)), Journal(Kind.HOLD, (leg,), b"\0\0"))])
+    full = CoordinatorStandIn(outcomes=bytes([Outcome.RESOURCE_EXHAUSTED]))
+    lost = CoordinatorStandIn(grpc.StatusCode.UNAVAILABLE)
+    coordinators = await start(full, lost)
+    answer = await coordinators.commit_journals(batch, 7, time.monotonic() + 10.0)
+    assert isinstance(answer, coordinator_pb2.CommitJournalsResponse)
+    assert list(answer.outcomes) == [Outcome.OUTCOME_UNKNOWN]
+    request = coordinator_pb2.CommitJournalsRequest(
+        topology_version=7, transaction_ids=[bytes(range(16))], bodies=batch.bodies
+    )
+    assert full.journal_requests == lost.journal_requests == [request]
+    assert await (await start()).commit_journals(batch, 7, time.monotonic() + 10.0) is NoReply.LOST
 
 
 async def test_nobody_there(start: Start) -> None:
