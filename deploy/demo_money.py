@@ -148,7 +148,7 @@ class MoneyDemo:
                     reference=reference,
                 ),
                 ("hold", amount),
-                f"{reference}: available to held",
+                f"{reference}: from available to held",
             )
             held = client.get_account(cast.customer).held
             must(held == Decimal(amount), f"{held} is held, not {amount}")
@@ -168,7 +168,7 @@ class MoneyDemo:
         self._try(lambda: capture(hotel, "10.00"), ("capture", "10.00"), "once only", Outcome.HOLD_NOT_ACTIVE)
         car = hold("60.00", "car")
         self._try(lambda: client.void(car, cast.customer), ("void", "60.00"), "all is available again")
-        table = hold("15.00", "table, for a second", life_seconds=1)
+        table = hold("15.00", "table", life_seconds=1)
         waited = wait_until(
             lambda: not client.get_account(cast.customer).held, EXPIRY_SECONDS, "the hold did not expire"
         )

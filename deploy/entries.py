@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +16,11 @@ from tallystick.ledger import Entry, EntryKind
 def kind_name(kind: EntryKind) -> str:
     """The kind as it is typed and shown: "purchase"."""
     return kind.name.lower()
+
+
+def counterparty_name(entry: Entry) -> str:
+    """The other account, for people: money comes from outside and goes there through system accounts."""
+    return "outside" if entry.counterparty.startswith("@world:") else entry.counterparty
 
 
 def entry_document(entry: Entry) -> dict[str, Any]:
@@ -42,10 +48,10 @@ def entry_document(entry: Entry) -> dict[str, Any]:
 
 def entry_columns(*columns: tuple[str, Literal["left", "right", "fold"]]) -> Table:
     """A table of entries: where it is narrow, columns that may "fold" get several lines, the others stay."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name, justify in columns:
         if justify == "fold":
-            table.add_column(name, overflow="fold")
+            table.add_column(name, overflow="fold", min_width=len(name))
         else:
             table.add_column(name, justify=justify, no_wrap=True)
     return table
@@ -71,7 +77,7 @@ def entries_table(entries: Sequence[Entry]) -> Table:
             f"{entry.delta:+f}" if entry.delta else "",
             f"{entry.held_delta:+f}" if entry.held_delta else "",
             f"{entry.balance:f}",
-            escape(entry.counterparty),
+            escape(counterparty_name(entry)),
             escape(entry.reference),
         )
     return table

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from rich.markup import escape
 
-from deploy.entries import entry_columns, entry_document, kind_name
+from deploy.entries import counterparty_name, entry_columns, entry_document, kind_name
 from deploy.moments import moment_text, parse_moment, times
 from deploy.options import out
 from deploy.statement import Line, Position, statement_lines, unopened
@@ -105,7 +105,7 @@ def show_statement(made: Statement) -> None:
             f"{entry.delta:+f}" if entry.delta else "",
             f"{line.after.balance:f}",
             _unless_zero(line.after.held),
-            escape(entry.counterparty),
+            escape(counterparty_name(entry)),
             escape(entry.reference),
         )
     table.add_section()
