@@ -27,7 +27,16 @@ from shard_node.ledger.comparison import (
 )
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule
-from shard_node.ledger.fold import ACCOUNT_ID, BALANCE, DELTA, HELD_DELTA, VERSION
+from shard_node.ledger.fold import (
+    ACCOUNT_ID,
+    ATTRIBUTES,
+    BALANCE,
+    CURRENCY,
+    DELTA,
+    ENTRY_ID,
+    HELD_DELTA,
+    VERSION,
+)
 from shard_node.ledger.live import (
     ForgottenError,
     LiveAccount,
@@ -254,6 +263,8 @@ class QuickCheck:
             if entry is None and before[name] >= account.is_system:
                 self._find(account, f"has version {before[name] + 1} waiting, and {before[name]} is missing")
             else:
+                if before[name] < 0:
+                    self._compare_opening(account, Opening(0, rows[0][ATTRIBUTES]))
                 self._compare(account, _upon(entry, rows, account))
             del ahead[name]
 
@@ -269,7 +280,7 @@ def _upon(entry: ArchivedBalance | None, rows: Sequence[Row], live: LiveAccount)
         held += row[HELD_DELTA]
     # When the entries contradict themselves, the live account cannot agree with both.
     balance = rows[-1][BALANCE] if live.balance_minor == balance else balance
-    return ArchivedBalance(balance, held, entry.currency if entry else live.currency, rows[-1][0])
+    return ArchivedBalance(balance, held, rows[-1][CURRENCY], rows[-1][ENTRY_ID])
 
 
 def _numbered(history: History, shard_id: str) -> tuple[int, Head] | None:

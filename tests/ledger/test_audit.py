@@ -1,0 +1,475 @@
+"""Audits of real shards: what is whole passes, also in motion; each planted fault is found, by its row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from coordinator.driver import ask_all
+from coordinator.journal_protocol import JournalCommit
+from coordinator.protocol import Commit
+from shard_node.calls import Post
+from shard_node.journal_calls import Journals
+from shard_node.journals import Effect, Journal, Leg
+from shard_node.ledger.archive import Archive
+from shard_node.ledger.audit import AuditReport
+from shard_node.ledger.entries import Entry
+from shard_node.ledger.findings import Finding, Rule, id_text
+from shard_node.ledger.history import History
+from shard_node.ledger.positions import HistoryQuery
+from shard_node.ledger.quick_check import QuickCheck
+from shard_node.ledger.schema import batches, entries
+from shard_node.records import Account, AccountState
+from shard_node.shard import Shard
+from shard_node.slots import slot
+from shard_node.transfers import Kind
+from tests.ledger import tampering
+from tests.ledger.town import NO_DETAILS, Town, new_id, town_on
+from tests.real_shards import RealShards
+
+
+@pytest.fixture
+async def town(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
+    """Accounts with money on three shards, some payments made, nothing archived."""
+    async with town_on(shards, engine) as made:
+        (a0, b0, _), (a1, _, _), (a2, _, _) = made.names
+        await made.pay(a0, b0, 10)
+        await made.pay(a0, a1, 20)
+        await made.pay(a1, a2, 30)
+        await made.settle()
+        yield made
+
+
+@pytest.fixture
+async def archived(town: Town) -> Town:
+    """The same, all of it archived."""
+    await town.archive()
+    return town
+
+
+def rules(report: AuditReport) -> set[Rule]:
+    """The rules that were found broken."""
+    return {finding.rule for finding in report.findings.kept}
+
+
+def of(findings: list[Finding], rule: Rule) -> Finding:
+    """The first finding of a rule."""
+    return next(finding for finding in findings if finding.rule is rule)
+
+
+async def of_account(town: Town, name: str) -> list[Entry]:
+    """An account's archived entries, the oldest first."""
+    page = await asyncio.to_thread(History(town.engine).page, HistoryQuery(name, newest_first=False), 100)
+    assert page is not None
+    return page.entries
+
+
+# ---------------------------------------------------------------------- what is whole
+
+
+async def all_kinds(town: Town) -> None:
+    """Holds and their ends, a journal over three shards, frozen and closed accounts."""
+    (a0, b0, c0), (a1, b1, _), (a2, _, _) = town.names
+    hold = await town.journal(Kind.HOLD, [(a0, Effect.HOLD, 100)])
+    await town.journal(Kind.CAPTURE, [(a0, Effect.CAPTURE, 70), (a1, Effect.CREDIT, 70)], hold)
+    voided = await town.journal(Kind.HOLD, [(b0, Effect.HOLD, 50)])
+    await town.journal(Kind.VOID, [(b0, Effect.VOID, 0)], voided)
+    await town.journal(Kind.HOLD, [(b1, Effect.HOLD, 40)])
+    await town.journal(
+        Kind.JOURNAL, [(a1, Effect.DEBIT, 300), (a2, Effect.CREDIT, 100), (b0, Effect.CREDIT, 200)]
+    )
+    await town.shard_of(a2).set_state([a2], [Kind.FREEZE])
+    await town.pay(c0, b0, 1000)
+    await town.shard_of(c0).set_state([c0], [Kind.CLOSE])
+    await town.settle()
+
+
+async def test_all_archived(town: Town) -> None:
+    """Everything archived: no finding, every account compared, the sums of the currency right."""
+    await all_kinds(town)
+    await town.archive()
+    report = await town.audit()
+    assert report.findings.kept == []
+    assert report.consistent
+    assert (report.accounts, report.live_accounts) == (12, 12)
+    assert (report.entries_waiting, report.in_flight_total) == (0, 0)
+    totals = report.currencies["EUR"]
+    assert (totals.customers_minor, totals.system_minor, totals.deposits_minor) == (9000, -9000, 9000)
+    assert (totals.accounts, totals.in_flight_minor, totals.withdrawals_minor) == (9, 0, 0)
+    check = await town.quick_check()
+    assert check.findings.kept == []
+    assert (check.accounts_checked, check.in_flight) == (12, 0)
+    assert (check.entries_archived, check.entries_waiting) == (report.entries, 0)
+
+
+@pytest.mark.parametrize("indexes", [(), (0,), (1, 2)])
+async def test_some_or_nothing_archived(town: Town, indexes: tuple[int, ...]) -> None:
+    """What waits on the shards counts as if it were archived."""
+    if indexes:
+        await town.archive(*indexes)
+    await all_kinds(town)
+    report = await town.audit()
+    assert report.findings.kept == []
+    assert report.entries_waiting > 0
+    assert report.currencies["EUR"].deposits_minor == 9000
+    check = await town.quick_check()
+    assert check.findings.kept == []
+    assert (check.accounts_checked, check.entries_waiting) == (12, report.entries_waiting)
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_in_flight_is_named(town: Town, *, store: bool) -> None:
+    """A transfer whose coordinator died after the decision is in flight, and no finding."""
+    payer, payee = town.names[0][0], town.names[1][1]
+    key = await town.pay_half(payer, payee, 77)
+    if store:
+        await town.archive()
+    report = await town.audit()
+    assert report.findings.kept == []
+    (one,) = report.in_flight
+    assert (one.transaction_id, one.kind, one.sums_minor) == (id_text(key[:16]), Kind.TRANSFER, {"EUR": 77})
+    assert one.accounts == (payee,)
+    assert report.in_flight_total == 1
+    assert report.currencies["EUR"].in_flight_minor == 77
+    assert report.currencies["EUR"].balanced
+    assert (await town.quick_check()).in_flight == 1
+
+
+async def test_prepared_and_undecided_is_nothing(town: Town) -> None:
+    """A coordinator that died before the decision leaves no trace in the ledger: nothing is in flight."""
+    await town.pay_half(town.names[0][0], town.names[1][1], 77, steps=1)
+    await town.archive()
+    report = await town.audit()
+    assert (report.findings.kept, report.in_flight_total) == ([], 0)
+    assert (await town.quick_check()).findings.kept == []
+
+
+async def test_a_prepared_debit_of_a_journal(archived: Town) -> None:
+    """Money that an undecided journal reserves is held on the shard, and the ledger rightly knows nothing."""
+    payer, other, payee = archived.names[0][0], archived.names[1][0], archived.names[2][0]
+    legs = [(payer, Effect.DEBIT, 5), (other, Effect.DEBIT, 6), (payee, Effect.CREDIT, 11)]
+    journal = Journal(
+        Kind.JOURNAL,
+        tuple(Leg(name, slot(name), effect, amount, "EUR") for name, effect, amount in legs),
+        NO_DETAILS,
+    )
+    machine = JournalCommit(Journals.of([(new_id(), journal)]), archived.cluster.owner)
+    for index, call in machine.prepare().items():
+        await archived.cluster.shards[index].call(call)
+    (held,) = await archived.shard_of(other).accounts([other])
+    assert held is not None
+    assert held.held_minor == 6
+    assert (await archived.audit()).findings.kept == []
+    assert (await archived.quick_check()).findings.kept == []
+
+
+async def test_while_everything_moves(town: Town) -> None:
+    """Audits and quick checks while payments run and archivers store: never a finding, every account."""
+    town.batch_entries = 50
+    stop = asyncio.Event()
+    paid = 0
+
+    async def pay(shift: int) -> None:
+        nonlocal paid
+        everybody = [name for some in zip(*town.names, strict=True) for name in some]
+        while not stop.is_set():
+            payer, payee = everybody[paid % 9], everybody[(paid + shift) % 9]
+            await town.pay(payer, payee, 1)
+            paid += 1
+            if paid % 10 == 0:
+                await town.settle()
+
+    async def archive(index: int) -> None:
+        archiver = town.archiver(index)
+        while not stop.is_set():
+            await archiver.step(town.cluster.shards[index])
+            await asyncio.sleep(0.01)
+
+    movers = [asyncio.ensure_future(pay(shift)) for shift in (1, 2, 4)]
+    movers += [asyncio.ensure_future(archive(index)) for index in range(3)]
+    moved = []
+    try:
+        for _ in range(6):
+            before = paid
+            report = await town.audit()
+            assert report.findings.kept == []
+            assert report.live_accounts == 12
+            check = await town.quick_check()
+            assert check.findings.kept == []
+            assert check.accounts_checked == 12
+            moved.append(paid - before)
+    finally:
+        stop.set()
+        await asyncio.gather(*movers)
+    assert min(moved) > 0, "nothing moved during an audit"
+
+
+# ---------------------------------------------------------------------- planted faults in the archive
+
+
+async def test_a_changed_entry(archived: Town) -> None:
+    """A balance changed in the database: the row is named, and the batch."""
+    row = (await of_account(archived, archived.names[0][0]))[1]
+    tampering.change_entry(archived.engine, row.entry_id, balance=row.balance + 1)
+    report = await archived.audit()
+    assert f"entry {row.entry_id} " in of(report.findings.kept, Rule.BALANCE).message
+    assert "hash differs" in of(report.findings.kept, Rule.CHAIN).message
+
+
+async def test_a_deleted_entry(archived: Town) -> None:
+    """A row that is gone: its number is named, and the version that its account lacks."""
+    row = (await of_account(archived, archived.names[0][0]))[1]
+    tampering.delete_entry(archived.engine, row.entry_id)
+    report = await archived.audit()
+    assert "missing" in of(report.findings.kept, Rule.CHAIN).message
+    gap = of(report.findings.kept, Rule.GAP)
+    assert (gap.account_id, f"version {row.version} " in gap.message) == (row.account_id, True)
+    # The other half of its transaction is told too.
+    assert of(report.findings.kept, Rule.MISSING).transaction_id == id_text(row.transaction_id)
+
+
+async def test_swapped_batches(archived: Town) -> None:
+    """Two batches in each other's place."""
+    archived.batch_entries = 2
+    for amount in (1, 2):
+        await archived.pay(*archived.names[0][:2], amount)
+        await archived.archive()
+    equal = await asyncio.to_thread(two_equal_batches, archived)
+    tampering.swap_batches(archived.engine, *equal)
+    message = "\n".join(str(one) for one in (await archived.audit()).findings.kept)
+    assert f"batch {equal[1]} " in message
+    assert f"batch {equal[2]} " in message
+
+
+def two_equal_batches(town: Town) -> tuple[int, int, int]:
+    """A shard's number and two of its batches that hold as many entries."""
+    with town.engine.connect() as connection:
+        rows = connection.execute(select(batches).order_by(batches.c.shard_number, batches.c.number)).all()
+    for row in rows:
+        for other in rows:
+            if (
+                row.shard_number == other.shard_number
+                and row.number < other.number
+                and row.entry_count == other.entry_count
+            ):
+                return row.shard_number, row.number, other.number
+    raise AssertionError("no two batches are of equal size")
+
+
+async def test_a_removed_batch(archived: Town) -> None:
+    """A batch taken from the middle, entries and all."""
+    shard = archived.archived(0)
+    tampering.delete_batches(archived.engine, shard.number, 2, 2)
+    report = await archived.audit()
+    found = of(report.findings.kept, Rule.CHAIN)
+    assert (found.shard_id, "batch 2 is missing" in found.message) == (shard.shard_id, True)
+
+
+async def test_a_cut_off_tail(archived: Town) -> None:
+    """The last batches are gone, and what is left is whole in itself: the shard's head tells."""
+    shard = archived.archived(0)
+    last = Archive(archived.engine).position(shard.shard_id).number
+    tampering.delete_batches(archived.engine, shard.number, last, last)
+    report = await archived.audit()
+    assert Rule.CHAIN not in rules(report)
+    found = of(report.findings.kept, Rule.HEAD)
+    assert found.shard_id == shard.shard_id
+    assert f"batch {last} is stored" in found.message
+    assert f"last is {last - 1}" in found.message
+    check = await archived.quick_check()
+    assert of(check.findings.kept, Rule.HEAD).shard_id == shard.shard_id
+
+
+async def test_a_forged_history_with_hashes_made_anew(archived: Town) -> None:
+    """A forger who changes a row without contradiction and seals all batches anew: the head tells."""
+    shard = archived.archived(0)
+    row = (await of_account(archived, archived.names[0][0]))[1]
+    tampering.change_entry(archived.engine, row.entry_id, reference="forged")
+    tampering.reseal(archived.engine, shard)
+    for findings in ((await archived.audit()).findings, (await archived.quick_check()).findings):
+        assert {finding.rule for finding in findings.kept} == {Rule.HEAD}
+        assert of(findings.kept, Rule.HEAD).shard_id == shard.shard_id
+
+
+async def test_a_tail_that_was_cut_and_grown_again(archived: Town) -> None:
+    """A tail that was cut off and replaced by other batches of the same numbers."""
+    shard = archived.archived(0)
+    last = Archive(archived.engine).position(shard.shard_id).number
+    with archived.engine.connect() as connection:
+        rows = connection.execute(
+            select(entries)
+            .where(entries.c.entry_id >= shard.number << 40)
+            .order_by(entries.c.entry_id.desc())
+        )
+        newest = next(row for row in rows if row.entry_id >> 40 == shard.number)
+    tampering.change_entry(archived.engine, newest.entry_id, initiated_by="nobody")
+    tampering.reseal(archived.engine, shard)
+    found = of((await archived.audit()).findings.kept, Rule.HEAD)
+    assert f"batch {last} is not the one that was stored" in found.message
+
+
+async def test_a_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
+    """An archiver that died between storing a batch and telling the shard leaves nothing to find."""
+    name = archived.names[0][0]
+    await archived.deposit(name, 5)
+    shard = archived.shard_of(name)
+
+    class Deaf:
+        """The shard, but for what it is told."""
+
+        ledger_state = shard.ledger_state
+        ledger_after = shard.ledger_after
+
+        async def archived(self, *_: Any) -> None:
+            """Dies."""
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await archived.archiver(0).step(Deaf())
+    assert (await shard.ledger_state()).backlog == 2
+    assert (await archived.audit()).findings.kept == []
+    assert (await archived.quick_check()).findings.kept == []
+
+
+async def test_a_transaction_carried_out_twice(archived: Town) -> None:
+    """Both halves of a UUIDv7 transfer a second time, each balance and sum in itself right."""
+    payer, payee = archived.names[0][:2]
+    batch = archived.transfers(payer, payee, 1)
+    redis = archived.shard_of(payer).redis
+
+    for _ in range(2):
+        await archived.shard_of(payer).call(Post(batch))
+        # The shard forgets that it knows the id.
+        await redis.delete("done:current", "done:previous")
+    await archived.archive()
+    report = await archived.audit()
+    assert rules(report) == {Rule.SUM}
+    found = of(report.findings.kept, Rule.SUM)
+    assert found.transaction_id == id_text(batch.keys[0][:16])
+    assert "more than once" in found.message
+
+
+# ---------------------------------------------------------------------- planted faults on the shards
+
+
+Change = Callable[[Account], Account]
+
+
+async def edit(town: Town, name: str, change: Change) -> None:
+    """Changes a live account's record by hand."""
+    redis = town.shard_of(name).redis
+    record = await redis.hget("accounts", name)
+    assert isinstance(record, bytes)
+    await redis.hset("accounts", name, change(Account.unpack(record)).pack())
+
+
+@pytest.mark.parametrize(
+    ("change", "quick"),
+    [
+        pytest.param(lambda a: replace(a, available_minor=a.available_minor + 1), True, id="available"),
+        pytest.param(
+            lambda a: replace(a, available_minor=a.available_minor - 1, held_minor=1), True, id="held"
+        ),
+        pytest.param(lambda a: replace(a, currency="USD"), True, id="currency"),
+        pytest.param(lambda a: replace(a, version=a.version - 1), True, id="behind"),
+        pytest.param(lambda a: replace(a, version=a.version + 1), True, id="ahead"),
+        pytest.param(lambda a: replace(a, floor_minor=-5), True, id="limit"),
+        # The quick check reads the newest entry alone, and that says nothing of an older freeze.
+        pytest.param(lambda a: replace(a, state=AccountState.FROZEN), False, id="state"),
+    ],
+)
+@pytest.mark.parametrize("store", [True, False], ids=["archived", "waiting"])
+async def test_a_live_account_changed_by_hand(
+    town: Town, change: Change, *, quick: bool, store: bool
+) -> None:
+    """Whatever is changed on the shard, the account is named, whether its entries are archived or wait."""
+    name = town.names[1][0]
+    if store:
+        await town.archive()
+    await edit(town, name, change)
+    report = await town.audit()
+    (found,) = report.findings.kept
+    assert (found.rule, found.account_id) == (Rule.LIVE, name)
+    assert found.shard_id == town.shard_of(name).shard_id
+    check = await town.quick_check()
+    assert {finding.account_id for finding in check.findings.kept} == ({name} if quick else set())
+
+
+async def test_a_live_account_that_vanished(archived: Town) -> None:
+    """An account that the ledger has and no shard."""
+    name = archived.names[2][2]
+    await archived.shard_of(name).redis.hdel("accounts", name)
+    (found,) = (await archived.audit()).findings.kept
+    assert (found.rule, found.account_id) == (Rule.MISSING, name)
+
+
+async def test_a_live_account_of_which_the_ledger_knows_nothing(archived: Town) -> None:
+    """An account that appeared on a shard by no entry."""
+    shard = archived.shards[0]
+    await shard.redis.hset("accounts", "ghost", Account(5, 0, 1, 0, AccountState.OPEN, "EUR").pack())
+    (found,) = (await archived.audit()).findings.kept
+    assert (found.rule, found.account_id) == (Rule.MISSING, "ghost")
+    (quick,) = (await archived.quick_check()).findings.kept
+    assert (quick.rule, quick.account_id) == (Rule.LIVE, "ghost")
+
+
+async def test_a_leg_that_was_lost(town: Town) -> None:
+    """A decided transfer whose prepared credit disappeared is broken, not in flight."""
+    payee = town.names[1][1]
+    key = await town.pay_half(town.names[0][0], payee, 77)
+    await town.archive()
+    await town.shard_of(payee).redis.hdel("prepared", key)
+    report = await town.audit()
+    found = of(report.findings.kept, Rule.MISSING)
+    assert found.transaction_id == id_text(key[:16])
+    assert "of leg 1 there is no entry" in found.message
+
+
+async def test_a_leg_that_finishes_during_the_audit(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transfer that is half done when the ledger is read and done when the shards are asked is whole."""
+    payer, payee = town.names[0][0], town.names[1][1]
+    batch = town.transfers(payer, payee, 77)
+    await finish_between(town, batch, monkeypatch)
+    report = await town.audit()
+    assert (report.findings.kept, report.in_flight_total) == ([], 0)
+
+
+async def finish_between(town: Town, batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a transfer decided now, and finished when the first shard is asked what it has prepared."""
+    machine = Commit(batch, town.cluster.owner)
+    calls: Any = machine.decide(await ask_all(town.cluster, dict(machine.prepare())))
+    calls = machine.finish(await ask_all(town.cluster, calls))
+    look: Callable[..., Awaitable[Any]] = Shard.pending
+    left = [calls]
+
+    async def pending(shard: Shard, *arguments: Any) -> Any:
+        if left:
+            machine.conclude(await ask_all(town.cluster, left.pop()))
+        return await look(shard, *arguments)
+
+    monkeypatch.setattr(Shard, "pending", pending)
+
+
+async def test_the_quick_check_and_recent_batches(archived: Town) -> None:
+    """The quick check computes the newest hashes anew: a changed text among them is found."""
+    row = (await of_account(archived, archived.names[0][0]))[-1]
+    tampering.change_entry(archived.engine, row.entry_id, reference="forged")
+    check = await archived.quick_check()
+    assert isinstance(check, QuickCheck)
+    assert {finding.rule for finding in check.findings.kept} == {Rule.CHAIN}
+
+
+async def test_the_quick_check_and_a_changed_balance(archived: Town) -> None:
+    """An account's newest entry that says something else than the shard."""
+    name = archived.names[0][0]
+    row = (await of_account(archived, name))[-1]
+    tampering.change_entry(archived.engine, row.entry_id, balance=row.balance + 1)
+    check = await archived.quick_check()
+    found = of(check.findings.kept, Rule.LIVE)
+    assert found.account_id == name
+    assert f"entry {row.entry_id} " in found.message
