@@ -1,6 +1,8 @@
-"""Runs an audit of a ledger against the live shards of a cluster, from a process of its own.
+"""Runs replays and audits of a ledger from a process of its own, with a progress bar.
 
-The audit itself is `shard_node.ledger.audit`; here are the connections that it needs and its way to a screen.
+What they do is in `shard_node.ledger`; here are the connections that they need, and their way to a screen.
+Commands import this module only when they run: with the database's and the shards' libraries it takes
+longer to load than all other commands together.
 """
 
 from __future__ import annotations
@@ -11,14 +13,41 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 import structlog
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from deploy.options import err
 from shard_node.directory import Directory
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
 from shard_node.ledger.history import History
+from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import open_ledger
 from shard_node.registry import Registry
+
+
+def run_replay(ledger: str, until_ms: int | None = None) -> Replay:
+    """Replays the ledger at an URL, up to a time; the finished replay.
+
+    Raises the errors of `shard_node.errors` when the ledger does not answer, or is none.
+    """
+    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
+    engine = open_ledger(ledger)
+    try:
+        replay = Replay(History(engine), until_ms=until_ms)
+        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+            task = bar.add_task("replay", total=None)
+            for step in replay.run():
+                bar.update(task, completed=step.entries, total=step.total)
+        replay.fold.finish()
+        return replay
+    finally:
+        engine.dispose()
 
 
 def run_audit(ledger: str, zookeeper: str) -> AuditReport:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -22,18 +22,19 @@ from rich.table import Table
 from coordinator.money import decimals, to_text
 from deploy import cluster_file
 from deploy.answers import print_json
-from deploy.auditor import run_audit
 from deploy.connection import DEFAULT_DATA, ledger_client
 from deploy.errors import NoClusterError
 from deploy.ledger_file import find_ledger
 from deploy.moments import ms_of
 from deploy.options import DataOption, JsonOption, LedgerOption, RouterOption, err, out
 from shard_node.errors import ShardNodeError
-from shard_node.ledger.audit import AuditReport, InFlight
-from shard_node.ledger.findings import Finding
 from shard_node.transfers import Kind
 from tallystick import TallystickError
 from tallystick.ledger import Finding as ToldFinding
+
+if TYPE_CHECKING:
+    from shard_node.ledger.audit import AuditReport, InFlight
+    from shard_node.ledger.findings import Finding
 
 EXIT_CONSISTENT, EXIT_DIFFERS, EXIT_NOT_KNOWN = 0, 1, 2
 # What a screen takes; --json has all that was kept.
@@ -72,6 +73,8 @@ def audit(
     Exit code 0: consistent. 1: something differs; every finding is listed. 2: not known, because a part of
     the cluster did not answer.
     """
+    from deploy.auditor import run_audit  # noqa: PLC0415 - see there
+
     with _unknown_is_two(as_json=as_json):
         url = find_ledger(ledger, data)
         hosts = zookeeper or _zookeeper_of(data)

@@ -155,7 +155,7 @@ def watch(
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="From the very first entry, not from now on.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="End after so many entries.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End once so many entries have come.")] = None,
     as_json: JsonOption = False,
     router: RouterOption = None,
     data: DataOption = None,

@@ -12,20 +12,19 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from coordinator.money import decimals, to_text
-from deploy.ledger_file import opened_ledger
+from deploy.ledger_file import find_ledger
 from deploy.moments import moment_of_ms, moment_text, ms_of
 from deploy.options import DataOption, JsonOption, LedgerOption, err, out, parsed_moment
-from shard_node.ledger.findings import Findings
-from shard_node.ledger.fold import Fold
-from shard_node.ledger.replay import Replay
+
+if TYPE_CHECKING:
+    from shard_node.ledger.fold import Fold
 
 EXIT_FINDINGS = 1
 _ACCOUNT_COLUMNS = (
@@ -65,11 +64,10 @@ def replay(
 
     Exit code 1 when entries contradict each other; they are listed. `audit` also compares with the shards.
     """
+    from deploy.auditor import run_replay  # noqa: PLC0415 - see there
+
     start = time.monotonic()
-    with opened_ledger(ledger, data) as history:
-        run = Replay(history, Findings(), None if until is None else ms_of(until))
-        follow(run)
-        run.fold.finish()
+    run = run_replay(find_ledger(ledger, data), None if until is None else ms_of(until))
     seconds = time.monotonic() - start
     if as_json:
         json.dump(_document(run.fold, until), sys.stdout)
@@ -92,15 +90,6 @@ def replay(
     if findings.total:
         err.print(f"{findings.total:,} findings", highlight=False)
         raise typer.Exit(EXIT_FINDINGS)
-
-
-def follow(run: Replay) -> None:
-    """Runs a replay to its end, with a progress bar."""
-    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("replay", total=None)
-        for progress in run.run():
-            bar.update(task, completed=progress.entries, total=progress.total)
 
 
 def show_totals(fold: Fold) -> None:

@@ -1,17 +1,13 @@
-"""Finds and opens the ledger's database for those commands that read it themselves."""
+"""Finds the ledger's database for those commands that read it themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import cluster_file
 from deploy.connection import DEFAULT_DATA
 from deploy.errors import NoClusterError
 from deploy.ledger_url import checked, default_url, sqlite_file
-from shard_node.ledger.history import History
-from shard_node.ledger.schema import open_ledger
 
 
 def find_ledger(ledger: str | None, data: Path | None) -> str:
@@ -34,13 +30,3 @@ def find_ledger(ledger: str | None, data: Path | None) -> str:
     if file is not None and not file.exists():
         raise NoClusterError(f"there is no ledger in {file}: has an archiver run?")
     return url
-
-
-@contextmanager
-def opened_ledger(ledger: str | None, data: Path | None) -> Iterator[History]:
-    """The ledger that `find_ledger` finds, open for reading."""
-    engine = open_ledger(find_ledger(ledger, data))
-    try:
-        yield History(engine)
-    finally:
-        engine.dispose()

@@ -1,16 +1,19 @@
 """Where the ledger database is: an SQLAlchemy URL, given or the default, and how it may be shown.
 
 A URL may hold a password, so none is printed but by :func:`masked`.
+
+SQLAlchemy is imported where it is used: it takes longer than most commands, few of which need it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from typing import TYPE_CHECKING
 
 from deploy.errors import DataError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 FILE_NAME = "ledger.db"
 _HIDDEN = "hidden"
@@ -55,6 +58,9 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def _parsed(url: str) -> URL:
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - see above
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - the same
+
     try:
         return make_url(url)
     except ArgumentError:
