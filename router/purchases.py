@@ -2,7 +2,8 @@
 
 The customer's shard remembers it for as long as it remembers outcomes; then the ledger's archive has it.
 Both tell the same merchant and amount, so that a refund sent again is the same refund. An archive that
-cannot be reached is never taken for a purchase that does not exist.
+cannot be reached, or is so far behind that it may lack what the shard has forgotten, is never taken for a
+purchase that does not exist.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from router.journal_requests import PurchaseTerms, RefundRequest
     from router.maps import Maps
     from shard_node.records import RememberedOutcome
+    from shard_node.shard import Shard
 
 # Questions to the archive at once: each holds a thread and a connection to the database.
 MAX_QUESTIONS = 4
@@ -71,11 +73,16 @@ class Purchases:
             return _purchase_of(found, refund.customer)
         if self._archive is None:
             return None
+        # Looked at before the archive is asked: what it catches up on in between, it may have lacked.
+        behind = await at_owner(self._directory, refund.customer_slot, _is_behind, deadline_seconds)
         try:
             async with asyncio.timeout(deadline_seconds - time.monotonic()):
-                return await self._ask(self._archive, refund)
+                archived = await self._ask(self._archive, refund)
         except TimeoutError:
             raise LedgerUnavailableError("the ledger did not answer in time") from None
+        if archived is None and behind:
+            raise LedgerUnavailableError("the ledger does not have yet all that the shard has forgotten")
+        return archived
 
     async def _ask(self, archive: PurchaseArchive, refund: RefundRequest) -> PurchaseTerms | None:
         await self._room.acquire()
@@ -91,6 +98,16 @@ class Purchases:
         if not question.cancelled():
             # Looked at, or the loop would report it should nobody wait any more.
             question.exception()
+
+
+async def _is_behind(shard: Shard) -> bool:
+    """Whether entries wait to be archived that are as old as what the shard may have forgotten."""
+    state = await shard.ledger_state()
+    waiting = await shard.ledger_after(state.stream_id, 1)
+    if not waiting:
+        return False
+    oldest_ms, _, _ = waiting[0][0].partition("-")
+    return int(oldest_ms) <= await shard.horizon_ms()
 
 
 def _purchase_of(found: RememberedOutcome, customer: str) -> Purchase | None:

@@ -17,7 +17,7 @@ from shard_node.directory import Cluster
 from shard_node.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
 from shard_node.journals import Journal
 from shard_node.outcomes import Outcome
-from shard_node.shard import Shard
+from shard_node.shard import LedgerState, Shard
 from shard_node.slots import SLOT_COUNT
 from shard_node.topology import ShardInfo, SlotRange, Topology
 from tallystick.v1 import coordinator_pb2
@@ -78,6 +78,9 @@ class ShardStandIn(Shard):
         # Refusals of legs by account; legs of all others could be carried out.
         self.refusing: dict[str, Outcome] = {}
         self.checked: list[LegCheck] = []
+        self.forgotten_ms = 0
+        # Entries of the ledger that wait to be archived.
+        self.waiting: list[tuple[str, bytes]] = []
         self.decisions: list[bytes] = []
 
     def posted(self) -> list[list[int]]:
@@ -100,8 +103,17 @@ class ShardStandIn(Shard):
         return self.remembered
 
     async def horizon_ms(self) -> int:
-        """Has forgotten nothing."""
-        return 0
+        """Has forgotten nothing but what it was told of."""
+        return self.forgotten_ms
+
+    async def ledger_state(self) -> LedgerState:
+        """Nothing was archived yet."""
+        return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting))
+
+    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
+        """What waits."""
+        assert stream_id == "0-0"
+        return self.waiting[:count]
 
     async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
         """Knows those it was told of."""

@@ -121,14 +121,10 @@ async def test_an_id_that_was_used() -> None:
         (ID, VALID),
     ],
 )
-async def test_ids_of_old(monkeypatch: pytest.MonkeyPatch, transaction_id: str, expected: Verdict) -> None:
+async def test_ids_of_old(transaction_id: str, expected: Verdict) -> None:
     """A UUIDv7 from before the shard's horizon that it does not remember has expired."""
     left, _, checker = shards()
-
-    async def horizon_ms() -> int:
-        return 1000
-
-    monkeypatch.setattr(left, "horizon_ms", horizon_ms)
+    left.forgotten_ms = 1000
     assert await verdicts(checker, transfer(transaction_id=transaction_id)) == [expected]
 
 

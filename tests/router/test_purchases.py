@@ -94,6 +94,20 @@ async def test_in_the_archive() -> None:
     assert purchases.reach == ""
 
 
+async def test_an_archive_that_is_behind() -> None:
+    """An archive that may lack what the shard forgot says only what it has; "not there" is not believed."""
+    archive = Archive(None)
+    purchases, left = made(archive, None)
+    left.forgotten_ms = 5_000
+    left.waiting = [("5001-0", b""), ("6000-0", b"")]
+    assert await purchases.find(REFUND, soon()) is None
+    left.waiting.insert(0, ("5000-3", b""))
+    with pytest.raises(LedgerUnavailableError, match="yet"):
+        await purchases.find(REFUND, soon())
+    archive.answer = ARCHIVED
+    assert await purchases.find(REFUND, soon()) == ARCHIVED
+
+
 async def test_without_an_archive() -> None:
     """Without a ledger a forgotten purchase is not found, and the reason that it may have is told."""
     purchases, _ = made(None, None)

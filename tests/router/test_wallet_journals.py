@@ -5,13 +5,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 
 from shard_node.limits import MAX_LEGS
+from shard_node.slots import slot
 from tests.router.bank import Bank, Route, new_id, wait_for
-from tests.router.contract import read_refusal
+from tests.router.contract import Client, read_refusal
 from tests.router.test_wallet_journal_refusals import (
     MakeScene,
     capture,
@@ -103,6 +105,33 @@ def test_concurrent_refunds_never_exceed_the_purchase(bank: Bank, route: Route) 
     one_more = first | {"transaction_id": new_id()}
     assert bank.wallet.refused("Refund", **one_more).reason == "REFUND_EXCEEDS_PURCHASE"
     assert balances(bank, customer, merchant) == [("98.00", "0.00"), ("502.00", "0.00")]
+
+
+def test_a_purchase_of_long_ago(bank: Bank, route: Route, ledger: Client) -> None:
+    """A purchase that the shard has forgotten is refunded by the archive's word, within the same bounds."""
+    accounts, first = refund(bank, route, "10.00")
+    customer, bought = accounts[0], first["purchase_transaction_id"]
+    bank.wallet.call("Refund", **first)
+
+    def archived() -> bool | None:
+        try:
+            return bool(ledger.call("GetTransfer", transaction_id=bought, from_account=customer).entries)
+        except grpc.RpcError:
+            return None
+
+    wait_for(archived, "purchase in the archive")
+    decision = UUID(bought).bytes + slot(customer).to_bytes(2, "little")
+    with bank.redis(bank.shard_of(customer)) as redis:
+        assert redis.hdel("done:current", decision) + redis.hdel("done:previous", decision) == 1
+    # What was done before the shard forgot is still known as done.
+    assert bank.outcome(bank.wallet.call("Refund", **first)) == "COMMITTED"
+    assert balances(bank, *accounts) == [("80.00", "0.00"), ("20.00", "0.00")]
+    too_much = first | {"transaction_id": new_id(), "amount": "20.01"}
+    assert bank.wallet.refused("Refund", **too_much).reason == "REFUND_EXCEEDS_PURCHASE"
+    assert bank.wallet.call("Refund", **(too_much | {"transaction_id": new_id(), "amount": "20.00"}))
+    assert balances(bank, *accounts) == [("100.00", "0.00"), ("0.00", "0.00")]
+    stranger = first | {"transaction_id": new_id(), "customer_account": accounts[1]}
+    assert bank.wallet.refused("Refund", **stranger).reason == "PURCHASE_NOT_FOUND"
 
 
 def test_hold_and_capture(bank: Bank, route: Route) -> None:
