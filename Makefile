@@ -15,7 +15,7 @@ setup: ## Servers from Debian's packages where missing, .venv, pinned dependenci
 	@bash deploy/setup.sh
 
 .PHONY: demo
-demo: setup ## A 3-shard cluster, 50,000 payments, and the proof that no money was made or lost
+demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits: no money got lost
 	@$(PYTHON_IN_VENV) -m deploy.demo
 
 .PHONY: test

@@ -17,7 +17,7 @@ class DemoError(DeployError):
 
 def heading(text: str) -> None:
     """Begins a step."""
-    out.print(f"\n[bold]{text}[/]", highlight=False)
+    out.print(f"\n[bold]{text}[/]", highlight=False, soft_wrap=True)
 
 
 def must(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads like an assertion
