@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from shard_node.ledger.migrations import VERSION_TABLE, current, newest, require
 from shard_node.ledger.schema import metadata, open_ledger
 from tests.postgresql import PostgresqlServer
 
-AT_ONCE = 6
+AT_ONCE = 4
+WAIT_SECONDS = 60.0
+# In a process of a pool: where all of them meet before each begins.
+_meeting: list[Barrier] = []
 
 
 def write(url: str, *statements: str) -> None:
@@ -37,6 +41,17 @@ def upgrade_at(url: str) -> str:
         return upgrade(engine)
     finally:
         engine.dispose()
+
+
+def meet(together: Barrier) -> None:
+    """Where this process waits for the others."""
+    _meeting.append(together)
+
+
+def upgrade_together(url: str) -> str:
+    """What one process does as it starts, at the moment at which all do."""
+    _meeting[0].wait(WAIT_SECONDS)
+    return upgrade_at(url)
 
 
 def test_up_from_nothing(empty_url: str) -> None:
@@ -79,8 +94,10 @@ def test_many_start_at_once(empty_url: str) -> None:
 
 def test_many_processes_start_at_once(empty_url: str) -> None:
     """The same with processes, which share no lock but the database's."""
-    with multiprocessing.get_context("spawn").Pool(3) as processes:
-        assert set(processes.map(upgrade_at, [empty_url] * 3)) == {newest()}
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(AT_ONCE)
+    with context.Pool(AT_ONCE, meet, (together,)) as processes:
+        assert set(processes.map(upgrade_together, [empty_url] * AT_ONCE, chunksize=1)) == {newest()}
 
 
 def test_a_newer_database_is_refused(ledger_url: str, engine: Engine) -> None:

@@ -6,6 +6,7 @@ lets one process at a time begin, and which on PostgreSQL takes an advisory lock
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Not Alembic's default name: the database may hold another program's tables beside ours.
 VERSION_TABLE: Final = "tallystick_ledger_version"
+# Alembic keeps what it works on in globals.
+_ONE_AT_A_TIME: Final = threading.Lock()
 # "tallysti" as a number: whoever else takes advisory locks in this database will hardly take this one.
 _ADVISORY_LOCK: Final = int.from_bytes(b"tallysti")
 
@@ -35,7 +38,11 @@ def upgrade(engine: Engine) -> str:
     newer than this code.
     """
     try:
-        with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+        with (
+            _ONE_AT_A_TIME,
+            engine.connect().execution_options(**{WRITING: True}) as connection,
+            connection.begin(),
+        ):
             if connection.dialect.name == POSTGRESQL:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
             version = _known_version(connection)
