@@ -237,7 +237,7 @@ async def test_swapped_batches(archived: Town) -> None:
     """Two batches in each other's place."""
     archived.batch_entries = 2
     for amount in (1, 2):
-        await archived.pay(*archived.names[0][:2], amount)
+        await archived.pay(archived.names[0][0], archived.names[0][1], amount)
         await archived.archive()
     equal = await asyncio.to_thread(two_equal_batches, archived)
     tampering.swap_batches(archived.engine, *equal)
@@ -384,6 +384,7 @@ async def edit(town: Town, name: str, change: Change) -> None:
     ],
 )
 @pytest.mark.parametrize("store", [True, False], ids=["archived", "waiting"])
+@pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
 async def test_a_live_account_changed_by_hand(
     town: Town, change: Change, *, quick: bool, store: bool
 ) -> None:
