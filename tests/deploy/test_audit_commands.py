@@ -13,10 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
+from deploy.cli_audit import SHOWN_IN_FLIGHT, show_report
 from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
 from deploy.demo_ledger import wait_until_archived
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.ledger_url import FILE_NAME
+from shard_node.ledger.audit import AuditReport, InFlight
+from shard_node.transfers import Kind
 from tallystick import SyncClient, Transfer
 
 pytestmark = pytest.mark.cluster
@@ -107,6 +110,18 @@ def test_the_quick_check_finds_a_balance_that_is_not_live(own: LocalCluster) -> 
     finally:
         change(-1)
     assert _json("check", "--data", str(own.data))["consistent"] is True
+
+
+def test_what_is_in_flight_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each transaction with its amount and whom it waits for; more than a screen takes are counted."""
+    one = InFlight("0192e4a6-7c5e", int(Kind.TRANSFER), {"EUR": 1250}, 0, ("bob",))
+    report = AuditReport(in_flight=[one] * (SHOWN_IN_FLIGHT + 1), in_flight_total=SHOWN_IN_FLIGHT + 1)
+    show_report(report, 1.0)
+    shown = capsys.readouterr().out
+    assert shown.count("12.50 EUR") == SHOWN_IN_FLIGHT
+    assert "bob" in shown
+    assert "and 1 more in flight" in shown
+    assert f"{SHOWN_IN_FLIGHT + 1} in flight" in shown
 
 
 def test_what_waits_for_a_dead_archiver_is_audited_too(own: LocalCluster) -> None:
