@@ -6,6 +6,7 @@ All that is decided is decided there; here are tasks, calls and the settlements 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, overload
 
 import structlog
@@ -15,9 +16,10 @@ from coordinator.protocol import Answer, Commit, NoReply
 from shard_node.calls import Settle
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
 from shard_node.limits import MAX_BATCH
+from shard_node.rotation import MIN_WINDOW_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shard_node.calls import Call
     from shard_node.directory import Cluster, Directory
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 # Settlements ride on the next decide of their shard; after this long without one they go alone.
 SETTLE_IDLE_SECONDS = 0.5
+# A coordinator that was stopped for longer than this between two steps, and wakes up, must not go on: what it
+# knows may be forgotten by the shards, and the id in other hands. Half of the shortest window; a batch that
+# is only slow takes some 15 s at the most.
+MAX_PAUSE_SECONDS = 0.5 * MIN_WINDOW_SECONDS
 # More than this waiting for one shard are left to recovery, which settles what it finds.
 MAX_SETTLEMENTS = 16 * MAX_BATCH
 
@@ -64,6 +70,32 @@ async def ask_all(cluster: Cluster, calls: Mapping[int, Any]) -> dict[int, Any]:
         return {index: await ask(cluster.shards[index], call)}
     answers = await asyncio.gather(*(ask(cluster.shards[index], call) for index, call in calls.items()))
     return dict(zip(calls, answers, strict=True))
+
+
+class Pace:
+    """Asks shards step by step, and stops when a step comes too long after the first."""
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._begun = clock()
+
+    @property
+    def owner(self) -> Sequence[int]:
+        """The index of the shard that each slot belongs to."""
+        return self._cluster.owner
+
+    @overload
+    async def ask_all(self, calls: Mapping[int, Call]) -> dict[int, Answer]: ...
+    @overload
+    async def ask_all(self, calls: Mapping[int, JournalCall]) -> dict[int, JournalAnswer]: ...
+    async def ask_all(self, calls: Mapping[int, Any]) -> dict[int, Any]:
+        """All calls at once; the answers by the same shard index. Too late, none is made and all are LOST."""
+        if calls and self._clock() - self._begun > MAX_PAUSE_SECONDS:
+            log.error("stopped for too long in the middle of a batch; recovery will end it")
+            return dict.fromkeys(calls, NoReply.LOST)
+        answers: dict[int, Any] = await ask_all(self._cluster, calls)
+        return answers
 
 
 def sound_alarm(keys: Sequence[bytes]) -> None:
@@ -109,22 +141,24 @@ class Driver:
     async def commit(self, transfers: Transfers, cluster: Cluster) -> Commit:
         """One batch, through all its steps. Never cancel it: see the class docstring of Shard."""
         machine = Commit(transfers, cluster.owner)
-        answers = await ask_all(cluster, machine.prepare())
+        pace = Pace(cluster)
+        answers = await pace.ask_all(machine.prepare())
         riding = self._ride(cluster, machine.deciding_shards)
-        answers = await ask_all(cluster, machine.decide(answers, riding))
+        answers = await pace.ask_all(machine.decide(answers, riding))
         self._ridden(cluster, riding, answers)
-        machine.conclude(await ask_all(cluster, machine.finish(answers)))
+        machine.conclude(await pace.ask_all(machine.finish(answers)))
         self._finished(cluster, machine.settled, machine.missing)
         return machine
 
     async def commit_journals(self, batch: Journals, cluster: Cluster) -> JournalCommit:
         """The same for journals."""
         machine = JournalCommit(batch, cluster.owner)
-        answers = await ask_all(cluster, machine.prepare())
+        pace = Pace(cluster)
+        answers = await pace.ask_all(machine.prepare())
         riding = self._ride(cluster, machine.deciding_shards)
-        answers = await ask_all(cluster, machine.decide(answers, riding))
+        answers = await pace.ask_all(machine.decide(answers, riding))
         self._ridden(cluster, riding, answers)
-        machine.conclude(await ask_all(cluster, machine.finish(answers)))
+        machine.conclude(await pace.ask_all(machine.finish(answers)))
         self._finished(cluster, machine.settled, machine.missing)
         return machine
 

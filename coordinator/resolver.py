@@ -11,27 +11,28 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.driver import ask_all, sound_alarm
+from coordinator.driver import Pace, sound_alarm
 from coordinator.journal_protocol import JournalRecovery
 from coordinator.protocol import Recovery
 from shard_node.errors import RegistryError, ShardNodeError
+from shard_node.limits import MAX_BATCH, MAX_LEGS
 from shard_node.registry import RESOLVER_LOCKS
 from shard_node.shard import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from shard_node.directory import Cluster, Directory
     from shard_node.records import PendingTransfer
     from shard_node.registry import Registry
-    from shard_node.shard import Shard
+    from shard_node.shard import PendingTable, Shard
 
 # Between two looks at a shard.
 SCAN_SECONDS = 1.0
 # Younger entries are most likely still in the hands of the coordinator that made them: no call of its
 # takes longer. Acting on one would be safe, but under load abort transfers that only wait their turn.
 MINIMUM_AGE_MS = int(CALL_TIMEOUT_SECONDS * 1000)
-# Entries a look; more are there only after an outage, and then the next look follows at once.
+# Entries a look, or a page more; more are there only after an outage, and then the next look follows at once.
 SCAN_LIMIT = 4096
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,8 @@ class Resolver:
         self._name = name
         self._registry = registry
         self._directory = directory
+        # Where the last look at a shard's table ended.
+        self._cursors: dict[tuple[str, PendingTable], int] = {}
 
     async def run(self) -> None:
         """Forever."""
@@ -66,36 +69,67 @@ class Resolver:
         return False
 
     async def resolve(self, cluster: Cluster, shard: Shard, minimum_age_ms: int) -> bool:
-        """Ends what is at least that old on the shard; whether it made progress and more is there."""
-        prepared = await shard.pending("prepared", minimum_age_ms, SCAN_LIMIT)
-        unsettled = await shard.pending("unsettled", minimum_age_ms, SCAN_LIMIT)
+        """Ends what is at least that old on the shard; whether it made progress and more is there.
+
+        Goes on where the last look ended: entries that cannot be ended now, because their other shard is
+        away, must not stand in the way of those that can.
+        """
+        pace = Pace(cluster)
+        prepared = await self._scan(shard, "prepared", minimum_age_ms)
+        unsettled = await self._scan(shard, "unsettled", minimum_age_ms)
         if not prepared and not unsettled:
             return False
-        recovery = Recovery(_transfers(prepared), _transfers(unsettled), cluster.owner)
-        answers = await ask_all(cluster, recovery.resolve())
-        answers = await ask_all(cluster, recovery.finish(answers))
-        await ask_all(cluster, recovery.settle(answers))
-        journals = JournalRecovery(_journals(prepared), _journals(unsettled), cluster.owner)
-        about_journals = await ask_all(cluster, journals.resolve())
-        about_journals = await ask_all(cluster, journals.finish(about_journals))
-        await ask_all(cluster, journals.settle(about_journals))
-        sound_alarm([*recovery.missing, *journals.missing])
-        applied, dropped = recovery.applied + journals.applied, recovery.dropped + journals.dropped
+        ended = await _resolve_transfers(pace, prepared, unsettled)
+        for some_prepared, some_unsettled in _pieces(prepared, unsettled):
+            ended += await _resolve_journals(pace, some_prepared, some_unsettled)
         log.info(
-            "resolved",
-            shard=shard.shard_id,
-            prepared=len(prepared),
-            unsettled=len(unsettled),
-            applied=applied,
-            dropped=dropped,
+            "resolved", shard=shard.shard_id, prepared=len(prepared), unsettled=len(unsettled), ended=ended
         )
-        full = SCAN_LIMIT in (len(prepared), len(unsettled))
-        return full and applied + dropped > 0
+        more = any(cursor for (shard_id, _), cursor in self._cursors.items() if shard_id == shard.shard_id)
+        return ended > 0 and more
+
+    async def _scan(self, shard: Shard, table: PendingTable, minimum_age_ms: int) -> list[PendingTransfer]:
+        place = (shard.shard_id, table)
+        entries, self._cursors[place] = await shard.pending_from(
+            self._cursors.get(place, 0), table, minimum_age_ms, SCAN_LIMIT
+        )
+        return entries
 
 
-def _transfers(entries: Sequence[PendingTransfer]) -> list[PendingTransfer]:
-    return [entry for entry in entries if not entry.of_journal]
+async def _resolve_transfers(
+    pace: Pace, prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
+) -> int:
+    """Ends transfers; how many legs were applied or dropped."""
+    recovery = Recovery(
+        [entry for entry in prepared if not entry.of_journal],
+        [entry for entry in unsettled if not entry.of_journal],
+        pace.owner,
+    )
+    answers = await pace.ask_all(recovery.resolve())
+    answers = await pace.ask_all(recovery.finish(answers))
+    await pace.ask_all(recovery.settle(answers))
+    sound_alarm(recovery.missing)
+    return recovery.applied + recovery.dropped
 
 
-def _journals(entries: Sequence[PendingTransfer]) -> list[PendingTransfer]:
-    return [entry for entry in entries if entry.of_journal]
+async def _resolve_journals(
+    pace: Pace, prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
+) -> int:
+    """The same for journals."""
+    recovery = JournalRecovery(prepared, unsettled, pace.owner)
+    answers = await pace.ask_all(recovery.resolve())
+    answers = await pace.ask_all(recovery.finish(answers))
+    await pace.ask_all(recovery.settle(answers))
+    sound_alarm(recovery.missing)
+    return recovery.applied + recovery.dropped
+
+
+def _pieces(
+    prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
+) -> Iterator[tuple[list[PendingTransfer], list[PendingTransfer]]]:
+    """Entries of journals in pieces of so few that a call stays within its limit, if all had all legs."""
+    journals = [(entry, True) for entry in prepared if entry.of_journal]
+    journals += [(entry, False) for entry in unsettled if entry.of_journal]
+    for first in range(0, len(journals), MAX_BATCH // MAX_LEGS):
+        piece = journals[first : first + MAX_BATCH // MAX_LEGS]
+        yield [entry for entry, is_leg in piece if is_leg], [entry for entry, is_leg in piece if not is_leg]

@@ -280,9 +280,14 @@ class Agent:
             shard = topology.shard(self._settings.shard_id)
             try:
                 async with self._client() as redis:
-                    carried = await Shard(shard.shard_id, topology.fence(shard), redis).rotate()
+                    found = Shard(shard.shard_id, topology.fence(shard), redis)
+                    # The shard counts too: of a lost answer, or an earlier agent's, this one does not know.
+                    carried = await found.rotate(int(window * 1000), once_archived=True)
             except ShardNodeError as error:
                 log.warning("no rotation this time", error=str(error))
+                continue
+            if carried is None:
+                log.warning("no rotation: the last one is too recent, or the archive is behind")
                 continue
             rotated = time.monotonic()
             log.info("outcomes rotated", carried=carried)

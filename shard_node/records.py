@@ -13,6 +13,7 @@
 | prepared | id 16, fingerprint 8, leg H | time 6, body of the leg |
 | holds | id 16, slot H | expires q, amount q, key of its journal 24, body of its leg |
 | holds:due | the same, by the time it expires | |
+| coming | account id, with a maximum balance | the sum of its prepared credits, as text |
 | refunds | purchase's id 16, customer's slot H | the sum refunded, as text |
 
 An account's state is an ``AccountState``, plus 4 when it has an entry in ``limits``. Integers are

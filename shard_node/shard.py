@@ -238,10 +238,14 @@ class Shard:
         self._check_fence(fence)
         return max(int(horizon or 0), int(seconds * 1000 + micros // 1000) - int(window or 0))
 
-    async def rotate(self) -> int:
-        """Forgets the older generation of outcomes; how many were carried over."""
-        carried: int = await self._fcall_once("FCALL", "rotate")
-        return carried
+    async def rotate(self, minimum_age_ms: int = 0, *, once_archived: bool = False) -> int | None:
+        """Forgets the older generation of outcomes; how many were carried over, None when it is too early.
+
+        Too early is within ``minimum_age_ms`` of the last time, by the shard's clock, and with
+        ``once_archived`` also before the archive has all that would be forgotten.
+        """
+        carried: int = await self._fcall_once("FCALL", "rotate", minimum_age_ms, int(once_archived))
+        return None if carried < 0 else carried
 
     async def archived(self, stream_id: str, number: int, head: bytes, entries: int) -> None:
         """Tells the shard that its ledger is stored up to and with ``stream_id``, which it then forgets.
@@ -302,17 +306,28 @@ class Shard:
 
         A plain look, not fenced: whoever acts on it does so by calls that are.
         """
+        found, _ = await self.pending_from(0, table, minimum_age_ms, limit)
+        return found[:limit]
+
+    async def pending_from(
+        self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingTransfer], int]:
+        """The same from a cursor on, 0 for the start; and the cursor to go on from, 0 at the end.
+
+        Ends with the page in which ``limit`` is reached, so there may be some more.
+        """
         found: dict[bytes, PendingTransfer] = {}
         since_ms = await self.clock_ms() - minimum_age_ms
-        try:
-            async for key, value in self.redis.hscan_iter(table, count=SCAN_PAGE):
+        while True:
+            try:
+                cursor, page = await self.redis.hscan(table, cursor, count=SCAN_PAGE)
+            except (RedisError, OSError) as error:
+                raise as_shard_error(self.shard_id, error) from error
+            for key, value in cast("dict[bytes, bytes]", page).items():
                 if PendingTransfer.time_ms(value) <= since_ms:
                     found[key] = PendingTransfer.unpack(key, value)
-                    if len(found) == limit:
-                        break
-        except (RedisError, OSError) as error:
-            raise as_shard_error(self.shard_id, error) from error
-        return list(found.values())
+            if cursor == 0 or len(found) >= limit:
+                return list(found.values()), cursor
 
     async def accounts_by_page(self) -> AsyncIterator[list[tuple[bytes, Account]]]:
         """Every account, some a page. An account may come twice when the hash grows meanwhile."""

@@ -65,7 +65,43 @@ end
 local function open_incoming(meta)
   local big = tonumber(meta[5] or 0)
   local bound = big > 0 and MAX_MINOR or redis.call('HLEN', 'prepared') * BIG
-  return { big = big, bound = bound, payees = {}, amounts = {}, count = 0 }
+  return { big = big, bound = bound, payees = {}, amounts = {}, count = 0, coming = {}, touched = {} }
+end
+
+-- What an account with a maximum balance has coming is kept by account, in `coming`: near such a limit
+-- adding up all that is prepared would be everyday's work. Nil for accounts that nobody asked about.
+local function coming_to(incoming, payee)
+  local sum = incoming.coming[payee]
+  if not sum then
+    sum = tonumber(redis.call('HGET', 'coming', payee) or 0)
+    incoming.coming[payee] = sum
+  end
+  return sum
+end
+
+local function close_incoming(incoming)
+  for payee in pairs(incoming.touched) do
+    local sum = incoming.coming[payee]
+    if sum > 0 then
+      redis.call('HSET', 'coming', payee, string.format('%.0f', sum))
+    else
+      redis.call('HDEL', 'coming', payee)
+    end
+  end
+end
+
+-- For calls that end prepared legs: nil while no such account has anything coming.
+local function open_arrivals()
+  return redis.call('EXISTS', 'coming') == 1 and { coming = {}, touched = {} } or nil
+end
+
+-- A prepared credit is prepared no longer.
+local function arrived(arrivals, payee, amount)
+  local sum = coming_to(arrivals, payee)
+  if sum > 0 then
+    arrivals.coming[payee] = sum - amount
+    arrivals.touched[payee] = true
+  end
 end
 
 local function add_incoming(incoming, payee, amount)
@@ -76,6 +112,10 @@ local function add_incoming(incoming, payee, amount)
     incoming.bound = MAX_MINOR
   else
     incoming.bound = incoming.bound + BIG
+  end
+  if incoming.coming[payee] then
+    incoming.coming[payee] = incoming.coming[payee] + amount
+    incoming.touched[payee] = true
   end
   if incoming.exact then
     incoming.exact[payee] = (incoming.exact[payee] or 0) + amount
@@ -126,23 +166,25 @@ local function credit_refusal(book, k, amount, currency, incoming)
   if not available then
     return ACCOUNT_NOT_FOUND
   end
-  local state, ceiling = book.state[k], MAX_MINOR
+  local state, most = book.state[k], 0
   if state ~= OPEN then
     local code = blocked(state)
     if code then
       return code
     end
-    local most = limits_of(book, k)
-    ceiling = most > 0 and most or MAX_MINOR
+    most = limits_of(book, k)
   end
   if book.currency[k] ~= currency then
     return CURRENCY_MISMATCH
   end
   local balance = available + book.held[k] + amount
-  if math.max(balance, amount) + incoming.bound > ceiling then
+  if most > 0 and balance + coming_to(incoming, book.names[k]) > most then
+    return BALANCE_LIMIT
+  end
+  if math.max(balance, amount) + incoming.bound > MAX_MINOR then
     local coming = incoming_to(incoming, book.names[k])
     -- The first limit keeps the sum itself exact, also for an account far below zero.
-    if coming + amount > MAX_MINOR or balance + coming > ceiling then
+    if coming + amount > MAX_MINOR or balance + coming > MAX_MINOR then
       return BALANCE_LIMIT
     end
   end

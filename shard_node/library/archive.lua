@@ -14,7 +14,7 @@ local function archived(_, args)
     -- MINID keeps the id it is given; ids have fewer digits than a double holds exactly.
     redis.call('XTRIM', 'ledger', 'MINID', ms .. '-' .. string.format('%.0f', tonumber(sequence) + 1))
     redis.call('HSET', 'meta', 'archived_number', args[3], 'archived_head', args[4], 'archived_id', args[2])
-    redis.call('HINCRBY', 'meta', 'backlog', -tonumber(args[5]))
+    redis.call('HINCRBY', 'meta', 'backlog', string.format('%.0f', 0 - tonumber(args[5])))
   end
   return redis.status_reply('OK')
 end

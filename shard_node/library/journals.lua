@@ -98,7 +98,12 @@ local function leg_refusal(book, legs, j, conditions, incoming)
     -- A hold may outlive the memory of its id: a second one under that name would lose what the first holds.
     return TRANSACTION_ID_EXPIRED
   elseif effect ~= CAPTURE and effect ~= VOID then
-    return debit_refusal(book, k, amount, currency)
+    local code = debit_refusal(book, k, amount, currency)
+    if not code and book.held[k] + amount > MAX_MINOR then
+      -- It may be held, before it leaves or for a time.
+      code = BALANCE_LIMIT
+    end
+    return code
   end
   if not book.available[k] then
     return ACCOUNT_NOT_FOUND
@@ -141,7 +146,8 @@ local function apply_leg(book, legs, j, conditions, key)
   else
     delta = -amount
   end
-  available[k] = available[k] + delta - held_delta
+  -- Neither difference alone need stay within 2^53.
+  available[k] = available[k] + (delta - held_delta)
   held[k] = held[k] + held_delta
   book.version[k] = book.version[k] + 1
   book.dirty[k] = true
@@ -177,6 +183,15 @@ local function recall_journal(prior, terms, key)
   return code, code ~= TRANSACTION_ID_REUSED and byte(prior, 8 + #terms) or 0
 end
 
+-- Whether one of a journal's participating legs is prepared here.
+local function left_prepared(key, legs)
+  for number = 1, legs do
+    if redis.call('HEXISTS', 'prepared', leg_key(key, number)) == 1 then
+      return true
+    end
+  end
+end
+
 -- Carries out one journal's legs, first to last, all or none: the leg that was refused and why, or nil.
 local function post_legs(book, legs, first, last, key, conditions, incoming, entries)
   -- The deciding leg comes last, as across shards: the refusal is the same wherever the accounts are. No
@@ -184,6 +199,10 @@ local function post_legs(book, legs, first, last, key, conditions, incoming, ent
   for n = 1, last - first + 1 do
     local j = n <= last - first and first + n or first
     local code = leg_refusal(book, legs, j, conditions, incoming)
+    if code and left_prepared(key, last - first) then
+      -- By an earlier try, when the accounts were on several shards: what is in the way may be its own.
+      code = OUTCOME_UNKNOWN
+    end
     if code then
       return j - first, code
     end
@@ -239,9 +258,11 @@ local function post_journals(_, args)
           balances[j] = book.available[book.index[legs[1][j]]]
         end
       end
-      fresh[id] = prefix(code) .. term .. char(leg or 0)
-      done[n + 1], done[n + 2] = id, fresh[id]
-      n = n + 2
+      if code ~= OUTCOME_UNKNOWN then
+        fresh[id] = prefix(code) .. term .. char(leg or 0)
+        done[n + 1], done[n + 2] = id, fresh[id]
+        n = n + 2
+      end
     end
     codes[i], refused_legs[i] = code, leg or 0
     first = last + 1
@@ -310,6 +331,7 @@ local function prepare_legs(_, args)
     write('HSET', 'prepared', flat, n)
     close_book(book)
     close_conditions(conditions)
+    close_incoming(incoming)
     count_reserved(reserved)
     if incoming.big > big then
       redis.call('HINCRBY', 'meta', 'big', incoming.big - big)
@@ -407,6 +429,7 @@ local function finish_legs(_, args)
   local available, held = book.available, book.held
   local fresh, done, n, gone, g = {}, {}, 0, {}, 0
   local codes, balances, alarms, big, reserved = {}, {}, 0, 0, 0
+  local arrivals = open_arrivals()
   for j = 1, #keys do
     local key, leg, apply = keys[j], kept[j], verdicts[j] == COMMITTED
     codes[j], balances[j] = apply and FINISHED or DROPPED, NO_BALANCE
@@ -415,6 +438,9 @@ local function finish_legs(_, args)
       g = g + 1
       gone[g] = key
       local k, amount = book.index[names[j]], leg_amount(leg)
+      if arrivals and amount > 0 then
+        arrived(arrivals, names[j], amount)
+      end
       if amount > BIG then
         big = big + 1
       elseif amount < 0 then
@@ -455,6 +481,9 @@ local function finish_legs(_, args)
     write('HDEL', 'prepared', gone, g)
     close_book(book)
     close_conditions(conditions)
+    if arrivals then
+      close_incoming(arrivals)
+    end
     count_reserved(-reserved)
     if big > 0 then
       redis.call('HINCRBY', 'meta', 'big', -big)
@@ -492,18 +521,27 @@ local function expire(_, args)
   local due = redis.call('ZRANGEBYSCORE', 'holds:due', '-inf', string.format('%.0f', now), 'LIMIT', 0, args[2])
   local records, names, conditions = hmget('holds', due), {}, open_conditions(now)
   for i = 1, #due do
-    names[i] = leg_payee(sub(records[i], 35))
+    names[i] = records[i] and leg_payee(sub(records[i], 35)) or ''
   end
-  local book, entries = open_book(names), open_entries()
+  local book, entries, alarms = open_book(names), open_entries(), 0
   for i = 1, #due do
-    local _, amount = struct.unpack(HOLD_HEAD, records[i])
-    local k, body = book.index[names[i]], sub(records[i], 41)
-    book.available[k], book.held[k] = book.available[k] + amount, book.held[k] - amount
-    book.version[k] = book.version[k] + 1
-    book.dirty[k] = true
+    local k = book.index[names[i]]
+    if records[i] and book.available[k] then
+      local _, amount = struct.unpack(HOLD_HEAD, records[i])
+      local body = sub(records[i], 41)
+      book.available[k], book.held[k] = book.available[k] + amount, book.held[k] - amount
+      book.version[k] = book.version[k] + 1
+      book.dirty[k] = true
+      local ended = sub(body, 1, KIND_AT - 1) .. EXPIRY .. sub(body, KIND_AT + 1)
+      add_entry(entries, leg_key(sub(records[i], 17, 40), 1), ended, 0, -amount, book, k)
+    else
+      -- A hold without its record or account must not be; it must not stand in the way of others either.
+      alarms = alarms + 1
+    end
     set_hold(conditions, due[i], false)
-    local ended = sub(body, 1, KIND_AT - 1) .. EXPIRY .. sub(body, KIND_AT + 1)
-    add_entry(entries, leg_key(sub(records[i], 17, 40), 1), ended, 0, -amount, book, k)
+  end
+  if alarms > 0 then
+    redis.call('HINCRBY', 'meta', 'alarms', alarms)
   end
   close_book(book)
   close_conditions(conditions)

@@ -97,14 +97,28 @@ local function resolve(_, args)
   return leave({ codes })
 end
 
+-- Whether what a rotation drops is stored for good: it was decided before the last rotation.
+local function is_archived(rotated_ms, archived_id)
+  return tonumber(string.match(archived_id or '0-0', '^%d+')) >= rotated_ms
+end
+
 -- Forgets the older generation of outcomes. Outcomes of unsettled transfers are carried over, so a
--- commit stays known until it is finished everywhere. -> number of outcomes carried
+-- commit stays known until it is finished everywhere.
+-- Not within args[2] ms of the last time: a rotation whose answer was lost is tried again, and two in a row
+-- would forget what is seconds old. Nor, when args[3] is '1', before the archive has what is dropped.
+-- -> number of outcomes carried, or -1 when it is too early
 local function rotate(_, args)
   local meta, stale = enter(args[1])
   if stale then
     return stale
   end
-  local more = redis.call('HMGET', 'meta', 'newest_previous')
+  local more = redis.call('HMGET', 'meta', 'newest_previous', 'rotated', 'archived_id')
+  local rotated = tonumber(more[2] or 0)
+  if clock_ms() - rotated < tonumber(args[2]) then
+    return -1
+  elseif args[3] == '1' and tonumber(meta[6] or 0) > 0 and not is_archived(rotated, more[3]) then
+    return -1
+  end
   local entries = redis.call('HGETALL', 'unsettled')
   local decisions = {}
   for i = 1, #entries, 2 do

@@ -114,6 +114,7 @@ local function prepare(_, args)
   end
   if n > 0 then
     write('HSET', 'prepared', flat, n)
+    close_incoming(incoming)
     if incoming.big > big then
       redis.call('HINCRBY', 'meta', 'big', incoming.big - big)
     end
@@ -213,7 +214,7 @@ local function finish(_, args)
   local book = open_book(payees)
   local index, available, held = book.index, book.available, book.held
   local version, dirty = book.version, book.dirty
-  local big = 0
+  local big, arrivals = 0, open_arrivals()
   local fresh, done, n, gone, g = {}, {}, 0, {}, 0
   local codes, balances, alarms = {}, {}, 0
   local l_keys, l_bodies, l_balances, l_versions, l = {}, {}, {}, {}, 0
@@ -235,6 +236,9 @@ local function finish(_, args)
       local amount = leg_amount(leg)
       if amount > BIG then
         big = big + 1
+      end
+      if arrivals then
+        arrived(arrivals, leg_payee(leg), amount)
       end
       if apply then
         local balance = available[payee] + amount
@@ -261,6 +265,9 @@ local function finish(_, args)
   end
   if g > 0 then
     write('HDEL', 'prepared', gone, g)
+    if arrivals then
+      close_incoming(arrivals)
+    end
     if big > 0 then
       redis.call('HINCRBY', 'meta', 'big', -big)
     end

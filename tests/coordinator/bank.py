@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from coordinator.driver import Driver, ask, ask_all
 from coordinator.protocol import Answer, Commit, NoReply
 from coordinator.resolver import Resolver
-from shard_node.calls import Call, Post, Reply
+from shard_node.calls import Call, Post
 from shard_node.directory import Cluster
 from shard_node.errors import ShardUnavailableError
 from shard_node.outcomes import Outcome, without_side
@@ -31,7 +32,7 @@ class LossyShard(Shard):
 
     losing: frozenset[str] = frozenset()
 
-    async def call(self, call: Call) -> Reply:
+    async def call(self, call: Any) -> Any:
         """The call is carried out; its reply may never come."""
         reply = await super().call(call)
         if call.FUNCTION in self.losing:

@@ -17,7 +17,7 @@ from shard_node.journal_calls import (
     ResolveJournals,
 )
 from shard_node.journals import Effect, Journal, Leg, LegBody
-from shard_node.limits import NO_BALANCE
+from shard_node.limits import MAX_MINOR, NO_BALANCE
 from shard_node.outcomes import Outcome
 from shard_node.transfers import Kind, decision_key
 from tests.model.accounts import REFUSED_STATE
@@ -153,11 +153,16 @@ class ShardModel(Transfers):
         if self.expired(key):
             return Outcome.TRANSACTION_ID_EXPIRED, 0, unknown
         legs = [_LegAsked.of(journal, leg, key) for leg in journal.legs]
-        refusals = [(code, number) for number, leg in enumerate(legs) if (code := self._leg_refusal(leg))]
+        # The deciding leg comes last, as across shards.
+        order = [*range(1, len(legs)), 0]
+        refusals = [(code, number) for number in order if (code := self._leg_refusal(legs[number]))]
         code, refused_leg = refusals[0] if refusals else (Outcome.COMMITTED, 0)
+        if refusals and any(key + n.to_bytes(2, "little") in self.prepared for n in order[:-1]):
+            # By an earlier try, across shards: what is in the way may be its own.
+            return Outcome.OUTCOME_UNKNOWN, refused_leg, unknown
         self.record(decision, key, code, refused_leg)
         if refusals:
-            if self.faults.half_posted and refused_leg:
+            if self.faults.half_posted and refused_leg and not self._leg_refusal(legs[0]):
                 self._apply(legs[0], journal.kind, key, 0)
             return code, refused_leg, unknown
         balances = [self._apply(leg, journal.kind, key, number) for number, leg in enumerate(legs)]
@@ -233,7 +238,11 @@ class ShardModel(Transfers):
                 # Only where the memory of the id was shorter than the hold's life.
                 return Outcome.TRANSACTION_ID_EXPIRED
             case Effect.DEBIT | Effect.HOLD:
-                return self.debit_refusal(leg.account, leg.amount_minor, leg.currency)
+                refusal = self.debit_refusal(leg.account, leg.amount_minor, leg.currency)
+                account = self.account(leg.account)
+                if not refusal and account and account.held_minor + leg.amount_minor > MAX_MINOR:
+                    return Outcome.BALANCE_LIMIT
+                return refusal
             case Effect.CAPTURE | Effect.VOID:
                 return self._hold_refusal(leg)
 

@@ -43,7 +43,21 @@ def kept_by(model: ShardModel) -> dict[str, Any]:
         # Of the two clocks only this can be compared: whether the hold's time is over.
         "holds": {k: h._replace(expires_ms=h.expires_ms > model.now_ms) for k, h in model.holds.items()},
         "refunds": dict(model.refunds),
+        "coming": _coming(model),
     }
+
+
+def _coming(model: ShardModel) -> dict[bytes, int]:
+    """What is prepared for each account that has a maximum balance."""
+    sums: dict[bytes, int] = {}
+    for key, body in model.prepared.items():
+        leg = key[24:]
+        name = LegBody.unpack(body).account if leg else unpack_body(body).payee
+        amount = prepared_minor(key, body)
+        account = model.accounts.get(name)
+        if amount > 0 and account is not None and account.maximum_balance_minor:
+            sums[name.encode()] = sums.get(name.encode(), 0) + amount
+    return sums
 
 
 async def kept_in(shard: Shard) -> dict[str, Any]:
@@ -73,6 +87,7 @@ async def kept_in(shard: Shard) -> dict[str, Any]:
         "backlog": int(meta.get(b"backlog", 0)),
         "holds": {k: _hold(v, now_ms) for k, v in packed_holds.items()},
         "refunds": {k: int(v) for k, v in (await read_hash(redis, "refunds")).items()},
+        "coming": {k: int(v) for k, v in (await read_hash(redis, "coming")).items()},
     }
 
 
@@ -135,6 +150,8 @@ class LedgerReader:
     """Reads a shard's ledger as it grows, and rebuilds from it what the shard must hold."""
 
     after: str = "0"
+    # Calls that are not archived yet: id in the stream, number of entries.
+    calls: list[tuple[str, int]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     balances: dict[str, int] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
@@ -145,8 +162,10 @@ class LedgerReader:
         """What is new. Each entry must follow from those before it."""
         for stream_id, packed in await shard.ledger_after(self.after, 1000):
             self.after = stream_id
+            before = len(self.entries)
             for entry in entries_of(packed):
                 self._add(entry)
+            self.calls.append((stream_id, len(self.entries) - before))
             if packed[:6].endswith(b"legs"):
                 self._add_refunds(packed)
 
