@@ -120,7 +120,7 @@ class JournalCalls:
         finding = self._purchases.find(read, deadline_of(context))
         purchase = await self._looked_up(finding, transaction_id, context)
         if purchase is None:
-            why = refusals.refusal(Outcome.PURCHASE_NOT_FOUND, why=self._purchases.reach)
+            why = refusals.refusal(Outcome.PURCHASE_NOT_FOUND)
             await refusals.abort(context, why, transaction_id=transaction_id)
         if purchase.currency != read.currency:
             why = refusals.refusal(

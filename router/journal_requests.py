@@ -167,7 +167,11 @@ class JournalReader:
         )
 
     def journal(self, request: wallet_pb2.PostJournalRequest) -> JournalRequest:
-        """A journal of the caller's own legs; the first debit becomes the deciding leg."""
+        """A journal of the caller's own legs, in an order of ours: debits first, then by account.
+
+        The first leg decides, and its account is the scope of the id. A caller that sends its legs again in
+        another order must meet the same journal, not a second one.
+        """
         transaction_id = self._fields.transaction_id(request.transaction_id)
         count = len(request.legs)
         if not MIN_LEGS <= count <= MAX_LEGS:
@@ -175,9 +179,8 @@ class JournalReader:
         read = [_ReadLeg(place, self._leg(place, leg)) for place, leg in enumerate(request.legs)]
         _check_accounts(read)
         _check_sums(read)
-        # There is one, for no amount is zero and the sums are.
-        first = next(one for one in read if one.leg.effect is Effect.DEBIT)
-        ordered = [first, *(one for one in read if one is not first)]
+        # There is a debit, for no amount is zero and the sums are.
+        ordered = sorted(read, key=lambda one: (one.leg.effect is not Effect.DEBIT, one.leg.account))
         journal = Journal(
             Kind.JOURNAL,
             tuple(one.leg for one in ordered),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from router.maps import at_owner
 from shard_node.errors import LedgerUnavailableError
 from shard_node.outcomes import Outcome
+from shard_node.packing import id_times_ms
 
 if TYPE_CHECKING:
     from router.journal_requests import PurchaseTerms, RefundRequest
@@ -51,15 +52,6 @@ class Purchases:
         self._archive = archive
         self._room = asyncio.Semaphore(MAX_QUESTIONS)
 
-    @property
-    def reach(self) -> str:
-        """What to add where none was found, when the reason may be that older ones cannot be found here."""
-        if self._archive is not None:
-            return ""
-        return (
-            "one that is older than the deduplication window can be refunded only where routers have a ledger"
-        )
-
     async def find(self, refund: RefundRequest, deadline_seconds: float) -> PurchaseTerms | None:
         """The committed purchase that a refund names, None when that customer made none.
 
@@ -69,9 +61,11 @@ class Purchases:
         found = await at_owner(
             self._directory, refund.customer_slot, lambda shard: shard.outcome(key), deadline_seconds
         )
-        if found is not None:
-            return _purchase_of(found, refund.customer)
+        purchase = _purchase_of(found, refund.customer)
+        if purchase is not None:
+            return purchase
         if self._archive is None:
+            await self._must_be_young(refund, deadline_seconds)
             return None
         # Looked at before the archive is asked: what it catches up on in between, it may have lacked.
         behind = await at_owner(self._directory, refund.customer_slot, _is_behind, deadline_seconds)
@@ -83,6 +77,18 @@ class Purchases:
         if archived is None and behind:
             raise LedgerUnavailableError("the ledger does not have yet all that the shard has forgotten")
         return archived
+
+    async def _must_be_young(self, refund: RefundRequest, deadline_seconds: float) -> None:
+        """Raises LedgerUnavailableError for an id that the shard may have known and forgotten."""
+        forgotten_ms = await at_owner(
+            self._directory, refund.customer_slot, lambda shard: shard.horizon_ms(), deadline_seconds
+        )
+        oldest, _ = id_times_ms([refund.purchase_id])
+        is_timed = refund.purchase_id[6] >> 4 == 7
+        if not is_timed or oldest < forgotten_ms:
+            raise LedgerUnavailableError(
+                "the purchase may be older than the deduplication window: start the router with --ledger"
+            )
 
     async def _ask(self, archive: PurchaseArchive, refund: RefundRequest) -> PurchaseTerms | None:
         await self._room.acquire()
@@ -110,8 +116,16 @@ async def _is_behind(shard: Shard) -> bool:
     return int(oldest_ms) <= await shard.horizon_ms()
 
 
-def _purchase_of(found: RememberedOutcome, customer: str) -> Purchase | None:
-    """What a shard remembers, if it is a purchase that this customer paid for."""
-    if found.outcome is not Outcome.COMMITTED or found.payer != customer or found.payee is None:
+def _purchase_of(found: RememberedOutcome | None, customer: str) -> Purchase | None:
+    """What a shard remembers, if it is a purchase that this customer paid for.
+
+    Anything else under the id says nothing: an id may have been used again after it was forgotten.
+    """
+    if (
+        found is None
+        or found.outcome is not Outcome.COMMITTED
+        or found.payer != customer
+        or found.payee is None
+    ):
         return None
     return Purchase(found.payee, found.amount_minor, found.currency)

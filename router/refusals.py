@@ -72,7 +72,7 @@ _SENTENCES = {
     Outcome.ACCOUNT_EXISTS: "the account exists with another currency, minimum_balance or maximum",
     Outcome.ABORTED: "a failure cut the transfer short, it was rolled back; use a new id",
     Outcome.OUTCOME_UNKNOWN: "the outcome is not known: send the transfer again with the same id",
-    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, nothing was begun: send it again soon",
+    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, this try did nothing: send it again soon",
     Outcome.REFUND_EXCEEDS_PURCHASE: "together with the refunds before it, it is more than the purchase",
     Outcome.PURCHASE_NOT_FOUND: "no committed purchase of this customer is known under the id",
     Outcome.HOLD_NOT_ACTIVE: (

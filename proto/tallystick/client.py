@@ -291,7 +291,8 @@ class Client(MoneyOperations):
         Args:
             transaction_id: its id.
             from_account: the payer; for a deposit, withdrawal, hold, capture or void, the account; for a
-                refund, the merchant; for a journal, the account of its first debit.
+                refund, the merchant; for a journal, of its
+                debited accounts the one that comes first by its bytes.
             timeout_s: seconds in all, retries included.
 
         Raises:

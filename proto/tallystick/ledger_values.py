@@ -51,7 +51,7 @@ class Entry:
         at: when, by the shard's clock (UTC).
         kind: what made it.
         transaction_id: empty for OPEN, FREEZE, UNFREEZE and CLOSE.
-        counterparty: the other account; empty for a journal's first debit among several legs.
+        counterparty: the other account; of more than two legs the deciding one has none.
         currency: an ISO 4217 code.
         delta: change of the balance, available and held together.
         held_delta: change of what is held.

@@ -279,8 +279,8 @@ class WalletServiceServicer:
 
     def PostJournal(self, request, context):
         """2 to 100 legs, on any shards, that sum to zero in every currency: all of them
-        happen or none. The first debit's account is the payer, in the sense of the
-        scope of transaction_id.
+        happen or none. The order of the legs does not matter. The scope of
+        transaction_id is the debited account that comes first by its bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
