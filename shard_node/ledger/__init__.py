@@ -4,5 +4,10 @@ Each shard notes what it does in a stream of its own; the archiver (:mod:`shard_
 stream into rows (``entries``), chains them into batches that betray a later change (``chain``), and stores
 them (``archive``) in SQLite or PostgreSQL (``schema``). Nothing on the transfer path reads it.
 
-Public face: ``schema``, ``entries``, ``chain``, ``archive``.
+It is read to answer questions (``history``, with the tokens of ``positions``), to be followed
+(``following``), to rebuild every balance (``replay``: ``chain_reader`` checks, ``fold`` adds up), and to
+compare it with the live shards (``audit``, ``quick_check``), which tell ``findings``.
+
+Public face: ``schema``, ``entries``, ``chain``, ``archive``, ``history``, ``positions``, ``following``,
+``replay``, ``fold``, ``audit``, ``quick_check``, ``findings``.
 """

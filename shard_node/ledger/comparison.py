@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from sqlalchemy import and_, case, func, select, tuple_
+from sqlalchemy import BigInteger, Join, Text, and_, case, column, func, select, values
 
 from shard_node.ledger.chain_reader import Place
 from shard_node.ledger.entries import ArchivedShard
@@ -49,7 +49,6 @@ class ArchivedBalance:
 
 def openings(history: History, account_ids: Sequence[str]) -> dict[str, Opening]:
     """By account id; without those of which nothing is archived."""
-    key = tuple_(entries.c.account_id, entries.c.version)
     later = entries.alias("later")
     newest = (
         select(func.max(later.c.version)).where(later.c.account_id == entries.c.account_id).scalar_subquery()
@@ -57,8 +56,8 @@ def openings(history: History, account_ids: Sequence[str]) -> dict[str, Opening]
     found: dict[str, Opening] = {}
     for piece in _pieces(account_ids):
         # A system account has no OPEN entry: it begins with version 1.
-        first = [(name, 1 if name.startswith("@") else 0) for name in piece]
-        statement = select(entries.c.account_id, newest, entries.c.attributes).where(key.in_(first))
+        first = _wanted([(name, 1 if name.startswith("@") else 0) for name in piece])
+        statement = select(entries.c.account_id, newest, entries.c.attributes).select_from(first)
         with history.reading() as connection:
             for account_id, version, attributes in connection.execute(statement):
                 found[account_id] = Opening(version, attributes)
@@ -67,7 +66,6 @@ def openings(history: History, account_ids: Sequence[str]) -> dict[str, Opening]
 
 def balances(history: History, versions: Iterable[tuple[str, int]]) -> dict[str, ArchivedBalance]:
     """Accounts as they were at these versions, by id; without those whose version is not archived."""
-    key = tuple_(entries.c.account_id, entries.c.version)
     moves = entries.alias("moves")
     held = (
         select(func.sum(moves.c.held_delta))
@@ -82,11 +80,22 @@ def balances(history: History, versions: Iterable[tuple[str, int]]) -> dict[str,
     for piece in _pieces(list(versions)):
         statement = select(
             entries.c.account_id, entries.c.balance, held, entries.c.currency, entries.c.entry_id
-        ).where(key.in_(piece))
+        ).select_from(_wanted(piece))
         with history.reading() as connection:
             for account_id, balance, held_minor, currency, entry_id in connection.execute(statement):
                 found[account_id] = ArchivedBalance(balance, int(held_minor or 0), currency, entry_id)
     return found
+
+
+def _wanted(versions: Sequence[tuple[str, int]]) -> Join:
+    """The entries of these accounts and versions.
+
+    A join with the list, entry by entry: SQLite would read the whole table for a list of pairs in WHERE.
+    """
+    columns = (column("account_id", Text), column("version", BigInteger))
+    wanted = values(*columns, name="wanted").data(versions).cte("wanted")
+    same = and_(entries.c.account_id == wanted.c.account_id, entries.c.version == wanted.c.version)
+    return wanted.join(entries, same)
 
 
 def batch_hash(history: History, shard_number: int, number: int) -> bytes | None:

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger import history as history_module
+from shard_node.ledger.comparison import balances, openings
 from shard_node.ledger.entries import Entry
 from shard_node.ledger.history import History, Page
 from shard_node.ledger.positions import BadTokenError, HistoryQuery
@@ -323,18 +324,20 @@ def test_questions_use_their_indexes(engine: Engine, books: Books) -> None:
     history.balance_at("alice", START_MS + 10)
     history.transaction(books.all[1][3].transaction_id or b"")
     history.after(books.all[1][0].entry_id, books.all[1][4].entry_id, ["alice"], 10)
+    assert len(openings(history, ["alice", "bob"])) == 2
+    assert len(balances(history, [("alice", 3), ("bob", 2)])) == 2
     plans: list[str] = []
     with engine.connect() as connection:
         raw = connection.connection.driver_connection
         assert raw is not None
         raw.set_trace_callback(None)
-        asked = [statement for statement, _ in seen if statement.startswith("SELECT")]
+        asked = [statement for statement, _ in seen if statement.startswith(("SELECT", "WITH"))]
         for statement in asked:
             plans += [
                 row[3]
                 for row in connection.execute(text("EXPLAIN QUERY PLAN " + statement.replace(":", r"\:")))
             ]
-    assert len(asked) >= 7
+    assert len(asked) >= 9
     assert plans
-    assert not [plan for plan in plans if plan.startswith("SCAN")], plans
+    assert not [plan for plan in plans if plan.startswith("SCAN entries")], plans
     assert any("entries_held" in plan for plan in plans), plans
