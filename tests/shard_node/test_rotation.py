@@ -99,6 +99,35 @@ async def test_outcome_survives_one_rotation_and_not_two(shards: RealShards) -> 
         assert (await shard.accounts(["alice"]))[0].available_minor == 10  # type: ignore[union-attr]
 
 
+async def test_no_two_rotations_in_a_row(shards: RealShards) -> None:
+    """A rotation whose answer was lost is asked for again, and must not forget what is seconds old."""
+    transfer = deposit(UUID("11111111-2222-4333-8444-555555555555").bytes)
+    async with shards.open(0) as shard:
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [0])
+        await shard.call(Post(transfer))
+        assert await shard.rotate(HOUR_MS) == 0
+        assert await shard.rotate(HOUR_MS) is None
+        assert await shard.rotate(HOUR_MS) is None
+        await shard.call(Post(transfer))
+        assert (await shard.accounts(["alice"]))[0].available_minor == 5  # type: ignore[union-attr]
+
+
+async def test_nothing_is_forgotten_before_it_is_archived(shards: RealShards) -> None:
+    """A refund of an old purchase reads it from the archive: it must be there when the shard forgets it."""
+    async with shards.open(0) as shard:
+        await shard.rotate()
+        await shard.open(["alice"], [slot("alice")], ["EUR"], [0])
+        await shard.call(Post(deposit(v7(1000))))
+        assert await shard.rotate(once_archived=True) is None
+        (opened, _), (posted, _) = await shard.ledger_after("0", 10)
+        # The archive is past the last rotation, so it has all from before.
+        await shard.archived(opened, 1, b"1" * 32, 1)
+        assert await shard.rotate(once_archived=True) == 0
+        assert await shard.rotate(once_archived=True) is None
+        await shard.archived(posted, 2, b"2" * 32, 2)
+        assert await shard.rotate(once_archived=True) == 0
+
+
 async def test_forgotten_uuid7_is_expired_for_ever(shards: RealShards) -> None:
     """Exactly once without end: what could have been forgotten is refused, what is younger goes."""
     async with shards.open(0) as shard:
