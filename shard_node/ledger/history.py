@@ -174,7 +174,8 @@ class History:
         """All entries of a transaction id (16 bytes), by fingerprint and leg; [] when there are none.
 
         With ``payer`` only what that account sent under the id: for a deposit, withdrawal or hold, the
-        account; for a refund, the merchant; for a journal, the account of its first debit.
+        account; for a refund, the merchant; for a journal, of its debited
+        accounts the one that comes first by its bytes.
         """
         statement = (
             select(entries)
