@@ -78,6 +78,10 @@ class Comparison(RuleBasedStateMachine):
         self.runner.run(shards.wipe())
         self.context = shards.open(0)
         self.shard = self.runner.run(self.context.__aenter__())
+        self.open_accounts()
+
+    def open_accounts(self) -> None:
+        """Those that are there from the start."""
         for account_id, floor in (("alice", -100), ("bob", 0), ("{alice}:usd", 0)):
             self.open_account(account_id, "EUR", floor)
 
