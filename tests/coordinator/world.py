@@ -1,0 +1,448 @@
+"""An exhaustive search over every order of events around a few transactions.
+
+The world is small: a few accounts, each in a slot of its own; two or three shards, which are the plain
+model that the function library is tested against; a few tries of transactions, each by a coordinator
+(or a router's single call, when all accounts share a shard); a resolver; a network. What decides is
+the product's own code: the machines of :mod:`coordinator.protocol` and its like.
+
+The network keeps every message ever sent, and may deliver any of them at any time, any number of
+times, or never. That is loss, duplication, reordering and delay past a connection's death in one.
+A reply reaches the sender at once or never: a late reply is the same as a late next message. A
+coordinator may give up or die at any point. A resize moves a slot, with all that belongs to it,
+between any two events, and raises the epochs of both shards.
+
+Searched breadth first, so the trace of a violation is a shortest one. What transfers and journals do not
+share is in :mod:`tests.coordinator.explorer` and :mod:`tests.coordinator.journal_explorer`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from coordinator.protocol import NoReply
+from shard_node.outcomes import Outcome, without_side
+from shard_node.rotation import Peer, may_rotate
+from tests.model import Faults, ShardModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+# One shard's state, hashable, as of Explorer.freeze.
+Frozen = tuple[Any, ...]
+# A shard's answer: the columns of its reply, or why there is none.
+Columns = tuple[Any, ...]
+
+# A resolver needs no more than this many looks; if it does, it does not come to an end.
+MAX_LOOKS = 16
+
+
+class ViolationError(AssertionError):
+    """A state that must not be; ``trace`` are the events that lead to it."""
+
+    def __init__(self, what: str, trace: list[str]) -> None:
+        super().__init__(what + "\n  " + "\n  ".join(trace))
+        self.what = what
+        self.trace = trace
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSetting:
+    """What every instance to search has.
+
+    ``tries`` are names of payloads, one a try. ``start`` is the shard of each slot. ``moves`` bounds the
+    slots moved, ``forgets`` how often a shard may forget what it remembered; nothing else lives as
+    long as that takes. ``environment`` are events from outside, each at any moment, once.
+    """
+
+    tries: tuple[str, ...]
+    start: tuple[int, ...]
+    shards: int = 2
+    moves: int = 1
+    forgets: int = 0
+    environment: tuple[str, ...] = ()
+    may_rotate: Callable[[float, float, Sequence[Peer]], bool] = may_rotate
+    faults: Faults = field(default_factory=Faults)
+
+
+class Message(NamedTuple):
+    """A call on its way: to which shard, at which epoch; ``call`` indexes the explorer's calls."""
+
+    shard: int
+    epoch: int
+    call: int
+
+
+class Step(NamedTuple):
+    """What a coordinator does next: wait for the first of ``calls`` (shard, call), or tell ``outcome``.
+
+    ``settles`` are the messages (shard, call) that it sends in the end.
+    """
+
+    calls: tuple[tuple[int, int], ...]
+    outcome: int = 0
+    settles: tuple[tuple[int, int], ...] = ()
+
+
+class Try(NamedTuple):
+    """A coordinator at work on a payload. ``answers`` are those it has got, a call a step."""
+
+    payload: str
+    placement: tuple[int, ...]
+    epochs: tuple[int, ...]
+    answers: tuple[Columns, ...]
+
+
+class Scan(NamedTuple):
+    """The resolver at work on one entry it found, of ``prepared`` or ``unsettled``."""
+
+    prepared: bool
+    key: bytes
+    placement: tuple[int, ...]
+    epochs: tuple[int, ...]
+    answers: tuple[Columns, ...]
+
+
+class World(NamedTuple):
+    """One state. ``told`` are the definite outcomes that clients were given."""
+
+    shards: tuple[Frozen, ...]
+    placement: tuple[int, ...]
+    epochs: tuple[int, ...]
+    waiting: tuple[str, ...]
+    tries: tuple[Try, ...]
+    scan: Scan | None
+    network: frozenset[Message]
+    told: frozenset[tuple[str, int]]
+    moves: int
+    forgets: int
+    environment: tuple[str, ...]
+
+
+class Explorer(ABC):
+    """Searches one setting; :meth:`run` raises ViolationError or returns how many states there are."""
+
+    def __init__(self, setting: WorldSetting, slots: Iterable[int]) -> None:
+        self.world_setting = setting
+        self.slots = sorted(slots)
+        self._calls: list[Any] = []
+        self._index: dict[tuple[object, ...], int] = {}
+        # Bound caches: one explorer's answers must not leak into another's.
+        self.deliver = lru_cache(maxsize=None)(self._deliver)
+        self.next_step = lru_cache(maxsize=None)(self.step_of)
+        self.next_scan = lru_cache(maxsize=None)(self._next_scan)
+        self.heals = lru_cache(maxsize=None)(self._heals)
+
+    # ------------------------------------------------------------------ what a family of transactions adds
+
+    @abstractmethod
+    def open_accounts(self, shards: Sequence[ShardModel]) -> None:
+        """Opens the accounts, with what they have, on the shards of ``start``."""
+
+    @abstractmethod
+    def step_of(self, attempt: Try) -> Step:
+        """The next step of a try."""
+
+    @abstractmethod
+    def recovery(self, scan: Scan) -> Any:
+        """The resolver's machine for what it found."""
+
+    @abstractmethod
+    def call_name(self, call: Any) -> tuple[object, ...]:
+        """What tells one call from all others."""
+
+    @abstractmethod
+    def answer(self, columns: Columns) -> Any:
+        """The reply that a machine is fed."""
+
+    @abstractmethod
+    def payload_of(self, key: bytes) -> str:
+        """The payload that an entry's key belongs to."""
+
+    @abstractmethod
+    def move(self, slot: int, old: ShardModel, new: ShardModel) -> None:
+        """Moves all that belongs to a slot."""
+
+    @abstractmethod
+    def happens(self, event: str, shards: Sequence[ShardModel], placement: Sequence[int]) -> None:
+        """Carries out an event from outside."""
+
+    @abstractmethod
+    def broken(self, w: World) -> str | None:
+        """What is wrong with the state, or None."""
+
+    def left_over(self, shards: Sequence[ShardModel]) -> str | None:
+        """What is wrong when the resolver is through and nothing is in doubt, or None."""
+        del shards
+        return None
+
+    # ------------------------------------------------------------------ shards
+
+    def thaw(self, frozen: Frozen) -> ShardModel:
+        """A shard to work on."""
+        accounts, decided, applied, prepared, unsettled, alarms, holds, refunds = frozen
+        return ShardModel(
+            accounts=dict(accounts),
+            decided=dict(decided),
+            applied=set(applied),
+            prepared=dict(prepared),
+            unsettled=dict(unsettled),
+            # Read only near the limit of 2^53, where nobody here comes.
+            incoming_minor={},
+            alarms=alarms,
+            holds=dict(holds),
+            refunds=dict(refunds),
+            faults=self.world_setting.faults,
+        )
+
+    @staticmethod
+    def freeze(shard: ShardModel) -> Frozen:
+        """All that matters of a shard."""
+        return (
+            frozenset(shard.accounts.items()),
+            frozenset(shard.decided.items()),
+            frozenset(shard.applied),
+            frozenset(shard.prepared.items()),
+            frozenset(shard.unsettled.items()),
+            shard.alarms,
+            frozenset(shard.holds.items()),
+            frozenset(shard.refunds.items()),
+        )
+
+    def _deliver(self, frozen: Frozen, call: int) -> tuple[Frozen, Columns]:
+        shard = self.thaw(frozen)
+        reply: Any = shard.call(self._calls[call])
+        return self.freeze(shard), tuple(tuple(getattr(reply, name)) for name in reply.__slots__)
+
+    def intern(self, call: Any) -> int:
+        """The number of a call, the same for equal calls."""
+        name = self.call_name(call)
+        if name not in self._index:
+            self._index[name] = len(self._calls)
+            self._calls.append(call)
+        return self._index[name]
+
+    def _name(self, call: int) -> str:
+        value = self._calls[call]
+        verdicts = getattr(value, "verdicts", [])
+        name: str = value.FUNCTION
+        return name + "".join(f"({Outcome(without_side(v)).name if v else 'go'})" for v in verdicts)
+
+    # ------------------------------------------------------------------ what the product decides
+
+    def walk(
+        self, calls: Mapping[int, Any], feeds: Sequence[Callable[..., Any] | None], answers: Sequence[Columns]
+    ) -> tuple[tuple[int, int], ...]:
+        """Feeds a machine all answers; the calls of its step that have none yet, () at the end."""
+        left = iter(answers)
+        for feed in feeds:
+            got: dict[int, Any] = {}
+            waiting = list(calls.items())
+            for position, (shard, _) in enumerate(waiting):
+                answer = next(left, None)
+                if answer is None:
+                    return tuple((index, self.intern(call)) for index, call in waiting[position:])
+                got[shard] = answer[0] if isinstance(answer[0], NoReply) else self.answer(answer)
+            calls = (feed(got) or {}) if feed else {}
+        return ()
+
+    def _next_scan(self, scan: Scan) -> tuple[tuple[int, int], ...]:
+        """The resolver's next calls as (shard, call), () when it is through with the entry."""
+        recovery = self.recovery(scan)
+        return self.walk(recovery.resolve(), (recovery.finish, recovery.settle, None), scan.answers)
+
+    # ------------------------------------------------------------------ events
+
+    def initial(self) -> World:
+        """The world before anything happened."""
+        s = self.world_setting
+        shards = [ShardModel(faults=s.faults) for _ in range(s.shards)]
+        self.open_accounts(shards)
+        return World(
+            tuple(self.freeze(shard) for shard in shards),
+            s.start,
+            (1,) * s.shards,
+            tuple(sorted(s.tries)),
+            (),
+            None,
+            frozenset(),
+            frozenset(),
+            s.moves,
+            s.forgets,
+            s.environment,
+        )
+
+    def events(self, w: World) -> Iterator[tuple[str, World]]:
+        """Every event that can happen next, with the world after it."""
+        for payload in sorted(set(w.waiting)):
+            waiting = list(w.waiting)
+            waiting.remove(payload)
+            attempt = Try(payload, w.placement, w.epochs, ())
+            yield f"a try begins: {payload}", self._go(w._replace(waiting=tuple(waiting)), attempt)
+        for attempt in set(w.tries):
+            yield from self._try_events(w, attempt)
+        yield from self._scan_events(w)
+        yield from self._network_events(w)
+        if w.moves:
+            for slot in self.slots:
+                for target in range(self.world_setting.shards):
+                    if target != w.placement[slot]:
+                        yield f"slot {slot} moves to shard {target}", self._moved(w, slot, target)
+        yield from self._forget_events(w)
+        for event in w.environment:
+            yield event, self._happened(w, event)
+
+    def _forget_events(self, w: World) -> Iterator[tuple[str, World]]:
+        for index in range(self.world_setting.shards if w.forgets else 0):
+            if (after := self._forgotten(w, index)) is not None:
+                yield f"shard {index} forgets", after
+
+    def _network_events(self, w: World) -> Iterator[tuple[str, World]]:
+        for message in w.network:
+            if w.epochs[message.shard] == message.epoch:
+                shards, _ = self._applied(w, message)
+                if shards != w.shards:
+                    name = f"{self._name(message.call)} reaches shard {message.shard}, no reply"
+                    yield name, w._replace(shards=shards)
+
+    def _try_events(self, w: World, attempt: Try) -> Iterator[tuple[str, World]]:
+        shard, call = self.next_step(attempt).calls[0]
+        message = Message(shard, attempt.epochs[shard], call)
+        others = list(w.tries)
+        others.remove(attempt)
+        base = w._replace(tries=tuple(others))
+        name = self._name(call)
+        if w.epochs[shard] == message.epoch:
+            shards, reply = self._applied(w, message)
+            answered = attempt._replace(answers=(*attempt.answers, reply))
+            yield f"{name} reaches shard {shard}, reply", self._go(base._replace(shards=shards), answered)
+        else:
+            stale = attempt._replace(answers=(*attempt.answers, (NoReply.STALE,)))
+            yield f"{name} is refused by shard {shard}: epoch", self._go(base, stale)
+        lost = attempt._replace(answers=(*attempt.answers, (NoReply.LOST,)))
+        yield f"{name}: its coordinator gives up waiting", self._go(base, lost)
+        yield f"{name}: its coordinator dies", base
+
+    def _scan_events(self, w: World) -> Iterator[tuple[str, World]]:
+        if w.scan is None:
+            for frozen in w.shards:
+                for prepared, entries in ((True, frozen[3]), (False, frozen[4])):
+                    for key, _ in entries:
+                        scan = Scan(prepared, key, w.placement, w.epochs, ())
+                        what = f"{self.payload_of(key)} {'prepared' if prepared else 'unsettled'}"
+                        yield f"the resolver finds {what}", self._scan(w, scan)
+            return
+        shard, call = self.next_scan(w.scan)[0]
+        message = Message(shard, w.scan.epochs[shard], call)
+        name = self._name(call)
+        if w.epochs[shard] == message.epoch:
+            shards, reply = self._applied(w, message)
+            answered = w.scan._replace(answers=(*w.scan.answers, reply))
+            yield f"resolver: {name} at shard {shard}", self._scan(w._replace(shards=shards), answered)
+        lost = w.scan._replace(answers=(*w.scan.answers, (NoReply.LOST,)))
+        yield f"resolver: {name} gets no answer", self._scan(w, lost)
+
+    def _go(self, w: World, attempt: Try) -> World:
+        """The try sends the calls of its step, which leave together, or ends."""
+        step = self.next_step(attempt)
+        if step.calls:
+            return w._replace(
+                tries=tuple(sorted((*w.tries, attempt), key=repr)),
+                network=w.network | {Message(s, attempt.epochs[s], call) for s, call in step.calls},
+            )
+        w = w._replace(network=w.network | {Message(s, attempt.epochs[s], call) for s, call in step.settles})
+        if step.outcome not in (Outcome.OUTCOME_UNKNOWN, Outcome.STALE_EPOCH):
+            w = w._replace(told=w.told | {(attempt.payload, without_side(step.outcome))})
+        return w
+
+    def _scan(self, w: World, scan: Scan) -> World:
+        calls = self.next_scan(scan)
+        if not calls:
+            return w._replace(scan=None)
+        sent = {Message(shard, scan.epochs[shard], call) for shard, call in calls}
+        return w._replace(scan=scan, network=w.network | sent)
+
+    def _applied(self, w: World, message: Message) -> tuple[tuple[Frozen, ...], Columns]:
+        shard, reply = self.deliver(w.shards[message.shard], message.call)
+        return (*w.shards[: message.shard], shard, *w.shards[message.shard + 1 :]), reply
+
+    def _forgotten(self, w: World, index: int) -> World | None:
+        """Two rotations of one shard, if it may; by then every message and coordinator is gone."""
+        shards = [self.thaw(frozen) for frozen in w.shards]
+        peers = [Peer.LAGGING if shard.unsettled else Peer.SETTLED for shard in shards]
+        if not self.world_setting.may_rotate(1.0, 1.0, peers):
+            return None
+        for _ in range(2):
+            shards[index].rotate()
+        frozen = (*w.shards[:index], self.freeze(shards[index]), *w.shards[index + 1 :])
+        return w._replace(shards=frozen, tries=(), scan=None, network=frozenset(), forgets=w.forgets - 1)
+
+    def _happened(self, w: World, event: str) -> World:
+        shards = [self.thaw(frozen) for frozen in w.shards]
+        self.happens(event, shards, w.placement)
+        return w._replace(
+            shards=tuple(self.freeze(shard) for shard in shards),
+            environment=tuple(e for e in w.environment if e != event),
+        )
+
+    def _moved(self, w: World, slot: int, target: int) -> World:
+        """A slot with all that belongs to it."""
+        source = w.placement[slot]
+        shards = [self.thaw(frozen) for frozen in w.shards]
+        self.move(slot, shards[source], shards[target])
+        epochs = tuple(e + (i in (source, target)) for i, e in enumerate(w.epochs))
+        return w._replace(
+            shards=tuple(self.freeze(shard) for shard in shards),
+            placement=(*w.placement[:slot], target, *w.placement[slot + 1 :]),
+            epochs=epochs,
+            # Nobody can act on a message of a past epoch any more.
+            network=frozenset(m for m in w.network if epochs[m.shard] == m.epoch),
+            moves=w.moves - 1,
+        )
+
+    # ------------------------------------------------------------------ the search
+
+    def _heals(self, shards: tuple[Frozen, ...], placement: tuple[int, ...]) -> str | None:
+        """Whether a resolver alone, with nothing lost, makes the state clean; what is left if not."""
+        epochs = (1,) * len(shards)
+        w = self.initial()._replace(shards=shards, placement=placement, epochs=epochs)
+        for _ in range(MAX_LOOKS):
+            event = next(self._scan_events(w), None)
+            thawed = [self.thaw(frozen) for frozen in w.shards]
+            if event is None:
+                return self.left_over(thawed)
+            if any(shard.alarms for shard in thawed):
+                return "R5 in recovery: a committed leg is neither prepared nor applied"
+            w = event[1]
+            while w.scan is not None:
+                w = next(self._scan_events(w))[1]
+        return "the resolver does not come to an end"
+
+    def run(self) -> int:
+        """Visits every state. Returns their number; raises ViolationError for the first bad one."""
+        start = self.initial()
+        cause: dict[World, tuple[World, str] | None] = {start: None}
+        queue = deque([start])
+        while queue:
+            world = queue.popleft()
+            what = self.broken(world) or self.heals(world.shards, world.placement)
+            if what:
+                raise ViolationError(what, self._trace(cause, world))
+            for name, after in self.events(world):
+                if after not in cause:
+                    cause[after] = (world, name)
+                    queue.append(after)
+        return len(cause)
+
+    @staticmethod
+    def _trace(cause: dict[World, tuple[World, str] | None], world: World) -> list[str]:
+        names: list[str] = []
+        link = cause[world]
+        while link is not None:
+            world, name = link
+            names.append(name)
+            link = cause[world]
+        return names[::-1]
