@@ -127,7 +127,8 @@ async def _archive(address: str, fence: str, ledger: str, limit: int) -> None:
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"archived {done:,} entries in {state.number:,} batches: {cpu_s:.1f} s of CPU, "
-        f"{wall_s:.1f} s by the clock\n{done / cpu_s:,.0f} entries per second of CPU, {cpu_s / done * 1e6:.1f} us each; "
+        f"{wall_s:.1f} s by the clock\n"
+        f"{done / cpu_s:,.0f} entries per second of CPU, {cpu_s / done * 1e6:.1f} us each; "
         f"{peak_mib:,.0f} MiB of memory at the most"
     )
     engine.dispose()

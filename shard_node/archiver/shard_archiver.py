@@ -20,9 +20,10 @@ from shard_node.ledger.chain import Header, Sealed, seal
 from shard_node.ledger.entries import StreamEntry, decode, row_count
 from shard_node.shard import LedgerState
 
-# Entries in one batch, unless told otherwise. Under load each batch touches most pages of three indexes, so
-# larger ones cost less an entry; smaller ones let others write sooner, and are lost sooner when killed.
-BATCH_ENTRIES = 20_000
+# Entries in one batch at the most, unless told otherwise; so many only when so many wait. A large ledger's
+# batch touches nearly one page an entry and index, so the larger it is the fewer an entry; each entry takes
+# a kilobyte of memory meanwhile.
+BATCH_ENTRIES = 100_000
 # Stream entries asked for at once: bounds what one reply may be, 8192 transfers to each.
 _MAX_PAGE = 128
 # Tries to see archive and shard at one moment while another archiver goes on.

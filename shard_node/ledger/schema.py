@@ -48,10 +48,11 @@ WRITING: Final = "ledger_writing"
 
 # Another process' commit of a large batch takes less by far, and so does a migration of a fresh database.
 _BUSY_TIMEOUT_MS = 10_000
-# The ends of four indexes, three of them in no order of time, are what each batch touches.
-_CACHE_KIB = 256 * 1024
-# Pages in the write-ahead log before they go to the file: a page that several batches touch goes once.
-_CHECKPOINT_PAGES = 32_768
+# What a batch touches are the ends of every account in two indexes, and those are all over the file: the
+# more of them stay in memory the better (`python -m bench.archive`). Readers look at few pages each, and there are many readers.
+_WRITER_CACHE_KIB, _READER_CACHE_KIB = 512 * 1024, 64 * 1024
+# 256 MiB of write-ahead log before its pages go to the file: one that several batches touch goes once.
+_CHECKPOINT_PAGES = 65_536
 # A server that went without a word is given up after some 20 seconds, not after the kernel's two hours.
 _POSTGRESQL_ARGUMENTS: Final = {
     "connect_timeout": 5,
@@ -190,7 +191,7 @@ def _open_sqlite(url: URL) -> Engine:
             # A commit is on disk when it returns: the shard forgets its copy right after. NORMAL would
             # leave the last commits to a power failure, and with them history that nobody has any more.
             "synchronous = FULL",
-            f"cache_size = -{_CACHE_KIB}",
+            f"cache_size = -{_READER_CACHE_KIB}",
             f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
             "foreign_keys = OFF",
         ):
@@ -198,8 +199,11 @@ def _open_sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get(WRITING)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        if connection.get_execution_options().get(WRITING):
+            connection.exec_driver_sql(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
 
