@@ -49,7 +49,7 @@ WRITING: Final = "ledger_writing"
 # Another process' commit of a large batch takes less by far, and so does a migration of a fresh database.
 _BUSY_TIMEOUT_MS = 10_000
 # What a batch touches are the ends of every account in two indexes, and those are all over the file: the
-# more of them stay in memory the better (`python -m bench.archive`). Readers look at few pages each, and there are many readers.
+# more of them stay in memory the better (`python -m bench.archive`). Readers are many, and look at few pages.
 _WRITER_CACHE_KIB, _READER_CACHE_KIB = 512 * 1024, 64 * 1024
 # 256 MiB of write-ahead log before its pages go to the file: one that several batches touch goes once.
 _CHECKPOINT_PAGES = 65_536
