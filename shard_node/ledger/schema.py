@@ -9,6 +9,7 @@ every shard.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -54,13 +55,24 @@ _WRITER_CACHE_KIB, _READER_CACHE_KIB = 512 * 1024, 64 * 1024
 # 256 MiB of write-ahead log before its pages go to the file: one that several batches touch goes once.
 _CHECKPOINT_PAGES = 65_536
 # A server that went without a word is given up after some 20 seconds, not after the kernel's two hours.
-_POSTGRESQL_ARGUMENTS: Final = {
+_POSTGRESQL_ARGUMENTS: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 20_000,
 }
+# The server's part of the same. A process that is frozen, or whose machine is gone, may have a transaction
+# open: nobody waits for it without end, and it is ended.
+_POSTGRESQL_SETTINGS: Final = {
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "2",
+}
+# What PostgreSQL says to a transaction that it ended because nothing came for too long.
+_IDLE_TOO_LONG: Final = "25P03"
 
 # SQLite keeps rows in the order of a column of exactly this type; PostgreSQL's INTEGER is too small.
 _ENTRY_ID = BigInteger().with_variant(Integer(), SQLITE)
@@ -140,8 +152,11 @@ def entry_id(shard_number: int, sequence: int) -> int:
     return shard_number << SEQUENCE_BITS | sequence
 
 
-def open_ledger(url: str) -> Engine:
+def open_ledger(url: str, statement_timeout_seconds: float | None = None) -> Engine:
     """An engine for the ledger at an SQLAlchemy URL. Connects only when used; dispose of it in the end.
+
+    PostgreSQL gives up a statement after ``statement_timeout_seconds``, as a LedgerUnavailableError; SQLite
+    has no such limit. Settings among the URL's own ``options`` win over those that are set here.
 
     Transactions that write must run on a connection with the option ``WRITING``:
     ``engine.connect().execution_options(**{WRITING: True})``. Raises LedgerError when the URL is none, or
@@ -151,7 +166,7 @@ def open_ledger(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == SQLITE:
             return _open_sqlite(parsed)
-        return _open_postgresql(parsed)
+        return _open_postgresql(parsed, statement_timeout_seconds)
     except ImportError as error:
         raise LedgerError(
             f"{error.name} is not installed: a ledger in PostgreSQL needs the extra 'postgresql'"
@@ -208,12 +223,19 @@ def _open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def _open_postgresql(url: URL) -> Engine:
+def _open_postgresql(url: URL, statement_timeout_seconds: float | None) -> Engine:
+    settings = dict(_POSTGRESQL_SETTINGS)
+    if statement_timeout_seconds is not None:
+        settings["statement_timeout"] = f"{max(round(statement_timeout_seconds * 1000), 1)}ms"
+    given = url.query.get("options", os.environ.get("PGOPTIONS", ""))
+    theirs = [given] if isinstance(given, str) else given
+    # Of two settings of one name the server takes the later one.
+    options = " ".join([*(f"-c {name}={value}" for name, value in settings.items()), *theirs])
     engine = create_engine(
-        url,
+        url.difference_update_query(["options"]),
         # A server that went away while the engine was idle is found before a transaction is begun.
         pool_pre_ping=True,
-        connect_args=_POSTGRESQL_ARGUMENTS,
+        connect_args={**_POSTGRESQL_ARGUMENTS, "options": options.strip()},
     )
 
     @event.listens_for(engine, "connect")
@@ -237,6 +259,7 @@ def as_ledger_error(engine: Engine, error: DBAPIError) -> ShardNodeError:
     """The error of ``errors.py`` that stands for a database's: whether it may go better next time."""
     # Of the database's own text the first line, for the rest may quote rows.
     said = f"the ledger at {shown(engine)}: {str(error.orig).strip().partition(chr(10))[0]}"
-    if isinstance(error, OperationalError) or error.connection_invalidated:
+    ended = getattr(error.orig, "sqlstate", None) == _IDLE_TOO_LONG
+    if isinstance(error, OperationalError) or error.connection_invalidated or ended:
         return LedgerUnavailableError(said)
     return LedgerError(said)

@@ -21,6 +21,15 @@ def postgresql() -> Iterator[PostgresqlServer]:
         yield server
 
 
+def new_postgresql_ledger(server: PostgresqlServer) -> str:
+    """The URL of a ledger without entries in a database of its own."""
+    url = server.create_database(f"test_{uuid.uuid4().hex}")
+    engine = open_ledger(url)
+    upgrade(engine)
+    engine.dispose()
+    return url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without any table."""
