@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.driver import Driver, ask, ask_all
-from coordinator.protocol import Answer, Commit, NoReply
+from coordinator.protocol import Commit, NoReply
 from coordinator.resolver import Resolver
 from shard_node.calls import Call, Post
 from shard_node.directory import Cluster
@@ -16,8 +16,12 @@ from shard_node.errors import ShardUnavailableError
 from shard_node.outcomes import Outcome, without_side
 from shard_node.shard import Shard
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers, unpack_body
-from tests.real_shards import RealShards, read_hash
+from shard_node.transfers import Kind, Terms, Transfers
+from tests.coordinator.moving import move_slot
+from tests.real_shards import RealShards
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PAYER_HAS = 100
 
@@ -40,77 +44,51 @@ class LossyShard(Shard):
         return reply
 
 
+def random_id() -> bytes:
+    """A UUIDv4."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = 0x40 | raw[6] & 0x0F
+    return bytes(raw)
+
+
 @dataclass(slots=True)
-class Bank:
-    """The two accounts and the shards they are on."""
+class Ground:
+    """Shards with accounts on them, coordinators, resolvers, and moves of slots."""
 
     shards: RealShards
     cluster: Cluster
-    payer: str
-    payee: str
 
-    @classmethod
-    async def open(cls, shards: RealShards) -> Bank:
-        """A payer with money on shard 0 and a payee without on shard 1."""
-        bank = cls(shards, _cluster(shards), name_on(shards, 0, "payer"), name_on(shards, 1, "payee"))
-        for index, name in enumerate((bank.payer, bank.payee)):
-            await bank.cluster.shards[index].open([name], [slot(name)], ["EUR"], [0])
-        deposit = Terms(
-            PAYER_HAS, "EUR", slot(bank.payer), slot(bank.payer), Kind.DEPOSIT, "@world:EUR", bank.payer, b""
-        )
-        reply = await bank.cluster.shards[0].call(Post(Transfers.of([(os.urandom(16), deposit)])))
-        assert list(reply.codes) == [Outcome.COMMITTED]
-        return bank
+    @property
+    def names(self) -> Sequence[str]:
+        """The accounts that it looks after."""
+        return ()
 
     async def close(self) -> None:
         """Closes the connections."""
         for shard in self.cluster.shards:
             await shard.close()
 
-    def transfer(
-        self, amount: int = 30, *, transaction_id: bytes | None = None, reference: bytes = b""
-    ) -> Transfers:
-        """A transfer from payer to payee, with a random UUIDv4 when no id is given."""
-        if transaction_id is None:
-            raw = bytearray(os.urandom(16))
-            raw[6] = 0x40 | raw[6] & 0x0F
-            transaction_id = bytes(raw)
-        terms = Terms(
-            amount,
-            "EUR",
-            slot(self.payer),
-            slot(self.payee),
-            Kind.TRANSFER,
-            self.payer,
-            self.payee,
-            reference,
-        )
-        return Transfers.of([(transaction_id, terms)])
+    async def open_account(self, name: str, has_minor: int) -> None:
+        """Opens an account, and pays in what it has."""
+        shard = self.shard_of(name)
+        await shard.open([name], [slot(name)], ["EUR"], [0])
+        if has_minor:
+            deposit = Terms(
+                has_minor, "EUR", slot(name), slot(name), Kind.DEPOSIT, "@world:EUR", name, b"\0\0"
+            )
+            reply = await shard.call(Post(Transfers.of([(random_id(), deposit)])))
+            assert list(reply.codes) == [Outcome.COMMITTED]
 
-    # ------------------------------------------------------------------ coordinators
-
-    async def run(self, transfers: Transfers) -> Outcome:
-        """A whole commit by a coordinator of its own, which then settles; the first row's outcome."""
-        driver = Driver(self)  # type: ignore[arg-type]  # of a directory it needs the cluster only
-        commit = await driver.commit(transfers, self.cluster)
-        await driver.settle_now()
-        return Outcome(without_side(commit.outcomes[0]))
+    def shard_of(self, name: str) -> Shard:
+        """The shard that the account is on."""
+        return self.cluster.shards[self.cluster.owner[slot(name)]]
 
     @property
     def current(self) -> Cluster:
         """What a directory would hand out."""
         return self.cluster
 
-    async def start(self, transfers: Transfers, steps: int) -> Commit:
-        """A coordinator that carries out ``steps`` of prepare, decide and finish, and then dies."""
-        machine = Commit(transfers, self.cluster.owner)
-        calls: dict[int, Call] = dict(machine.prepare())
-        for step in (machine.decide, machine.finish, machine.conclude)[:steps]:
-            answers = await ask_all(self.cluster, calls)
-            calls = dict(step(answers) or {})
-        return machine
-
-    async def ask(self, index: int, call: Call) -> Answer:
+    async def ask(self, index: int, call: Any) -> Any:
         """One call, as a message that arrives now."""
         return await ask(self.cluster.shards[index], call)
 
@@ -130,19 +108,6 @@ class Bank:
             lossy.append(replaced)
         self.cluster = Cluster(self.cluster.topology, tuple(lossy))
 
-    # ------------------------------------------------------------------ what is
-
-    async def balances(self) -> tuple[int, int]:
-        """What payer and payee have."""
-        found = []
-        for name in (self.payer, self.payee):
-            shard = self.cluster.shards[self.cluster.owner[slot(name)]]
-            (account,) = await shard.accounts([name])
-            assert account is not None
-            assert account.held_minor == 0
-            found.append(account.available_minor)
-        return found[0], found[1]
-
     async def in_doubt(self) -> tuple[int, int]:
         """How many entries are prepared and how many unsettled, on all shards."""
         counters = [await shard.counters() for shard in self.cluster.shards]
@@ -156,41 +121,82 @@ class Bank:
 
     async def move(self, account_id: str, target: int) -> None:
         """Moves the account's slot, with all that belongs to it, and raises the epochs."""
-        await _move_slot(self.cluster, slot(account_id), target)
-        owners = {slot(name): self.cluster.owner[slot(name)] for name in (self.payer, self.payee)}
+        await move_slot(self.cluster, slot(account_id), target)
+        owners = {slot(name): self.cluster.owner[slot(name)] for name in self.names}
         owners[slot(account_id)] = target
         await self.shards.own(owners)
         for shard in self.cluster.shards:
             await shard.close()
-        self.cluster = _cluster(self.shards)
+        self.cluster = cluster_of(self.shards)
 
 
-def _cluster(shards: RealShards) -> Cluster:
+@dataclass(slots=True)
+class Bank(Ground):
+    """A payer and a payee."""
+
+    payer: str
+    payee: str
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Payer and payee."""
+        return self.payer, self.payee
+
+    @classmethod
+    async def open(cls, shards: RealShards) -> Bank:
+        """A payer with money on shard 0 and a payee without on shard 1."""
+        bank = cls(shards, cluster_of(shards), name_on(shards, 0, "payer"), name_on(shards, 1, "payee"))
+        await bank.open_account(bank.payer, PAYER_HAS)
+        await bank.open_account(bank.payee, 0)
+        return bank
+
+    def transfer(
+        self, amount: int = 30, *, transaction_id: bytes | None = None, reference: bytes = b""
+    ) -> Transfers:
+        """A transfer from payer to payee, with a random UUIDv4 when no id is given."""
+        terms = Terms(
+            amount,
+            "EUR",
+            slot(self.payer),
+            slot(self.payee),
+            Kind.TRANSFER,
+            self.payer,
+            self.payee,
+            reference,
+        )
+        return Transfers.of([(transaction_id or random_id(), terms)])
+
+    async def run(self, transfers: Transfers) -> Outcome:
+        """A whole commit by a coordinator of its own, which then settles; the first row's outcome."""
+        driver = Driver(self)  # type: ignore[arg-type]  # of a directory it needs the cluster only
+        commit = await driver.commit(transfers, self.cluster)
+        await driver.settle_now()
+        return Outcome(without_side(commit.outcomes[0]))
+
+    async def start(self, transfers: Transfers, steps: int) -> Commit:
+        """A coordinator that carries out ``steps`` of prepare, decide and finish, and then dies."""
+        machine = Commit(transfers, self.cluster.owner)
+        calls: dict[int, Call] = dict(machine.prepare())
+        for step in (machine.decide, machine.finish, machine.conclude)[:steps]:
+            answers = await ask_all(self.cluster, calls)
+            calls = dict(step(answers) or {})
+        return machine
+
+    async def balances(self) -> tuple[int, int]:
+        """What payer and payee have."""
+        found = []
+        for name in (self.payer, self.payee):
+            (account,) = await self.shard_of(name).accounts([name])
+            assert account is not None
+            assert account.held_minor == 0
+            found.append(account.available_minor)
+        return found[0], found[1]
+
+
+def cluster_of(shards: RealShards) -> Cluster:
+    """The shards as the topology names them now."""
     topology = shards.topology
     return Cluster(topology, tuple(shards.shard(index) for index in range(len(topology.shards))))
 
 
-async def _move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
-    """By plain commands, while nobody calls: what a resize will have to carry over."""
-    source, target = cluster.shards[cluster.owner[moved]].redis, cluster.shards[target_index].redis
-    names = await source.smembers(f"slot:{moved}")
-    for name in names:
-        await target.hset("accounts", name, await source.hget("accounts", name))
-        await target.sadd(f"slot:{moved}", name)
-    await source.hdel("accounts", *names)
-    await source.delete(f"slot:{moved}")
-    for table in ("done:current", "done:previous"):
-        for key, value in (await read_hash(source, table)).items():
-            # Outcomes have the payer's slot in their key, applied legs the payee's as their value.
-            if int.from_bytes(key[16:] if len(key) == 18 else value, "little") == moved:
-                await target.hset(table, key, value)
-                await source.hdel(table, key)
-    for table in ("prepared", "unsettled"):
-        for key, value in (await read_hash(source, table)).items():
-            terms = unpack_body(value[6:])
-            if moved == (terms.payee_slot if table == "prepared" else terms.payer_slot):
-                await target.hset(table, key, value)
-                await source.hdel(table, key)
-
-
-__all__ = ["Bank", "NoReply", "name_on"]
+__all__ = ["Bank", "Ground", "NoReply", "cluster_of", "name_on", "random_id"]
