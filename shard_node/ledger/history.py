@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import Select, and_, func, literal_column, select
+from sqlalchemy import Select, and_, case, false, func, literal_column, not_, or_, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shard_node.errors import LedgerError, LedgerUnavailableError
@@ -177,29 +177,38 @@ class History:
         account; for a refund, the merchant; for a journal, of its debited
         accounts the one that comes first by its bytes.
         """
+        wanted = entries.c.transaction_id == transaction_id
+        if payer:
+            # Of many payers under one id only this one: by the payload, for one leg alone may name it.
+            sent = select(entries.c.fingerprint).where(wanted, _sent_by(payer))
+            wanted = and_(wanted, entries.c.fingerprint.in_(sent))
         statement = (
             select(entries)
-            .where(entries.c.transaction_id == transaction_id)
+            .where(wanted)
             .order_by(entries.c.fingerprint, entries.c.leg, entries.c.entry_id)
             .limit(MAX_TRANSACTION_ENTRIES)
         )
         with self.reading() as connection:
-            found = _stored(connection, statement)
-        if not payer:
-            return found
-        sent = {entry.fingerprint for entry in found if _is_payer(entry, payer)}
-        return [entry for entry in found if entry.fingerprint in sent]
+            return _stored(connection, statement)
 
     def find_purchase(self, transaction_id: bytes, customer: str) -> Purchase | None:
         """The purchase that a customer's account made under an id (16 bytes), the newest if several."""
-        legs = [
-            entry
-            for entry in self.transaction(transaction_id)
-            if entry.kind == Kind.PURCHASE and entry.leg == 0 and entry.account_id == customer
-        ]
-        if not legs:
+        statement = (
+            select(entries)
+            .where(
+                entries.c.transaction_id == transaction_id,
+                entries.c.kind == int(Kind.PURCHASE),
+                entries.c.leg == 0,
+                _is(entries.c.account_id, customer),
+            )
+            .order_by(entries.c.version.desc())
+            .limit(1)
+        )
+        with self.reading() as connection:
+            found = _stored(connection, statement)
+        if not found:
             return None
-        paid = max(legs, key=lambda entry: entry.version)
+        (paid,) = found
         return Purchase(
             transaction_id,
             customer,
@@ -322,10 +331,15 @@ def _stored(connection: Connection, statement: Select[Any]) -> list[Entry]:
     return [Entry(*row) for row in connection.execute(statement)]
 
 
-def _is_payer(entry: Entry, payer: str) -> bool:
+def _sent_by(payer: str) -> ColumnElement[bool]:
     """Whether an entry says that ``payer`` sent its transaction, in the sense of the id's scope."""
-    if entry.kind == Kind.DEPOSIT:
-        return entry.leg == 1 and entry.account_id == payer
-    if entry.leg == 0 or entry.kind == Kind.EXPIRY:
-        return entry.account_id == payer
-    return entry.counterparty == payer
+    table = entries.c
+    deposit, expiry = table.kind == int(Kind.DEPOSIT), table.kind == int(Kind.EXPIRY)
+    own = case((deposit, table.leg == 1), else_=or_(table.leg == 0, expiry))
+    others = case((deposit, false()), else_=and_(table.leg != 0, not_(expiry)))
+    return or_(and_(own, _is(table.account_id, payer)), and_(others, _is(table.counterparty, payer)))
+
+
+def _is(name: ColumnElement[str], account_id: str) -> ColumnElement[bool]:
+    """As an expression, so that no database prefers an account's index to that of transactions."""
+    return name.concat("") == account_id

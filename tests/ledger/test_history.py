@@ -286,6 +286,29 @@ def test_find_purchase(history: History, books: Books) -> None:
     assert history.find_purchase(paid, "alice") is None
 
 
+def test_purchases_of_many_payers_under_one_id(engine: Engine) -> None:
+    """Ids are the payer's own: each one's purchase is found among more than one answer would hold."""
+    books = Books()
+    shop = books.open("shop")
+    payers = [books.open(f"payer-{number}") for number in range(1100)]
+    shared = books.new_id()
+    for number, payer in enumerate(payers):
+        books.transfer(payer, shop, 1 + number, Kind.PURCHASE, transaction_id=shared)
+        for at in (-2, -1):
+            other_payload = books.made[1][at]._replace(fingerprint=number.to_bytes(8))
+            books.made[1][at] = books.all[1][at] = other_payload
+    books.store(engine, 5000)
+    history = History(engine)
+    for number in (0, 600, 1099):
+        found = history.find_purchase(shared, payers[number])
+        assert found is not None
+        assert (found.customer, found.amount_minor) == (payers[number], 1 + number)
+        assert [entry.delta for entry in history.transaction(shared, payers[number])] == [
+            -1 - number,
+            1 + number,
+        ]
+
+
 # ---------------------------------------------------------------------- the database
 
 
@@ -323,6 +346,8 @@ def test_questions_use_their_indexes(engine: Engine, books: Books) -> None:
     history.page(HistoryQuery("alice", START_MS + 70_000, START_MS + 10**6, frozenset({1})))
     history.balance_at("alice", START_MS + 10)
     history.transaction(books.all[1][3].transaction_id or b"")
+    history.transaction(books.all[1][3].transaction_id or b"", "alice")
+    history.find_purchase(books.all[1][3].transaction_id or b"", "alice")
     history.after(books.all[1][0].entry_id, books.all[1][4].entry_id, ["alice"], 10)
     assert len(openings(history, ["alice", "bob"])) == 2
     assert len(balances(history, [("alice", 3), ("bob", 2)])) == 2
@@ -341,3 +366,4 @@ def test_questions_use_their_indexes(engine: Engine, books: Books) -> None:
     assert plans
     assert not [plan for plan in plans if plan.startswith("SCAN entries")], plans
     assert any("entries_held" in plan for plan in plans), plans
+    assert len([plan for plan in plans if "entries_transaction" in plan]) == 4, plans
