@@ -126,26 +126,31 @@ def repeated_transactions(history: History) -> list[bytes]:
     """
     # An expiry bears the id of its hold, and is no leg of it.
     legs = func.sum(case((entries.c.kind == int(Kind.EXPIRY), 0), else_=1))
-    statement = (
+    suspects = (
         select(entries.c.transaction_id)
         .where(entries.c.transaction_id.is_not(None))
         .group_by(entries.c.transaction_id)
         .having(and_(func.count() > 1, legs > func.min(entries.c.leg_count)))
-        .limit(MAX_REPEATED)
     )
+    # One id may rightly have had several payers: of each payload, a leg may be there once.
+    statement = (
+        select(entries.c.transaction_id)
+        .where(entries.c.transaction_id.in_(suspects))
+        .group_by(entries.c.transaction_id, entries.c.fingerprint, entries.c.kind, entries.c.leg)
+        .having(func.count() > 1)
+    )
+    repeated: dict[bytes, None] = {}
     with history.reading() as connection:
-        suspects = list(connection.scalars(statement))
-    return [suspect for suspect in suspects if _is_v7(suspect) and _is_repeated(history, suspect)]
+        for transaction_id in connection.execution_options(yield_per=1000).scalars(statement):
+            if _is_v7(transaction_id):
+                repeated[transaction_id] = None
+            if len(repeated) == MAX_REPEATED:
+                break
+    return list(repeated)
 
 
 def _is_v7(transaction_id: bytes) -> bool:
     return len(transaction_id) == 16 and transaction_id[6] >> 4 == 7
-
-
-def _is_repeated(history: History, transaction_id: bytes) -> bool:
-    """Whether one leg of one payload is there twice: one id may rightly have had several payers."""
-    legs = [(entry.fingerprint, entry.kind, entry.leg) for entry in history.transaction(transaction_id)]
-    return len(legs) != len(set(legs))
 
 
 def _pieces(items: Sequence[T]) -> Iterable[Sequence[T]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, Table, select, update
 from sqlalchemy.exc import IntegrityError
 
+from shard_node.ledger.comparison import MAX_REPEATED, repeated_transactions
 from shard_node.ledger.entries import ArchivedShard, Entry, Row
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.ledger.fold import Fold
@@ -389,6 +390,25 @@ def test_entries_of_no_batch_are_found(engine: Engine, stored: Books) -> None:
     message = find(engine, Rule.CHAIN)
     assert f"entry {row.entry_id + 1} " in message
     assert f"entry {entry_id(7, 1)} " in message
+
+
+def test_a_repetition_among_ids_that_payers_share(engine: Engine) -> None:
+    """However many ids several payers rightly used, the transfer that was carried out twice is found."""
+    books = Books()
+    payers = [books.open("ann"), books.open("bob")]
+    shop = books.open("shop")
+    for _ in range(MAX_REPEATED + 10):
+        shared = books.new_id()
+        for payer in payers:
+            books.transfer(payer, shop, 1, transaction_id=shared)
+            for at in (-2, -1):
+                other_payload = books.made[1][at]._replace(fingerprint=payer.encode().ljust(8))
+                books.made[1][at] = books.all[1][at] = other_payload
+    twice = books.new_id()
+    for _ in range(2):
+        books.transfer(payers[0], shop, 5, transaction_id=twice)
+    books.store(engine)
+    assert repeated_transactions(History(engine)) == [twice]
 
 
 def test_values_of_the_wrong_type_are_found(tmp_path: Any) -> None:
