@@ -4,7 +4,8 @@ The shard forgets entries only when it is told that they are stored, batch by ba
 batch is stored only when the shard was told of the one before. So the archive is level with the shard, or
 one batch ahead after a crash; several when another archiver goes on meanwhile. Anything else means that the
 database is not the one the shard was told of, or lost its end: then nobody may go on, for entries would be
-missing for ever, or be stored beside those of another history.
+missing for ever, or be stored beside those of another history. What the shard is told of after a crash is
+compared with its stream first (:mod:`shard_node.ledger.unacknowledged`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from shard_node.errors import LedgerError
 from shard_node.ledger.archive import Position
 from shard_node.ledger.chain import GENESIS, Sealed
+from shard_node.ledger.unacknowledged import stream_place
 from shard_node.shard import LedgerState
 
 _MAX_STREAM_SEQUENCE = 2**64 - 1
@@ -26,6 +28,8 @@ class Resumed:
 
     position: Position
     untold: tuple[Sealed, ...]
+    # The sequence that follows the last batch which the shard was told of.
+    next_sequence: int
 
 
 def resume(position: Position, state: LedgerState, since: Sequence[Sealed]) -> Resumed:
@@ -55,7 +59,8 @@ def resume(position: Position, state: LedgerState, since: Sequence[Sealed]) -> R
                 f"{shard_id}: batch {number} of the archive is missing, or does not follow the last"
             )
         previous_hash = sealed.hash
-    return Resumed(position, tuple(untold))
+    next_sequence = 1 if told is None else told.header.first_sequence + told.header.entry_count
+    return Resumed(position, tuple(untold), next_sequence)
 
 
 def require_in_stream(resumed: Resumed, first: Sequence[tuple[str, bytes]]) -> None:
@@ -73,8 +78,9 @@ def require_in_stream(resumed: Resumed, first: Sequence[tuple[str, bytes]]) -> N
 
 
 def stream_id_before(stream_id: str) -> str:
-    """The greatest stream id below the given one."""
-    ms, _, sequence = stream_id.partition("-")
-    if int(sequence):
-        return f"{ms}-{int(sequence) - 1}"
-    return f"{int(ms) - 1}-{_MAX_STREAM_SEQUENCE}"
+    """The greatest stream id below the given one. Raises LedgerError when that is none."""
+    try:
+        ms, number = stream_place(stream_id)
+    except ValueError:
+        raise LedgerError(f"the archive's last batch ends at {stream_id!r}, which is no stream id") from None
+    return f"{ms}-{number - 1}" if number else f"{ms - 1}-{_MAX_STREAM_SEQUENCE}"

@@ -17,7 +17,8 @@ from shard_node.archiver.resume import Resumed, require_in_stream, resume, strea
 from shard_node.errors import BatchTakenError
 from shard_node.ledger.archive import Archive, Position
 from shard_node.ledger.chain import Header, Sealed, seal
-from shard_node.ledger.entries import StreamEntry, decode, row_count
+from shard_node.ledger.entries import Row, StreamEntry, decode, row_count
+from shard_node.ledger.unacknowledged import difference_from_stream, require_as_made
 from shard_node.shard import LedgerState
 
 # Entries in one batch at the most, unless told otherwise; so many only when so many wait. A large ledger's
@@ -110,13 +111,23 @@ class ShardArchiver:
                 return resumed.position
             before = stream_id_before(resumed.position.stream_id)
             first = await source.ledger_after(before, 1)
+            difference = await difference_from_stream(
+                source.ledger_after,
+                self._rows,
+                (state.stream_id, resumed.next_sequence),
+                resumed.untold,
+            )
             if (await source.ledger_state()).number != state.number:
                 continue
             require_in_stream(resumed, first)
+            require_as_made(self._shard_id, difference)
             for sealed in resumed.untold:
                 await _tell(source, sealed)
             return resumed.position
         raise BatchTakenError(f"{self._shard_id}: another archiver goes on with it")
+
+    async def _rows(self, sealed: Sealed) -> Sequence[Row]:
+        return await self._blocking(lambda: self._archive.rows(sealed.header))
 
     def _resumed(self, state: LedgerState) -> Resumed:
         position = self._archive.position(self._shard_id)
