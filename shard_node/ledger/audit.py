@@ -156,6 +156,10 @@ class Audit:
         await self._find_vanished(before)
         yield AuditProgress("in flight", self._fold.open_count, self._fold.open_count)
         await self._catch_up()
+        # Those that only what was not archived yet tells of.
+        await self._find_vanished([name for name in self._fold.accounts if name not in self._ahead])
+        if self._ahead:
+            await self._catch_up()
         self._find_unreached()
         await self._judge_open()
         self._fold.finish()
@@ -244,7 +248,7 @@ class Audit:
             )
 
     async def _find_vanished(self, before: Sequence[str]) -> None:
-        """Accounts that the ledger had before the live ones were read, and that were not among them."""
+        """Which of these, which the ledger has by now, are on no shard: asks for those not met yet."""
         vanished = [name for name in before if not self._fold.accounts[name].seen]
         for shard in self._shards:
             for at in range(0, len(vanished), _PAGE):
@@ -253,6 +257,8 @@ class Audit:
         for name in vanished:
             account = self._fold.accounts[name]
             if not account.seen:
+                # Told once.
+                account.seen = True
                 self._findings.add(
                     Rule.MISSING,
                     f"the ledger has the account at version {account.version} with a balance of "

@@ -28,6 +28,7 @@ from shard_node.records import Account, AccountState
 from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind
+from tests.coordinator.bank import name_on
 from tests.ledger import tampering
 from tests.ledger.town import NO_DETAILS, Town, new_id, town_on
 from tests.real_shards import RealShards
@@ -407,6 +408,17 @@ async def test_a_live_account_that_vanished(archived: Town) -> None:
     await archived.shard_of(name).redis.hdel("accounts", name)
     (found,) = (await archived.audit()).findings.kept
     assert (found.rule, found.account_id) == (Rule.MISSING, name)
+
+
+async def test_an_account_that_vanished_before_it_was_archived(archived: Town, shards: RealShards) -> None:
+    """Its entries wait on the shard, and it is there no more; others that are new are whole."""
+    gone, there = (name_on(shards, 0, f"{what}-") for what in ("gone", "there"))
+    for name in (gone, there):
+        await archived.open(name)
+        await archived.deposit(name, 500)
+    await archived.shard_of(gone).redis.hdel("accounts", gone)
+    (found,) = (await archived.audit()).findings.kept
+    assert (found.rule, found.account_id) == (Rule.MISSING, gone)
 
 
 async def test_a_live_account_of_which_the_ledger_knows_nothing(archived: Town) -> None:
