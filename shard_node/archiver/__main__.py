@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -26,6 +27,8 @@ from shard_node.registry import MemberKind, Registry
 # SQLite lets one write at a time; on PostgreSQL commits of several shards wait for the disk together.
 _THREADS, _SQLITE_THREADS = 4, 1
 _RETRY_SECONDS = 2.0
+# Draining takes five; `tallystick down` waits 15 before it uses force.
+_END_SECONDS = 12.0
 # A transaction holds the one write lock of SQLite, and memory in proportion.
 _MAX_BATCH_ENTRIES = 200_000
 
@@ -39,6 +42,8 @@ def archive_all(
 
     async def serve(stopping: asyncio.Event) -> None:
         async with contextlib.AsyncExitStack() as ending:
+            # Called off last of all, when the threads have ended.
+            ending.enter_context(_end_in_time(stopping))
             engine = open_ledger(ledger)
             ending.callback(engine.dispose)
             registry = Registry(zookeeper)
@@ -61,6 +66,32 @@ def archive_all(
         log.info("stopped")
 
     return serve
+
+
+@contextlib.contextmanager
+def _end_in_time(stopping: asyncio.Event) -> Iterator[None]:
+    """Ends the process some time after ``stopping`` is set, unless the block has ended.
+
+    A thread that waits for the database can be ended in no other way. It is as safe as being killed: no
+    shard is told of what is not committed.
+    """
+
+    def give_up() -> None:
+        log.error("ended by force: the ledger's database gave no answer", seconds=_END_SECONDS)
+        os._exit(1)
+
+    async def watch() -> None:
+        await stopping.wait()
+        timer.start()
+
+    timer = threading.Timer(_END_SECONDS, give_up)
+    timer.daemon = True
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        timer.cancel()
 
 
 async def _prepare(engine: Engine, executor: ThreadPoolExecutor, stopping: asyncio.Event) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from deploy.launcher import LocalCluster
 from shard_node.calls import Post
@@ -29,6 +29,7 @@ from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers
 from tests.ledger.test_archive import verified_rows
+from tests.ledger.test_frozen_writers import frozen_store, hurried
 from tests.postgresql import PostgresqlServer
 from tests.real_shards import RealShards
 
@@ -309,6 +310,53 @@ async def test_while_the_database_is_down(
     await traffic.check(engine)
     await until(lambda: "serving" in [e["event"] for e in processes.events("two")])
     assert processes.terminate("two") == 0
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+async def test_stopped_while_the_database_gives_no_answer(
+    processes: Processes, opened: list[Shard], engine: Engine
+) -> None:
+    """SIGTERM ends it in bounded time and not as if all were well; the shard is told of nothing."""
+    traffic = Traffic(opened)
+    await traffic.begin()
+    with frozen_store(hurried(processes.ledger, idle_in_transaction_session_timeout="0")):
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+        def hangs() -> bool:
+            with engine.connect() as connection:
+                return bool(connection.execute(waiting).scalar_one() == 1)
+
+        given, processes.ledger = processes.ledger, hurried(processes.ledger, lock_timeout="0")
+        processes.start("one")
+        await until(hangs)
+        assert await asyncio.to_thread(processes.terminate, "one") == 1
+        assert processes.events("one")[-1]["event"].startswith("ended by force")
+        assert (await opened[0].ledger_state()).number == 0
+    processes.ledger = given
+    await asyncio.to_thread(free_locks, processes.zookeeper)
+    processes.start("two")
+    await traffic.check(engine)
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+async def test_takes_over_from_a_frozen_one(
+    processes: Processes, opened: list[Shard], engine: Engine
+) -> None:
+    """It says that it waits, and goes on once the server has ended the other's transaction."""
+    traffic = Traffic(opened)
+    await traffic.begin()
+    processes.ledger = hurried(processes.ledger, lock_timeout="100ms")
+    with frozen_store(hurried(processes.ledger, idle_in_transaction_session_timeout="5s")):
+        processes.start("one")
+
+        def told() -> list[dict[str, Any]]:
+            return [e for e in processes.events("one") if e["event"] == "to be archived later"]
+
+        await until(told)
+        assert (told()[0]["shard"], told()[0]["kind"]) == ("shard-0", "LedgerUnavailableError")
+        assert "lock timeout" in told()[0]["error"]
+        await traffic.check(engine)
+    assert processes.terminate("one") == 0
 
 
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)

@@ -30,8 +30,10 @@ def url(postgresql: PostgresqlServer) -> str:
 
 
 def hurried(url: str, **settings: str) -> str:
-    """The URL with some of the server's settings changed by its user."""
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    """The URL with some of the server's settings changed by its user, beside those changed already."""
+    before = make_url(url).query.get("options", "")
+    assert isinstance(before, str)
+    options = " ".join([before, *(f"-c {name}={value}" for name, value in settings.items())])
     return make_url(url).update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
