@@ -238,10 +238,13 @@ async def test_an_archive_that_is_away() -> None:
 
 
 async def test_without_a_ledger(bench: Bench) -> None:
-    """Where there is no ledger, the message says why an old purchase is not found."""
+    """Without a ledger a purchase that may have been forgotten is not known, rather than not found."""
     context, info = await aborted(bench.service.Refund, a_refund())
     assert (info.reason, info.metadata["field"]) == ("PURCHASE_NOT_FOUND", "purchase_transaction_id")
-    assert "a ledger" in context.text
+    bench.left.forgotten_ms = 2**47
+    context, info = await aborted(bench.service.Refund, a_refund())
+    assert (context.code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+    assert "--ledger" in context.text
 
 
 async def test_the_currency_of_a_purchase(bench: Bench) -> None:
