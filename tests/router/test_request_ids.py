@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import string
-from uuid import UUID, uuid1
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ NIL = "00000000-0000-0000-0000-000000000000"
         V4,
         V4.upper(),
         "5F0c2A34-9d1B-4c7e-8a2f-6b3d9e014c57",
-        str(uuid1(node=1, clock_seq=1)),
+        "304799d4-e582-11f1-8001-000000000001",
         uuid7(NOW_MS),
         uuid7(0),
         uuid7(NOW_MS + MAX_CLOCK_AHEAD_MS),
