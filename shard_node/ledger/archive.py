@@ -30,6 +30,7 @@ from shard_node.ledger.schema import (
     batches,
     entries,
     entry_id,
+    require_same_file,
     shards,
 )
 
@@ -87,8 +88,9 @@ class Archive:
         """Adds a batch and its entries, all or nothing; on disk when it returns.
 
         Raises BatchTakenError when the shard's last batch is not the one it was sealed upon, LedgerError
-        when an entry's account and version are stored already, and LedgerUnavailableError when the
-        database went away: then the batch may be stored or not, and only its position tells.
+        when an entry's account and version are stored already, or when the file is no longer where it was
+        opened, and LedgerUnavailableError when the database went away: then the batch may be stored or not,
+        and only its position tells.
         """
         header = sealed.header
         refused: IntegrityError | None = None
@@ -153,11 +155,12 @@ class Archive:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """A transaction that writes, committed at the end."""
+        """A transaction that writes, committed at the end; to a file that others find, too."""
         try:
             with self._engine.connect().execution_options(**{WRITING: True}) as connection:
                 yield connection
                 connection.commit()
+                require_same_file(connection)
         except IntegrityError:
             raise
         except DBAPIError as error:

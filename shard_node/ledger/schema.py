@@ -10,6 +10,7 @@ every shard.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -35,6 +36,7 @@ from shard_node.errors import LedgerError, LedgerUnavailableError, ShardNodeErro
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
@@ -49,6 +51,8 @@ WRITING: Final = "ledger_writing"
 
 # Another process' commit of a large batch takes less by far, and so does a migration of a fresh database.
 _BUSY_TIMEOUT_MS = 10_000
+# In a connection's own notes: the path of its file, and which file was there when it was opened.
+_FILE: Final = "ledger_file"
 # What a batch touches are the ends of every account in two indexes, and those are all over the file: the
 # more of them stay in memory the better (`python -m bench.archive`). Readers are many, and look at few pages.
 _WRITER_CACHE_KIB, _READER_CACHE_KIB = 512 * 1024, 64 * 1024
@@ -197,7 +201,9 @@ def _open_sqlite(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
-    def configure(connection: Any, _: object) -> None:
+    def configure(connection: Any, record: ConnectionPoolEntry) -> None:
+        _, _, path = connection.execute("PRAGMA database_list").fetchone()
+        record.info[_FILE] = path, _identity(path)
         # The driver's own idea of when a transaction begins is off; :func:`begin` says it.
         connection.isolation_level = None
         for pragma in (
@@ -221,6 +227,30 @@ def _open_sqlite(url: URL) -> Engine:
             connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def require_same_file(connection: Connection) -> None:
+    """Raises LedgerError when the file that an SQLite connection writes to is no longer at its path.
+
+    The system lets a program go on writing to a file that was renamed, removed or replaced.
+    """
+    if connection.dialect.name != SQLITE:
+        return
+    path, identity = connection.info[_FILE]
+    if _identity(path) != identity:
+        raise LedgerError(
+            f"the ledger {path} was renamed, removed or replaced while it was in use: put it back, or start "
+            "this process anew with the right one"
+        )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file is at a path; None when none is."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _open_postgresql(url: URL, statement_timeout_seconds: float | None) -> Engine:
