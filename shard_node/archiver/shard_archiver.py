@@ -92,6 +92,11 @@ class ShardArchiver:
         if position is None:
             position = await self._resume(source)
         stream, full = await self._read(source, position.stream_id)
+        if stream and not _was_told(await source.ledger_state(), position):
+            # Another archiver goes on, or the shard went back in time: what it made since belongs to another
+            # history than the archive's, which is found out here.
+            position = await self._resume(source)
+            stream, full = await self._read(source, position.stream_id)
         if not stream:
             self._position = position
             return Step(0, full=False)
@@ -175,6 +180,11 @@ class ShardArchiver:
 
     async def _blocking(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _was_told(state: LedgerState, position: Position) -> bool:
+    """Whether the last batch that the shard was told of is this position's."""
+    return state.number == position.number and (not state.number or state.head == position.hash)
 
 
 async def _tell(source: LedgerSource, sealed: Sealed) -> None:
