@@ -24,6 +24,7 @@ from rich.progress import (
 
 from deploy.options import err
 from shard_node.directory import Directory
+from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
 from shard_node.ledger.history import History
 from shard_node.ledger.replay import Replay
@@ -53,7 +54,8 @@ def run_replay(ledger: str, until_ms: int | None = None) -> Replay:
 def run_audit(ledger: str, zookeeper: str) -> AuditReport:
     """Audits the ledger at an URL against the shards that ZooKeeper names, with a progress bar.
 
-    Raises the errors of `shard_node.errors` when a part does not answer: then nothing is known.
+    Raises the errors of `shard_node.errors` when a part does not answer and nothing was found before: then
+    nothing is known.
     """
     columns = (
         TextColumn("audit: {task.description}"),
@@ -79,10 +81,19 @@ async def _audit(ledger: str, zookeeper: str, on_progress: Callable[[AuditProgre
         ending.push_async_callback(registry.stop)
         directory = Directory(registry)
         ending.push_async_callback(directory.close)
-        audit = Audit(History(engine), directory.current.shards)
+        return await complete(Audit(History(engine), directory.current.shards), on_progress)
+
+
+async def complete(audit: Audit, on_progress: Callable[[AuditProgress], None]) -> AuditReport:
+    """Runs an audit. What it has found stays found when an error ends it; without findings it is raised."""
+    try:
         async for step in audit.run():
             on_progress(step)
-        return audit.report
+    except ShardNodeError as error:
+        if audit.report.consistent:
+            raise
+        audit.report.ended_by = str(error)
+    return audit.report
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`tallystick audit` and `check`: whether the ledger is whole, true, and what the shards have.
 
 Exit codes of both: 0 consistent, 1 something differs (each finding names its rows), 2 not known, because a
-part did not answer.
+part did not answer and nothing was found before.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def audit(
     less what was withdrawn.
 
     Exit code 0: consistent. 1: something differs; every finding is listed. 2: not known, because a part of
-    the cluster did not answer.
+    the cluster did not answer, and nothing was found before.
     """
     from deploy.auditor import run_audit  # noqa: PLC0415 - see there
 
@@ -81,6 +81,10 @@ def audit(
         start = time.monotonic()
         report = run_audit(url, hosts)
         seconds = time.monotonic() - start
+    if report.ended_by:
+        err.print(
+            f"[bold red]error:[/] ended early, more may differ: {escape(report.ended_by)}", soft_wrap=True
+        )
     if as_json:
         print_json(_report_document(report, seconds))
     else:
@@ -202,6 +206,7 @@ def _kind(one: InFlight) -> str:
 def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
     return {
         "consistent": report.consistent,
+        "ended_by": report.ended_by or None,
         "findings_total": report.findings.total,
         "findings": [_finding_document(finding) for finding in report.findings.kept],
         "entries": report.entries,

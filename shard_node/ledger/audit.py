@@ -93,6 +93,8 @@ class AuditReport:
     # The first thousand, and how many there are.
     in_flight: list[InFlight] = field(default_factory=list)
     in_flight_total: int = 0
+    # Why the audit ended before its end; empty when it did not.
+    ended_by: str = ""
 
     @property
     def consistent(self) -> bool:

@@ -15,6 +15,7 @@ from shard_node.ledger.chain import GENESIS, Header, chain_hash
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.ledger.fold import ACCOUNT_ID, AT_MS, ENTRY_ID, FINGERPRINT, TRANSACTION_ID
+from shard_node.ledger.history import is_well_formed
 from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK, batches, entries, entry_id
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Place:
         self.number = batch.number
         self.hash = batch.hash
         self.next_sequence = batch.last_sequence + 1
-        self.stream_id = batch.stream_id
+        if is_well_formed(batch):
+            self.stream_id = batch.stream_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class ChainReader:
         for number, head in self._history.heads().items():
             self.shard_ids[number] = head.shard_id
             place = self.places.setdefault(number, Place(ArchivedShard(number, head.shard_id)))
-            place.ended = head.number <= place.number
+            place.ended = head.number <= place.number and not head.damaged
             total += head.sequence
         return total
 
@@ -170,10 +172,11 @@ class ChainReader:
                 self._find(
                     Rule.CHAIN,
                     place,
-                    f"batch {batch.number} says that it holds {batch.entry_count} entries from "
-                    f"{batch.first_sequence} on, where entry {next_sequence} comes next",
+                    f"batch {batch.number!r} says that it holds {batch.entry_count!r} entries from "
+                    f"{batch.first_sequence!r} on, where entry {next_sequence} comes next",
                 )
-                place.number, place.hash = batch.number, batch.hash
+                if type(batch.number) is int:
+                    place.number, place.hash = batch.number, batch.hash
                 continue
             found.append(batch)
             size += batch.entry_count
@@ -219,6 +222,8 @@ class ChainReader:
         own = [row for row in rows if row[ENTRY_ID] >= first_id]
         if len(own) != batch.entry_count:
             self._missing_rows(place, batch, own)
+        elif not is_well_formed(batch):
+            self._find(Rule.CHAIN, place, f"{told} has a hash, a time or a stream id that is none")
         elif not _is_intact(place.shard, batch, own):
             self._find(Rule.CHAIN, place, f"{told} is not what was sealed: its hash differs")
 

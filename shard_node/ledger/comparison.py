@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Join, Text, and_, case, column, func, select,
 
 from shard_node.ledger.chain_reader import Place
 from shard_node.ledger.entries import ArchivedShard
-from shard_node.ledger.history import moves_held
+from shard_node.ledger.history import is_well_formed, moves_held
 from shard_node.ledger.schema import batches, entries
 from shard_node.transfers import Kind
 
@@ -99,21 +99,21 @@ def _wanted(versions: Sequence[tuple[str, int]]) -> Join:
 
 
 def batch_hash(history: History, shard_number: int, number: int) -> bytes | None:
-    """The hash of a shard's batch; None when there is no such batch."""
+    """The hash of a shard's batch; None when there is no such batch, or its hash is none."""
     statement = select(batches.c.hash).where(
         batches.c.shard_number == shard_number, batches.c.number == number
     )
     with history.reading() as connection:
-        found: bytes | None = connection.scalar(statement)
-    return found
+        found = connection.scalar(statement)
+    return found if isinstance(found, bytes) else None
 
 
 def place_after(history: History, shard: ArchivedShard, number: int) -> Place | None:
-    """The place after a batch, to read on from; None when there is no such batch."""
+    """The place after a batch, to read on from; None when there is no such batch, or it is damaged."""
     statement = select(batches).where(batches.c.shard_number == shard.number, batches.c.number == number)
     with history.reading() as connection:
         row = connection.execute(statement).first()
-    if row is None:
+    if row is None or not is_well_formed(row):
         return None
     return Place(shard, number, row.hash, row.first_sequence + row.entry_count, row.stream_id, row.last_at_ms)
 

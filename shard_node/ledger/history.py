@@ -8,6 +8,7 @@ question in part.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -23,7 +24,7 @@ from shard_node.transfers import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Engine, FromClause
+    from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Row
 
     from shard_node.ledger.positions import HistoryQuery
 
@@ -33,6 +34,11 @@ MAX_PAGE: Final = 1000
 SCAN_ROWS: Final = 20_000
 # An account that moves between shards meets another clock. Times of one account are in order but for this.
 MAX_CLOCK_SKEW_MS: Final = 60_000
+# Damaged rows that are passed over to find a shard's newest batch.
+_MAX_DAMAGED: Final = 1000
+_HASH_BYTES: Final = 32
+_STREAM_ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_BATCH_COLUMNS: Final = tuple(column for column in batches.columns if column.name != "shard_number")
 # Entries of one transaction id: a journal has at most 100 legs, and one id may have had several payers.
 MAX_TRANSACTION_ENTRIES: Final = 2000
 
@@ -77,7 +83,10 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest batch of a shard; ``sequence`` is that of its last entry. All zero when there is none."""
+    """The newest batch of a shard that is well-formed; ``sequence`` is that of its last entry.
+
+    All zero when there is none. ``damaged`` is how many rows after it are no batches by their types.
+    """
 
     shard_id: str
     number: int
@@ -85,6 +94,7 @@ class Head:
     hash: bytes
     stream_id: str
     last_at_ms: int
+    damaged: int = 0
 
 
 class History:
@@ -222,46 +232,30 @@ class History:
     # ------------------------------------------------------------------ the whole ledger
 
     def heads(self) -> dict[int, Head]:
-        """The newest batch of every shard, by shard number."""
+        """The newest batch of every shard, by shard number.
+
+        Raises LedgerError when many rows in turn are damaged.
+        """
         newest = (
             select(func.max(batches.c.number))
             .where(batches.c.shard_number == shards.c.shard_number)
             .correlate(shards)
             .scalar_subquery()
         )
-        statement = select(
-            shards.c.shard_number,
-            shards.c.shard_id,
-            batches.c.number,
-            batches.c.first_sequence,
-            batches.c.entry_count,
-            batches.c.hash,
-            batches.c.stream_id,
-            batches.c.last_at_ms,
-        ).select_from(
+        statement = select(shards.c.shard_number, shards.c.shard_id, *_BATCH_COLUMNS).select_from(
             shards.outerjoin(
                 batches, and_(batches.c.shard_number == shards.c.shard_number, batches.c.number == newest)
             )
         )
+        heads: dict[int, Head] = {}
         with self.reading() as connection:
-            rows = connection.execute(statement).all()
-        for row in rows:
-            numbers = (row.number, row.first_sequence, row.entry_count)
-            if row.number is not None and not all(type(number) is int for number in numbers):
-                raise LedgerError(f"batch {row.number!r} of {row.shard_id} has numbers that are none")
-        heads = {
-            row.shard_number: Head(
-                row.shard_id,
-                row.number,
-                row.first_sequence + row.entry_count - 1,
-                row.hash,
-                row.stream_id,
-                row.last_at_ms,
-            )
-            if row.number is not None
-            else Head(row.shard_id, 0, 0, bytes(32), "0", 0)
-            for row in rows
-        }
+            for row in connection.execute(statement).all():
+                if row.number is None:
+                    heads[row.shard_number] = Head(row.shard_id, 0, 0, bytes(32), "0", 0)
+                elif is_well_formed(row):
+                    heads[row.shard_number] = _head(row.shard_id, row)
+                else:
+                    heads[row.shard_number] = _sound_head(connection, row.shard_number, row.shard_id)
         self._shard_ids = {number: head.shard_id for number, head in heads.items()}
         return heads
 
@@ -325,6 +319,43 @@ class History:
             found = connection.scalar(beyond)
             high = last + 1 if found is None else found
         return low, high
+
+
+def is_well_formed(batch: Any) -> bool:
+    """Whether a row of ``batches`` has the types that an archiver stores: SQLite takes any in any column."""
+    numbers = (batch.number, batch.first_sequence, batch.entry_count)
+    times = (batch.first_at_ms, batch.last_at_ms, batch.archived_at_ms)
+    hashes = (batch.previous_hash, batch.hash)
+    return (
+        all(type(number) is int and number >= 1 for number in numbers)
+        and all(type(time) is int for time in times)
+        and all(type(one) is bytes and len(one) == _HASH_BYTES for one in hashes)
+        and type(batch.stream_id) is str
+        and _STREAM_ID.fullmatch(batch.stream_id) is not None
+        and all(int(part) < 1 << 64 for part in batch.stream_id.split("-"))
+    )
+
+
+def _head(shard_id: str, batch: Row[Any], damaged: int = 0) -> Head:
+    last = batch.first_sequence + batch.entry_count - 1
+    return Head(shard_id, batch.number, last, batch.hash, batch.stream_id, batch.last_at_ms, damaged)
+
+
+def _sound_head(connection: Connection, shard_number: int, shard_id: str) -> Head:
+    """The last batch of a shard before those that are damaged."""
+    newest = (
+        select(*_BATCH_COLUMNS)
+        .where(batches.c.shard_number == shard_number)
+        .order_by(batches.c.number.desc())
+        .limit(_MAX_DAMAGED)
+    )
+    damaged = 0
+    for damaged, row in enumerate(connection.execute(newest)):
+        if is_well_formed(row):
+            return _head(shard_id, row, damaged)
+    if damaged + 1 == _MAX_DAMAGED:
+        raise LedgerError(f"the last {_MAX_DAMAGED} batches of {shard_id} are damaged")
+    return Head(shard_id, 0, 0, bytes(_HASH_BYTES), "0", 0, damaged + 1)
 
 
 def _stored(connection: Connection, statement: Select[Any]) -> list[Entry]:

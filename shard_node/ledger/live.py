@@ -101,13 +101,13 @@ def check_head(
     """
     if state.number == 0:
         return
-    last = head.number if head else 0
+    last = head.number + head.damaged if head else 0
     if last < state.number or stored_hash is None:
         message = (
             f"the shard was told that batch {state.number} is stored, but the archive's last is {last}: "
             "its end was cut off"
             if last < state.number
-            else f"batch {state.number}, of which the shard keeps the hash, is not in the archive"
+            else f"batch {state.number}, whose hash the shard keeps, is not in the archive or has no hash"
         )
         findings.add(Rule.HEAD, message, shard_id=shard_id)
     elif stored_hash != state.head:

@@ -137,12 +137,15 @@ class QuickCheck:
         reader = ChainReader(self._history, self.findings)
         shard = ArchivedShard(number, shard_id)
         place: Place | None = Place(shard)
-        if head.number > LAST_BATCHES:
-            place = place_after(self._history, shard, head.number - LAST_BATCHES)
+        last = head.number + head.damaged
+        if last > LAST_BATCHES:
+            place = place_after(self._history, shard, last - LAST_BATCHES)
         if place is None:
-            self.findings.add(Rule.CHAIN, f"batch {head.number - LAST_BATCHES} is missing", shard_id=shard_id)
+            self.findings.add(
+                Rule.CHAIN, f"batch {last - LAST_BATCHES} is missing or damaged", shard_id=shard_id
+            )
             return
-        while place.number < head.number and not place.ended:
+        while place.number < last and not place.ended:
             reader.read(place)
 
     # ------------------------------------------------------------------ accounts

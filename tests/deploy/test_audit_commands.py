@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from deploy import auditor
 from deploy.cli import app
 from deploy.cli_audit import SHOWN_IN_FLIGHT, show_report
 from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
 from deploy.demo_ledger import wait_until_archived
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.ledger_url import FILE_NAME
-from shard_node.ledger.audit import AuditReport, InFlight
+from shard_node.errors import LedgerUnavailableError
+from shard_node.ledger.audit import Audit, AuditProgress, AuditReport, InFlight
+from shard_node.ledger.findings import Rule
 from shard_node.transfers import Kind
 from tallystick import SyncClient, Transfer
 
@@ -110,6 +114,42 @@ def test_the_quick_check_finds_a_balance_that_is_not_live(own: LocalCluster) -> 
     finally:
         change(-1)
     assert _json("check", "--data", str(own.data))["consistent"] is True
+
+
+class _Cut:
+    """An audit that finds something, or nothing, and then gets no answer."""
+
+    def __init__(self, *, found: bool) -> None:
+        self.report = AuditReport()
+        self._found = found
+
+    async def run(self) -> AsyncIterator[AuditProgress]:
+        """One step, and the error."""
+        yield AuditProgress("replay", 1, 2)
+        if self._found:
+            self.report.findings.add(Rule.CHAIN, "batch 3 is not what was sealed")
+        raise LedgerUnavailableError("the ledger went away")
+
+
+def test_what_was_found_before_an_error_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Findings and exit code 1, though the audit did not come to its end; without any nothing is known."""
+    ledger = tmp_path / FILE_NAME
+    ledger.touch()
+    where = ("audit", "--ledger", f"sqlite:///{ledger}", "--zookeeper", "127.0.0.1:1")
+    cut = [_Cut(found=True), _Cut(found=True), _Cut(found=False)]
+
+    def run_audit(*_: str) -> AuditReport:
+        return asyncio.run(auditor.complete(cast("Audit", cut.pop(0)), lambda _: None))
+
+    monkeypatch.setattr(auditor, "run_audit", run_audit)
+    report = _json(*where, exit_code=1)
+    assert report["findings"][0]["message"] == "batch 3 is not what was sealed"
+    assert report["ended_by"] == "the ledger went away"
+    shown = _run(*where)
+    assert shown.exit_code == 1
+    assert "found chain: batch 3 is not what was sealed" in shown.stdout
+    assert "the ledger went away" in shown.stderr
+    assert _json(*where, exit_code=2)["reason"] == "the ledger went away"
 
 
 def test_what_is_in_flight_is_named(capsys: pytest.CaptureFixture[str]) -> None:

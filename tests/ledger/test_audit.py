@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 
 from coordinator.driver import ask_all
 from coordinator.journal_protocol import JournalCommit
@@ -312,6 +312,39 @@ async def test_a_tail_that_was_cut_and_grown_again(archived: Town) -> None:
     tampering.reseal(archived.engine, shard)
     found = of((await archived.audit()).findings.kept, Rule.HEAD)
     assert f"batch {last} is not the one that was stored" in found.message
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("stream_id", "garbage"),
+        ("stream_id", ""),
+        ("stream_id", "1-99999999999999999999"),
+        ("hash", b"short"),
+        ("entry_count", 0),
+        ("hash", "as text"),
+        ("number", "x"),
+        ("first_sequence", "x"),
+        ("entry_count", 2.5),
+        ("last_at_ms", "x"),
+    ],
+)
+async def test_a_newest_batch_that_is_none(archived: Town, column: str, value: Any) -> None:
+    """Whatever its row holds, it is named and the audit goes on; so does the quick check."""
+    if archived.engine.dialect.name != "sqlite" and type(value) is not batches.c[column].type.python_type:
+        pytest.skip("PostgreSQL takes no other type")
+    shard = archived.archived(0)
+    number = Archive(archived.engine).position(shard.shard_id).number
+    with tampering.writing(archived.engine) as connection:
+        # As text: the columns' types would have none of it.
+        change = f"UPDATE batches SET {column} = :value WHERE shard_number = :shard AND number = :number"  # noqa: S608
+        connection.execute(text(change), {"value": value, "shard": shard.number, "number": number})
+    report = await archived.audit()
+    named = repr(value) if column == "number" else str(number)
+    assert f"batch {named} " in of(report.findings.kept, Rule.CHAIN).message
+    # The audit came to its end.
+    assert report.live_accounts >= 9
+    assert Rule.CHAIN in {finding.rule for finding in (await archived.quick_check()).findings.kept}
 
 
 async def test_a_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
