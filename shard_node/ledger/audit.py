@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from shard_node.ledger.chain_reader import CHUNK_ROWS
-from shard_node.ledger.comparison import batch_hash, repeated_transactions
+from shard_node.ledger.comparison import repeated_transactions
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule, id_text
 from shard_node.ledger.fold import (
@@ -30,7 +30,6 @@ from shard_node.ledger.live import (
     ForgottenError,
     LiveAccount,
     Tail,
-    check_head,
     last_written_ms,
     limits_of,
     live_accounts,
@@ -39,6 +38,7 @@ from shard_node.ledger.live import (
 from shard_node.ledger.quick_check import in_thread
 from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import SEQUENCE_MASK
+from shard_node.ledger.vouching import check_end
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Audit:
         nothing is proven, either way.
         """
         for shard in self._shards:
-            await self._check_head(shard)
+            await check_end(self._findings, self._history, shard, self._ask)
         steps = self._replay.run()
         while (step := await self._ask(partial(next, steps, None))) is not None:
             yield AuditProgress("replay", step.entries, step.total)
@@ -168,17 +168,6 @@ class Audit:
         self._conclude(archived)
 
     # ------------------------------------------------------------------ the archive
-
-    async def _check_head(self, shard: Shard) -> None:
-        # The shard first: the archiver stores a batch before it tells the shard.
-        state = await shard.ledger_state()
-        found = await self._head(shard.shard_id)
-        if found is None:
-            check_head(self._findings, shard.shard_id, state, None, None)
-            return
-        number, head = found
-        stored = await self._ask(partial(batch_hash, self._history, number, state.number))
-        check_head(self._findings, shard.shard_id, state, head, stored)
 
     async def _head(self, shard_id: str) -> tuple[int, Head] | None:
         """A shard's number in the archive and its newest batch; None when the archive has not met it."""

@@ -21,7 +21,6 @@ from shard_node.ledger.comparison import (
     ArchivedBalance,
     Opening,
     balances,
-    batch_hash,
     openings,
     place_after,
 )
@@ -41,20 +40,20 @@ from shard_node.ledger.live import (
     ForgottenError,
     LiveAccount,
     Tail,
-    check_head,
     ledger_name,
     limits_of,
     live_accounts,
     live_names,
 )
 from shard_node.ledger.schema import SEQUENCE_MASK
+from shard_node.ledger.vouching import check_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from shard_node.ledger.entries import Row
     from shard_node.ledger.history import Head, History
-    from shard_node.shard import LedgerState, Shard
+    from shard_node.shard import Shard
 
 T = TypeVar("T")
 
@@ -120,19 +119,16 @@ class QuickCheck:
     # ------------------------------------------------------------------ the chain
 
     async def _check_chain(self, shard: Shard) -> None:
-        # The shard first: the archiver stores a batch before it tells the shard.
-        state = await shard.ledger_state()
+        state = await check_end(self.findings, self._history, shard, self._ask)
         self.entries_waiting += state.backlog
-        await self._ask(partial(self._check_batches, shard.shard_id, state))
+        await self._ask(partial(self._check_batches, shard.shard_id))
 
-    def _check_batches(self, shard_id: str, state: LedgerState) -> None:
-        """Compares the head, and reads the last batches. Blocks."""
+    def _check_batches(self, shard_id: str) -> None:
+        """Reads the last batches. Blocks."""
         archived = _numbered(self._history, shard_id)
         if archived is None:
-            check_head(self.findings, shard_id, state, None, None)
             return
         number, head = archived
-        check_head(self.findings, shard_id, state, head, batch_hash(self._history, number, state.number))
         self.entries_archived += head.sequence
         reader = ChainReader(self._history, self.findings)
         shard = ArchivedShard(number, shard_id)

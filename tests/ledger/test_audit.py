@@ -347,11 +347,11 @@ async def test_a_newest_batch_that_is_none(archived: Town, column: str, value: A
     assert Rule.CHAIN in {finding.rule for finding in (await archived.quick_check()).findings.kept}
 
 
-async def test_a_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
-    """An archiver that died between storing a batch and telling the shard leaves nothing to find."""
-    name = archived.names[0][0]
-    await archived.deposit(name, 5)
-    shard = archived.shard_of(name)
+async def store_untold(town: Town) -> Shard:
+    """An archiver dies between storing shard 0's next batch and telling the shard; that shard."""
+    name = town.names[0][0]
+    await town.deposit(name, 5)
+    shard = town.shard_of(name)
 
     class Deaf:
         """The shard, but for what it is told."""
@@ -364,10 +364,53 @@ async def test_a_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await archived.archiver(0).step(Deaf())
+        await town.archiver(0).step(Deaf())
     assert (await shard.ledger_state()).backlog == 2
+    return shard
+
+
+async def test_a_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
+    """An archiver that died between storing a batch and telling the shard leaves nothing to find."""
+    await store_untold(archived)
     assert (await archived.audit()).findings.kept == []
     assert (await archived.quick_check()).findings.kept == []
+
+
+async def test_a_forged_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
+    """Changed and sealed anew before the shard is told: the shard's stream has it otherwise."""
+    await store_untold(archived)
+    row = (await of_account(archived, archived.names[0][0]))[-1]
+    tampering.change_entry(archived.engine, row.entry_id, initiated_by="nobody")
+    tampering.reseal(archived.engine, archived.archived(0))
+    for findings in ((await archived.audit()).findings, (await archived.quick_check()).findings):
+        (found,) = findings.kept
+        assert found.rule is Rule.HEAD
+        assert "is not what the shard made" in found.message
+
+
+async def test_told_while_it_is_looked_at(archived: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that an archiver tells the shard of in between is compared with its hash, and is no finding."""
+    shard = await store_untold(archived)
+    look = Shard.ledger_after
+    left = [True]
+
+    async def ledger_after(one: Shard, *arguments: Any) -> Any:
+        if one is shard and left:
+            left.clear()
+            await archived.archive(0)
+        return await look(one, *arguments)
+
+    monkeypatch.setattr(Shard, "ledger_after", ledger_after)
+    assert (await archived.audit()).findings.kept == []
+    assert not left
+    assert (await shard.ledger_state()).backlog == 0
+
+
+async def test_a_shard_that_forgot_what_it_was_told(archived: Town) -> None:
+    """Without its head the shard vouches for no batch, and its stream has none of them."""
+    await archived.shards[0].redis.hdel("meta", "archived_number", "archived_head", "archived_id")
+    for findings in ((await archived.audit()).findings, (await archived.quick_check()).findings):
+        assert of(findings.kept, Rule.HEAD).shard_id == archived.shards[0].shard_id
 
 
 async def test_a_transaction_carried_out_twice(archived: Town) -> None:
