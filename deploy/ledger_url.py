@@ -61,11 +61,9 @@ def _parsed(url: str) -> URL:
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - see above
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - the same
 
+    from shard_node.ledger.schema import no_url  # noqa: PLC0415 - the same
+
     try:
         return make_url(url)
-    except ArgumentError:
-        # Not shown: whatever it is, it may hold a password.
-        raise DataError(
-            "the ledger's URL is none: it looks like sqlite:////srv/ledger.db or "
-            "postgresql+psycopg://user@host/database"
-        ) from None
+    except (ArgumentError, ValueError):
+        raise DataError(no_url(url)) from None

@@ -181,12 +181,8 @@ def _parse(url: str) -> URL:
     """The URL; of PostgreSQL always with the one driver that is supported."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        # Not shown: whatever it is, it may hold a password.
-        raise LedgerError(
-            "the ledger's URL is none: it looks like sqlite:////srv/ledger.db or "
-            "postgresql+psycopg://user@host/database"
-        ) from None
+    except (ArgumentError, ValueError):
+        raise LedgerError(no_url(url)) from None
     backend = parsed.get_backend_name()
     if backend == POSTGRESQL:
         return parsed.set(drivername="postgresql+psycopg")
@@ -195,6 +191,17 @@ def _parse(url: str) -> URL:
     if parsed.database in {None, "", ":memory:"}:
         raise LedgerError("a ledger in memory would be lost: name a file, as in sqlite:////srv/ledger.db")
     return parsed
+
+
+def no_url(url: str) -> str:
+    """What is said of a text that is no URL: of the text itself only what cannot be a password."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
+    _, at, place = rest.rpartition("@")
+    named = f" ({scheme}://...@{place})" if separator and at else ""
+    return (
+        f"the ledger's URL is none{named}: it looks like sqlite:////srv/ledger.db or "
+        "postgresql+psycopg://user@host/database"
+    )
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -147,6 +147,23 @@ def test_urls_that_are_none(url: str, told: str) -> None:
         open_ledger(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://u:sec:ret@host:54x/db?password=secret", "postgresql://...@host:54x/db)"),
+        ("postgresql://u:sec@ret@host:54x/db?password=sec@ret", "postgresql://...@host:54x/db)"),
+        ("postgresql://u:sec?ret@host:54x/db", "URL is none: "),
+        ("secret", "URL is none: "),
+    ],
+)
+def test_a_password_in_what_is_no_url(url: str, named: str) -> None:
+    """A port that is no number is an error like any other, and shows no part of a password."""
+    with pytest.raises(LedgerError) as refused:
+        open_ledger(url)
+    assert named in str(refused.value)
+    assert "sec" not in str(refused.value)
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     """Another file is not overwritten."""
     file = tmp_path / "notes.txt"
