@@ -12,8 +12,10 @@ from sqlalchemy import BigInteger, Join, Text, and_, case, column, func, select,
 
 from shard_node.ledger.chain_reader import Place
 from shard_node.ledger.entries import ArchivedShard
+from shard_node.ledger.fold import STATES
 from shard_node.ledger.history import is_well_formed, moves_held
 from shard_node.ledger.schema import batches, entries
+from shard_node.records import AccountState
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from shard_node.ledger.history import History
 
 T = TypeVar("T")
+
+_CHANGES: Final = sorted(int(kind) for kind in STATES if kind is not Kind.OPEN)
 
 # Accounts in one statement: each is two parameters, of which SQLite takes some 32,000.
 LOOKUP_ACCOUNTS: Final = 1000
@@ -96,6 +100,36 @@ def _wanted(versions: Sequence[tuple[str, int]]) -> Join:
     wanted = values(*columns, name="wanted").data(versions).cte("wanted")
     same = and_(entries.c.account_id == wanted.c.account_id, entries.c.version == wanted.c.version)
     return wanted.join(entries, same)
+
+
+def state_changes(history: History) -> dict[str, list[tuple[int, AccountState]]]:
+    """Of every account that was ever frozen or closed: at which versions it became what, in order.
+
+    Looks at one row an account and one a change: such entries have no transaction, and are indexed by that.
+    """
+    statement = (
+        select(entries.c.account_id, entries.c.version, entries.c.kind)
+        .where(entries.c.transaction_id.is_(None), entries.c.kind.in_(_CHANGES))
+        .order_by(entries.c.version)
+    )
+    found: dict[str, list[tuple[int, AccountState]]] = {}
+    with history.reading() as connection:
+        for account_id, version, kind in connection.execute(statement):
+            found.setdefault(account_id, []).append((version, STATES[Kind(kind)]))
+    return found
+
+
+def state_at(history: History, account_id: str, version: int) -> AccountState:
+    """What an account was after the entry of that version. May look at its whole history."""
+    statement = (
+        select(entries.c.kind)
+        .where(entries.c.account_id == account_id, entries.c.version <= version, entries.c.kind.in_(_CHANGES))
+        .order_by(entries.c.version.desc())
+        .limit(1)
+    )
+    with history.reading() as connection:
+        kind = connection.scalar(statement)
+    return AccountState.OPEN if kind is None else STATES[Kind(kind)]
 
 
 def batch_hash(history: History, shard_number: int, number: int) -> bytes | None:

@@ -37,7 +37,8 @@ MAX_EARLY: Final = 100_000
 
 # Neighbours: one comparison tells both.
 _DEPOSIT, _WITHDRAWAL = int(Kind.DEPOSIT), int(Kind.WITHDRAWAL)
-_STATES = {
+# What an account is after such an entry.
+STATES: Final = {
     Kind.OPEN: AccountState.OPEN,
     Kind.FREEZE: AccountState.FROZEN,
     Kind.UNFREEZE: AccountState.OPEN,
@@ -269,7 +270,7 @@ class Fold:
 
     def _change_state(self, row: Row, account: Replayed) -> None:
         """FREEZE, UNFREEZE and CLOSE: the account's next entry, and no transaction."""
-        kind, state = row[KIND], _STATES.get(row[KIND])
+        kind, state = row[KIND], STATES.get(row[KIND])
         if state is None or kind == Kind.OPEN:
             self._find(Rule.STATE, row, f"has no transaction id, which kind {kind} must have")
         elif account.state is AccountState.CLOSED or (

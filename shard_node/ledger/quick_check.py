@@ -23,6 +23,8 @@ from shard_node.ledger.comparison import (
     balances,
     openings,
     place_after,
+    state_at,
+    state_changes,
 )
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule
@@ -34,6 +36,8 @@ from shard_node.ledger.fold import (
     DELTA,
     ENTRY_ID,
     HELD_DELTA,
+    KIND,
+    STATES,
     VERSION,
 )
 from shard_node.ledger.live import (
@@ -47,6 +51,8 @@ from shard_node.ledger.live import (
 )
 from shard_node.ledger.schema import SEQUENCE_MASK
 from shard_node.ledger.vouching import check_end
+from shard_node.records import AccountState
+from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -91,6 +97,8 @@ class QuickCheck:
         self.entries_waiting = 0
         # Transactions committed and not settled, when the check began.
         self.in_flight = 0
+        # State changes that were archived when the accounts' turn came.
+        self._changes: dict[str, list[tuple[int, AccountState]]] = {}
 
     def __repr__(self) -> str:
         return f"QuickCheck({self.accounts_checked} accounts, {self.findings.total} findings)"
@@ -106,6 +114,7 @@ class QuickCheck:
         yield 0, total
         for shard in self._shards:
             await self._check_chain(shard)
+        self._changes = await self._ask(partial(state_changes, self._history))
         for shard in self._shards:
             ahead: dict[str, LiveAccount] = {}
             async for names in live_names(shard):
@@ -162,7 +171,7 @@ class QuickCheck:
             if entry is None:
                 ahead[account.account_id] = account
             else:
-                self._compare(account, entry)
+                await self._compare(account, entry)
         self.accounts_checked += len(live)
 
     def _compare_opening(self, live: LiveAccount, opening: Opening | None) -> None:
@@ -177,7 +186,8 @@ class QuickCheck:
                 f"it was opened with {opening.attributes}",
             )
 
-    def _compare(self, live: LiveAccount, entry: ArchivedBalance) -> None:
+    async def _compare(self, live: LiveAccount, entry: ArchivedBalance, waiting: Sequence[Row] = ()) -> None:
+        """Compares with the ledger at the same version; ``waiting`` is of it what is not archived yet."""
         if (live.balance_minor, live.held_minor, live.currency) != (
             entry.balance_minor,
             entry.held_minor,
@@ -189,6 +199,23 @@ class QuickCheck:
                 f"{live.version}; entry {entry.entry_id} (number {entry.entry_id & SEQUENCE_MASK}) says "
                 f"{entry.balance_minor} {entry.currency} with {entry.held_minor} held",
             )
+        state = await self._state(live, waiting)
+        if live.state is not state:
+            self._find(live, f"is {live.state.name} at version {live.version}; the ledger has {state.name}")
+
+    async def _state(self, live: LiveAccount, waiting: Sequence[Row]) -> AccountState:
+        """What the ledger says that the account is at its version."""
+        changed = [STATES[Kind(row[KIND])] for row in waiting if row[KIND] in STATES]
+        if changed:
+            return changed[-1]
+        known = [
+            state for version, state in self._changes.get(live.account_id, ()) if version <= live.version
+        ]
+        state = known[-1] if known else AccountState.OPEN
+        if live.state is state:
+            return state
+        # It may have changed since the changes were read.
+        return await self._ask(partial(state_at, self._history, live.account_id, live.version))
 
     # ------------------------------------------------------------------ ahead of the archive
 
@@ -219,7 +246,7 @@ class QuickCheck:
         versions = [(account.account_id, account.version) for account in ahead.values()]
         stored = await self._ask(partial(balances, self._history, versions))
         for account_id, entry in stored.items():
-            self._compare(ahead.pop(account_id), entry)
+            await self._compare(ahead.pop(account_id), entry)
 
     async def _waiting(self, shard: Shard, ahead: dict[str, LiveAccount]) -> dict[str, list[Row]] | None:
         """By account, what waits on the shard up to its version; None when some was archived meanwhile."""
@@ -264,7 +291,7 @@ class QuickCheck:
             else:
                 if before[name] < 0:
                     self._compare_opening(account, Opening(0, rows[0][ATTRIBUTES]))
-                self._compare(account, _upon(entry, rows, account))
+                await self._compare(account, _upon(entry, rows, account), rows)
             del ahead[name]
 
     def _find(self, live: LiveAccount, message: str) -> None:

@@ -446,25 +446,20 @@ async def edit(town: Town, name: str, change: Change) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "quick"),
+    "change",
     [
-        pytest.param(lambda a: replace(a, available_minor=a.available_minor + 1), True, id="available"),
-        pytest.param(
-            lambda a: replace(a, available_minor=a.available_minor - 1, held_minor=1), True, id="held"
-        ),
-        pytest.param(lambda a: replace(a, currency="USD"), True, id="currency"),
-        pytest.param(lambda a: replace(a, version=a.version - 1), True, id="behind"),
-        pytest.param(lambda a: replace(a, version=a.version + 1), True, id="ahead"),
-        pytest.param(lambda a: replace(a, floor_minor=-5), True, id="limit"),
-        # The quick check reads the newest entry alone, and that says nothing of an older freeze.
-        pytest.param(lambda a: replace(a, state=AccountState.FROZEN), False, id="state"),
+        pytest.param(lambda a: replace(a, available_minor=a.available_minor + 1), id="available"),
+        pytest.param(lambda a: replace(a, available_minor=a.available_minor - 1, held_minor=1), id="held"),
+        pytest.param(lambda a: replace(a, currency="USD"), id="currency"),
+        pytest.param(lambda a: replace(a, version=a.version - 1), id="behind"),
+        pytest.param(lambda a: replace(a, version=a.version + 1), id="ahead"),
+        pytest.param(lambda a: replace(a, floor_minor=-5), id="limit"),
+        pytest.param(lambda a: replace(a, state=AccountState.FROZEN), id="state"),
     ],
 )
 @pytest.mark.parametrize("store", [True, False], ids=["archived", "waiting"])
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
-async def test_a_live_account_changed_by_hand(
-    town: Town, change: Change, *, quick: bool, store: bool
-) -> None:
+async def test_a_live_account_changed_by_hand(town: Town, change: Change, *, store: bool) -> None:
     """Whatever is changed on the shard, the account is named, whether its entries are archived or wait."""
     name = town.names[1][0]
     if store:
@@ -475,7 +470,22 @@ async def test_a_live_account_changed_by_hand(
     assert (found.rule, found.account_id) == (Rule.LIVE, name)
     assert found.shard_id == town.shard_of(name).shard_id
     check = await town.quick_check()
-    assert {finding.account_id for finding in check.findings.kept} == ({name} if quick else set())
+    assert {finding.account_id for finding in check.findings.kept} == {name}
+
+
+@pytest.mark.parametrize("store", [True, False], ids=["archived", "waiting"])
+async def test_a_frozen_account_thawed_by_hand(archived: Town, *, store: bool) -> None:
+    """Only the state differs; both audits find it."""
+    name = archived.names[0][0]
+    await archived.shard_of(name).set_state([name], [Kind.FREEZE])
+    if store:
+        await archived.archive()
+    assert (await archived.quick_check()).findings.kept == []
+    await edit(archived, name, lambda account: replace(account, state=AccountState.OPEN))
+    for findings in ((await archived.audit()).findings, (await archived.quick_check()).findings):
+        (found,) = findings.kept
+        assert (found.rule, found.account_id) == (Rule.LIVE, name)
+        assert "FROZEN" in found.message
 
 
 async def test_a_live_account_that_vanished(archived: Town) -> None:
