@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shard_node.errors import LedgerError, LedgerUnavailableError
 from shard_node.ledger.entries import Entry
-from shard_node.ledger.schema import SEQUENCE_BITS, as_ledger_error, batches, entries, shards
+from shard_node.ledger.schema import SEQUENCE_BITS, as_ledger_error, batches, entries, shards, shown
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class History:
         self._shard_ids: Mapping[int, str] = {}
 
     def __repr__(self) -> str:
-        return f"History({self._engine.url.render_as_string(hide_password=True)})"
+        return f"History({shown(self._engine)})"
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

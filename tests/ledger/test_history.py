@@ -332,6 +332,12 @@ def test_a_database_that_is_away(tmp_path: Any) -> None:
     empty.dispose()
 
 
+@pytest.mark.parametrize("url", ["postgresql://u:secret@host/db", "postgresql://u@host/db?password=secret"])
+def test_no_password_is_shown(url: str) -> None:
+    """Wherever in the URL it is."""
+    assert "secret" not in repr(History(open_ledger(url)))
+
+
 def test_questions_use_their_indexes(engine: Engine, books: Books) -> None:
     """In SQLite no question of one account, one transaction or one position reads a whole table."""
     if engine.dialect.name != "sqlite":
