@@ -309,7 +309,7 @@ class World:
                 await self._rotate(index)
         if self.setting.time_ordered:
             del self._recent[:-_OLD]
-            self.books.forgotten |= {row.key for row in self._recent}
+            self.books.forgotten |= {row.transaction_id for row in self._recent}
         else:
             # Under an id that tells no age they would be new transactions.
             self._recent.clear()
