@@ -20,7 +20,7 @@ demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits
 
 .PHONY: test
 test: setup ## All tests, two at a time; ARGS="-k name" for some
-	$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal $(ARGS)
 
 .PHONY: lint
 lint: setup ## ruff: rules and format
