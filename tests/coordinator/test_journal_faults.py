@@ -385,6 +385,21 @@ async def test_a_hold_lives_by_the_shards_clock(bank: JournalBank) -> None:
     assert await bank.reserved() == (40, 0, 0)
 
 
+async def test_a_hold_whose_time_is_over_is_not_active(bank: JournalBank) -> None:
+    """It can be neither captured nor voided from that moment on, though its money is still reserved."""
+    shard = bank.shard_of(bank.first)
+    hold = await bank.held(40, life_ms=1)
+    begun_ms = await shard.clock_ms()
+    while await shard.clock_ms() <= begun_ms:
+        pass
+    assert await bank.run(bank.capture(hold)) is Outcome.HOLD_NOT_ACTIVE
+    assert await bank.post(bank.void(hold)) == Outcome.HOLD_NOT_ACTIVE
+    assert await bank.reserved() == (40, 0, 0)
+    assert await shard.expire_holds(10) == 1
+    assert await bank.balances() == AT_REST
+    await nothing_left(bank)
+
+
 @pytest.mark.parametrize("life_ms", [1, 2, 4, 8, 16, 32])
 async def test_hold_expiry_races_with_capture(bank: JournalBank, life_ms: int) -> None:
     """Whichever comes first ends the hold, the other finds it gone; in between the money is reserved."""

@@ -54,6 +54,8 @@ from tests.shard_node.test_library_against_model import (
 
 # Longer than any test takes: these holds end when a test says so.
 LIFE_MS = MAX_HOLD_SECONDS * 1000
+# Enough of them that not every second one is used up.
+MANY_IDS = [*IDS, *(bytes([100 + i] * 6 + [0x40] + [i] * 9) for i in range(30))]
 PURCHASES = [bytes([50 + i] * 16) for i in range(2)]
 NO_BACKLOG_LIMIT = 10**6
 # Every slot is on the one shard; the machines do not mind.
@@ -145,9 +147,10 @@ class JournalComparison(Comparison):
         self.past_ms = 0
 
     def open_accounts(self) -> None:
-        """One without limits, one with a maximum balance, one with both."""
+        """Two without limits, one with a maximum balance, one with both."""
         for account_id, floor, limits in (
             ("alice", -100, (0, 0)),
+            ("{alice}:usd", 0, (0, 0)),
             ("bob", 0, (40, 0)),
             ("carol", -9, (30, 15)),
         ):
@@ -261,7 +264,11 @@ class JournalComparison(Comparison):
         slots = [journal.legs[0].slot for _, _, journal in rows]
         self.both(ResolveJournals(batch.keys, slots, [terms_key(key, body) for key, body, _ in rows]))
 
-    @rule(transaction_id=st.sampled_from(IDS), name=st.sampled_from(["alice", "@world:EUR"]), amount=AMOUNTS)
+    @rule(
+        transaction_id=st.sampled_from(MANY_IDS),
+        name=st.sampled_from(["alice", "@world:EUR"]),
+        amount=st.integers(1, 20),
+    )
     def hold(self, transaction_id: bytes, name: str, amount: int) -> None:
         """A hold that most likely succeeds, so that holds are common."""
         self.post_one(transaction_id, hold(name, amount, "EUR"))
@@ -269,19 +276,36 @@ class JournalComparison(Comparison):
     @precondition(lambda self: self.model.holds)
     @rule(
         data=st.data(),
-        transaction_id=st.sampled_from(IDS),
+        transaction_id=st.sampled_from(MANY_IDS),
         rest=st.sampled_from([0, 0, 1, 2, -1]),
         late=mostly([False], [True]),
+        thief=mostly([""], ["{alice}:usd"]),
     )
-    def capture(self, data: st.DataObject, transaction_id: bytes, rest: int, *, late: bool) -> None:
-        """A hold is captured, but for a rest; at times for more than it holds, or when its time is over."""
+    def capture(
+        self, data: st.DataObject, transaction_id: bytes, rest: int, *, late: bool, thief: str
+    ) -> None:
+        """A hold is captured, but for a rest.
+
+        At times for more than it holds, or when its time is over, or from another account of its slot.
+        """
         name = data.draw(st.sampled_from(sorted(self.model.holds)))
         if late:
             self.end_by_time(name)
         held = self.model.holds[name]
         amount = min(max(held.amount_minor - rest, 1), MAX_MINOR)
         payee = "@world:EUR" if held.account == "alice" else "alice"
-        self.post_one(transaction_id, capture(name[:16], held.account, payee, amount, "EUR"))
+        self.post_one(transaction_id, capture(name[:16], thief or held.account, payee, amount, "EUR"))
+
+    @precondition(lambda self: self.in_doubt())
+    @rule(data=st.data())
+    def post_what_is_in_doubt(self, data: st.DataObject) -> None:
+        """The accounts came together while a journal was under way."""
+        self.both(PostJournals(data.draw(st.sampled_from(self.in_doubt()))))
+
+    def in_doubt(self) -> list[Journals]:
+        """Batches with a journal that is unsettled, or has a leg prepared."""
+        keys = {*self.model.unsettled, *(name[:24] for name in self.model.prepared)}
+        return [batch for batch in self.journals if keys.intersection(batch.keys)]
 
     def post_one(self, transaction_id: bytes, journal: Journal) -> None:
         """One journal in one call; it may come again."""
@@ -374,7 +398,7 @@ class JournalComparison(Comparison):
         kinds = [postings(), splits(), refunds(), ends_of_holds(active)]
         if not across:
             kinds.append(holds)
-        rows = st.tuples(st.sampled_from(IDS), st.one_of(kinds))
+        rows = st.tuples(st.sampled_from(MANY_IDS), st.one_of(kinds))
         if across:
             rows = rows.filter(lambda row: len(row[1].legs) > 1)
         batch = Journals.of(data.draw(st.lists(rows, min_size=1, max_size=3)))
