@@ -23,6 +23,8 @@ from deploy.processes import ProcessIdentity
 from shard_node.errors import RegistryError
 from shard_node.registry import bootstrap
 
+# As in shard_node.ledger.schema, which would import SQLAlchemy into every command.
+_LEDGER_VARIABLE = "TALLYSTICK_LEDGER"
 # How often readiness is looked at.
 _POLL_SECONDS = 0.05
 # Another process may take the port between the moment it was found free and ZooKeeper's bind.
@@ -119,22 +121,22 @@ class Starter:
             if record.dedupe_window_seconds is not None:
                 command += ["--dedupe-window-seconds", str(record.dedupe_window_seconds)]
         elif kind is Kind.ARCHIVER:
-            command = [*start, "shard_node.archiver", "--name", name, "--ledger", self._ledger(record)]
+            command = [*start, "shard_node.archiver", "--name", name]
         else:
             port = record.ports.get(name, 0)
             listen = port if port and zookeeper.is_free(port) else 0
             command = [*start, kind.value, "--name", name, "--listen", f"127.0.0.1:{listen}"]
-            if kind is Kind.ROUTER and record.archivers:
-                command += ["--ledger", self._ledger(record)]
         return [*command, "--zookeeper", record.zookeeper]
 
-    def _ledger(self, record: ClusterRecord) -> str:
-        return record.ledger or default_url(self._data)
+    def _environment(self, record: ClusterRecord, kind: Kind) -> dict[str, str]:
+        """The ledger's URL, which may hold a password; none for whom it does not concern."""
+        concerned = kind is Kind.ARCHIVER or (kind is Kind.ROUTER and record.archivers)
+        return {_LEDGER_VARIABLE: (record.ledger or default_url(self._data)) if concerned else ""}
 
     def _spawn(self, record: ClusterRecord, name: str, kind: Kind, command: list[str]) -> ClusterRecord:
         log = self.log(name)
         log_start = log.stat().st_size if log.exists() else 0
-        process = processes.spawn(command, log)
+        process = processes.spawn(command, log, self._environment(record, kind))
         self._children[name] = _Child(process, log, log_start)
         identity = processes.identify(process.pid) or ProcessIdentity(process.pid, "ended at once")
         address = record.zookeeper if kind is Kind.ZOOKEEPER else ""

@@ -22,7 +22,7 @@ from router.service import WalletService
 from shard_node.directory import Directory
 from shard_node.errors import LedgerError, RegistryError
 from shard_node.ledger.history import History
-from shard_node.ledger.schema import open_ledger
+from shard_node.ledger.schema import LEDGER_VARIABLE, open_ledger
 from shard_node.process import configure_logs, run
 from shard_node.registry import MemberKind, Registry
 from tallystick.v1 import cluster_pb2_grpc, ledger_pb2_grpc, wallet_pb2_grpc
@@ -98,7 +98,11 @@ def main() -> int:
         "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: %(default)s, a free port"
     )
     parser.add_argument(
-        "--ledger", metavar="URL", help="the ledger's database, for SQLAlchemy; without it no LedgerService"
+        "--ledger",
+        metavar="URL",
+        default=os.environ.get(LEDGER_VARIABLE),
+        help="the ledger's database, for SQLAlchemy; without it no LedgerService "
+        f"(default: the variable {LEDGER_VARIABLE})",
     )
     arguments = parser.parse_args()
     configure_logs(process="router", name=arguments.name)

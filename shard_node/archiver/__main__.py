@@ -20,7 +20,7 @@ from shard_node.directory import Directory
 from shard_node.errors import LedgerUnavailableError, RegistryError
 from shard_node.ledger.archive import Archive
 from shard_node.ledger.migrations import upgrade
-from shard_node.ledger.schema import SQLITE, open_ledger, shown
+from shard_node.ledger.schema import LEDGER_VARIABLE, SQLITE, open_ledger, shown
 from shard_node.process import configure_logs, run
 from shard_node.registry import MemberKind, Registry
 
@@ -123,9 +123,10 @@ def main() -> int:
     parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
     parser.add_argument(
         "--ledger",
-        required=True,
+        default=os.environ.get(LEDGER_VARIABLE, ""),
         metavar="URL",
-        help="the database, for SQLAlchemy: sqlite:////srv/ledger.db",
+        help="the database, for SQLAlchemy: sqlite:////srv/ledger.db "
+        f"(default: the variable {LEDGER_VARIABLE})",
     )
     parser.add_argument(
         "--limit",

@@ -7,11 +7,12 @@ administrator change tables.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.migrations import current, newest, upgrade
-from shard_node.ledger.schema import open_ledger
+from shard_node.ledger.schema import LEDGER_VARIABLE, open_ledger
 
 
 def main() -> int:
@@ -23,7 +24,12 @@ def main() -> int:
         ("current", "say which version of the schema it has"),
     ):
         command = commands.add_parser(name, help=told, description=told)
-        command.add_argument("--ledger", required=True, metavar="URL", help="the database, for SQLAlchemy")
+        command.add_argument(
+            "--ledger",
+            metavar="URL",
+            default=os.environ.get(LEDGER_VARIABLE, ""),
+            help=f"the database, for SQLAlchemy (default: the variable {LEDGER_VARIABLE})",
+        )
     arguments = parser.parse_args()
     try:
         engine = open_ledger(arguments.ledger)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
+# Where processes look for the URL that no argument names: arguments are for all users of a machine to see.
+LEDGER_VARIABLE: Final = "TALLYSTICK_LEDGER"
 
 # entry_id = shard_number << SEQUENCE_BITS | sequence: a shard may make 10**12 entries, a year at 30,000/s.
 SEQUENCE_BITS: Final = 40

@@ -252,8 +252,10 @@ def test_a_ledger_elsewhere_is_remembered_and_its_password_is_not_shown(
 def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: LocalCluster) -> None:
     """Both are told its URL; without archivers nobody is."""
     for name in ("archiver-0", "router-0"):
-        words = Path(f"/proc/{cluster.pid(name)}/cmdline").read_text().split("\0")
-        assert words[words.index("--ledger") + 1] == cluster.ledger_url
+        environment = Path(f"/proc/{cluster.pid(name)}/environ").read_text().split("\0")
+        assert f"TALLYSTICK_LEDGER={cluster.ledger_url}" in environment
+        # Arguments are for all users to see, and the URL may hold a password.
+        assert cluster.ledger_url not in Path(f"/proc/{cluster.pid(name)}/cmdline").read_text()
     none = replace(cluster.record, archivers=0, processes=())
     assert Kind.ARCHIVER not in {kind for _, kind in missing_parts(none)}
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, inspect, text
 
 from shard_node.errors import LedgerError, LedgerUnavailableError
 from shard_node.ledger.migrations import VERSION_TABLE, current, newest, require_newest, upgrade
-from shard_node.ledger.schema import metadata, open_ledger
+from shard_node.ledger.schema import LEDGER_VARIABLE, metadata, open_ledger
 from tests.postgresql import PostgresqlServer
 
 AT_ONCE = 4
@@ -183,7 +183,7 @@ def test_a_database_that_is_away(tmp_path: Path, postgresql: PostgresqlServer) -
         assert "secret" not in str(refused.value)
 
 
-def test_by_hand(empty_url: str) -> None:
+def test_by_hand(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m shard_node.ledger` upgrades and tells the version; an error is one line."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -193,6 +193,8 @@ def test_by_hand(empty_url: str) -> None:
     assert run("current", "--ledger", empty_url).stdout == f"none (newest: {newest()})\n"
     assert run("upgrade", "--ledger", empty_url).stdout == f"{newest()} (newest: {newest()})\n"
     assert run("current", "--ledger", empty_url).stdout == f"{newest()} (newest: {newest()})\n"
+    monkeypatch.setenv(LEDGER_VARIABLE, empty_url)
+    assert run("current").stdout == f"{newest()} (newest: {newest()})\n"
     refused = run("upgrade", "--ledger", "nonsense")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: the ledger's URL is none")
