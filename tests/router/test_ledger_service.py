@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +23,7 @@ from coordinator.money import to_text
 from router.ledger_reader import LedgerReader, TooManyQuestionsError
 from router.ledger_service import LedgerService
 from router.ledger_watch import WatchSettings
+from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.entries import Entry
 from shard_node.ledger.history import History
 from shard_node.ledger.schema import open_ledger
@@ -351,6 +354,44 @@ async def test_questions_are_bounded() -> None:
     assert await asked[1]
     assert await reader.ask(lambda: 7) == 7
     reader.close()
+
+
+async def test_a_question_without_an_answer_ends_in_time() -> None:
+    """Its caller is told, its place stays taken until the thread ends, and others are answered meanwhile."""
+    reader = LedgerReader(max_threads=2, max_waiting=2, deadline_seconds=0.2)
+    answer = threading.Event()
+    with pytest.raises(LedgerUnavailableError, match=r"no answer within 0\.2 s"):
+        await reader.ask(answer.wait)
+    assert await reader.ask(lambda: 7) == 7
+    hanging = [asyncio.ensure_future(reader.ask(answer.wait))]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyQuestionsError):
+        await reader.ask(lambda: 7)
+    answer.set()
+    assert await hanging[0]
+    assert await reader.ask(lambda: 7) == 7
+    reader.close()
+
+
+def test_a_hanging_database_keeps_no_process_from_ending() -> None:
+    """A thread that waits for ever ends with its process."""
+    program = (
+        "import asyncio, threading\n"
+        "from router.ledger_reader import LedgerReader\n"
+        "from shard_node.errors import LedgerUnavailableError\n"
+        "async def main():\n"
+        "    reader = LedgerReader(deadline_seconds=0.1)\n"
+        "    try:\n"
+        "        await reader.ask(threading.Event().wait)\n"
+        "    except LedgerUnavailableError:\n"
+        "        print('told')\n"
+        "    reader.close()\n"
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
+    )
+    assert ended.stdout == "told\n"
 
 
 # ---------------------------------------------------------------------- watchers
