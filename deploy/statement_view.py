@@ -39,6 +39,8 @@ CSV_COLUMNS = (
     "initiated_by",
     "related_transaction_id",
 )
+# What a cell begins with that a spreadsheet computes; some do after a tab or a line's end, too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # The ledger's resolution: just before a time is this much before it.
 _TICK = timedelta(milliseconds=1)
 
@@ -129,15 +131,15 @@ def write_csv(made: Statement, sink: TextIO) -> None:
                 "version": entry.version,
                 "kind": kind_name(entry.kind),
                 "transaction_id": entry.transaction_id,
-                "counterparty": entry.counterparty,
+                "counterparty": _plain(entry.counterparty),
                 "amount": f"{entry.delta:f}",
                 "held_change": f"{entry.held_delta:f}",
                 "balance": f"{after.balance:f}",
                 "held": f"{after.held:f}",
                 "currency": entry.currency,
-                "reference": entry.reference,
-                "external_id": entry.external_id,
-                "initiated_by": entry.initiated_by,
+                "reference": _plain(entry.reference),
+                "external_id": _plain(entry.external_id),
+                "initiated_by": _plain(entry.initiated_by),
                 "related_transaction_id": entry.related_transaction_id,
             }
         )
@@ -173,6 +175,11 @@ def _bound_cells(kind: str, time: str, position: Position, currency: str) -> dic
         "held": f"{position.held:f}",
         "currency": currency,
     }
+
+
+def _plain(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: whoever pays writes the reference."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _unless_zero(held: Decimal) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import csv
+import io
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from deploy.statement import Position, StatementError, statement_lines, unopened
+from deploy.statement import Line, Position, StatementError, statement_lines, unopened
+from deploy.statement_view import Statement, write_csv
+from tallystick.ledger import Entry, EntryKind
 
 _AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -79,3 +84,19 @@ def test_a_single_wrong_figure_is_found(place: int, fault: object) -> None:
         list(statement_lines("alice", _OPENING, entries, _CLOSING))
     with pytest.raises(StatementError, match="version 3"):
         list(statement_lines("alice", replace(_OPENING, version=3), [], _OPENING))
+
+
+def test_no_text_in_csv_is_a_formula() -> None:
+    """Whoever pays writes the reference: a spreadsheet shall not compute it. Amounts stay numbers."""
+    values: dict[str, Any] = {field.name: "" for field in fields(Entry)}
+    values |= {"at": _AT, "version": 1, "kind": EntryKind.TRANSFER, "held_delta": Decimal(0)}
+    values |= {"delta": Decimal("-2.50"), "balance": Decimal("-2.50")}
+    values |= {"reference": "=HYPERLINK(1)", "external_id": "+1", "initiated_by": "rent"}
+    entry = Entry(**values)
+    after = Position(Decimal("-2.50"), Decimal(0), 1)
+    made = Statement("alice", "EUR", None, _AT, unopened("alice"), [Line(entry, after)], after)
+    sink = io.StringIO()
+    write_csv(made, sink)
+    row = list(csv.DictReader(io.StringIO(sink.getvalue())))[1]
+    assert (row["reference"], row["external_id"], row["initiated_by"]) == ("'=HYPERLINK(1)", "'+1", "rent")
+    assert (row["amount"], row["balance"]) == ("-2.50", "-2.50")
