@@ -145,6 +145,7 @@ class Audit:
         await self._ask(self._replay.reader.unsealed)
         yield AuditProgress("repetitions", self._fold.entries, self._fold.entries)
         await self._find_repeated()
+        await self._find_strangers()
         archived = self._begin_sources()
         total = sum([(await shard.counters()).accounts for shard in self._shards])
         before = list(self._fold.accounts)
@@ -179,6 +180,17 @@ class Audit:
             self._findings.add(
                 Rule.SUM, "the transaction was carried out more than once", transaction_id=transaction_id
             )
+
+    async def _find_strangers(self) -> None:
+        """Shards that are in the archive by name alone: an archiver adds only those that are there."""
+        live = {shard.shard_id for shard in self._shards}
+        for number, head in (await self._ask(self._history.heads)).items():
+            if head.shard_id not in live and not head.number and not head.damaged:
+                self._findings.add(
+                    Rule.CHAIN,
+                    f"shard number {number} has no batch, and no shard has that name",
+                    shard_id=head.shard_id,
+                )
 
     def _begin_sources(self) -> int:
         """From where the replay ended, each shard is read on; how many entries were archived till there."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from shard_node.ledger.chain import GENESIS, Header, chain_hash
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.ledger.fold import ACCOUNT_ID, AT_MS, ENTRY_ID, FINGERPRINT, TRANSACTION_ID
 from shard_node.ledger.history import is_well_formed
-from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK, batches, entries, entry_id
+from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK, batches, entries, entry_id, shards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +136,11 @@ class ChainReader:
         return sound
 
     def unsealed(self) -> None:
-        """Adds a finding for each entry that no batch holds; for some of them, should there be many."""
+        """Adds a finding for each entry that no batch holds; for some of them, should there be many.
+
+        Likewise for batches of no shard, or before the first one.
+        """
+        self._odd_batches()
         last_ids = [
             entry_id(number, place.next_sequence - 1) for number, place in sorted(self.places.items())
         ]
@@ -255,6 +259,23 @@ class ChainReader:
                     f"{row[ACCOUNT_ID]!r}) holds values of the wrong type",
                 )
         return sound
+
+    def _odd_batches(self) -> None:
+        """Rows that nobody reads who follows the shards' batches from number 1 on."""
+        known = select(shards.c.shard_number)
+        statement = (
+            select(batches.c.shard_number, batches.c.number)
+            .where(or_(batches.c.number <= 0, batches.c.shard_number.not_in(known)))
+            .limit(_NAMED)
+        )
+        with self._history.reading() as connection:
+            found = connection.execute(statement).all()
+        for shard_number, number in found:
+            self.findings.add(
+                Rule.CHAIN,
+                f"batch {number!r} of shard number {shard_number!r} is none that an archiver stores",
+                shard_id=self.shard_ids.get(shard_number, ""),
+            )
 
     def _stray(self, found: Sequence[int]) -> None:
         # The archiver may have added a batch since the last look.

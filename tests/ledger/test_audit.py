@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, insert, select, text
 
 from coordinator.driver import ask_all
 from coordinator.journal_protocol import JournalCommit
@@ -24,6 +24,7 @@ from shard_node.ledger.history import History
 from shard_node.ledger.positions import HistoryQuery
 from shard_node.ledger.quick_check import QuickCheck
 from shard_node.ledger.schema import batches, entries
+from shard_node.ledger.schema import shards as shards_table
 from shard_node.records import Account, AccountState
 from shard_node.shard import Shard
 from shard_node.slots import slot
@@ -367,6 +368,27 @@ async def store_untold(town: Town) -> Shard:
         await town.archiver(0).step(Deaf())
     assert (await shard.ledger_state()).backlog == 2
     return shard
+
+
+@pytest.mark.parametrize("values", [{"number": 0}, {"number": -3}, {"shard_number": 77}])
+async def test_a_batch_that_no_archiver_stores(archived: Town, values: dict[str, int]) -> None:
+    """A row before a shard's first batch, or of no shard."""
+    shard = archived.archived(0)
+    with tampering.writing(archived.engine) as connection:
+        row = connection.execute(select(batches).where(batches.c.shard_number == shard.number)).first()
+        assert row is not None
+        connection.execute(insert(batches), {**row._mapping, **values})
+    (found,) = (await archived.audit()).findings.kept
+    assert found.rule is Rule.CHAIN
+    assert "none that an archiver stores" in found.message
+
+
+async def test_a_shard_that_is_none(archived: Town) -> None:
+    """A name among the archive's shards that no shard has."""
+    with tampering.writing(archived.engine) as connection:
+        connection.execute(insert(shards_table), {"shard_number": 78, "shard_id": "shard-78"})
+    (found,) = (await archived.audit()).findings.kept
+    assert (found.rule, found.shard_id) == (Rule.CHAIN, "shard-78")
 
 
 async def test_a_batch_that_the_shard_was_not_told_of(archived: Town) -> None:
