@@ -32,7 +32,7 @@ class Bench:
         self.calls.append(asyncio.get_running_loop().create_future())
         return await self.calls[-1]
 
-    async def begin(self) -> asyncio.Task[int]:
+    async def begin(self) -> asyncio.Task[int | None]:
         """A call, as far as it gets."""
         task = asyncio.ensure_future(self.shard.rotate())
         await turns()
