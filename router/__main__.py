@@ -40,7 +40,7 @@ def route(
 
     Raises LedgerError when that URL is none.
     """
-    engine = open_ledger(ledger) if ledger else None
+    engine = open_ledger(ledger, statement_timeout_seconds=10) if ledger else None
     history = History(engine) if engine else None
 
     async def serve(stopping: asyncio.Event) -> None:
