@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import structlog
 
@@ -37,6 +37,9 @@ MAX_PAUSE_SECONDS = 0.5 * MIN_WINDOW_SECONDS
 MAX_SETTLEMENTS = 16 * MAX_BATCH
 
 log = structlog.get_logger(__name__)
+
+# What takes a batch through the steps of a commit.
+Machine = TypeVar("Machine", Commit, JournalCommit)
 
 
 @overload
@@ -79,11 +82,6 @@ class Pace:
         self._cluster = cluster
         self._clock = clock
         self._begun = clock()
-
-    @property
-    def owner(self) -> Sequence[int]:
-        """The index of the shard that each slot belongs to."""
-        return self._cluster.owner
 
     @overload
     async def ask_all(self, calls: Mapping[int, Call]) -> dict[int, Answer]: ...
@@ -140,26 +138,22 @@ class Driver:
 
     async def commit(self, transfers: Transfers, cluster: Cluster) -> Commit:
         """One batch, through all its steps. Never cancel it: see the class docstring of Shard."""
-        machine = Commit(transfers, cluster.owner)
-        pace = Pace(cluster)
-        answers = await pace.ask_all(machine.prepare())
-        riding = self._ride(cluster, machine.deciding_shards)
-        answers = await pace.ask_all(machine.decide(answers, riding))
-        self._ridden(cluster, riding, answers)
-        machine.conclude(await pace.ask_all(machine.finish(answers)))
-        self._finished(cluster, machine.settled, machine.missing)
-        return machine
+        return await self._carry_out(Commit(transfers, cluster.owner), cluster)
 
     async def commit_journals(self, batch: Journals, cluster: Cluster) -> JournalCommit:
         """The same for journals."""
-        machine = JournalCommit(batch, cluster.owner)
+        return await self._carry_out(JournalCommit(batch, cluster.owner), cluster)
+
+    async def _carry_out(self, machine: Machine, cluster: Cluster) -> Machine:
         pace = Pace(cluster)
         answers = await pace.ask_all(machine.prepare())
         riding = self._ride(cluster, machine.deciding_shards)
         answers = await pace.ask_all(machine.decide(answers, riding))
         self._ridden(cluster, riding, answers)
         machine.conclude(await pace.ask_all(machine.finish(answers)))
-        self._finished(cluster, machine.settled, machine.missing)
+        for index, keys in machine.settled.items():
+            self._settlements.add(cluster.shards[index].shard_id, keys)
+        sound_alarm(machine.missing)
         return machine
 
     def _ride(self, cluster: Cluster, deciding: Sequence[int]) -> dict[int, list[bytes]]:
@@ -182,13 +176,6 @@ class Driver:
         for index, keys in riding.items():
             if isinstance(answers.get(index, NoReply.LOST), NoReply):
                 self._settlements.add(cluster.shards[index].shard_id, keys)
-
-    def _finished(
-        self, cluster: Cluster, settled: Mapping[int, Sequence[bytes]], missing: Sequence[bytes]
-    ) -> None:
-        for index, keys in settled.items():
-            self._settlements.add(cluster.shards[index].shard_id, keys)
-        sound_alarm(missing)
 
     async def settle_idle(self) -> None:
         """Forever: sends settlements that found no ride."""

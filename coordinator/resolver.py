@@ -7,7 +7,7 @@ work: the protocol allows any number of resolvers at once.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -36,6 +36,8 @@ MINIMUM_AGE_MS = int(CALL_TIMEOUT_SECONDS * 1000)
 SCAN_LIMIT = 4096
 
 log = structlog.get_logger(__name__)
+
+AnyRecovery = TypeVar("AnyRecovery", Recovery, JournalRecovery)
 
 
 class Resolver:
@@ -79,9 +81,14 @@ class Resolver:
         unsettled = await self._scan(shard, "unsettled", minimum_age_ms)
         if not prepared and not unsettled:
             return False
-        ended = await _resolve_transfers(pace, prepared, unsettled)
+        transfers = Recovery(
+            [entry for entry in prepared if not entry.of_journal],
+            [entry for entry in unsettled if not entry.of_journal],
+            cluster.owner,
+        )
+        ended = await _end(pace, transfers)
         for some_prepared, some_unsettled in _pieces(prepared, unsettled):
-            ended += await _resolve_journals(pace, some_prepared, some_unsettled)
+            ended += await _end(pace, JournalRecovery(some_prepared, some_unsettled, cluster.owner))
         log.info(
             "resolved", shard=shard.shard_id, prepared=len(prepared), unsettled=len(unsettled), ended=ended
         )
@@ -96,27 +103,8 @@ class Resolver:
         return entries
 
 
-async def _resolve_transfers(
-    pace: Pace, prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
-) -> int:
-    """Ends transfers; how many legs were applied or dropped."""
-    recovery = Recovery(
-        [entry for entry in prepared if not entry.of_journal],
-        [entry for entry in unsettled if not entry.of_journal],
-        pace.owner,
-    )
-    answers = await pace.ask_all(recovery.resolve())
-    answers = await pace.ask_all(recovery.finish(answers))
-    await pace.ask_all(recovery.settle(answers))
-    sound_alarm(recovery.missing)
-    return recovery.applied + recovery.dropped
-
-
-async def _resolve_journals(
-    pace: Pace, prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
-) -> int:
-    """The same for journals."""
-    recovery = JournalRecovery(prepared, unsettled, pace.owner)
+async def _end(pace: Pace, recovery: AnyRecovery) -> int:
+    """Takes a recovery through its steps; how many legs were applied or dropped."""
     answers = await pace.ask_all(recovery.resolve())
     answers = await pace.ask_all(recovery.finish(answers))
     await pace.ask_all(recovery.settle(answers))

@@ -81,12 +81,7 @@ end
 
 local function close_incoming(incoming)
   for payee in pairs(incoming.touched) do
-    local sum = incoming.coming[payee]
-    if sum > 0 then
-      redis.call('HSET', 'coming', payee, string.format('%.0f', sum))
-    else
-      redis.call('HDEL', 'coming', payee)
-    end
+    keep_sum('coming', payee, incoming.coming[payee])
   end
 end
 

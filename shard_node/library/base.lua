@@ -90,6 +90,15 @@ local function write(command, key, values, count)
   end
 end
 
+-- Keeps a sum, as text; what has none has no field.
+local function keep_sum(key, name, sum)
+  if sum > 0 then
+    redis.call('HSET', key, name, string.format('%.0f', sum))
+  else
+    redis.call('HDEL', key, name)
+  end
+end
+
 ---------------------------------------------------------------- entering and time
 
 -- Refuses a caller with another map of the cluster. Returns meta's horizon, window, newest, big,

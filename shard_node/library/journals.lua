@@ -64,12 +64,7 @@ local function close_conditions(conditions)
     end
   end
   for name in pairs(conditions.touched_refunds) do
-    local sum = conditions.refunds[name]
-    if sum > 0 then
-      redis.call('HSET', 'refunds', name, string.format('%.0f', sum))
-    else
-      redis.call('HDEL', 'refunds', name)
-    end
+    keep_sum('refunds', name, conditions.refunds[name])
   end
 end
 
