@@ -41,7 +41,6 @@ RESTART_SECONDS = 1.0
 DEFAULT_MAX_BACKLOG = 5_000_000
 # How often the agent looks whether a rotation is due, and, when it is, whether it may be.
 ROTATION_CHECK_SECONDS = 5.0
-STOPPING_GRACE_SECONDS = 0.2
 # How often it ends holds whose time is over.
 EXPIRY_SECONDS = 1.0
 

@@ -89,11 +89,6 @@ def unpack_details(packed: bytes) -> Details:
     return Details(packed[2:external_end], packed[external_end:initiated_end], packed[initiated_end:])
 
 
-def details_of(kind: int, tail: bytes) -> Details:
-    """The details of a transfer from the end of its body; a plain TRANSFER has a reference alone."""
-    return Details(reference=tail) if kind == Kind.TRANSFER else unpack_details(tail)
-
-
 def pack_body(
     amount_minor: int,
     currency: str,

@@ -13,7 +13,7 @@ Everything here only reads, so every call may be made again, and is, at another 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import UUID
 
 import grpc
@@ -51,8 +51,6 @@ __all__ = [
     "LedgerClient",
     "News",
 ]
-
-MessageT = TypeVar("MessageT")
 
 PAGE_SIZE = 500
 """Entries in a page of `entries` (the service gives 1000 at the most)."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import or_, select
 
-from shard_node.ledger.chain import GENESIS, Header, chain_hash
+from shard_node.ledger.chain import GENESIS, Header, Sealed, is_intact
 from shard_node.ledger.entries import ArchivedShard
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.ledger.fold import ACCOUNT_ID, AT_MS, ENTRY_ID, FINGERPRINT, TRANSACTION_ID
@@ -320,7 +320,7 @@ def _is_intact(shard: ArchivedShard, batch: _Batch, rows: Sequence[Row]) -> bool
         batch.archived_at_ms,
     )
     try:
-        return bool(chain_hash(batch.previous_hash, header, rows) == batch.hash)
+        return is_intact(Sealed(header, batch.previous_hash, batch.hash), rows)
     except (TypeError, ValueError, OverflowError):
         # Values that no archiver stores, and that have no canonical bytes.
         return False

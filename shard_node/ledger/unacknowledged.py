@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from shard_node.errors import LedgerError
-from shard_node.ledger.chain import Sealed, chain_hash
+from shard_node.ledger.chain import Sealed, is_intact
 from shard_node.ledger.entries import Row, StreamEntry, decode
 
 # Stream entries asked for at once, each of up to 8192 transfers.
@@ -95,6 +95,6 @@ def _difference(stream: Sequence[StreamEntry], sealed: Sealed, rows: Sequence[Ro
             return f"entry {header.first_sequence + made.index(expected)} is another one"
     if len(rows) != len(made):
         return f"{len(made) - len(rows)} of its entries are missing"
-    if chain_hash(sealed.previous_hash, header, made) != sealed.hash:
+    if not is_intact(sealed, made):
         return "its hash is another one"
     return None
