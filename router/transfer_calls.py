@@ -104,7 +104,7 @@ class TransferCalls:
         for position, field in bad.items():
             why = refusals.invalid(field)
             aside[position] = wallet_pb2.TransferResponse(outcome=why.outcome, refusal=why)
-        work = self._engine.execute(batch, deadline_seconds)
+        work = self._engine.execute(batch, deadline_seconds, with_balances=request.return_balances)
         if to_check:
             checking = self._checked(to_check, deadline_seconds)
             results, checked = await self._kept.run(_both(work, checking), count)

@@ -39,6 +39,11 @@ class Cluster:
         """The shard index of each slot."""
         return self.topology.owner
 
+    @property
+    def shard_ids(self) -> list[str]:
+        """The shards' ids, by index."""
+        return [shard.shard_id for shard in self.shards]
+
 
 class Directory:
     """Follows the registry's topology and keeps one Redis client an address."""

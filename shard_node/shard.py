@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -29,10 +29,10 @@ from shard_node.errors import (
 from shard_node.line import Line
 from shard_node.outcomes import Outcome
 from shard_node.packing import pack, unpack
-from shard_node.records import Account, PendingTransfer, RememberedOutcome
+from shard_node.records import Account, PendingAttempt, PendingCommit, PendingTransfer, RememberedOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from shard_node.calls import Call, Reply
     from shard_node.journal_calls import JournalCall, JournalReply, LegCheck
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_SECONDS = 5.0
 # Entries a page of a scan: about a millisecond of the shard's time.
 SCAN_PAGE = 1000
+# The same of bundles, which have up to thousands of transfers each.
+BUNDLE_PAGE = 10
 
 
 def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
@@ -89,9 +91,15 @@ def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
 PendingTable = Literal["prepared", "unsettled"]
 
 
+P = TypeVar("P", PendingTransfer, PendingAttempt, PendingCommit)
+
+
 @dataclass(frozen=True, slots=True)
 class ShardCounters:
-    """What a shard counts. ``calls`` rises with every call that may have written."""
+    """What a shard counts. ``calls`` rises with every call that may have written.
+
+    ``prepared`` and ``unsettled`` count legs of journals, journals, and bundles of transfers.
+    """
 
     calls: int
     alarms: int
@@ -302,31 +310,79 @@ class Shard:
         return int(seconds * 1000 + micros // 1000)
 
     async def pending(self, table: PendingTable, minimum_age_ms: int, limit: int) -> list[PendingTransfer]:
-        """Up to ``limit`` entries of ``prepared`` or ``unsettled`` at least that old by the shard's clock.
+        """Up to ``limit`` transfers, journals and legs of journals, prepared or unsettled at least that long.
 
-        A plain look, not fenced: whoever acts on it does so by calls that are.
+        By the shard's clock. A plain look, not fenced: whoever acts on it does so by calls that are.
         """
         found, _ = await self.pending_from(0, table, minimum_age_ms, limit)
+        if len(found) < limit:
+            entries, _ = await self.pending_bundles_from(0, table, minimum_age_ms, limit)
+            found += [transfer for entry in entries for transfer in entry.transfers()]
         return found[:limit]
 
     async def pending_from(
         self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
     ) -> tuple[list[PendingTransfer], int]:
-        """The same from a cursor on, 0 for the start; and the cursor to go on from, 0 at the end.
+        """Journals only, from a cursor on, 0 for the start; and the cursor to go on from, 0 at the end.
 
         Ends with the page in which ``limit`` is reached, so there may be some more.
         """
-        found: dict[bytes, PendingTransfer] = {}
+        return await self._scan(cursor, table, SCAN_PAGE, PendingTransfer.unpack, minimum_age_ms, limit)
+
+    @overload
+    async def pending_bundles_from(
+        self, cursor: int, table: Literal["prepared"], minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingAttempt], int]: ...
+    @overload
+    async def pending_bundles_from(
+        self, cursor: int, table: Literal["unsettled"], minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingCommit], int]: ...
+    @overload
+    async def pending_bundles_from(
+        self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingAttempt] | list[PendingCommit], int]: ...
+    async def pending_bundles_from(
+        self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingAttempt] | list[PendingCommit], int]:
+        """The same of transfers, in the bundles they came in. ``limit`` counts transfers."""
+        if table == "prepared":
+            return await self._scan(
+                cursor, "attempts", BUNDLE_PAGE, PendingAttempt.unpack, minimum_age_ms, limit
+            )
+        return await self._scan(cursor, "commits", BUNDLE_PAGE, PendingCommit.unpack, minimum_age_ms, limit)
+
+    async def commits(self, names: Sequence[bytes]) -> list[PendingCommit]:
+        """Those of these commits that are not settled."""
+        try:
+            values = await self.redis.hmget("commits", list(names))
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        found = zip(names, values, strict=True)
+        return [PendingCommit.unpack(name, value) for name, value in found if value is not None]
+
+    async def _scan(
+        self,
+        cursor: int,
+        table: str,
+        page_size: int,
+        read: Callable[[bytes, bytes], P],
+        minimum_age_ms: int,
+        limit: int,
+    ) -> tuple[list[P], int]:
+        found: dict[bytes, P] = {}
+        size = 0
         since_ms = await self.clock_ms() - minimum_age_ms
         while True:
             try:
-                cursor, page = await self.redis.hscan(table, cursor, count=SCAN_PAGE)
+                cursor, page = await self.redis.hscan(table, cursor, count=page_size)
             except (RedisError, OSError) as error:
                 raise as_shard_error(self.shard_id, error) from error
             for key, value in cast("dict[bytes, bytes]", page).items():
-                if PendingTransfer.time_ms(value) <= since_ms:
-                    found[key] = PendingTransfer.unpack(key, value)
-            if cursor == 0 or len(found) >= limit:
+                entry = read(key, value)
+                if entry.since_ms <= since_ms and key not in found:
+                    found[key] = entry
+                    size += entry.size
+            if cursor == 0 or size >= limit:
                 return list(found.values()), cursor
 
     async def accounts_by_page(self) -> AsyncIterator[list[tuple[bytes, Account]]]:
@@ -348,15 +404,14 @@ class Shard:
         try:
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.hmget("meta", ["fence", "calls", "alarms"])
-                pipe.hlen("accounts")
-                pipe.hlen("prepared")
-                pipe.hlen("unsettled")
-                meta, accounts, prepared, unsettled = await pipe.execute()
+                for table in ("accounts", "prepared", "attempts", "unsettled", "commits"):
+                    pipe.hlen(table)
+                meta, accounts, legs, attempts, journals, commits = await pipe.execute()
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
         fence, calls, alarms = meta
         self._check_fence(fence)
-        return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
+        return ShardCounters(int(calls or 0), int(alarms or 0), accounts, legs + attempts, journals + commits)
 
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         """A function that may be called twice, as all may but rotate: a repetition finds itself done.

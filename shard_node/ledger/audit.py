@@ -39,6 +39,7 @@ from shard_node.ledger.quick_check import in_thread
 from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import SEQUENCE_MASK
 from shard_node.ledger.vouching import check_end
+from shard_node.records import PendingTransfer
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -367,9 +368,9 @@ class Audit:
         prepared: set[bytes] = set()
         unsettled: set[bytes] = set()
         for shard in self._shards:
-            prepared |= {one.key for one in await shard.pending("prepared", 0, MAX_PENDING)}
+            prepared |= {_name(one) for one in await shard.pending("prepared", 0, MAX_PENDING)}
         for shard in self._shards:
-            unsettled |= {one.key for one in await shard.pending("unsettled", 0, MAX_PENDING)}
+            unsettled |= {_name(one) for one in await shard.pending("unsettled", 0, MAX_PENDING)}
         # A leg that was not prepared any more was finished before: then its entry is written.
         await self._catch_up()
         for key in open_keys:
@@ -415,6 +416,11 @@ class Audit:
 def _live_name(name: str, shard: Shard) -> str:
     """The name on a shard of an account of the ledger."""
     return name.removesuffix(f":{shard.shard_id}") if name.startswith("@") else name
+
+
+def _name(pending: PendingTransfer) -> bytes:
+    """As the ledger names it: attempts at a transfer are all the same to it."""
+    return pending.key if pending.of_journal else pending.transfer_key
 
 
 def _is_under_way(transaction: OpenTransaction, prepared: set[bytes], unsettled: set[bytes]) -> bool:

@@ -64,7 +64,8 @@ end
 -- more than any account can have coming, unless a big credit is prepared: then it says to look closely.
 local function open_incoming(meta)
   local big = tonumber(meta[5] or 0)
-  local bound = big > 0 and MAX_MINOR or redis.call('HLEN', 'prepared') * BIG
+  local waiting = redis.call('HLEN', 'prepared') + tonumber(meta[9] or 0)
+  local bound = big > 0 and MAX_MINOR or waiting * BIG
   return { big = big, bound = bound, payees = {}, amounts = {}, count = 0, coming = {}, touched = {} }
 end
 
@@ -128,17 +129,34 @@ local function leg_amount(leg)
   return struct.unpack('<i8', leg, 7)
 end
 
+-- Calls visit(account, amount) for every leg that is prepared: of journals, and of transfers.
+local function visit_prepared(visit)
+  local legs = redis.call('HVALS', 'prepared')
+  for i = 1, #legs do
+    visit(leg_payee(legs[i]), leg_amount(legs[i]))
+  end
+  local attempts = redis.call('HVALS', 'attempts')
+  for i = 1, #attempts do
+    local _, codes, decisions, _, payees, amounts = unpack(cmsgpack.unpack(attempts[i]))
+    local count = #decisions / DECISION
+    codes, payees, amounts = every(codes, count), split('Bc0', payees, count), split('i8', amounts, count)
+    for row = 1, count do
+      if byte(codes, row) == PREPARED then
+        visit(payees[row], amounts[row])
+      end
+    end
+  end
+end
+
 -- Exactly what one account has coming: adds up all that is prepared, once a call and rarely at all.
 local function incoming_to(incoming, payee)
   if not incoming.exact then
     local exact = {}
-    local legs = redis.call('HVALS', 'prepared')
-    for i = 1, #legs do
-      local name, amount = leg_payee(legs[i]), leg_amount(legs[i])
+    visit_prepared(function(name, amount)
       if amount > 0 then
         exact[name] = (exact[name] or 0) + amount
       end
-    end
+    end)
     for i = 1, incoming.count do
       local name = incoming.payees[i]
       exact[name] = (exact[name] or 0) + incoming.amounts[i]
@@ -314,12 +332,11 @@ end
 local FREEZE, UNFREEZE, CLOSE = 11, 12, 13
 
 local function on_its_way_to(name)
-  local legs = redis.call('HVALS', 'prepared')
-  for i = 1, #legs do
-    if leg_payee(legs[i]) == name then
-      return true
-    end
-  end
+  local found = false
+  visit_prepared(function(account)
+    found = found or account == name
+  end)
+  return found
 end
 
 -- The state that account k gets by `change`, or nil and why not.

@@ -1,0 +1,127 @@
+"""Transfers from one shard to one shard, packed: what crosses four processes and is unpacked by none of them.
+
+A batch is split by pairs of shards, once, by the router. From there on its columns are strings of bytes: the
+router joins them, the coordinator hands them on, the function library splits those that it needs, and keeps
+the others as they came in the prepared and the unsettled record and in the ledger.
+
+| column | a row |
+|---|---|
+| decisions | id 16, payer's slot H: the name of its outcome |
+| terms | length B, then what is kept with the outcome, see ``terms_key`` |
+| payers, payees | length B, then the account's id |
+| amounts | minor units q |
+| currencies | code 3s; once when all rows have the same |
+| bodies | length H, then what ``pack_body`` packed |
+
+Integers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shard_node.transfers import Transfers, decision_key, terms_key
+
+DECISION_BYTES = 18
+# Where a UUID has its version, in its high half (RFC 9562).
+_VERSION_AT = 6
+_TIMED_VERSION = 7
+_BODY_LENGTH = struct.Struct("<H")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """``count`` transfers of one pair of shards, as columns of bytes.
+
+    ``oldest_ms`` and ``newest_ms`` are those of the UUIDv7 among the ids, ms since 1970. When an id is of another
+    kind, ``oldest_ms`` is 0: such an id may be of any age.
+    """
+
+    count: int
+    oldest_ms: int
+    newest_ms: int
+    decisions: bytes
+    terms: bytes
+    payers: bytes
+    payees: bytes
+    amounts: bytes
+    currencies: bytes
+    bodies: bytes
+
+    @classmethod
+    def of(cls, transfers: Transfers) -> Bundle:
+        """All of these transfers, in their order."""
+        return cls.of_rows(transfers, range(len(transfers)))
+
+    @classmethod
+    def of_rows(cls, transfers: Transfers, rows: Sequence[int]) -> Bundle:
+        """The given rows, in the order of ``rows``. There must be some."""
+        keys = [transfers.keys[row] for row in rows]
+        bodies = [transfers.bodies[row] for row in rows]
+        codes = [transfers.currencies[row] for row in rows]
+        decisions = [decision_key(key, body) for key, body in zip(keys, bodies, strict=True)]
+        return cls(
+            len(keys),
+            *id_times_ms(decisions),
+            b"".join(decisions),
+            join_short([terms_key(key, body) for key, body in zip(keys, bodies, strict=True)]),
+            join_short([transfers.payers[row].encode() for row in rows]),
+            join_short([transfers.payees[row].encode() for row in rows]),
+            struct.pack(f"<{len(keys)}q", *[transfers.amounts_minor[row] for row in rows]),
+            codes[0].encode() if len(set(codes)) == 1 else "".join(codes).encode(),
+            b"".join([_BODY_LENGTH.pack(len(body)) + body for body in bodies]),
+        )
+
+    def rows(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Decision, terms and body of each transfer. For rare paths."""
+        return zip(
+            split_decisions(self.decisions), split_short(self.terms), split_bodies(self.bodies), strict=True
+        )
+
+
+def id_times_ms(ids: Sequence[bytes]) -> tuple[int, int]:
+    """``oldest_ms`` and ``newest_ms`` of a :class:`Bundle` with these ids, 16 bytes each or more."""
+    timed = [raw for raw in ids if raw[_VERSION_AT] >> 4 == _TIMED_VERSION]
+    if not timed:
+        return 0, 0
+    # Such ids sort by their time, which is their first six bytes.
+    oldest = int.from_bytes(min(timed)[:_VERSION_AT]) if len(timed) == len(ids) else 0
+    return oldest, int.from_bytes(max(timed)[:_VERSION_AT])
+
+
+def join_short(texts: Sequence[bytes]) -> bytes:
+    """Texts of up to 255 bytes, each with its length before it."""
+    return b"".join([bytes((len(text),)) + text for text in texts])
+
+
+def split_short(joined: bytes) -> list[bytes]:
+    """What :func:`join_short` joined."""
+    texts, at = [], 0
+    while at < len(joined):
+        end = at + 1 + joined[at]
+        texts.append(joined[at + 1 : end])
+        at = end
+    return texts
+
+
+def split_decisions(joined: bytes) -> list[bytes]:
+    """The decision keys of a column."""
+    return [joined[at : at + DECISION_BYTES] for at in range(0, len(joined), DECISION_BYTES)]
+
+
+def split_bodies(joined: bytes) -> list[bytes]:
+    """The bodies of a column."""
+    bodies, at = [], 0
+    while at < len(joined):
+        (length,) = _BODY_LENGTH.unpack_from(joined, at)
+        at += _BODY_LENGTH.size
+        bodies.append(joined[at : at + length])
+        at += length
+    return bodies
+
+
+def each(codes: bytes, count: int) -> bytes:
+    """A code a row, from codes that are given once when they are all the same."""
+    return codes if len(codes) == count else codes * count
