@@ -19,6 +19,7 @@ from shard_node.bundles import Bundle, id_times_ms
 from shard_node.packing import pack, unpack
 
 ATTEMPT_BYTES = 16
+COMMIT_BYTES = 6
 
 
 @dataclass(frozen=True, slots=True)

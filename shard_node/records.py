@@ -8,9 +8,9 @@
 | | the same, of a purchase | ... and kind B, length of payer B, payer, payee |
 | | the same, of a journal | ... and number B of the leg that was refused |
 | | id 16, fingerprint 8, leg H | slot H: this leg of a journal was applied here |
-| attempts | attempt id 16 | MessagePack: what is prepared of a bundle of transfers, see ``transfers.lua`` |
+| attempts | attempt id 16, and that with a letter | what is prepared of a bundle, see ``transfers.lua`` |
 | ended:current, ended:previous | attempt id 16 | (a set) |
-| commits | ticks 6 | MessagePack: what is unsettled of a bundle of transfers, see ``transfers.lua`` |
+| commits | ticks 6, and that with a letter | what is unsettled of a bundle, see ``transfers.lua`` |
 | prepared | id 16, fingerprint 8, leg H | time 6, body of the leg of a journal |
 | unsettled | id 16, fingerprint 8 | time 6, body of the journal |
 | holds | id 16, slot H | expires q, amount q, key of its journal 24, body of its leg |
@@ -42,6 +42,8 @@ _LIMITS = struct.Struct("<qq")
 _LIMITED = 4
 _OUTCOME_TAIL = struct.Struct("<8sq3s")
 _TIME_BYTES = 6
+# What precedes the codes of an attempt: time, sum of its small credits, number of its big ones.
+_ATTEMPT_HEAD_BYTES = 18
 _TICK_MICROS = 16
 _TERMS_AT = 1 + _TIME_BYTES
 # Where a body has its kind.
@@ -144,11 +146,17 @@ class PendingAttempt:
     bodies: bytes
 
     @classmethod
-    def unpack(cls, attempt_id: bytes, value: bytes) -> PendingAttempt:
-        """The entry under ``attempt_id``."""
-        since, codes, decisions, terms, _, _, _, bodies, *_ = msgpack.unpackb(value, raw=True)
-        count = len(decisions) // DECISION_BYTES
-        return cls(attempt_id, PendingTransfer.time_ms(since), each(codes, count), decisions, terms, bodies)
+    def unpack(
+        cls, attempt_id: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes
+    ) -> PendingAttempt:
+        """The entry under ``attempt_id``, from its fields."""
+        codes = each(head[_ATTEMPT_HEAD_BYTES:], len(decisions) // DECISION_BYTES)
+        return cls(attempt_id, PendingTransfer.time_ms(head), codes, decisions, terms, bodies)
+
+    @property
+    def name(self) -> bytes:
+        """What names it in its table."""
+        return self.attempt_id
 
     @property
     def size(self) -> int:
@@ -176,11 +184,13 @@ class PendingCommit:
     bodies: bytes
 
     @classmethod
-    def unpack(cls, name: bytes, value: bytes) -> PendingCommit:
-        """The entry under ``name``."""
-        attempt_id, peer, codes, decisions, terms, bodies = msgpack.unpackb(value, raw=True)
-        count = len(decisions) // DECISION_BYTES
-        return cls(name, attempt_id, peer.decode(), each(codes, count), decisions, terms, bodies)
+    def unpack(
+        cls, name: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes
+    ) -> PendingCommit:
+        """The entry under ``name``, from its fields."""
+        attempt_id, peer, codes = msgpack.unpackb(head, raw=True)
+        codes = each(codes, len(decisions) // DECISION_BYTES)
+        return cls(name, attempt_id, peer.decode(), codes, decisions, terms, bodies)
 
     @property
     def since_ms(self) -> int:

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -28,11 +29,11 @@ from shard_node.errors import (
 )
 from shard_node.line import Line
 from shard_node.outcomes import Outcome
-from shard_node.packing import pack, unpack
+from shard_node.packing import pack, pack_bytes, unpack
 from shard_node.records import Account, PendingAttempt, PendingCommit, PendingTransfer, RememberedOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from shard_node.calls import Call, Reply
     from shard_node.journal_calls import JournalCall, JournalReply, LegCheck
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_SECONDS = 5.0
 # Entries a page of a scan: about a millisecond of the shard's time.
 SCAN_PAGE = 1000
-# The same of bundles, which have up to thousands of transfers each.
+# Bundles read at once, which have up to thousands of transfers each.
 BUNDLE_PAGE = 10
 
 
@@ -91,14 +92,20 @@ def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
 PendingTable = Literal["prepared", "unsettled"]
 
 
-P = TypeVar("P", PendingTransfer, PendingAttempt, PendingCommit)
+def _columns(fields: Mapping[bytes, bytes]) -> bytes:
+    """What one call appended to the ledger, packed: it comes so, or, of a bundle, a field a column."""
+    packed = fields.get(b"e")
+    return pack_bytes(list(fields.values())) if packed is None else packed
+
+
+B = TypeVar("B", PendingAttempt, PendingCommit)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardCounters:
     """What a shard counts. ``calls`` rises with every call that may have written.
 
-    ``prepared`` and ``unsettled`` count legs of journals, journals, and bundles of transfers.
+    ``prepared`` and ``unsettled`` count fields: of journals, and of bundles of transfers, which have several.
     """
 
     calls: int
@@ -294,7 +301,7 @@ class Shard:
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
         self._check_fence(fence)
-        return [(entry_id.decode(), fields[b"e"]) for entry_id, fields in entries]
+        return [(entry_id.decode(), _columns(fields)) for entry_id, fields in entries]
 
     def _check_fence(self, fence: bytes | None) -> None:
         """A plain look is not fenced by itself: another shard may answer on the address by now."""
@@ -327,7 +334,18 @@ class Shard:
 
         Ends with the page in which ``limit`` is reached, so there may be some more.
         """
-        return await self._scan(cursor, table, SCAN_PAGE, PendingTransfer.unpack, minimum_age_ms, limit)
+        found: dict[bytes, PendingTransfer] = {}
+        since_ms = await self.clock_ms() - minimum_age_ms
+        while True:
+            try:
+                cursor, page = await self.redis.hscan(table, cursor, count=SCAN_PAGE)
+            except (RedisError, OSError) as error:
+                raise as_shard_error(self.shard_id, error) from error
+            for key, value in cast("dict[bytes, bytes]", page).items():
+                if PendingTransfer.time_ms(value) <= since_ms:
+                    found[key] = PendingTransfer.unpack(key, value)
+            if cursor == 0 or len(found) >= limit:
+                return list(found.values()), cursor
 
     @overload
     async def pending_bundles_from(
@@ -346,44 +364,57 @@ class Shard:
     ) -> tuple[list[PendingAttempt] | list[PendingCommit], int]:
         """The same of transfers, in the bundles they came in. ``limit`` counts transfers."""
         if table == "prepared":
-            return await self._scan(
-                cursor, "attempts", BUNDLE_PAGE, PendingAttempt.unpack, minimum_age_ms, limit
+            return await self._scan_bundles(
+                cursor, "attempts", ATTEMPT_BYTES, PendingAttempt.unpack, minimum_age_ms, limit
             )
-        return await self._scan(cursor, "commits", BUNDLE_PAGE, PendingCommit.unpack, minimum_age_ms, limit)
+        return await self._scan_bundles(
+            cursor, "commits", COMMIT_BYTES, PendingCommit.unpack, minimum_age_ms, limit
+        )
 
     async def commits(self, names: Sequence[bytes]) -> list[PendingCommit]:
         """Those of these commits that are not settled."""
-        try:
-            values = await self.redis.hmget("commits", list(names))
-        except (RedisError, OSError) as error:
-            raise as_shard_error(self.shard_id, error) from error
-        found = zip(names, values, strict=True)
-        return [PendingCommit.unpack(name, value) for name, value in found if value is not None]
+        return await self._bundles("commits", names, PendingCommit.unpack)
 
-    async def _scan(
+    async def _scan_bundles(
         self,
         cursor: int,
         table: str,
-        page_size: int,
-        read: Callable[[bytes, bytes], P],
+        name_bytes: int,
+        read: Callable[[bytes, bytes, bytes, bytes, bytes], B],
         minimum_age_ms: int,
         limit: int,
-    ) -> tuple[list[P], int]:
-        found: dict[bytes, P] = {}
+    ) -> tuple[list[B], int]:
+        found: dict[bytes, B] = {}
         size = 0
         since_ms = await self.clock_ms() - minimum_age_ms
         while True:
             try:
-                cursor, page = await self.redis.hscan(table, cursor, count=page_size)
+                # Only the fields that name a bundle: its columns are big.
+                cursor, page = await self.redis.hscan(
+                    table, cursor, match="?" * name_bytes, count=SCAN_PAGE
+                )
             except (RedisError, OSError) as error:
                 raise as_shard_error(self.shard_id, error) from error
-            for key, value in cast("dict[bytes, bytes]", page).items():
-                entry = read(key, value)
-                if entry.since_ms <= since_ms and key not in found:
-                    found[key] = entry
-                    size += entry.size
+            names = [name for name in cast("dict[bytes, bytes]", page) if name not in found]
+            for first in range(0, len(names), BUNDLE_PAGE):
+                for entry in await self._bundles(table, names[first : first + BUNDLE_PAGE], read):
+                    if entry.since_ms <= since_ms:
+                        found[entry.name] = entry
+                        size += entry.size
             if cursor == 0 or size >= limit:
                 return list(found.values()), cursor
+
+    async def _bundles(
+        self, table: str, names: Sequence[bytes], read: Callable[[bytes, bytes, bytes, bytes, bytes], B]
+    ) -> list[B]:
+        fields = [name + column for name in names for column in (b"", b"d", b"t", b"b")]
+        try:
+            values = await self.redis.hmget(table, fields) if fields else []
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        rows = zip(names, values[::4], values[1::4], values[2::4], values[3::4], strict=True)
+        # One that ended since it was found is there no more.
+        return [read(name, *row) for name, *row in rows if None not in row]
 
     async def accounts_by_page(self) -> AsyncIterator[list[tuple[bytes, Account]]]:
         """Every account, some a page. An account may come twice when the hash grows meanwhile."""

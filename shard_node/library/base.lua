@@ -105,6 +105,10 @@ end
 
 -- Bytes of a decision key, see bundles.py.
 local DECISION = 18
+-- Bytes of an attempt's id, of what precedes the codes in its record, and of a commit's name.
+local ATTEMPT = 16
+local ATTEMPT_HEAD = 18
+local COMMIT = 6
 
 -- struct formats by how many times they repeat one item.
 local formats = {}
@@ -189,7 +193,7 @@ local function enter(fence)
     byte, sub, char = string.byte, string.sub, string.char
   end
   local meta = redis.call('HMGET', 'meta', 'fence', 'horizon', 'window', 'newest', 'big', 'backlog',
-    'backlog_limit', 'newest_previous', 'waiting', 'clock')
+    'backlog_limit', 'newest_previous', 'credits', 'clock')
   if meta[1] ~= fence then
     return nil, redis.error_reply('STALE_EPOCH the shard is at ' .. (meta[1] or 'no epoch'))
   end
@@ -215,6 +219,20 @@ end
 -- One entry of the stream for a call; `count` is how many ledger entries it stands for.
 local function append(columns, count)
   redis.call('XADD', 'ledger', '*', 'e', cmsgpack.pack(columns))
+  redis.call('HINCRBY', 'meta', 'backlog', count)
+end
+
+-- The same of a bundle, whose columns are strings: each is a field of its own, for to join them would copy all of
+-- them, and Lua reads every byte of a string that it makes.
+local function append_bundle(count, kind, codes, decisions, terms, bodies, ...)
+  local numbers = { ... }
+  if #numbers == 2 then
+    redis.call('XADD', 'ledger', '*', 'k', kind, 'c', codes, 'd', decisions, 't', terms, 'b', bodies,
+      '1', numbers[1], '2', numbers[2])
+  else
+    redis.call('XADD', 'ledger', '*', 'k', kind, 'c', codes, 'd', decisions, 't', terms, 'b', bodies,
+      '1', numbers[1], '2', numbers[2], '3', numbers[3], '4', numbers[4])
+  end
   redis.call('HINCRBY', 'meta', 'backlog', count)
 end
 

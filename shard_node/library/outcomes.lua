@@ -98,10 +98,17 @@ local function resolve(_, args)
   return leave({ codes })
 end
 
--- R4: whether an attempt has ended here.
-local function has_ended(attempt)
-  return redis.call('SISMEMBER', 'ended:current', attempt) == 1
-    or redis.call('SISMEMBER', 'ended:previous', attempt) == 1
+-- R4: which of some attempts have ended here, by their place.
+local function which_ended(attempts)
+  if #attempts == 0 then
+    return {}
+  end
+  local ended = redis.call('SMISMEMBER', 'ended:current', unpack(attempts))
+  local before = redis.call('SMISMEMBER', 'ended:previous', unpack(attempts))
+  for i = 1, #attempts do
+    ended[i] = ended[i] == 1 or before[i] == 1
+  end
+  return ended
 end
 
 -- Whether what a rotation drops is stored for good: it was decided before the last rotation.
@@ -126,14 +133,17 @@ local function unsettled_decisions()
     -- Transaction id from the key, deciding slot from the packed journal.
     decisions[#decisions + 1] = sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)
   end
-  local commits = redis.call('HVALS', 'commits')
-  for i = 1, #commits do
-    local commit = cmsgpack.unpack(commits[i])
-    local count = #commit[4] / DECISION
-    local codes, column = every(commit[3], count), split('c18', commit[4], count)
-    for row = 1, count do
-      if byte(codes, row) == COMMITTED then
-        decisions[#decisions + 1] = column[row]
+  local fields = redis.call('HKEYS', 'commits')
+  for i = 1, #fields do
+    if #fields[i] == COMMIT then
+      local packed, column = unpack(redis.call('HMGET', 'commits', fields[i], fields[i] .. 'd'))
+      local count = #column / DECISION
+      local codes = every(cmsgpack.unpack(packed)[3], count)
+      column = split('c18', column, count)
+      for row = 1, count do
+        if byte(codes, row) == COMMITTED then
+          decisions[#decisions + 1] = column[row]
+        end
       end
     end
   end

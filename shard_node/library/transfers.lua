@@ -2,11 +2,14 @@
 -- Two plain legs; the hot path. Transfers come in bundles, see bundles.py: columns as strings, of which a
 -- function splits what it needs and keeps the rest as it came.
 --
--- Across shards a bundle is one attempt, and is kept as a whole: on the payees' shard under the attempt's id in
--- `attempts`, until it has ended; on the payers' shard in `commits`, until it is settled. No field of a hash is
--- read or written there for a single transfer but its accounts and its outcome.
---   attempts   attempt id -> {time, codes, decisions, terms, payees, amounts, currencies, bodies, big credits}
---   commits    name 6     -> {attempt id, payees' shard, codes, decisions, terms, bodies}
+-- Across shards a bundle is one attempt, and is kept as a whole: on the payees' shard in `attempts` until it has
+-- ended, on the payers' shard in `commits` until it is settled. No field of a hash is read or written for a single
+-- transfer but its accounts and its outcome. The big columns have fields of their own, of which a function reads
+-- those that it needs: Lua reads every byte of a string that it is given.
+--   attempts  attempt id           <time I6><sum of small credits i8><big credits I4><codes>
+--             attempt id .. letter d: decisions, t: terms, p: payees, a: amounts, b: bodies
+--   commits   name 6               {attempt id, payees' shard, codes}
+--             name .. letter       d: decisions, t: terms, b: bodies
 -- A commit's name is the time in the outcomes of its transfers, which no other commit of this shard has.
 -- R4: `ended:current` and `ended:previous` have the ids of attempts that ended here.
 
@@ -26,20 +29,27 @@ local function priors(meta, decisions, oldest)
   return found
 end
 
--- The commit under a name, if it is not settled and has that transfer.
+-- The commit under a name, if it is not settled and committed that transfer. One that the same bundle was told as
+-- SETTLED may have been posted in the same millisecond, so with the same time: its name says nothing.
 local function commit_of(commits, name, decision)
   local commit = commits[name]
   if commit == nil then
-    local packed = redis.call('HGET', 'commits', name)
+    local packed, column = unpack(redis.call('HMGET', 'commits', name, name .. 'd'))
     commit = packed and cmsgpack.unpack(packed) or false
+    if commit then
+      commit[4] = column
+    end
     commits[name] = commit
   end
   if commit then
-    local at = string.find(commit[4], decision, 1, true)
+    local codes, column = commit[3], commit[4]
+    local at = string.find(column, decision, 1, true)
     while at and at % DECISION ~= 1 do
-      at = string.find(commit[4], decision, at + 1, true)
+      at = string.find(column, decision, at + 1, true)
     end
-    return at and commit
+    -- One code stands for all rows.
+    local row = at and math.min((at - 1) / DECISION + 1, #codes)
+    return row and byte(codes, row) == COMMITTED and commit
   end
 end
 
@@ -81,12 +91,13 @@ local function post(_, args)
   local currencies, currency = currencies_of(args[10], count)
   local now = clock_ms()
   local cutoff, incoming = cutoff_ms(meta, now), open_incoming(meta)
+  local room = MAX_MINOR - incoming.bound
   local prefix = prefixes(now)
   local accepted = prefix(COMMITTED)
   local found, commits = priors(meta, decisions, oldest), {}
   local book = open_book(payers, payees)
-  local index, available, held = book.index, book.available, book.held
-  local version, dirty = book.version, book.dirty
+  local index, available, held, version = book.index, book.available, book.held, book.version
+  local state, floor, held_in, dirty = book.state, book.floor, book.currency, book.dirty
   local fresh, done, n = {}, {}, 0
   local odd, without_entry, any_expired = {}, {}, false
   local payer_balances, payee_balances = {}, {}
@@ -107,18 +118,24 @@ local function post(_, args)
     else
       local amount, own = amounts[i], currency or currencies[i]
       local payer, payee = index[payers[i]], index[payees[i]]
-      code = credit_refusal(book, payee, amount, own, incoming)
-      if code then
-        code = code + PAYEE
-      else
-        code = debit_refusal(book, payer, amount, own)
+      local left, has = available[payer], available[payee]
+      -- Most are plain; the others are looked at closely.
+      if not (left and has and state[payer] == OPEN and state[payee] == OPEN and held_in[payer] == own
+        and held_in[payee] == own and left - amount >= floor[payer]
+        and amount <= room and has + held[payee] + amount <= room) then
+        code = credit_refusal(book, payee, amount, own, incoming)
+        if code then
+          code = code + PAYEE
+        else
+          code = debit_refusal(book, payer, amount, own)
+        end
       end
       local record
       if code then
         record = prefix(code) .. term
       else
         record = accepted .. term
-        local left, has = available[payer] - amount, available[payee] + amount
+        left, has = left - amount, has + amount
         local payer_version, payee_version = version[payer] + 1, version[payee] + 1
         available[payer], available[payee] = left, has
         version[payer], version[payee] = payer_version, payee_version
@@ -140,8 +157,8 @@ local function post(_, args)
   remember(meta, done, n, newest, any_expired and cutoff)
   if l > 0 then
     close_book(book)
-    append({ 'post', join_codes(COMMITTED, without_entry, count), args[5], args[6], args[11],
-      join_numbers(pb, l), join_numbers(pv, l), join_numbers(rb, l), join_numbers(rv, l) }, 2 * l)
+    append_bundle(2 * l, 'post', join_codes(COMMITTED, without_entry, count), args[5], args[6], args[11],
+      join_numbers(pb, l), join_numbers(pv, l), join_numbers(rb, l), join_numbers(rv, l))
   end
   local codes = join_codes(COMMITTED, odd, count)
   if not with_balances then
@@ -152,10 +169,10 @@ end
 
 ---------------------------------------------------------------- prepare
 
--- Credits that need a closer look. -> refusals by row, big credits
+-- Credits that need a closer look. -> refusals by row, sum of the small ones that wait, number of the big ones
 local function check_closely(meta, payees, amounts, currencies, currency)
   local book, incoming = open_book(payees), open_incoming(meta)
-  local odd, big = {}, incoming.big
+  local odd, sum, big = {}, 0, 0
   for i = 1, #payees do
     local payee, amount = payees[i], amounts[i]
     local code = credit_refusal(book, book.index[payee], amount, currency or currencies[i], incoming)
@@ -163,33 +180,38 @@ local function check_closely(meta, payees, amounts, currencies, currency)
       odd[i] = code + PAYEE
     else
       add_incoming(incoming, payee, amount)
+      if amount > BIG then
+        big = big + 1
+      else
+        sum = sum + amount
+      end
     end
   end
   close_incoming(incoming)
-  return odd, incoming.big - big
+  return odd, sum, big
 end
 
--- Whether every credit goes to an open account of its currency, without limits, and stays far from 2^53.
-local function all_plain(meta, payees, amounts, currencies, currency)
-  local count = #payees
-  local bound = (redis.call('HLEN', 'prepared') + tonumber(meta[9] or 0) + count) * BIG
-  if tonumber(meta[5] or 0) > 0 or bound > MAX_MINOR then
-    return false
-  end
+-- The sum of all credits, if each goes to an open account of its currency, without limits, and stays far from
+-- 2^53; else nil.
+local function sum_of_plain(meta, payees, amounts, currencies, currency)
+  local incoming = open_incoming(meta)
+  local room, sum = MAX_MINOR - incoming.bound, 0
   local records, balances_of = hmget('accounts', payees), struct.unpack
   local tail = currency and '\0' .. currency
-  for i = 1, count do
+  for i = 1, #payees do
     local record, amount = records[i], amounts[i]
     -- Its state and currency.
     if not record or sub(record, 33, 36) ~= (tail or '\0' .. currencies[i]) then
-      return false
+      return nil
     end
     local available, held = balances_of('<i8i8', record)
-    if amount > BIG or available + held + amount + bound > MAX_MINOR then
-      return false
+    sum = sum + amount
+    -- As if all that comes went to this account, and also to one far below zero.
+    if amount > BIG or sum > room or available + held + sum > room then
+      return nil
     end
   end
-  return true
+  return sum
 end
 
 -- Step 1, on the payees' shard: checks credits and keeps them, not spendable.
@@ -199,35 +221,38 @@ local function prepare(_, args)
   if refused then
     return refused
   end
-  local stamp, reply = struct.pack('<I6', clock_ms()), {}
+  local now, reply, ids = clock_ms(), {}, {}
   for a = 2, #args, 7 do
+    ids[#ids + 1] = args[a]
+  end
+  local kept, ended = hmget('attempts', ids), which_ended(ids)
+  for n = 1, #ids do
+    local a = 7 * n - 5
     local attempt, count = args[a], #args[a + 1] / DECISION
-    local kept = redis.call('HGET', 'attempts', attempt)
-    if kept then
-      reply[#reply + 1] = cmsgpack.unpack(kept)[2]
-    elseif has_ended(attempt) then
+    if kept[n] then
+      reply[n] = sub(kept[n], ATTEMPT_HEAD + 1)
+    elseif ended[n] then
       -- R4: this comes from a connection that died long ago.
-      reply[#reply + 1] = char(ENDED)
+      reply[n] = char(ENDED)
     else
       local payees, amounts = split('Bc0', args[a + 3], count), split('i8', args[a + 4], count)
       local currencies, currency = currencies_of(args[a + 5], count)
-      local odd, big, waiting = {}, 0, count
-      if not all_plain(meta, payees, amounts, currencies, currency) then
-        odd, big = check_closely(meta, payees, amounts, currencies, currency)
-        for _ in pairs(odd) do
-          waiting = waiting - 1
-        end
+      local odd, big = {}, 0
+      local sum = sum_of_plain(meta, payees, amounts, currencies, currency)
+      if not sum then
+        odd, sum, big = check_closely(meta, payees, amounts, currencies, currency)
       end
       local codes = join_codes(PREPARED, odd, count)
-      if waiting > 0 then
-        redis.call('HSET', 'attempts', attempt, cmsgpack.pack({ stamp, codes, args[a + 1], args[a + 2],
-          args[a + 3], args[a + 4], args[a + 5], args[a + 6], waiting, big }))
-        meta[9] = redis.call('HINCRBY', 'meta', 'waiting', waiting)
+      if sum > 0 or big > 0 then
+        meta[9] = redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', sum))
+        redis.call('HSET', 'attempts', attempt, struct.pack('<I6i8I4', now, sum, big) .. codes,
+          attempt .. 'd', args[a + 1], attempt .. 't', args[a + 2], attempt .. 'p', args[a + 3],
+          attempt .. 'a', args[a + 4], attempt .. 'b', args[a + 6])
         if big > 0 then
           meta[5] = redis.call('HINCRBY', 'meta', 'big', big)
         end
       end
-      reply[#reply + 1] = codes
+      reply[n] = codes
     end
   end
   return leave(reply)
@@ -248,8 +273,8 @@ local function decide_attempt(meta, times, args, a, with_balances)
   local accepted = char(COMMITTED) .. name
   local found, commits, elsewhere = priors(meta, decisions, oldest), {}, {}
   local book = open_book(payers)
-  local index, available, held = book.index, book.available, book.held
-  local version, dirty = book.version, book.dirty
+  local index, available, held, version = book.index, book.available, book.held, book.version
+  local state, floor, held_in, dirty = book.state, book.floor, book.currency, book.dirty
   local fresh, done, n = {}, {}, 0
   local odd, without_entry, any_expired = {}, {}, false
   local balances, lb, lv, l = {}, {}, {}, 0
@@ -267,16 +292,20 @@ local function decide_attempt(meta, times, args, a, with_balances)
     elseif oldest < cutoff and expired(id, cutoff) then
       code, any_expired = TRANSACTION_ID_EXPIRED, true
     else
-      local payer, amount, record = index[payers[i]], amounts[i], nil
-      code = verdicts ~= '' and byte(verdicts, i) or 0
-      if code == 0 then
-        code = debit_refusal(book, payer, amount, currency or currencies[i])
+      local payer, amount, own, record = index[payers[i]], amounts[i], currency or currencies[i], nil
+      local left = available[payer]
+      if verdicts ~= '' and byte(verdicts, i) ~= 0 then
+        code = byte(verdicts, i)
+      elseif not (left and state[payer] == OPEN and held_in[payer] == own and left - amount >= floor[payer]) then
+        -- Most are plain; the others are looked at closely.
+        code = debit_refusal(book, payer, amount, own)
       end
       if code then
         record = char(code) .. name .. term
       else
         record = accepted .. term
-        local left, now_at = available[payer] - amount, version[payer] + 1
+        local now_at = version[payer] + 1
+        left = left - amount
         available[payer], version[payer], dirty[payer] = left, now_at, true
         balances[i] = left
         l = l + 1
@@ -299,10 +328,10 @@ local function decide_attempt(meta, times, args, a, with_balances)
   if l > 0 then
     close_book(book)
     local committed = join_codes(COMMITTED, without_entry, count)
-    redis.call('HSET', 'commits', name, cmsgpack.pack({ attempt, args[a + 1], codes, args[a + 3], args[a + 4],
-      args[a + 8] }))
-    append({ 'decide', committed, args[a + 3], args[a + 4], args[a + 8], join_numbers(lb, l),
-      join_numbers(lv, l) }, l)
+    redis.call('HSET', 'commits', name, cmsgpack.pack({ attempt, args[a + 1], codes }), name .. 'd', args[a + 3],
+      name .. 't', args[a + 4], name .. 'b', args[a + 8])
+    append_bundle(l, 'decide', committed, args[a + 3], args[a + 4], args[a + 8], join_numbers(lb, l),
+      join_numbers(lv, l))
   end
   local others = {}
   for other in pairs(elsewhere) do
@@ -313,8 +342,12 @@ end
 
 local function forget_commits(names)
   if names ~= '' then
-    local settled = split('c6', names, #names / 6)
-    write('HDEL', 'commits', settled, #names / 6)
+    local fields, n = {}, 0
+    for _, name in ipairs(split('c6', names, #names / COMMIT)) do
+      fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = name, name .. 'd', name .. 't', name .. 'b'
+      n = n + 4
+    end
+    write('HDEL', 'commits', fields, n)
   end
 end
 
@@ -355,9 +388,11 @@ end
 ---------------------------------------------------------------- finish
 
 -- One attempt that is kept. -> codes, payee balances
-local function finish_attempt(attempt, verdicts, with_balances)
-  local _, kept, decisions, _, payees, amounts, _, _, waiting, big = unpack(attempt)
-  local count = #decisions / DECISION
+local function finish_attempt(attempt, head, verdicts, with_balances)
+  local fields = { attempt .. 'd', attempt .. 't', attempt .. 'p', attempt .. 'a', attempt .. 'b' }
+  local decisions, terms, payees, amounts, bodies = unpack(hmget('attempts', fields))
+  local _, sum, big = struct.unpack('<I6i8I4', head)
+  local kept, count = sub(head, ATTEMPT_HEAD + 1), #decisions / DECISION
   payees, amounts = split('Bc0', payees, count), split('i8', amounts, count)
   local all = kept == char(PREPARED) and verdicts == char(COMMITTED)
   local odd, without_entry, alarms = {}, {}, 0
@@ -404,18 +439,20 @@ local function finish_attempt(attempt, verdicts, with_balances)
   if big > 0 then
     redis.call('HINCRBY', 'meta', 'big', -big)
   end
-  redis.call('HINCRBY', 'meta', 'waiting', -waiting)
+  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', -sum))
   if l > 0 then
     close_book(book)
-    append({ 'finish', join_codes(COMMITTED, without_entry, count), decisions, attempt[4], attempt[8],
-      join_numbers(lb, l), join_numbers(lv, l) }, l)
+    append_bundle(l, 'finish', join_codes(COMMITTED, without_entry, count), decisions, terms, bodies,
+      join_numbers(lb, l), join_numbers(lv, l))
   end
+  fields[6] = attempt
+  redis.call('HDEL', 'attempts', unpack(fields))
   return join_codes(FINISHED, odd, count), with_balances and join_numbers(balances, count) or ''
 end
 
 -- An attempt that is not kept: it has ended before, or its legs are lost.
-local function finish_unknown(attempt, verdicts)
-  if has_ended(attempt) or not string.find(verdicts, char(COMMITTED), 1, true) then
+local function finish_unknown(ended, verdicts)
+  if ended or not string.find(verdicts, char(COMMITTED), 1, true) then
     return (string.gsub(verdicts, '.', function(verdict)
       return char(byte(verdict) == COMMITTED and FINISHED or DROPPED)
     end))
@@ -433,17 +470,24 @@ local function finish(_, args)
   if stale then
     return stale
   end
-  local with_balances, codes, balances, ended = args[2] == '1', {}, {}, {}
+  local with_balances, codes, balances = args[2] == '1', {}, {}
+  local ids, left, places, ended, ended_now = {}, {}, {}, {}, {}
   for a = 3, #args, 2 do
-    local n = #codes + 1
-    local packed = redis.call('HGET', 'attempts', args[a])
-    if packed then
-      codes[n], balances[n] = finish_attempt(cmsgpack.unpack(packed), args[a + 1], with_balances)
-      ended[#ended + 1] = args[a]
-      redis.call('HDEL', 'attempts', args[a])
+    ids[#ids + 1] = args[a]
+  end
+  local heads = hmget('attempts', ids)
+  for n, id in ipairs(ids) do
+    if heads[n] and not ended_now[id] then
+      codes[n], balances[n] = finish_attempt(id, heads[n], args[2 * n + 2], with_balances)
+      ended_now[id], ended[#ended + 1] = true, id
     else
-      codes[n], balances[n] = finish_unknown(args[a], args[a + 1]), ''
+      -- Of two commits of one attempt, recovery ends both by one call.
+      left[#left + 1], places[#places + 1] = id, n
     end
+  end
+  local before = which_ended(left)
+  for i, n in ipairs(places) do
+    codes[n], balances[n] = finish_unknown(ended_now[ids[n]] or before[i], args[2 * n + 2]), ''
   end
   write('SADD', 'ended:current', ended, #ended)
   return leave({ codes, balances })
