@@ -26,7 +26,8 @@ local function priors(meta, decisions, oldest)
   return found
 end
 
--- The commit under a name, if it is not settled and has that transfer.
+-- The commit under a name, if it is not settled and committed that transfer. One that the same bundle was told as
+-- SETTLED may have been posted in the same millisecond, so with the same time: its name says nothing.
 local function commit_of(commits, name, decision)
   local commit = commits[name]
   if commit == nil then
@@ -35,11 +36,14 @@ local function commit_of(commits, name, decision)
     commits[name] = commit
   end
   if commit then
-    local at = string.find(commit[4], decision, 1, true)
+    local codes, column = commit[3], commit[4]
+    local at = string.find(column, decision, 1, true)
     while at and at % DECISION ~= 1 do
-      at = string.find(commit[4], decision, at + 1, true)
+      at = string.find(column, decision, at + 1, true)
     end
-    return at and commit
+    -- One code stands for all rows.
+    local row = at and math.min((at - 1) / DECISION + 1, #codes)
+    return row and byte(codes, row) == COMMITTED and commit
   end
 end
 
@@ -414,8 +418,8 @@ local function finish_attempt(attempt, verdicts, with_balances)
 end
 
 -- An attempt that is not kept: it has ended before, or its legs are lost.
-local function finish_unknown(attempt, verdicts)
-  if has_ended(attempt) or not string.find(verdicts, char(COMMITTED), 1, true) then
+local function finish_unknown(ended, verdicts)
+  if ended or not string.find(verdicts, char(COMMITTED), 1, true) then
     return (string.gsub(verdicts, '.', function(verdict)
       return char(byte(verdict) == COMMITTED and FINISHED or DROPPED)
     end))
@@ -433,16 +437,20 @@ local function finish(_, args)
   if stale then
     return stale
   end
-  local with_balances, codes, balances, ended = args[2] == '1', {}, {}, {}
+  local with_balances, codes, balances = args[2] == '1', {}, {}
+  local ended, ended_now = {}, {}
   for a = 3, #args, 2 do
     local n = #codes + 1
     local packed = redis.call('HGET', 'attempts', args[a])
     if packed then
       codes[n], balances[n] = finish_attempt(cmsgpack.unpack(packed), args[a + 1], with_balances)
       ended[#ended + 1] = args[a]
+      ended_now[args[a]] = true
       redis.call('HDEL', 'attempts', args[a])
     else
-      codes[n], balances[n] = finish_unknown(args[a], args[a + 1]), ''
+      -- Of two commits of one attempt, recovery ends both by one call.
+      local before = ended_now[args[a]] or has_ended(args[a])
+      codes[n], balances[n] = finish_unknown(before, args[a + 1]), ''
     end
   end
   write('SADD', 'ended:current', ended, #ended)
