@@ -352,11 +352,15 @@ class Shard:
         return await self._scan(cursor, "commits", BUNDLE_PAGE, PendingCommit.unpack, minimum_age_ms, limit)
 
     async def commits(self, names: Sequence[bytes]) -> list[PendingCommit]:
-        """Those of these commits that are not settled."""
+        """Those of these commits that are not settled: what is not there counts as finished."""
         try:
-            values = await self.redis.hmget("commits", list(names))
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hget("meta", "fence")
+                pipe.hmget("commits", list(names))
+                fence, values = await pipe.execute()
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
+        self._check_fence(fence)
         found = zip(names, values, strict=True)
         return [PendingCommit.unpack(name, value) for name, value in found if value is not None]
 
