@@ -47,8 +47,8 @@ class Transfers(Outcomes):
                     self._decide(*one, with_balances=call.with_balances)
                     for one in zip(call.attempts, call.peers, call.verdicts, strict=True)
                 ]
-                codes, balances, commits, elsewhere = zip(*decided, strict=True)
-                return Reply(codes, balances, (), commits, elsewhere)
+                outcomes, balances, commits, elsewhere = zip(*decided, strict=True)
+                return Reply(outcomes, balances, (), commits, elsewhere)
             case Finish():
                 ends = zip(call.attempt_ids, call.verdicts, strict=True)
                 finished = [self._finish(*one, with_balances=call.with_balances) for one in ends]
