@@ -35,8 +35,8 @@ _BODY_LENGTH = struct.Struct("<H")
 class Bundle:
     """``count`` transfers of one pair of shards, as columns of bytes.
 
-    ``oldest_ms`` and ``newest_ms`` are those of the UUIDv7 among the ids, ms since 1970. When an id is of another
-    kind, ``oldest_ms`` is 0: such an id may be of any age.
+    ``oldest_ms`` and ``newest_ms`` are those of the UUIDv7 among the ids, ms since 1970. When an id is of
+    another kind, ``oldest_ms`` is 0: such an id may be of any age.
     """
 
     count: int
@@ -97,29 +97,37 @@ def join_short(texts: Sequence[bytes]) -> bytes:
 
 
 def split_short(joined: bytes) -> list[bytes]:
-    """What :func:`join_short` joined."""
+    """What :func:`join_short` joined. Raises ValueError when its last value is cut short."""
     texts, at = [], 0
     while at < len(joined):
         end = at + 1 + joined[at]
         texts.append(joined[at + 1 : end])
         at = end
+    _require_end(joined, at)
     return texts
 
 
 def split_decisions(joined: bytes) -> list[bytes]:
-    """The decision keys of a column."""
+    """The decision keys of a column. Raises ValueError when the last one is cut short."""
+    _require_end(joined, -(-len(joined) // DECISION_BYTES) * DECISION_BYTES)
     return [joined[at : at + DECISION_BYTES] for at in range(0, len(joined), DECISION_BYTES)]
 
 
 def split_bodies(joined: bytes) -> list[bytes]:
-    """The bodies of a column."""
+    """The bodies of a column. Raises ValueError when the last one is cut short."""
     bodies, at = [], 0
     while at < len(joined):
-        (length,) = _BODY_LENGTH.unpack_from(joined, at)
-        at += _BODY_LENGTH.size
-        bodies.append(joined[at : at + length])
-        at += length
+        begin = at + _BODY_LENGTH.size
+        at = begin + int.from_bytes(joined[at:begin], "little")
+        bodies.append(joined[begin:at])
+    _require_end(joined, at)
     return bodies
+
+
+def _require_end(joined: bytes, end: int) -> None:
+    """A column ends where its last value does, or what it says is not known."""
+    if end != len(joined):
+        raise ValueError(f"a column of {len(joined)} bytes has a value that ends at {end}")
 
 
 def each(codes: bytes, count: int) -> bytes:

@@ -372,7 +372,7 @@ class Shard:
         )
 
     async def commits(self, names: Sequence[bytes]) -> list[PendingCommit]:
-        """Those of these commits that are not settled."""
+        """Those of these commits that are not settled: what is not there counts as finished."""
         return await self._bundles("commits", names, PendingCommit.unpack)
 
     async def _scan_bundles(
@@ -408,10 +408,16 @@ class Shard:
         self, table: str, names: Sequence[bytes], read: Callable[[bytes, bytes, bytes, bytes, bytes], B]
     ) -> list[B]:
         fields = [name + column for name in names for column in (b"", b"d", b"t", b"b")]
+        if not fields:
+            return []
         try:
-            values = await self.redis.hmget(table, fields) if fields else []
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hget("meta", "fence")
+                pipe.hmget(table, fields)
+                fence, values = await pipe.execute()
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
+        self._check_fence(fence)
         rows = zip(names, values[::4], values[1::4], values[2::4], values[3::4], strict=True)
         # One that ended since it was found is there no more.
         return [read(name, *row) for name, *row in rows if None not in row]

@@ -14,8 +14,8 @@ never skipped: what is not understood must not be trimmed.
 | legs, leg keys, leg bodies, deltas, held deltas, balances, versions | one each |
 | state, names, kinds, currencies, balances, versions | one each, without a transaction |
 
-Those of transfers are strings, as :mod:`shard_node.bundles` packs them, of a whole bundle: codes, a byte a row or one
-for all, say which rows were carried out (1); the columns of numbers, q each, are of these alone.
+Those of transfers are strings, as :mod:`shard_node.bundles` packs them, of a whole bundle: codes, a byte a
+row or one for all, say which rows were carried out (1); the columns of numbers, q each, are of these alone.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ _Columns = Sequence[Any]
 # PostgreSQL's text cannot hold a zero byte; Unicode's picture of one stands for it (U+2400).
 _ZERO, _PICTURE_OF_ZERO = "\0", "\u2400"
 _NUMBER_BYTES: Final = 8
-# Where an entry of a bundle has its first column of versions, after the tag.
-_VERSIONS_AT: Final = 5
-_OF_BUNDLES: Final = frozenset((b"post", b"decide", b"finish"))
+# Where an entry of a bundle has its columns of versions, a number a row, counted from behind the tag.
+_VERSIONS_AT: Final = {b"post": (5, 7), b"decide": (5,), b"finish": (5,)}
 _ID_BYTES: Final = 16
 _FINGERPRINT_BYTES: Final = 8
 _ALL: Final = bytes((Outcome.COMMITTED,))
@@ -94,8 +93,8 @@ def row_count(packed: bytes) -> int:
     """How many rows a stream entry makes. Raises LedgerError when it is unreadable."""
     try:
         tag, *columns = msgpack.unpackb(packed, raw=True)
-        if tag in _OF_BUNDLES:
-            return sum(len(column) // _NUMBER_BYTES for column in columns[_VERSIONS_AT::2])
+        if tag in _VERSIONS_AT:
+            return sum(len(columns[at]) // _NUMBER_BYTES for at in _VERSIONS_AT[tag])
         return len(columns[0])
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
         raise LedgerError(f"a stream entry is unreadable: {error or type(error).__name__}") from error

@@ -130,7 +130,10 @@ end
 -- The `count` values of a column.
 local function split(item, column, count)
   if count <= CHUNK then
-    return { struct.unpack(format(item, count), column) }
+    local all = { struct.unpack(format(item, count), column) }
+    -- Behind the values unpack tells where it stopped, which is none of them.
+    all[count + 1] = nil
+    return all
   end
   local values, at = {}, 1
   for first = 1, count, CHUNK do

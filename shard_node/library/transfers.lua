@@ -55,7 +55,7 @@ end
 
 -- The outcome of an earlier call, as the payers' shard tells it (R3): COMMITTED to the attempt that committed it,
 -- while that is unsettled; ELSEWHERE to any other; SETTLED after, or when one call on one shard committed it.
--- `commits` keeps what was read.
+-- `commits` keeps what was read, and of which transfers COMMITTED was told by this call.
 local function recall_transfer(prior, term, decision, attempt, commits)
   if sub(prior, 8) ~= term then
     return TRANSACTION_ID_REUSED
@@ -68,7 +68,9 @@ local function recall_transfer(prior, term, decision, attempt, commits)
   local commit = commit_of(commits, name, decision)
   if not commit then
     return SETTLED
-  elseif commit[1] == attempt then
+  elseif commit[1] == attempt and not commit[decision] then
+    -- When a bundle has it twice, only the first row was committed, and only that one's leg may be applied.
+    commit[decision] = true
     return COMMITTED
   end
   return ELSEWHERE, name

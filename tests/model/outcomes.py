@@ -115,8 +115,13 @@ class Outcomes(Accounts):
         """Remembers an outcome."""
         self.decided[decision] = Decided(outcome, key, 0 if self.faults.leg_forgotten else leg, commit)
 
-    def recall_transfer(self, decision: bytes, key: bytes, attempt_id: bytes) -> tuple[int, bytes] | None:
-        """R3: what is remembered of a transfer, as its attempt is told; and the commit it waits for elsewhere."""
+    def recall_transfer(
+        self, decision: bytes, key: bytes, attempt_id: bytes, again: set[bytes]
+    ) -> tuple[int, bytes] | None:
+        """R3: what is remembered of a transfer, as its attempt is told; and the commit it waits for elsewhere.
+
+        ``again`` are those that this call told as COMMITTED: of a transfer that a bundle has twice, only one was.
+        """
         record = None if self.faults.outcome_rewritten else self.remembered(decision)
         if record is None:
             return None
@@ -127,7 +132,9 @@ class Outcomes(Accounts):
         commit = self.commits.get(record.commit)
         if commit is None or all(row.decision != decision for row in commit.rows):
             return Outcome.SETTLED, b""
-        if commit.attempt_id == attempt_id or self.faults.elsewhere_committed:
+        mine = commit.attempt_id == attempt_id and attempt_id + decision not in again
+        if mine or self.faults.elsewhere_committed:
+            again.add(attempt_id + decision)
             return Outcome.COMMITTED, b""
         return Outcome.ELSEWHERE, record.commit
 

@@ -47,8 +47,8 @@ class Transfers(Outcomes):
                     self._decide(*one, with_balances=call.with_balances)
                     for one in zip(call.attempts, call.peers, call.verdicts, strict=True)
                 ]
-                codes, balances, commits, elsewhere = zip(*decided, strict=True)
-                return Reply(codes, balances, (), commits, elsewhere)
+                outcomes, balances, commits, elsewhere = zip(*decided, strict=True)
+                return Reply(outcomes, balances, (), commits, elsewhere)
             case Finish():
                 ends = zip(call.attempt_ids, call.verdicts, strict=True)
                 finished = [self._finish(*one, with_balances=call.with_balances) for one in ends]
@@ -59,10 +59,11 @@ class Transfers(Outcomes):
                 return Reply(())
             case ResolveAttempts():
                 rows = zip(call.decisions, call.terms, call.attempt_ids, strict=True)
-                return Reply((bytes([self._resolve(*row) for row in rows]),))
+                again: set[bytes] = set()
+                return Reply((bytes([self._resolve(*row, again) for row in rows]),))
 
     def _post(self, row: Kept) -> tuple[int, int, int]:
-        told = self.recall_transfer(row.decision, row.key, b"")
+        told = self.recall_transfer(row.decision, row.key, b"", set())
         if told is not None:
             outcome, _ = told
             if outcome == Outcome.SETTLED:
@@ -108,8 +109,9 @@ class Transfers(Outcomes):
         elsewhere: dict[bytes, None] = {}
         balances = []
         fresh: set[bytes] = set()
+        again: set[bytes] = set()
         for row, verdict in zip(rows, verdicts or bytes(len(rows)), strict=True):
-            outcome, waits, balance = self._decide_row(row, verdict, name, fresh)
+            outcome, waits, balance = self._decide_row(row, verdict, name, fresh, again)
             told.append(row._replace(outcome=outcome))
             balances.append(balance)
             if waits:
@@ -120,10 +122,12 @@ class Transfers(Outcomes):
             self.commits[name] = Committed(name, peer, tuple(told))
         return bytes(row.outcome for row in told), _packed(balances, with_balances), commit, tuple(elsewhere)
 
-    def _decide_row(self, row: Kept, verdict: int, name: bytes, fresh: set[bytes]) -> tuple[int, bytes, int]:
+    def _decide_row(
+        self, row: Kept, verdict: int, name: bytes, fresh: set[bytes], again: set[bytes]
+    ) -> tuple[int, bytes, int]:
         if row.decision in fresh and self.decided[row.decision][:2] == (Outcome.COMMITTED, row.key):
             return Outcome.ELSEWHERE, name, NO_BALANCE
-        told = self.recall_transfer(row.decision, row.key, name)
+        told = self.recall_transfer(row.decision, row.key, name, again)
         if told is not None:
             return *told, NO_BALANCE
         if self.expired(row.key):
@@ -158,9 +162,9 @@ class Transfers(Outcomes):
             return self.missing(), NO_BALANCE
         return Outcome.FINISHED, self.change(terms.payee, terms.kind, row.key, terms.amount_minor)
 
-    def _resolve(self, decision: bytes, terms: bytes, name: bytes) -> int:
+    def _resolve(self, decision: bytes, terms: bytes, name: bytes, again: set[bytes]) -> int:
         key = _key(decision, terms)
-        told = self.recall_transfer(decision, key, name)
+        told = self.recall_transfer(decision, key, name, again)
         if told is not None:
             return told[0]
         if self.expired(key):
