@@ -91,8 +91,8 @@ class Resolver:
         log.info(
             "resolved",
             shard=shard.shard_id,
-            prepared=sum(entry.size for entry in (*attempts, *prepared)),
-            unsettled=sum(entry.size for entry in (*commits, *unsettled)),
+            prepared=sum(entry.size for entry in attempts) + len(prepared),
+            unsettled=sum(entry.size for entry in commits) + len(unsettled),
             ended=ended,
         )
         more = any(cursor for (shard_id, _, _), cursor in self._cursors.items() if shard_id == shard.shard_id)

@@ -28,7 +28,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
 
 import msgpack
 
@@ -233,7 +232,6 @@ class PendingTransfer:
     key: bytes
     since_ms: int
     body: bytes
-    size: ClassVar[int] = 1
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes) -> PendingTransfer:

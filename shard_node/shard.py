@@ -46,6 +46,8 @@ CALL_TIMEOUT_SECONDS = 5.0
 SCAN_PAGE = 1000
 # Bundles read at once, which have up to thousands of transfers each.
 BUNDLE_PAGE = 10
+# Fields of a bundle in `attempts` and in `commits`.
+ATTEMPT_FIELDS, COMMIT_FIELDS = 6, 4
 
 
 def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
@@ -105,7 +107,7 @@ B = TypeVar("B", PendingAttempt, PendingCommit)
 class ShardCounters:
     """What a shard counts. ``calls`` rises with every call that may have written.
 
-    ``prepared`` and ``unsettled`` count fields: of journals, and of bundles of transfers, which have several.
+    ``prepared`` and ``unsettled`` count legs of journals, journals, and bundles of transfers.
     """
 
     calls: int
@@ -448,7 +450,8 @@ class Shard:
             raise as_shard_error(self.shard_id, error) from error
         fence, calls, alarms = meta
         self._check_fence(fence)
-        return ShardCounters(int(calls or 0), int(alarms or 0), accounts, legs + attempts, journals + commits)
+        prepared, unsettled = legs + attempts // ATTEMPT_FIELDS, journals + commits // COMMIT_FIELDS
+        return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
 
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         """A function that may be called twice, as all may but rotate: a repetition finds itself done.
