@@ -14,8 +14,8 @@ import structlog
 from coordinator.journal_protocol import JournalAnswer, JournalCommit, JournalRecovery
 from coordinator.protocol import Answer, Commit, NoReply, Part, Recovery
 from shard_node.calls import SettleCommits
-from shard_node.journal_calls import Settle
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
+from shard_node.journal_calls import Settle
 from shard_node.limits import MAX_BATCH
 from shard_node.rotation import MIN_WINDOW_SECONDS
 

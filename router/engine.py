@@ -16,7 +16,6 @@ from coordinator.driver import ask
 from coordinator.protocol import NoReply
 from router.kept import KeptTasks
 from router.maps import Tries, at_owner
-from shard_node.bundles import Bundle
 from shard_node.calls import Post
 from shard_node.limits import NO_BALANCE
 from shard_node.outcomes import Outcome
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, MutableSequence, Sequence
 
     from router.maps import Maps
+    from shard_node.bundles import Bundle, Packable
     from shard_node.directory import Cluster
     from shard_node.records import RememberedOutcome
     from shard_node.shard import Shard
-    from shard_node.transfers import Transfers
     from tallystick.v1 import coordinator_pb2
 
 _STALE = int(Outcome.STALE_EPOCH)
@@ -187,7 +186,7 @@ class Engine(Carrier):
         self._coordinators = coordinators
 
     async def execute(
-        self, transfers: Transfers, deadline_seconds: float, *, with_balances: bool = True
+        self, transfers: Packable, deadline_seconds: float, *, with_balances: bool = True
     ) -> Results:
         """One batch, each row with an outcome. ``deadline_seconds`` is of the monotonic clock.
 
@@ -214,7 +213,7 @@ class Engine(Carrier):
 
     async def _attempt(
         self,
-        transfers: Transfers,
+        transfers: Packable,
         rows: Sequence[int],
         cluster: Cluster,
         results: Results,
@@ -230,7 +229,7 @@ class Engine(Carrier):
         parts: list[tuple[int, int, Bundle]] = []
         rows_of_parts: list[list[int]] = []
         for (payer_shard, payee_shard), group in groups.items():
-            bundle = Bundle.of_rows(transfers, group)
+            bundle = transfers.bundle(group)
             if payer_shard == payee_shard:
                 work.append(self._post(bundle, group, cluster.shards[payer_shard], results))
             else:

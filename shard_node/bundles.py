@@ -21,14 +21,30 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from shard_node.transfers import Transfers, decision_key, terms_key
+from typing import Protocol
 
 DECISION_BYTES = 18
 # Where a UUID has its version, in its high half (RFC 9562).
 _VERSION_AT = 6
 _TIMED_VERSION = 7
 _BODY_LENGTH = struct.Struct("<H")
+
+
+class Packable(Protocol):
+    """Transfers in columns that can be split by shards and packed."""
+
+    @property
+    def payer_slots(self) -> Sequence[int]:
+        """The slot of each payer."""
+
+    @property
+    def payee_slots(self) -> Sequence[int]:
+        """The slot of each payee."""
+
+    def __len__(self) -> int: ...
+
+    def bundle(self, rows: Sequence[int]) -> Bundle:
+        """The given rows, in the order of ``rows``. There must be some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +67,9 @@ class Bundle:
     bodies: bytes
 
     @classmethod
-    def of(cls, transfers: Transfers) -> Bundle:
+    def of(cls, transfers: Packable) -> Bundle:
         """All of these transfers, in their order."""
-        return cls.of_rows(transfers, range(len(transfers)))
-
-    @classmethod
-    def of_rows(cls, transfers: Transfers, rows: Sequence[int]) -> Bundle:
-        """The given rows, in the order of ``rows``. There must be some."""
-        keys = [transfers.keys[row] for row in rows]
-        bodies = [transfers.bodies[row] for row in rows]
-        codes = [transfers.currencies[row] for row in rows]
-        decisions = [decision_key(key, body) for key, body in zip(keys, bodies, strict=True)]
-        return cls(
-            len(keys),
-            *id_times_ms(decisions),
-            b"".join(decisions),
-            join_short([terms_key(key, body) for key, body in zip(keys, bodies, strict=True)]),
-            join_short([transfers.payers[row].encode() for row in rows]),
-            join_short([transfers.payees[row].encode() for row in rows]),
-            struct.pack(f"<{len(keys)}q", *[transfers.amounts_minor[row] for row in rows]),
-            codes[0].encode() if len(set(codes)) == 1 else "".join(codes).encode(),
-            b"".join([_BODY_LENGTH.pack(len(body)) + body for body in bodies]),
-        )
+        return transfers.bundle(range(len(transfers)))
 
     def rows(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Decision, terms and body of each transfer. For rare paths."""
@@ -105,6 +102,21 @@ def split_short(joined: bytes) -> list[bytes]:
         at = end
     _require_end(joined, at)
     return texts
+
+
+def join_bodies(bodies: Sequence[bytes]) -> bytes:
+    """Bodies, each with its length before it."""
+    return b"".join([_BODY_LENGTH.pack(len(body)) + body for body in bodies])
+
+
+def join_amounts(amounts: Sequence[int]) -> bytes:
+    """Amounts in minor units as a column."""
+    return struct.pack(f"<{len(amounts)}q", *amounts)
+
+
+def join_currencies(codes: Sequence[str]) -> bytes:
+    """Currency codes as a column; one alone when all are the same."""
+    return codes[0].encode() if len(set(codes)) == 1 else "".join(codes).encode()
 
 
 def split_decisions(joined: bytes) -> list[bytes]:

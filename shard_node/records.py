@@ -183,9 +183,7 @@ class PendingCommit:
     bodies: bytes
 
     @classmethod
-    def unpack(
-        cls, name: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes
-    ) -> PendingCommit:
+    def unpack(cls, name: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes) -> PendingCommit:
         """The entry under ``name``, from its fields."""
         attempt_id, peer, codes = msgpack.unpackb(head, raw=True)
         codes = each(codes, len(decisions) // DECISION_BYTES)

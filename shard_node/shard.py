@@ -28,6 +28,7 @@ from shard_node.errors import (
     WrongShardError,
 )
 from shard_node.line import Line
+from shard_node.link import Link
 from shard_node.outcomes import Outcome
 from shard_node.packing import pack, pack_bytes, unpack
 from shard_node.records import Account, PendingAttempt, PendingCommit, PendingTransfer, RememberedOutcome
@@ -50,7 +51,13 @@ BUNDLE_PAGE = 10
 ATTEMPT_FIELDS, COMMIT_FIELDS = 6, 4
 
 
-def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
+class ShardRedis(Redis):
+    """A client of redis-py, and beside it the link that function calls take."""
+
+    link: Link
+
+
+def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> ShardRedis:
     """A client of the Redis at host:port that never repeats a call by itself."""
     host, _, port = address.rpartition(":")
     pool: ConnectionPool = ConnectionPool(
@@ -60,11 +67,14 @@ def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> R
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis.from_pool(pool)
+    client = cast("ShardRedis", ShardRedis.from_pool(pool))
+    client.link = Link(host, int(port), timeout_seconds)
+    return client
 
 
-async def disconnect(redis: Redis) -> None:
+async def disconnect(redis: ShardRedis) -> None:
     """Closes a client of :func:`connect` with its connections, which a client from a pool leaves open."""
+    redis.link.close()
     await redis.aclose()
     await redis.connection_pool.disconnect()
 
@@ -141,7 +151,7 @@ class Shard:
     have been carried out all the same; cancel above it.
     """
 
-    def __init__(self, shard_id: str, fence: str, redis: Redis, line: Line | None = None) -> None:
+    def __init__(self, shard_id: str, fence: str, redis: ShardRedis, line: Line | None = None) -> None:
         self.shard_id = shard_id
         self.fence = fence
         self.redis = redis
@@ -392,9 +402,7 @@ class Shard:
         while True:
             try:
                 # Only the fields that name a bundle: its columns are big.
-                cursor, page = await self.redis.hscan(
-                    table, cursor, match="?" * name_bytes, count=SCAN_PAGE
-                )
+                cursor, page = await self.redis.hscan(table, cursor, match="?" * name_bytes, count=SCAN_PAGE)
             except (RedisError, OSError) as error:
                 raise as_shard_error(self.shard_id, error) from error
             names = [name for name in cast("dict[bytes, bytes]", page) if name not in found]
@@ -456,8 +464,8 @@ class Shard:
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         """A function that may be called twice, as all may but rotate: a repetition finds itself done.
 
-        After a restart of Redis the connections kept from before are dead, which shows only when one is
-        used. So a broken connection is tried once more, with new ones. A time-out is not: the first
+        After a restart of Redis the connection kept from before is dead, which may show only when it is
+        used. So a broken connection is tried once more, with a new one. A time-out is not: the first
         call may still wait there.
         """
         try:
@@ -465,7 +473,6 @@ class Shard:
         except ShardUnavailableError as error:
             if not isinstance(error.__cause__, RedisConnectionError):
                 raise
-        await self.redis.connection_pool.disconnect(inuse_connections=False)
         return await self._fcall_once(command, function, *arguments)
 
     async def _fcall_once(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
@@ -478,7 +485,7 @@ class Shard:
                 # Silence may have begun while this call waited its turn.
                 if line.silent and not probing:
                     raise self._silent()
-                answer = await self.redis.execute_command(command, function, 0, self.fence, *arguments)
+                answer = await self.redis.link.call(command, function, 0, self.fence, *arguments)
         except (TimeoutError, RedisTimeoutError) as error:
             line.timed_out()
             raise as_shard_error(self.shard_id, error) from error
