@@ -139,7 +139,7 @@ async def test_every_column_of_every_part(start: Start) -> None:
 
 
 @pytest.mark.parametrize("with_balances", [True, False])
-async def test_balances_when_wanted(start: Start, with_balances: bool) -> None:
+async def test_balances_when_wanted(start: Start, *, with_balances: bool) -> None:
     """A coordinator is asked for balances only when somebody wants them."""
     coordinators = await start(CoordinatorStandIn())
     answer = await coordinators.commit(ONE_PART, 7, time.monotonic() + 10.0, with_balances=with_balances)
