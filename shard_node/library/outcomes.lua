@@ -118,24 +118,32 @@ local function age(younger, older)
   end
 end
 
+-- Adds the transfers that a commit committed to `found`, as keys.
+local function add_committed(found, commit)
+  local count = #commit[4] / DECISION
+  local codes, column = every(commit[3], count), split('c18', commit[4], count)
+  for row = 1, count do
+    if byte(codes, row) == COMMITTED then
+      found[column[row]] = true
+    end
+  end
+  return found
+end
+
 -- Names of the outcomes of all that is unsettled.
 local function unsettled_decisions()
-  local decisions = {}
+  local found, decisions = {}, {}
   local entries = redis.call('HGETALL', 'unsettled')
   for i = 1, #entries, 2 do
     -- Transaction id from the key, deciding slot from the packed journal.
-    decisions[#decisions + 1] = sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)
+    found[sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)] = true
   end
   local commits = redis.call('HVALS', 'commits')
   for i = 1, #commits do
-    local commit = cmsgpack.unpack(commits[i])
-    local count = #commit[4] / DECISION
-    local codes, column = every(commit[3], count), split('c18', commit[4], count)
-    for row = 1, count do
-      if byte(codes, row) == COMMITTED then
-        decisions[#decisions + 1] = column[row]
-      end
-    end
+    add_committed(found, cmsgpack.unpack(commits[i]))
+  end
+  for decision in pairs(found) do
+    decisions[#decisions + 1] = decision
   end
   return decisions
 end
