@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import structlog
 
@@ -17,10 +17,11 @@ from shard_node.calls import SettleCommits
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
 from shard_node.journal_calls import Settle
 from shard_node.limits import MAX_BATCH
+from shard_node.records import PendingAttempt, PendingCommit
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from shard_node.calls import Call
     from shard_node.directory import Cluster, Directory
@@ -37,6 +38,8 @@ MAX_PAUSE_SECONDS = 0.5 * MIN_WINDOW_SECONDS
 MAX_SETTLEMENTS = 16 * MAX_BATCH
 
 log = structlog.get_logger(__name__)
+
+B = TypeVar("B", PendingAttempt, PendingCommit)
 
 
 @overload
@@ -169,7 +172,7 @@ class Driver:
             settlements.add(cluster.shards[index].shard_id, names)
 
     async def _finish_others(self, cluster: Cluster, index: int, names: Sequence[bytes]) -> set[bytes]:
-        """Ends commits of other coordinators that transfers of ours turned out to be in; those that have ended.
+        """Ends commits of other coordinators that transfers of ours are in; those that have ended.
 
         Whoever began them may be dead, or about to do the same: either way a caller of ours need not wait.
         """
@@ -179,9 +182,12 @@ class Driver:
             log.warning("no answer", shard=cluster.shards[index].shard_id, error=str(error))
             return set()
         ended = set(names) - {commit.name for commit in found}
-        recovery = Recovery(index, (), found, cluster.owner, cluster.shard_ids)
-        await end(Pace(cluster), recovery, "attempt")
-        return ended | set(recovery.finished)
+        pace = Pace(cluster)
+        for commits in batches(found):
+            recovery = Recovery(index, (), commits, cluster.owner, cluster.shard_ids)
+            await end(pace, recovery, "attempt")
+            ended.update(recovery.finished)
+        return ended
 
     def _ride(
         self, cluster: Cluster, deciding: Sequence[int], settlements: Settlements
@@ -223,7 +229,7 @@ class Driver:
             await self._settle(shard)
 
     async def _settle(self, shard: Shard) -> None:
-        # What fails is left to recovery, which settles what it finds; what waits behind is tried again next time.
+        # What fails is left to recovery, which settles what it finds; what waits behind is tried next time.
         while names := self._commits.take(shard.shard_id):
             if isinstance(await ask(shard, SettleCommits(names)), NoReply):
                 return
@@ -232,8 +238,22 @@ class Driver:
                 return
 
 
+def batches(bundles: Iterable[B]) -> Iterator[list[B]]:
+    """Bundles, some at a time: so many that a call about them all stays within its limit."""
+    batch: list[B] = []
+    size = 0
+    for bundle in bundles:
+        size += bundle.size
+        if size > MAX_BATCH and batch:
+            yield batch
+            batch, size = [], bundle.size
+        batch.append(bundle)
+    if batch:
+        yield batch
+
+
 async def end(pace: Pace, recovery: Recovery | JournalRecovery, what: str) -> int:
-    """Takes a recovery through its steps; how many attempts, or legs, were ended. ``what`` as for sound_alarm."""
+    """Takes a recovery through its steps; how many attempts, or legs, ended. ``what`` as for sound_alarm."""
     # Any: as in Driver._carry_out.
     steps: Any = recovery
     answers = await pace.ask_all(steps.resolve())

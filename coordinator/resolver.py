@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.driver import Pace, end
+from coordinator.driver import Pace, batches, end
 from coordinator.journal_protocol import JournalRecovery
 from coordinator.protocol import Recovery
 from shard_node.errors import RegistryError, ShardNodeError
@@ -81,18 +81,21 @@ class Resolver:
         if not (attempts or commits or prepared or unsettled):
             return False
         ended = 0
-        if attempts or commits:
-            home = cluster.shards.index(shard)
-            transfers = Recovery(home, attempts, commits, cluster.owner, cluster.shard_ids)
+        home, owner, shard_ids = cluster.shards.index(shard), cluster.owner, cluster.shard_ids
+        for some_attempts in batches(attempts):
+            transfers = Recovery(home, some_attempts, (), owner, shard_ids)
+            ended += await end(pace, transfers, "attempt")
+        for some_commits in batches(commits):
+            transfers = Recovery(home, (), some_commits, owner, shard_ids)
             ended += await end(pace, transfers, "attempt")
         for some_prepared, some_unsettled in _pieces(prepared, unsettled):
-            journals = JournalRecovery(some_prepared, some_unsettled, cluster.owner)
+            journals = JournalRecovery(some_prepared, some_unsettled, owner)
             ended += await end(pace, journals, "transaction_id")
         log.info(
             "resolved",
             shard=shard.shard_id,
-            prepared=sum(entry.size for entry in attempts) + len(prepared),
-            unsettled=sum(entry.size for entry in commits) + len(unsettled),
+            prepared=len(prepared) + sum(attempt.size for attempt in attempts),
+            unsettled=len(unsettled) + sum(commit.size for commit in commits),
             ended=ended,
         )
         more = any(cursor for (shard_id, _, _), cursor in self._cursors.items() if shard_id == shard.shard_id)

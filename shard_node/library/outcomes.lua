@@ -125,27 +125,44 @@ local function age(younger, older)
   end
 end
 
+-- Adds the transfers that a commit committed to `found`, as keys.
+local function add_committed(found, commit)
+  local count = #commit[4] / DECISION
+  local codes, column = every(commit[3], count), split('c18', commit[4], count)
+  for row = 1, count do
+    if byte(codes, row) == COMMITTED then
+      found[column[row]] = true
+    end
+  end
+  return found
+end
+
+-- The commit under a name: {attempt id, payees' shard, codes, decisions}, or nil.
+local function read_commit(name)
+  local packed, decisions = unpack(redis.call('HMGET', 'commits', name, name .. 'd'))
+  local commit = packed and cmsgpack.unpack(packed) or nil
+  if commit then
+    commit[4] = decisions
+  end
+  return commit
+end
+
 -- Names of the outcomes of all that is unsettled.
 local function unsettled_decisions()
-  local decisions = {}
+  local found, decisions = {}, {}
   local entries = redis.call('HGETALL', 'unsettled')
   for i = 1, #entries, 2 do
     -- Transaction id from the key, deciding slot from the packed journal.
-    decisions[#decisions + 1] = sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)
+    found[sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)] = true
   end
   local fields = redis.call('HKEYS', 'commits')
   for i = 1, #fields do
     if #fields[i] == COMMIT then
-      local packed, column = unpack(redis.call('HMGET', 'commits', fields[i], fields[i] .. 'd'))
-      local count = #column / DECISION
-      local codes = every(cmsgpack.unpack(packed)[3], count)
-      column = split('c18', column, count)
-      for row = 1, count do
-        if byte(codes, row) == COMMITTED then
-          decisions[#decisions + 1] = column[row]
-        end
-      end
+      add_committed(found, read_commit(fields[i]))
     end
+  end
+  for decision in pairs(found) do
+    decisions[#decisions + 1] = decision
   end
   return decisions
 end

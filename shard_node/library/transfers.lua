@@ -29,28 +29,18 @@ local function priors(meta, decisions, oldest)
   return found
 end
 
--- The commit under a name, if it is not settled and committed that transfer. One that the same bundle was told as
--- SETTLED may have been posted in the same millisecond, so with the same time: its name says nothing.
+-- The commit under a name, if it is not settled and committed that transfer: its attempt, and its transfers. Of one
+-- that was posted in the millisecond of a commit, and so has its time, the name says nothing.
 local function commit_of(commits, name, decision)
   local commit = commits[name]
   if commit == nil then
-    local packed, column = unpack(redis.call('HMGET', 'commits', name, name .. 'd'))
-    commit = packed and cmsgpack.unpack(packed) or false
+    commit = read_commit(name) or false
     if commit then
-      commit[4] = column
+      commit = { attempt = commit[1], committed = add_committed({}, commit), told = {} }
     end
     commits[name] = commit
   end
-  if commit then
-    local codes, column = commit[3], commit[4]
-    local at = string.find(column, decision, 1, true)
-    while at and at % DECISION ~= 1 do
-      at = string.find(column, decision, at + 1, true)
-    end
-    -- One code stands for all rows.
-    local row = at and math.min((at - 1) / DECISION + 1, #codes)
-    return row and byte(codes, row) == COMMITTED and commit
-  end
+  return commit and commit.committed[decision] and commit
 end
 
 -- The outcome of an earlier call, as the payers' shard tells it (R3): COMMITTED to the attempt that committed it,
@@ -68,9 +58,9 @@ local function recall_transfer(prior, term, decision, attempt, commits)
   local commit = commit_of(commits, name, decision)
   if not commit then
     return SETTLED
-  elseif commit[1] == attempt and not commit[decision] then
+  elseif commit.attempt == attempt and not commit.told[decision] then
     -- When a bundle has it twice, only the first row was committed, and only that one's leg may be applied.
-    commit[decision] = true
+    commit.told[decision] = true
     return COMMITTED
   end
   return ELSEWHERE, name

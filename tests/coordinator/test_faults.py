@@ -289,7 +289,7 @@ async def test_slot_moves_to_another_shard_meanwhile(bank: Bank, which: str, ste
 
 @pytest.mark.parametrize(("which", "steps"), IS_IN_THE_WAY)
 async def test_slot_with_something_in_doubt_stays(bank: Bank, which: str, steps: int) -> None:
-    """Neither a slot that waits for a credit may go, nor one that paid what is not settled, until that ends."""
+    """Neither a slot that waits for a credit may go nor one that paid what is not settled, before it ends."""
     transfer = bank.transfer()
     await bank.start(transfer, steps)
     with pytest.raises(SlotInUseError):

@@ -56,8 +56,7 @@ def kept_by(model: ShardModel) -> dict[str, Any]:
     return {
         "accounts": dict(model.accounts),
         "decided": [
-            {decision: _unsettled_in(model.commits, decision, record) for decision, record in decided.items()}
-            for decided in (model.decided, model.decided_before)
+            _while_unsettled(decided, model.commits) for decided in (model.decided, model.decided_before)
         ],
         "applied": [set(model.applied), set(model.applied_before)],
         "prepared": dict(model.prepared),
@@ -92,12 +91,20 @@ def _is(row: Kept, outcome: int) -> bool:
     return row.outcome == outcome
 
 
-def _unsettled_in(commits: Mapping[bytes, Committed], decision: bytes, record: Decided) -> Decided:
-    """The outcome, with its commit's name only while that is unsettled: after, it is just a time."""
-    commit = commits.get(record.commit)
-    if commit and any(row.decision == decision and _is(row, Outcome.COMMITTED) for row in commit.rows):
-        return record
-    return record._replace(commit=b"")
+def _while_unsettled(
+    decided: Mapping[bytes, Decided], commits: Mapping[bytes, Committed]
+) -> dict[bytes, Decided]:
+    """Outcomes with their commit's name only while that is unsettled: after, it is just a time."""
+    unsettled = {
+        (name, row.decision)
+        for name, commit in commits.items()
+        for row in commit.rows
+        if _is(row, Outcome.COMMITTED)
+    }
+    return {
+        decision: record if (record.commit, decision) in unsettled else record._replace(commit=b"")
+        for decision, record in decided.items()
+    }
 
 
 async def kept_in(shard: Shard) -> dict[str, Any]:
@@ -109,7 +116,7 @@ async def kept_in(shard: Shard) -> dict[str, Any]:
     for name in ("done:current", "done:previous"):
         entries = found[name]
         outcomes = {k: _decided(k, v) for k, v in entries.items() if len(k) == DECISION_BYTES}
-        decided.append({k: _unsettled_in(commits, k, record) for k, record in outcomes.items()})
+        decided.append(_while_unsettled(outcomes, commits))
         applied.append({k for k in entries if len(k) > DECISION_BYTES})
         assert all(len(v) == 2 for k, v in entries.items() if len(k) > DECISION_BYTES)
     meta = found["meta"]

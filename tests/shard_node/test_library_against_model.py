@@ -290,7 +290,11 @@ class Comparison(RuleBasedStateMachine):
         if self.attempts and data.draw(st.sampled_from([True, False])):
             known: bytes = data.draw(st.sampled_from(list(self.attempts)))
             return self.attempts[known]
-        attempt = Attempt(len(self.attempts).to_bytes(ATTEMPT_BYTES), self.draw_bundle(data))
+        return self.new_attempt(self.draw_bundle(data))
+
+    def new_attempt(self, bundle: Bundle) -> Attempt:
+        """One with an id of its own."""
+        attempt = Attempt(len(self.attempts).to_bytes(ATTEMPT_BYTES), bundle)
         self.attempts[attempt.attempt_id] = attempt
         return attempt
 
