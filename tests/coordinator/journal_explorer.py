@@ -7,7 +7,7 @@ mistake, or have ids of their own and want the same money, the same purchase or 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from coordinator.journal_protocol import JournalCommit, JournalRecovery
 from coordinator.protocol import NoReply
@@ -169,13 +169,13 @@ class JournalExplorer(Explorer):
 
     def recovery(self, scan: Scan) -> JournalRecovery:
         """Of one leg, or of one journal."""
-        batch = self.batches[self.payload_of(scan.entry)]
+        key = cast("bytes", scan.entry)
+        batch = self.batches[self.payload_of(key)]
         if scan.prepared:
-            number = int.from_bytes(scan.entry[24:], "little")
-            return self.setting.recovery(
-                [PendingTransfer(scan.entry, 0, leg_refs(batch, 0)[number].body)], [], scan.placement
-            )
-        return self.setting.recovery([], [PendingTransfer(scan.entry, 0, batch.bodies[0])], scan.placement)
+            number = int.from_bytes(key[24:], "little")
+            leg = PendingTransfer(key, 0, leg_refs(batch, 0)[number].body)
+            return self.setting.recovery([leg], [], scan.placement)
+        return self.setting.recovery([], [PendingTransfer(key, 0, batch.bodies[0])], scan.placement)
 
     def open_accounts(self, shards: Sequence[ShardModel]) -> None:
         """All three, whatever the payloads name; with them the hold."""

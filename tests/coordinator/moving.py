@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from shard_node.bundles import DECISION_BYTES, id_times_ms
+from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
 from shard_node.records import PendingAttempt, PendingCommit
 from shard_node.slots import slot
 from shard_node.transfers import BODY_HEAD
@@ -72,11 +73,19 @@ async def move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
 async def slots_in_use(redis: Redis) -> set[int]:
     """Slots that may not leave a shard: those of payees of attempts, and those of payers of commits."""
     used: set[int] = set()
-    for key, value in (await read_hash(redis, "attempts")).items():
-        used |= {waiting.terms.payee_slot for waiting in PendingAttempt.unpack(key, value).transfers()}
-    for name, value in (await read_hash(redis, "commits")).items():
-        used |= {committed.terms.payer_slot for committed in PendingCommit.unpack(name, value).transfers()}
+    attempts, commits = await read_hash(redis, "attempts"), await read_hash(redis, "commits")
+    for name in [name for name in attempts if len(name) == ATTEMPT_BYTES]:
+        attempt = PendingAttempt.unpack(name, *_columns(attempts, name))
+        used |= {waiting.terms.payee_slot for waiting in attempt.transfers()}
+    for name in [name for name in commits if len(name) == COMMIT_BYTES]:
+        commit = PendingCommit.unpack(name, *_columns(commits, name))
+        used |= {committed.terms.payer_slot for committed in commit.transfers()}
     return used
+
+
+def _columns(fields: dict[bytes, bytes], name: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """What is read of a bundle: its record, decisions, terms and bodies."""
+    return fields[name], fields[name + b"d"], fields[name + b"t"], fields[name + b"b"]
 
 
 def slot_of(table: str, key: bytes, value: bytes) -> int:

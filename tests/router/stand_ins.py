@@ -24,7 +24,7 @@ from shard_node.topology import ShardInfo, SlotRange, Topology
 from tallystick.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from shard_node.shard import ShardRedis
 
     from shard_node.bundles import Bundle
     from shard_node.records import Account, RememberedOutcome
@@ -85,7 +85,7 @@ class ShardStandIn(Shard):
     """A shard that gives the answers it was told to, in turn, and then commits everything."""
 
     def __init__(self, shard_id: str, *answers: ShardAnswer) -> None:
-        super().__init__(shard_id, f"test/{shard_id}/1", cast("Redis", None))
+        super().__init__(shard_id, f"test/{shard_id}/1", cast("ShardRedis", None))
         self.calls: list[Call | JournalCall] = []
         # Cleared by a test to keep calls waiting.
         self.open_gate = asyncio.Event()

@@ -10,10 +10,11 @@ from typing import Any
 import msgpack
 
 from shard_node.bundles import DECISION_BYTES, each, split_bodies, split_decisions, split_short
+from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
 from shard_node.journals import Effect, LegBody
 from shard_node.outcomes import Outcome
 from shard_node.records import Account
-from shard_node.shard import Shard
+from shard_node.shard import ATTEMPT_FIELDS, COMMIT_FIELDS, Shard
 from shard_node.transfers import Kind, unpack_body
 from tests.model import Decided, Entry, Hold, ShardModel
 from tests.model.outcomes import Committed, Kept
@@ -22,6 +23,9 @@ from tests.model.outcomes import Committed, Kept
 BIG = 2**36
 _HOLD_HEAD = struct.Struct("<qq24s")
 _JOURNAL_OUTCOME_BYTES = 27
+# What precedes the codes of an attempt, after its time: the sum of its small credits, the number of its big ones.
+_ATTEMPT_SUMS = struct.Struct("<qI")
+_ATTEMPT_COLUMNS = (b"d", b"t", b"p", b"a", b"b")
 _HASHES = (
     "accounts",
     "limits",
@@ -65,7 +69,7 @@ def kept_by(model: ShardModel) -> dict[str, Any]:
         "commits": dict(model.commits),
         "ended": [set(model.ended), set(model.ended_before)],
         "times": [model.horizon_ms, model.newest_ms, model.newest_before_ms],
-        "waiting": len(waiting),
+        "credits": sum(terms.amount_minor for terms in waiting if terms.amount_minor <= BIG),
         "big": sum(amount > BIG for _, amount in credits_minor),
         "reserved": sum(leg.amount_minor < 0 for leg in legs),
         "alarms": model.alarms,
@@ -110,7 +114,14 @@ def _while_unsettled(
 async def kept_in(shard: Shard) -> dict[str, Any]:
     """All that the real shard keeps, its own times left out."""
     found, ended, due, now_ms = await _read(shard)
-    commits = {name: _commit(packed) for name, packed in found["commits"].items()}
+    commits = {
+        name: _commit(found["commits"], name) for name in found["commits"] if len(name) == COMMIT_BYTES
+    }
+    attempts = {
+        name: _attempt(found["attempts"], name) for name in found["attempts"] if len(name) == ATTEMPT_BYTES
+    }
+    assert len(found["commits"]) == COMMIT_FIELDS * len(commits)
+    assert len(found["attempts"]) == ATTEMPT_FIELDS * len(attempts)
     decided: list[dict[bytes, Decided]] = []
     applied: list[set[bytes]] = []
     for name in ("done:current", "done:previous"):
@@ -127,11 +138,11 @@ async def kept_in(shard: Shard) -> dict[str, Any]:
         "applied": applied,
         "prepared": {k: v[6:] for k, v in found["prepared"].items()},
         "unsettled": {k: v[6:] for k, v in found["unsettled"].items()},
-        "attempts": {name: _attempt(packed) for name, packed in found["attempts"].items()},
+        "attempts": attempts,
         "commits": commits,
         "ended": ended,
         "times": [int(meta.get(name, 0)) for name in (b"horizon", b"newest", b"newest_previous")],
-        "waiting": int(meta.get(b"waiting", 0)),
+        "credits": int(meta.get(b"credits", 0)),
         "big": int(meta.get(b"big", 0)),
         "reserved": int(meta.get(b"reserved", 0)),
         "alarms": int(meta.get(b"alarms", 0)),
@@ -158,23 +169,25 @@ async def _read(
     return dict(zip(_HASHES, hashes, strict=True)), [set(current), set(previous)], dict(due), now_ms
 
 
-def _attempt(packed: bytes) -> tuple[Kept, ...]:
-    _, codes, decisions, terms, payees, amounts, currencies, bodies, waiting, big = msgpack.unpackb(
-        packed, raw=True
-    )
-    rows = _rows(codes, decisions, terms, bodies)
+def _attempt(fields: Mapping[bytes, bytes], name: bytes) -> tuple[Kept, ...]:
+    head = fields[name]
+    decisions, terms, payees, amounts, bodies = (fields[name + column] for column in _ATTEMPT_COLUMNS)
+    sum_minor, big = _ATTEMPT_SUMS.unpack_from(head, 6)
+    rows = _rows(head[6 + _ATTEMPT_SUMS.size :], decisions, terms, bodies)
     unpacked = [unpack_body(row.body) for row in rows]
     assert split_short(payees) == [one.payee.encode() for one in unpacked]
     assert amounts == struct.pack(f"<{len(rows)}q", *[one.amount_minor for one in unpacked])
-    codes_of = [one.currency.encode() for one in unpacked]
-    assert currencies in (b"".join(codes_of), codes_of[0])
-    prepared = [one for row, one in zip(rows, unpacked, strict=True) if _is(row, Outcome.PREPARED)]
-    assert (waiting, big) == (len(prepared), sum(one.amount_minor > BIG for one in prepared))
+    prepared = [
+        one.amount_minor for row, one in zip(rows, unpacked, strict=True) if _is(row, Outcome.PREPARED)
+    ]
+    assert sum_minor == sum(amount for amount in prepared if amount <= BIG)
+    assert big == sum(amount > BIG for amount in prepared)
     return rows
 
 
-def _commit(packed: bytes) -> Committed:
-    attempt_id, peer, codes, decisions, terms, bodies = msgpack.unpackb(packed, raw=True)
+def _commit(fields: Mapping[bytes, bytes], name: bytes) -> Committed:
+    attempt_id, peer, codes = msgpack.unpackb(fields[name], raw=True)
+    decisions, terms, bodies = (fields[name + column] for column in (b"d", b"t", b"b"))
     return Committed(attempt_id, peer.decode(), _rows(codes, decisions, terms, bodies))
 
 

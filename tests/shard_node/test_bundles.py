@@ -79,7 +79,8 @@ def test_each_column_gives_back_what_went_in(batch: Transfers) -> None:
 def test_some_rows(batch: Transfers, data: st.DataObject) -> None:
     """Rows by number, in the order asked for, are what a batch of only these would be."""
     rows = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, max_size=12))
-    assert Bundle.of_rows(batch, rows) == Bundle.of(batch.select(rows))
+    chosen = Transfers(*map(list, zip(*(batch.row(row) for row in rows), strict=True)))
+    assert batch.bundle(rows) == Bundle.of(chosen)
 
 
 def test_the_bytes() -> None:
