@@ -57,7 +57,7 @@ async def test_a_failure_tells_how_to_see_it_again(
     shards: RealShards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seed, and what was done last."""
-    _plant(monkeypatch, Lua("return leave({ codes, balances })", "return nil", 3))
+    _plant(monkeypatch, Lua("return leave({ codes, balances })", "return nil", 2))
     with pytest.raises(FuzzError) as caught:
         await _fuzz_often(shards, Setting(7, STEPS), 1)
     text = str(caught.value)
