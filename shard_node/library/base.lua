@@ -110,19 +110,21 @@ local ATTEMPT = 16
 local ATTEMPT_HEAD = 18
 local COMMIT = 6
 
--- struct formats by how many times they repeat one item.
-local formats = {}
+-- struct formats by how many times they repeat one item. All sizes of bundles there may be would take 90 MB, which
+-- no limit of Redis counts: so many are kept, some 10 MB if they are of large ones.
+local MAX_FORMATS = 1000
+local formats, formats_kept = {}, 0
 
 local function format(item, count)
   local of_item = formats[item]
-  if not of_item then
-    of_item = {}
-    formats[item] = of_item
-  end
-  local made = of_item[count]
+  local made = of_item and of_item[count]
   if not made then
+    if formats_kept == MAX_FORMATS then
+      formats, formats_kept = {}, 0
+    end
+    formats[item] = formats[item] or {}
     made = '<' .. string.rep(item, count)
-    of_item[count] = made
+    formats[item][count], formats_kept = made, formats_kept + 1
   end
   return made
 end

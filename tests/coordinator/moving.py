@@ -3,16 +3,22 @@
 Accounts and outcomes move, and what is in doubt of journals. What is in doubt of transfers does not: attempts
 and commits hold rows of many slots, and stay with their shard. So a slot may not leave while one of its
 accounts waits there for a credit, or has paid what is not settled.
+
+Outcomes of both generations come to the younger one: the two shards forget at times of their own, and one
+that is about to forget the second time must not take along what has just come.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 from shard_node.bundles import DECISION_BYTES, id_times_ms
 from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
 from shard_node.records import PendingAttempt, PendingCommit
 from shard_node.slots import slot
+from shard_node.topology import SlotRange, Topology
 from shard_node.transfers import BODY_HEAD
 from tests.real_shards import read_hash
 
@@ -28,8 +34,8 @@ _TIME_BYTES = 6
 _OF_ACCOUNTS = ("accounts", "limits", "coming")
 # By an id and a slot.
 _OF_SLOTS = ("holds", "refunds")
-# Generations of outcomes, with the field of `meta` that says how young an id there is.
-_NEWEST = {"done:current": "newest", "done:previous": "newest_previous"}
+# Generations of outcomes.
+_DONE = ("done:current", "done:previous")
 
 
 class SlotInUseError(Exception):
@@ -45,22 +51,22 @@ async def move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
     for name in names:
         await target.sadd(f"slot:{moved}", name)
     await source.delete(f"slot:{moved}")
-    for table in (*_OF_ACCOUNTS, *_OF_SLOTS, *_NEWEST, "prepared", "unsettled"):
+    for table in (*_OF_ACCOUNTS, *_OF_SLOTS, *_DONE, "prepared", "unsettled"):
         of_slot = {
             key: value
             for key, value in (await read_hash(source, table)).items()
             if slot_of(table, key, value) == moved
         }
         for key, value in of_slot.items():
-            await target.hset(table, key, value)
+            await target.hset(_DONE[0] if table in _DONE else table, key, value)
             await source.hdel(table, key)
             if table == "prepared":
                 await _count(source, value, -1)
                 await _count(target, value, 1)
-        if table in _NEWEST:
-            # An id younger than this is not looked for in the generation.
+        if table in _DONE:
+            # When they have become the older generation, an id younger than this is not looked for there.
             _, newest_ms = id_times_ms(list(of_slot))
-            await _raise(target, _NEWEST[table], newest_ms)
+            await _raise(target, "newest", newest_ms)
     # What the source has forgotten is expired at the target too.
     await _raise(target, "horizon", int(await source.hget("meta", "horizon") or 0))
     due = cast("list[tuple[bytes, float]]", await source.zrange("holds:due", 0, -1, withscores=True))
@@ -68,6 +74,21 @@ async def move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
         if slot_of("holds", name, b"") == moved:
             await target.zadd("holds:due", {name: expires_ms})
             await source.zrem("holds:due", name)
+
+
+def with_slot_moved(topology: Topology, moved: int, target_index: int) -> Topology:
+    """The next topology, in which the slot is another shard's; the epochs of both shards rise."""
+    owner = list(topology.owner)
+    changed = {owner[moved], target_index}
+    owner[moved] = target_index
+    ranges: list[list[SlotRange]] = [[] for _ in topology.shards]
+    for index, run in groupby(range(len(owner)), key=owner.__getitem__):
+        slots = list(run)
+        ranges[index].append(SlotRange(slots[0], slots[-1]))
+    return topology.changed(
+        replace(info, epoch=info.epoch + 1, slots=tuple(ranges[index])) if index in changed else info
+        for index, info in enumerate(topology.shards)
+    )
 
 
 async def slots_in_use(redis: Redis) -> set[int]:
@@ -94,7 +115,7 @@ def slot_of(table: str, key: bytes, value: bytes) -> int:
         return slot(key.decode())
     if table in _OF_SLOTS:
         return int.from_bytes(key[16:], "little")
-    if table in _NEWEST:
+    if table in _DONE:
         # Outcomes have the deciding slot in their key, applied legs of journals their own as their value.
         return int.from_bytes(key[16:] if len(key) == DECISION_BYTES else value, "little")
     _, _, deciding_slot, leg_slot, *_ = BODY_HEAD.unpack_from(value, _TIME_BYTES)

@@ -25,6 +25,7 @@ from shard_node.ledger.archive import Archive
 from shard_node.ledger.chain import GENESIS, Sealed
 from shard_node.ledger.entries import ArchivedShard, Entry, Row, StreamEntry, decode
 from shard_node.ledger.schema import WRITING, batches, entries
+from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.shard import LedgerState, Shard
 from shard_node.slots import slot
@@ -463,4 +464,39 @@ async def test_everything_a_shard_writes(
     ]
     assert rows[0].attributes == '{"minimum_balance": 0, "maximum_balance": 10000, "maximum_transfer": 500}'
     assert (rows[3].external_id, rows[6].initiated_by, rows[4].reference) == ("order", "till", "rent")
+    assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)
+
+
+async def test_a_bundle_as_long_as_any(
+    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """Of the largest batch that a shard takes every row has its entries, in order, but for those refused."""
+    details = pack_details(Details())
+    ann, bob = slot("ann"), slot("bob")
+    # Every third is more than all the money there is.
+    amounts = [1 if number % 3 else 10**9 for number in range(MAX_BATCH)]
+    deposit = Terms(MAX_BATCH, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
+    batch = Transfers.of(
+        [
+            (number.to_bytes(16), Terms(amount, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b""))
+            for number, amount in enumerate(amounts)
+        ]
+    )
+    async with shards.open(0) as shard:
+        await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0])
+        await shard.call(Post(Bundle.of(Transfers.of([(b"the first money.", deposit)]))))
+        await shard.call(Post(Bundle.of(batch)))
+        before = await shard.ledger_state()
+        await drain(archiver(Archive(engine), threads), shard)
+        after = await shard.ledger_state()
+    rows = [Entry._make(row) for row in await asyncio.to_thread(verified_rows, Archive(engine), SHARD)]
+    paid = [number for number, amount in enumerate(amounts) if amount == 1]
+    assert [(row.transaction_id, row.account_id, row.version, row.balance) for row in rows[4:]] == [
+        entry
+        for place, number in enumerate(paid, 1)
+        for entry in (
+            (number.to_bytes(16), "ann", 1 + place, MAX_BATCH - place),
+            (number.to_bytes(16), "bob", place, place),
+        )
+    ]
     assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)

@@ -552,6 +552,19 @@ async def test_a_leg_that_was_lost(town: Town) -> None:
     assert "of leg 1 there is no entry" in found.message
 
 
+async def test_a_leg_that_was_lost_while_another_attempt_waits(town: Town) -> None:
+    """What a later attempt has prepared will be dropped: it does not stand for the leg that was committed."""
+    payer, payee = town.names[0][0], town.names[1][1]
+    batch = town.transfers(payer, payee, 77)
+    committed, later = town.part(payer, payee, batch), town.part(payer, payee, batch)
+    await town.begin(committed, 2)
+    await town.begin(later, 1)
+    assert (await town.audit()).findings.kept == []
+    await town.shard_of(payee).redis.hdel("attempts", committed.attempt.attempt_id)
+    found = of((await town.audit()).findings.kept, Rule.MISSING)
+    assert found.transaction_id == id_text(batch.keys[0][:16])
+
+
 async def test_a_leg_that_finishes_during_the_audit(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transfer that is half done when the ledger is read and done when the shards are asked is whole."""
     payer, payee = town.names[0][0], town.names[1][1]

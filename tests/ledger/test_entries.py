@@ -10,6 +10,7 @@ from shard_node.errors import LedgerError
 from shard_node.journals import Effect, Journal, Leg, journal_key, leg_key
 from shard_node.ledger.entries import ArchivedShard, Entry, decode, row_count
 from shard_node.ledger.schema import entries, entry_id
+from shard_node.outcomes import PAYEE, Outcome
 from shard_node.transfers import Details, Kind, pack_body, pack_details, transfer_key
 from tests.ledger.streams import (
     DONE,
@@ -200,7 +201,8 @@ def test_a_bundle_that_was_carried_out(codes: bytes) -> None:
 @pytest.mark.parametrize("tag", ["post", "decide", "finish"])
 def test_rows_that_were_not_carried_out(tag: str) -> None:
     """Of a refused row of a bundle there is no entry; balances and versions are those of the others."""
-    codes = bytes((NOT_DONE, DONE, NOT_DONE, DONE))
+    # Whatever says of a row that it was not carried out.
+    codes = bytes((NOT_DONE, DONE, Outcome.INSUFFICIENT_FUNDS + PAYEE, DONE))
     # Payers' balances begin with 1, payees' with 7.
     columns = {
         "post": [[11, 12], [1, 2], [71, 72], [8, 9]],

@@ -108,12 +108,16 @@ class Town:
     async def pay_half(self, payer: str, payee: str, amount: int, steps: int = 2) -> bytes:
         """A coordinator dies after so many of prepare, decide and finish; the transfer's key."""
         batch = self.transfers(payer, payee, amount)
-        machine = self.commit(self.part(payer, payee, batch))
+        await self.begin(self.part(payer, payee, batch), steps)
+        return batch.keys[0]
+
+    async def begin(self, part: Part, steps: int) -> None:
+        """So many of prepare, decide and finish of an attempt."""
+        machine = self.commit(part)
         calls: dict[int, Call] = dict(machine.prepare())
         for step in (machine.decide, machine.finish, machine.conclude)[:steps]:
             answers = await ask_all(self.cluster, calls)
             calls = dict(step(answers) or {})
-        return batch.keys[0]
 
     async def journal(
         self, kind: Kind, legs: Sequence[tuple[str, Effect, int]], related: bytes = NO_ID

@@ -22,7 +22,7 @@ _OTHERS = {
     "DECISION": DECISION_BYTES,
 }
 # What the library alone knows.
-_ITS_OWN = {"CHUNK", "BIG", "LIMITED"}
+_ITS_OWN = {"CHUNK", "BIG", "LIMITED", "MAX_FORMATS"}
 
 
 def _numbers() -> dict[str, int]:
