@@ -252,11 +252,9 @@ def add_to_server(service: WalletService, server: grpc.aio.Server) -> None:
         request_deserializer=wallet_pb2.BatchTransferRequest.FromString,
         response_serializer=_serialized,
     )
-    # The first handler that knows a method gets it.
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_SERVICE, {"BatchTransfer": batch_transfer}),)
-    )
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server)
+    # In the place of the one that was just registered.
+    server.add_registered_method_handlers(_SERVICE, {"BatchTransfer": batch_transfer})
 
 
 def _serialized(response: wallet_pb2.BatchTransferResponse | bytes) -> bytes:
