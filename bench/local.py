@@ -19,6 +19,7 @@ import redis
 
 from bench.command import Progress
 from bench.errors import BenchError
+from bench.settings import ARCHIVER_NICENESS, MAX_BACKLOG_ENTRIES
 from bench.workload import CURRENCY, MINIMUM_BALANCE
 from deploy.cli_operate import verify_balance
 from deploy.cluster_file import Kind
@@ -68,6 +69,18 @@ class Machine:
 
     def __str__(self) -> str:
         return f"Redis {self.redis}, appendfsync always on {self.file_system}, {self.cpus} CPUs"
+
+
+def cluster_spec(shards: int, archivers: int) -> ClusterSpec:
+    """A cluster of one router and one coordinator, whose archivers work as `python -m bench` has them."""
+    return ClusterSpec(
+        shards,
+        1,
+        1,
+        archivers=archivers,
+        max_backlog=MAX_BACKLOG_ENTRIES,
+        archiver_niceness=ARCHIVER_NICENESS,
+    )
 
 
 @contextmanager
