@@ -69,7 +69,9 @@ class Tally:
 
     def add_status(self, call: Call, status: grpc.aio.AioRpcError, now: float) -> None:
         """Counts a single call's status as the refusal that was expected; raises it when none was."""
-        if not call.refused()[0] or not isinstance(from_rpc_error(status).error, InsufficientFunds):
+        error = from_rpc_error(status).error
+        lacks_funds = isinstance(error, InsufficientFunds) and [error.transaction_id] == call.ids()
+        if not (call.refused()[0] and lacks_funds):
             raise status
         self._count(0, 1, now)
 
