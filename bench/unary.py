@@ -55,10 +55,10 @@ from tallystick.v1 import cluster_pb2
 TARGET_RATIO, TARGET_P99_MS = 1.4, 25.0
 _MICROS = 1e6
 _ROUTER, _ECHO = "router-0", "echo"
-# The peak is looked for at this many times the concurrency, too: a queue fills what waits.
-_PEAK_FACTORS = (1, 4)
+# The peak is looked for at so many times the concurrency, too: a router may coalesce more of them.
+_PEAK_FACTOR = 4
 # Before anything counts: tables are built, connections made, code paths taken for the first time.
-_WARM_UP_CALLS = 1000
+_WARM_UP_CALLS = 500
 _MAX_ROUNDS = 50
 _MAX_CLIENTS = 16
 
@@ -184,7 +184,7 @@ def measure_unary(settings: UnarySettings, progress: Progress) -> UnaryFigures:
             before = router_load.open_accounts()
             with load_processes(settings.load(), [echo.address], owners) as echo_load:
                 rounds = _rounds(settings, cluster, echo, (router_load, echo_load), counter, progress)
-            peak = _peak(settings, cluster, owners, counter, progress)
+            peak = _peak(settings, cluster, owners, router_load, counter, progress)
             half = _half_peak(settings, cluster, owners, peak.rate / 2, counter, progress)
             progress("verifying")
             check_moves(router_load.read_accounts() - before, counter.committed)
@@ -232,23 +232,23 @@ def _peak(
     settings: UnarySettings,
     cluster: LocalCluster,
     owners: Sequence[int],
+    load: Load,
     counter: _Counter,
     progress: Progress,
 ) -> Peak:
-    """The highest rate that closed loops reach."""
-    peaks = []
-    for factor in _PEAK_FACTORS:
-        concurrency = min(settings.concurrency * factor, MAX_IN_FLIGHT)
-        progress(f"peak: {concurrency} in flight")
-        asked = replace(settings.load(), concurrency=concurrency)
-        with load_processes(asked, cluster.router_addresses, owners) as load:
-            counter.move(load)
-            pids = {**load.pids, **process_ids(cluster)}
+    """The highest rate that closed loops reach: ``load`` as it is, and one with more in flight."""
+    more = replace(settings.load(), concurrency=_PEAK_FACTOR * settings.concurrency)
+    with load_processes(more, cluster.router_addresses, owners) as wider:
+        counter.move(wider)
+        peaks = []
+        for tried, concurrency in ((load, settings.concurrency), (wider, more.in_flight)):
+            progress(f"peak: {concurrency} in flight")
+            pids = {**tried.pids, **process_ids(cluster)}
             before = read_cpu(pids)
-            result = counter.move(load, settings.seconds)
+            result = counter.move(tried, settings.seconds)
             spent = before.until(read_cpu(pids))
-        cpu_us = {name: cpu * _MICROS / result.transfers for name, cpu in spent.by_process.items()}
-        peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
+            cpu_us = {name: cpu * _MICROS / result.transfers for name, cpu in spent.by_process.items()}
+            peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
     return max(peaks, key=lambda peak: peak.rate)
 
 
@@ -285,7 +285,8 @@ def main(  # noqa: PLR0913 -- a parameter an option
         int, typer.Option(min=1, max=min(_MAX_CLIENTS, MAX_SERVERS), help="Load processes.")
     ] = 2,
     concurrency: Annotated[
-        int, typer.Option(min=_MAX_CLIENTS, max=MAX_IN_FLIGHT // 4, help="Calls in flight at once.")
+        int,
+        typer.Option(min=_MAX_CLIENTS, max=MAX_IN_FLIGHT // _PEAK_FACTOR, help="Calls in flight at once."),
     ] = 64,
     rounds: Annotated[
         int, typer.Option(min=1, max=_MAX_ROUNDS, help="Times that echo server and router take turns.")
