@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.command import Progress
+from bench.errors import BenchError
+from bench.figures import MICROS, median, medians, part_us, rate
 from bench.local import Part, by_part
-from bench.measure import MeasuredRun, measure
+from bench.measure import ENTRIES_A_TRANSFER, MeasuredRun, measure
 from bench.settings import BenchSettings
-
-_MICROS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +28,31 @@ class ClusterFigures:
 
 def measure_cluster(settings: BenchSettings, progress: Progress) -> ClusterFigures:
     """Measures a local cluster under load; raises as `bench.measure.measure` does."""
-    return medians([_figures(run) for run in measure(settings, progress).runs])
+    return _figures(measure(settings, progress).runs)
 
 
-def medians(runs: list[ClusterFigures]) -> ClusterFigures:
-    """One figure for several runs: one that something else disturbed does not move it."""
-    return ClusterFigures(
-        statistics.median(run.rate for run in runs),
-        {part: statistics.median(run.cpu_us[part] for run in runs) for part in runs[0].cpu_us},
-    )
+def measure_whole_cost(settings: BenchSettings, progress: Progress) -> ClusterFigures:
+    """As `measure_cluster`, with what the archiver is still to do charged as if it were done.
+
+    On a busy machine archivers give way, and part of their work comes after the run. Raises BenchError when
+    they stored too little to tell what it costs.
+    """
+    runs = measure(settings, progress).runs
+    figures = _figures(runs)
+    if not settings.archivers:
+        return figures
+    return ClusterFigures(figures.rate, {**figures.cpu_us, Part.ARCHIVER: archiver_us(runs)})
 
 
-def _figures(run: MeasuredRun) -> ClusterFigures:
-    cpu_us = {name: seconds * _MICROS / run.result.transfers for name, seconds in run.cpu.by_process.items()}
-    return ClusterFigures(run.result.committed / run.result.seconds, by_part(cpu_us))
+def archiver_us(runs: Sequence[MeasuredRun]) -> float:
+    """The archivers' CPU microseconds for a transfer that they stored, over all runs together."""
+    spent = sum(by_part(run.cpu.by_process).get(Part.ARCHIVER, 0.0) for run in runs)
+    stored = sum(run.archiving.archived_entries for run in runs) / ENTRIES_A_TRANSFER
+    if stored <= 0:
+        raise BenchError("seconds: the archivers stored nothing meanwhile, the runs were too short")
+    return spent * MICROS / stored
+
+
+def _figures(runs: Sequence[MeasuredRun]) -> ClusterFigures:
+    costs = {Part(name): us for name, us in medians(part_us, runs).items()}
+    return ClusterFigures(median(rate, runs), costs)

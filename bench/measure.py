@@ -30,7 +30,7 @@ from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 # Sixteen shards, their nodes and Redis servers start on as few as two CPUs.
 _READY_SECONDS = 180.0
 # A committed transfer makes two: one for the payer, one for the payee.
-_ENTRIES_A_TRANSFER = 2
+ENTRIES_A_TRANSFER = 2
 _UNKNOWN = "unknown"
 
 
@@ -133,7 +133,7 @@ def _run(
     if not result.committed and settings.rejections < 1:
         raise BenchError("nothing was committed: the run was too short, or nobody had funds")
     growth = backlog - backlog_before
-    archived = _ENTRIES_A_TRANSFER * result.committed - growth
+    archived = ENTRIES_A_TRANSFER * result.committed - growth
     return MeasuredRun(result, cpu, Archiving(archived, growth, backlog))
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.cluster_run import ClusterFigures, measure_cluster
+from bench.cluster_run import ClusterFigures, measure_whole_cost
 from bench.command import (
     MAX_SERVERS,
     AccountsOption,
@@ -91,14 +91,15 @@ def main(  # noqa: PLR0913 -- a parameter an option
             seed=seed,
             cross_share=CrossShare.SAME if count == 1 else CrossShare.CROSS,
         )
-        return measure_cluster(settings, lambda step: progress(f"{count} shards: {step}"))
+        return measure_whole_cost(settings, lambda step: progress(f"{count} shards: {step}"))
 
     def work(progress: Progress) -> report.ScalingFigures:
+        if folder is not None:
+            report.prepare(folder)
         measured = {count: measure_on(count, progress) for count in counts}
-        points = [Point(count, figures.cpu_us) for count, figures in measured.items()]
-        rates = {count: figures.rate for count, figures in measured.items()}
+        points = [Point(count, figures.rate, figures.cpu_us) for count, figures in measured.items()]
         plan = make_plan(points, assumptions)
-        figures = report.ScalingFigures(points, rates, plan, batch, os.cpu_count() or 1)
+        figures = report.ScalingFigures(points, plan, batch, os.cpu_count() or 1)
         if folder is not None:
             report.write(folder, figures)
             progress(f"the report is in {folder}")

@@ -2,7 +2,8 @@
 
 A batch makes one call to every shard, and a call has a cost of its own whatever it carries: so the cost of a
 transfer is a constant plus something for every shard, a straight line through what was measured. More shards
-make each transfer dearer, which takes more shards: the plan is where that comes to rest.
+make each transfer dearer, which takes more shards: the plan is where that comes to rest. Shard nodes and
+ZooKeeper do not work for transfers; they take some of a core for each shard, however much goes on there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from bench.local import Part
 _MICROS = 1e6
 # Each of these is one process with one thread that works: it fills one core and no more.
 _PROCESSES = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
-# What runs beside and needs no core of its own.
+# What runs beside and needs no core of its own; what it spends goes by time and shard, not by transfer.
 _BESIDE = (Part.SHARD_NODE, Part.ZOOKEEPER)
 # More shards than slots there are none; a plan that gets there has no end.
 _MOST_SHARDS = 16384
@@ -25,9 +26,10 @@ _MOST_SHARDS = 16384
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """CPU microseconds a transfer by part, as measured on so many shards."""
+    """CPU microseconds a transfer by part, as measured on so many shards at so many transfers a second."""
 
     shards: int
+    rate: float
     cpu_us: Mapping[Part, float]
 
     @property
@@ -125,23 +127,26 @@ def make_plan(points: Sequence[Point], assumptions: Assumptions) -> Plan:
 
     Raises BenchError when no number of shards is enough, for each one more costs more than it carries.
     """
-    parts = [part for part in Part if any(part in point.cpu_us for point in points)]
-    lines = {part: fit(points, part) for part in parts}
-    if Part.SHARD not in lines:
-        raise BenchError("shards: their cost was not measured")
-    shards = _shards(lines[Part.SHARD], assumptions)
-
-    def cores_busy(part: Part) -> float:
-        return _cores(lines[part].at(shards), assumptions) if part in lines else 0.0
-
+    shards = _shards(fit(points, Part.SHARD), assumptions)
     rows = []
     for part in _PROCESSES:
-        if part not in lines:
+        if not any(part in point.cpu_us for point in points):
             continue
+        line = fit(points, part)
+        cores = _cores(line.at(shards), assumptions)
         busy = assumptions.shard_busy if part is Part.SHARD else assumptions.process_busy
-        processes = shards if part is Part.SHARD else max(1, _ceil(cores_busy(part) / busy))
-        rows.append(PlanRow(part, lines[part], lines[part].at(shards), cores_busy(part), busy, processes))
-    return Plan(assumptions, rows, sum(cores_busy(part) for part in _BESIDE), cores_busy(Part.CLIENT))
+        processes = shards if part is Part.SHARD else max(1, _ceil(cores / busy))
+        rows.append(PlanRow(part, line, line.at(shards), cores, busy, processes))
+    client_cores = _cores(fit(points, Part.CLIENT).at(shards), assumptions)
+    return Plan(assumptions, rows, _beside(points) * shards, client_cores)
+
+
+def _beside(points: Sequence[Point]) -> float:
+    """Cores for each shard that go to what runs beside: the most of all measurements."""
+    return max(
+        sum(point.cpu_us.get(part, 0.0) for part in _BESIDE) * point.rate / _MICROS / point.shards
+        for point in points
+    )
 
 
 def _shards(line: Line, assumptions: Assumptions) -> int:

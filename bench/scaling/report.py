@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ _PLOT_DPI = 120
 
 @dataclass(frozen=True, slots=True)
 class ScalingFigures:
-    """Everything that was measured, and the plan that follows. ``rates`` in transfers a second, by shards."""
+    """Everything that was measured, and the plan that follows."""
 
     points: Sequence[Point]
-    rates: Mapping[int, float]
     plan: Plan
     batch: int
     cpus: int
@@ -54,7 +53,7 @@ def document(figures: ScalingFigures) -> dict[str, object]:
             {
                 "shards": point.shards,
                 "crossing": point.shards > 1,
-                "transfers_per_second": round(figures.rates[point.shards]),
+                "transfers_per_second": round(point.rate),
                 "cpu_us_per_transfer": {part.value: round(us, 3) for part, us in point.cpu_us.items()},
                 "cpu_us_per_transfer_in_all": round(point.in_all_us, 3),
                 "growth": round(grown[point.shards], 3) if point.shards in grown else None,
@@ -74,15 +73,20 @@ def document(figures: ScalingFigures) -> dict[str, object]:
     }
 
 
-def write(folder: Path, figures: ScalingFigures) -> None:
-    """Writes the report, the document and the plot into a folder. Raises BenchError when it cannot."""
+def prepare(folder: Path) -> None:
+    """Makes the folder, before anything is measured: BenchError when nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MARKDOWN).write_text(f"{markdown(figures)}\n![CPU by part]({_PLOT})\n")
-        (folder / _JSON).write_text(json.dumps(document(figures), indent=2) + "\n")
-        _plot(folder / _PLOT, figures)
+        (folder / _JSON).touch()
     except OSError as error:
-        raise BenchError(f"--report: {error}") from error
+        raise BenchError(f"report: {error}") from error
+
+
+def write(folder: Path, figures: ScalingFigures) -> None:
+    """Writes the report, the document and the plot into a folder that was prepared."""
+    (folder / _MARKDOWN).write_text(f"{markdown(figures)}\n![CPU by part]({_PLOT})\n")
+    (folder / _JSON).write_text(json.dumps(document(figures), indent=2) + "\n")
+    _plot(folder / _PLOT, figures)
 
 
 def _costs(figures: ScalingFigures) -> Iterator[str]:
@@ -90,7 +94,8 @@ def _costs(figures: ScalingFigures) -> Iterator[str]:
     parts = [part for part in Part if any(part in point.cpu_us for point in figures.points)]
     yield (
         f"CPU microseconds a transfer, batches of {figures.batch}, all processes on {figures.cpus} CPUs. On "
-        f"one shard nothing crosses; on more every transfer does."
+        f"one shard nothing crosses; on more every transfer does. An archiver's time is that for a transfer "
+        f"it stored, also when it stored fewer than were made."
     )
     yield ""
     yield "| shards | transfers/s | " + " | ".join(parts) + " | in all | growth from 2 |"
@@ -99,8 +104,7 @@ def _costs(figures: ScalingFigures) -> Iterator[str]:
         cells = [f"{point.cpu_us.get(part, 0.0):.2f}" for part in parts]
         times = f"{grown[point.shards]:.2f} x" if point.shards in grown else ""
         yield (
-            f"| {point.shards} | {figures.rates[point.shards]:,.0f} | {' | '.join(cells)} "
-            f"| {point.in_all_us:.2f} | {times} |"
+            f"| {point.shards} | {point.rate:,.0f} | {' | '.join(cells)} | {point.in_all_us:.2f} | {times} |"
         )
 
 
@@ -126,6 +130,10 @@ def _arithmetic(figures: ScalingFigures) -> Iterator[str]:
         f"{plan.processes(Part.ARCHIVER)} archivers. The clients that make such a load take "
         f"{plan.client_cores:.1f} cores more."
     )
+    most = max(point.shards for point in figures.points)
+    if plan.shards > most:
+        yield ""
+        yield f"{plan.shards} shards are beyond the {most} that were measured: the lines are carried on."
 
 
 def _assumed(figures: ScalingFigures) -> Iterator[str]:
@@ -145,18 +153,18 @@ def _assumed(figures: ScalingFigures) -> Iterator[str]:
         "where it would fall, it is level."
     )
     yield "- A core is one of the machine that was measured, where all parts shared its caches; fsync is on."
+    yield "- Shard nodes and ZooKeeper take as much of a core for each shard as the most that was measured."
+    yield "- Archivers keep up, each with shards of its own and a database that takes what it stores."
     yield "- No replicas, no network: with machines of their own, packets cost more than a loopback's."
     yield "- Disks keep up: every shard syncs its own log."
 
 
 def _plot(path: Path, figures: ScalingFigures) -> None:
-    # Costs a second to import: only who draws pays for it.
-    import matplotlib as mpl  # noqa: PLC0415
+    # Costs a second to import: only who draws pays for it. Without pyplot, which would look for a screen.
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    figure, axes = plt.subplots(figsize=_PLOT_INCHES)
+    figure = Figure(figsize=_PLOT_INCHES, layout="constrained")
+    axes = figure.subplots()
     names = [str(point.shards) for point in figures.points]
     bottoms = [0.0] * len(names)
     for part in Part:
@@ -168,10 +176,10 @@ def _plot(path: Path, figures: ScalingFigures) -> None:
     for place, point in enumerate(figures.points):
         if point.shards in grown:
             axes.annotate(f"{grown[point.shards]:.2f} x", (place, bottoms[place]), ha="center", va="bottom")
-    axes.set_xlabel("shards (1: nothing crosses)")
-    axes.set_ylabel("CPU microseconds a transfer")
-    axes.set_title(f"CPU a cross-shard transfer by part, batches of {figures.batch}")
+    axes.set(
+        xlabel="shards (1: nothing crosses)",
+        ylabel="CPU microseconds a transfer",
+        title=f"CPU a cross-shard transfer by part, batches of {figures.batch}",
+    )
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=_PLOT_DPI)
-    plt.close(figure)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -13,6 +9,7 @@ from bench import memory
 from bench.errors import BenchError
 from bench.memory import Reading, shard_memory, touched
 from bench.workload import Payments
+from tests.bench.commands import figures_of
 
 EMPTY = Reading(1_000_000, {"meta": 500})
 OPENED = Reading(1_150_000, {"meta": 500, "accounts": 100_000, "slot:*": 40_000})
@@ -53,16 +50,7 @@ def test_nothing_is_read_while_entries_wait(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.cluster
 def test_a_small_run() -> None:
     """As an engineer runs it: figures for every shard, of a plausible size, on one line."""
-    options = ["--accounts", "2000", "--transfers", "4000", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.memory", *options],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    figures = figures_of("bench.memory", "--accounts", "2000", "--transfers", "4000")
     assert [shard["shard"] for shard in figures["shards"]] == ["shard-0", "shard-1"]
     assert sum(shard["accounts"] for shard in figures["shards"]) == 2000
     assert 4000 < sum(shard["transfers"] for shard in figures["shards"]) <= 8000

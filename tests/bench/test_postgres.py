@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,6 +12,7 @@ from bench.errors import BenchError
 from bench.postgres.baseline import check_books, make_wallet
 from bench.postgres.server import PostgresqlServer, postgresql_server
 from tallystick import new_transaction_id
+from tests.bench.commands import figures_of
 
 COMMITTED, INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, ID_REUSED = 1, 2, 7, 8
 ACCOUNTS = ("anna", "berta", "carla")
@@ -165,24 +159,8 @@ def test_a_server_that_does_not_sync_every_commit_is_not_measured(server: Postgr
 @pytest.mark.parametrize("group", ["1", "20"])
 def test_a_tiny_run(group: str) -> None:
     """As an engineer runs it: figures on one line, nothing left behind."""
-    # Root hands the server's folder to another user, who must be able to reach it.
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o711)
-    try:
-        options = ["--accounts", "200", "--seconds", "0.3", "--runs", "1", "--processes", "1"]
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.postgres", *options, "--group", group, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-            env={**os.environ, "TMPDIR": str(folder)},
-        )
-        assert done.returncode == 0, done.stderr
-        figures = json.loads(done.stdout)
-        assert figures["transfers_per_second"] > 0
-        assert figures["runs"][0]["committed"] > 0
-        assert figures["settings"]["group"] == int(group)
-        assert list(folder.iterdir()) == []
-    finally:
-        shutil.rmtree(folder)
+    options = ["--accounts", "200", "--seconds", "0.3", "--runs", "1", "--processes", "1"]
+    figures = figures_of("bench.postgres", *options, "--group", group)
+    assert figures["transfers_per_second"] > 0
+    assert figures["runs"][0]["committed"] > 0
+    assert figures["settings"]["group"] == int(group)

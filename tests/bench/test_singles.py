@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from bench.echo import echo_server
 from bench.errors import BenchError
 from bench.singles import Run, SinglesHandler, SinglesSettings
+from tests.bench.commands import figures_of
 
 
 def test_a_transfer_that_fails_ends_the_run() -> None:
@@ -28,16 +25,8 @@ def test_a_transfer_that_fails_ends_the_run() -> None:
 @pytest.mark.cluster
 def test_a_small_run() -> None:
     """As an engineer runs it: a rate, and the CPU time of every part, on one line."""
-    options = ["--accounts", "1000", "--callers", "50", "--seconds", "0.5", "--runs", "2", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.singles", *options],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    options = ["--accounts", "1000", "--callers", "50", "--seconds", "0.5", "--runs", "2"]
+    figures = figures_of("bench.singles", *options)
     assert figures["transfers_per_second"] > 0
     assert len(figures["runs"]) == 2
     assert all(run["committed"] >= 50 for run in figures["runs"])

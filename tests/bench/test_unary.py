@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from bench.echo import echo_server
@@ -16,6 +10,7 @@ from bench.load import load_processes
 from bench.settings import BenchSettings
 from bench.unary import Round, _Counter
 from shard_node.slots import SLOT_COUNT
+from tests.bench.commands import figures_of
 
 ONE_PLACE = [0] * SLOT_COUNT
 
@@ -37,9 +32,7 @@ def test_the_echo_server_is_called_as_a_router_is() -> None:
     assert counter.runs == 2
 
 
-def test_an_echo_server_that_cannot_start_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_echo_server_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence, not a wait without end."""
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(BenchError, match="echo server ended by itself, status 1"), echo_server():
@@ -47,23 +40,13 @@ def test_an_echo_server_that_cannot_start_is_an_error(
 
 
 @pytest.mark.cluster
-def test_a_small_run(tmp_path: Path) -> None:
+def test_a_small_run() -> None:
     """As an engineer runs it: the ratio, the peak, percentiles at half of it; nothing left behind."""
     options = ["--accounts", "500", "--clients", "1", "--concurrency", "16", "--rounds", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.unary", *options, "--seconds", "0.5", "--json"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
+    figures = figures_of("bench.unary", *options, "--seconds", "0.5")
     assert len(figures["rounds"]) == 1
     assert figures["router_to_echo_ratio"] > 0
     assert figures["peak"]["calls_per_second"] > 0
     half = figures["half_peak"]
     assert half["calls_per_second_asked"] == pytest.approx(figures["peak"]["calls_per_second"] / 2, abs=1)
     assert 0 < half["p50_ms"] <= half["p99_ms"] <= half["max_ms"]
-    assert list(tmp_path.iterdir()) == []
