@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.latency import PERCENTILES, Latencies
-from bench.local import by_part
-from bench.measure import MeasuredRun, Measurement
+from bench.local import Part, by_part
+from bench.measure import ENTRIES_A_TRANSFER, MeasuredRun, Measurement
 from bench.settings import BenchSettings
 
 MICROS = 1_000_000
@@ -48,6 +48,27 @@ def in_all_us(run: MeasuredRun) -> float:
     return sum(cpu_us(run).values())
 
 
+def archiver_us(runs: Sequence[MeasuredRun]) -> float | None:
+    """CPU microseconds that archivers spend on an entry, over all runs; None when they stored nothing."""
+    spent = sum(by_part(run.cpu.by_process).get(Part.ARCHIVER, 0.0) for run in runs)
+    stored = sum(run.archiving.archived_entries for run in runs)
+    return spent * MICROS / stored if spent and stored > 0 else None
+
+
+def once_archived_us(runs: Sequence[MeasuredRun]) -> float | None:
+    """CPU microseconds a transfer in all, with what archivers are still to do charged as if it were done.
+
+    Without it a transfer seems cheaper, the longer archivers leave its entries for later. None when there
+    were no archivers, or they stored nothing.
+    """
+    an_entry = archiver_us(runs)
+    if an_entry is None:
+        return None
+    others = statistics.median(in_all_us(run) - part_us(run)[Part.ARCHIVER] for run in runs)
+    committed = statistics.median(run.result.committed / run.result.transfers for run in runs)
+    return others + an_entry * ENTRIES_A_TRANSFER * committed
+
+
 def medians(
     values: Callable[[MeasuredRun], Mapping[str, float]], runs: Sequence[MeasuredRun]
 ) -> dict[str, float]:
@@ -76,6 +97,8 @@ def document(settings: BenchSettings, measurement: Measurement) -> dict[str, Any
         "cpu_us_per_transfer_by_part": _rounded(medians(part_us, runs)),
         # Of an external cluster only the clients' share is known.
         "cpu_us_per_transfer_in_all": None if measurement.external else round(median(in_all_us, runs), 3),
+        "cpu_us_per_transfer_once_archived": _rounded_if(once_archived_us(runs)),
+        "archiver_cpu_us_per_entry": _rounded_if(archiver_us(runs)),
         "archived_entries_per_second": round(median(archived_rate, runs)),
         "runs": [_run_document(run) for run in runs],
         "settings": _settings_document(settings),
@@ -127,3 +150,7 @@ def _run_document(run: MeasuredRun) -> dict[str, Any]:
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values.items()}
+
+
+def _rounded_if(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

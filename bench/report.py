@@ -14,8 +14,10 @@ from rich.table import Table
 from bench.figures import (
     MICROS,
     archived_rate,
+    archiver_us,
     in_all_us,
     median,
+    once_archived_us,
     percentiles_ms,
     rate,
 )
@@ -90,7 +92,16 @@ def sentences(settings: BenchSettings, measurement: Measurement) -> list[str]:
             f"in a run the backlog grew by {growth:,.0f}"
             + (f"; archivers ran at niceness {settings.archiver_niceness}" if niced else "")
         ),
+        *_once_archived(runs),
     ]
+
+
+def _once_archived(runs: Sequence[MeasuredRun]) -> list[str]:
+    an_entry, in_all = archiver_us(runs), once_archived_us(runs)
+    if an_entry is None or in_all is None:
+        return []
+    cost = f"An entry costs archivers {an_entry:.2f} CPU microseconds: once all is archived, "
+    return [f"{cost}a transfer has cost {in_all:.1f} in all"]
 
 
 def _load_text(settings: BenchSettings) -> str:

@@ -55,6 +55,20 @@ def test_cpu_time_is_told_by_process_by_part_and_in_all() -> None:
     assert figures["cpu_us_per_transfer_in_all"] == pytest.approx(20.0)
 
 
+def test_what_archivers_left_for_later_is_charged() -> None:
+    """They stored three of each four entries for 3 microseconds a transfer: all four would have cost 4."""
+    micros = {"client": 1.0, "redis:shard-0": 9.0, "archiver-0": 3.0}
+    cpu = CpuSpent({name: each / 10 for name, each in micros.items()}, elsewhere=0.0, stolen=0.0)
+    result = RunResult(100_000, 0, 10.0, Latencies(), Latencies(), [])
+    run = MeasuredRun(result, cpu, Archiving(150_000, 50_000, 50_000))
+    figures = document(SETTINGS, replace(MEASUREMENT, runs=(run,)))
+    assert figures["cpu_us_per_transfer_in_all"] == pytest.approx(13.0)
+    assert figures["archiver_cpu_us_per_entry"] == pytest.approx(2.0)
+    assert figures["cpu_us_per_transfer_once_archived"] == pytest.approx(14.0)
+    assert "a transfer has cost 14.0 in all" in report.markdown(SETTINGS, replace(MEASUREMENT, runs=(run,)))
+    assert document(SETTINGS, MEASUREMENT)["cpu_us_per_transfer_once_archived"] is None
+
+
 def test_of_an_external_cluster_no_sum_is_told() -> None:
     """It would seem as if the clients were all there is."""
     external = replace(MEASUREMENT, external=True, durable=False)
