@@ -1,4 +1,4 @@
-"""Measures a cluster under load: `tallystick bench`, or `python -m bench`; each further file has its own command.
+"""Measures a cluster under load: `tallystick bench`; each of the other measurements has a command of its own.
 
-The rest of the repository does not import this package, but for the command line, when it is asked to measure.
+The rest of the repository does not import this package, except the command line when it is to measure.
 """
