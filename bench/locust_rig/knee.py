@@ -68,4 +68,4 @@ def find_knee(steps: Sequence[Step], limits: Limits) -> Knee:
     """The knee of a climb that has ended, by `next_rate` or by whoever stopped it."""
     held = [step for step in steps if not strain(step, limits)]
     reason = strain(steps[-1], limits) if steps else "no step was measured"
-    return Knee(held[-1] if held else None, reason or "no step beyond was tried")
+    return Knee(held[-1] if held else None, reason or "no higher rate was tried")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.locust_rig.errors import RigError
 from bench.locust_rig.knee import Limits
@@ -18,6 +19,10 @@ from bench.locust_rig.service_levels import ServiceLevels
 from bench.locust_rig.transfer_bytes import MAX_ACCOUNTS
 from deploy.connection import find_routers
 from shard_node.limits import MAX_BATCH
+
+if TYPE_CHECKING:
+    # Only its name: importing Locust replaces the standard library's threads and sockets.
+    from locust.argument_parser import LocustArgumentParser
 
 # Every run ends: at most so many steps, each at most so long.
 MAX_STEPS = 1000
@@ -56,15 +61,31 @@ class RigSettings:
     levels: ServiceLevels
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the rig's options to Locust's."""
-    group = parser.add_argument_group(
-        "Tallystick", "A load of transfers that climbs to a target rate in steps, and finds the knee."
+def add_options(parser: LocustArgumentParser) -> None:
+    """Adds the rig's options to Locust's. Those that a test may change are fields of the web page, too."""
+    # Not in a group of their own: Locust shows only what the parser itself was given.
+    add = parser.add_argument
+    add(
+        "--routers",
+        default="",
+        metavar="HOST:PORT,...",
+        include_in_web_ui=False,
+        help="Tallystick: routers; default: those of --data",
     )
-    add = group.add_argument
-    add("--routers", default="", metavar="HOST:PORT,...", help="Routers; default: those of --data")
-    add("--data", default="tallystick-data", metavar="DIR", help="Folder of a cluster on this machine")
-    add("--mode", choices=[*Mode], default=Mode.BATCH.value, help="Users: batch, unary, or as many of both")
+    add(
+        "--data",
+        default="tallystick-data",
+        metavar="DIR",
+        include_in_web_ui=False,
+        help="Folder of a cluster",
+    )
+    add(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        default=Mode.BATCH.value,
+        include_in_web_ui=False,
+        help="Users: batch, unary, or as many of both",
+    )
     add("--accounts", type=int, default=100_000, help="Accounts, opened when a test starts")
     add("--batch", type=int, default=1000, help="Transfers in one BatchTransfer")
     add("--target-rate", type=float, default=20_000.0, help="Transfers/s to climb to")
@@ -78,7 +99,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--expect-insufficient-funds",
         action="store_true",
-        help="Count INSUFFICIENT_FUNDS apart, as no failure; so does --reject-share above 0",
+        help="INSUFFICIENT_FUNDS is no failure, and counted apart; so with --reject-share above 0",
     )
     add("--follow-share", type=float, default=0.95, help="Share of a step's rate that it must reach")
     add("--slo-p99-ms", type=float, default=0.0, help="Service level: p99 at most; 0: any")

@@ -29,6 +29,8 @@ _P99 = 0.99
 _LOCAL_LAG_SECONDS = 1
 # A worker that was busy reports a little late.
 _REPORT_MARGIN_SECONDS = 1
+# Users a second: Locust warns of more. The last ones to go may all go at once.
+_SPAWN_RATE = 100
 # Users start, or end with their last answers, in much less, also after a million accounts were opened.
 _USERS_WITHIN_SECONDS = 300.0
 
@@ -101,7 +103,7 @@ class ClimbShape(LoadTestShape):
                 return self._drain(self.runner)
             self._users = self._most_users = users_for(rate, self.runner, settings)
             self._users_wanted_at = time.monotonic()
-        return self._users, float(self._users)
+        return self._users, float(min(self._users, _SPAWN_RATE))
 
     def _measure(self, runner: Runner, settings: RigSettings) -> None:
         """Opens, reads and closes the window of the step that runs."""

@@ -47,7 +47,7 @@ class Faults:
     frozen_every: int = 0
     # Every so many calls one is carried out, but its answer lost.
     lost_every: int = 0
-    # Every so many batches one is answered in the wrong order.
+    # Of every so many calls one, if it is a batch, is answered in the wrong order.
     swapped_every: int = 0
     # How long each answer takes.
     delay_ms: float = 0.0
@@ -55,7 +55,10 @@ class Faults:
 
 @dataclass(slots=True)
 class Seen:
-    """What came in. ``outcomes`` are those that were answered, by name; lost ones are counted under LOST."""
+    """What came in. ``outcomes`` counts the transfers' answers by name, or those of a call under its fault.
+
+    The faults are LOST and SWAPPED.
+    """
 
     calls: int = 0
     transfers: int = 0
@@ -97,8 +100,8 @@ class StandIn:
     async def _transfer(self, request: bytes, context: Context) -> bytes:
         # An item of a batch has a tag and a length before what is a message of its own here.
         transaction_id = request[_ID_AT - 2 : _ID_AT - 2 + _ID_BYTES]
-        first = await self._begin(1)
-        await self._lose(context, 1)
+        call, first = await self._begin(1)
+        await self._lose(context, call, 1)
         outcome = self._outcome(first)
         self.seen.outcomes[outcome_name(outcome)] += 1
         if outcome != outcome_pb2.OUTCOME_COMMITTED:
@@ -109,22 +112,21 @@ class StandIn:
         size, odd = divmod(len(request), REQUEST_BYTES)
         if odd:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a batch as the rig builds it")
-        first = await self._begin(size)
-        await self._lose(context, size)
+        call, first = await self._begin(size)
+        await self._lose(context, call, size)
         answers = np.repeat(_ANSWER, size, axis=0)
         requests = np.frombuffer(request, np.uint8).reshape(size, REQUEST_BYTES)
         answers[:, _ID_AT : _ID_AT + _ID_BYTES] = requests[:, _ID_AT : _ID_AT + _ID_BYTES]
-        refused = 0
+        outcomes: Counter[int] = Counter({outcome_pb2.OUTCOME_COMMITTED: size})
         if self._faults.poor_every or self._faults.frozen_every:
-            outcomes = [self._outcome(first + place) for place in range(size)]
-            answers[:, -1] = outcomes
-            for outcome in outcomes:
-                if outcome != outcome_pb2.OUTCOME_COMMITTED:
-                    refused += 1
-                    self.seen.outcomes[outcome_name(outcome)] += 1
-        self.seen.outcomes["COMMITTED"] += size - refused
-        if self._faults.swapped_every and self.seen.calls % self._faults.swapped_every == 0:
-            answers = answers[::-1]
+            row_by_row = [self._outcome(first + place) for place in range(size)]
+            answers[:, -1] = row_by_row
+            outcomes = Counter(row_by_row)
+        if _is_turn(call, self._faults.swapped_every):
+            self.seen.outcomes["SWAPPED"] += size
+            return answers[::-1].tobytes()
+        for outcome, count in outcomes.items():
+            self.seen.outcomes[outcome_name(outcome)] += count
         return answers.tobytes()
 
     async def _batch_open_accounts(self, request: bytes, _: Context) -> bytes:
@@ -137,25 +139,26 @@ class StandIn:
     async def _get_topology(self, _: bytes, __: Context) -> bytes:
         return cluster_pb2.Topology(cluster_id="stand-in").SerializeToString()
 
-    async def _begin(self, size: int) -> int:
-        """Counts a call of so many transfers; the number of its first transfer."""
+    async def _begin(self, size: int) -> tuple[int, int]:
+        """Counts a call of so many transfers; its number, and that of its first transfer."""
         first = self.seen.transfers + 1
         self.seen.calls += 1
+        call = self.seen.calls
         self.seen.transfers += size
         if self._faults.delay_ms:
             await asyncio.sleep(self._faults.delay_ms / 1000)
-        return first
+        return call, first
 
-    async def _lose(self, context: Context, size: int) -> None:
-        if self._faults.lost_every and self.seen.calls % self._faults.lost_every == 0:
+    async def _lose(self, context: Context, call: int, size: int) -> None:
+        if _is_turn(call, self._faults.lost_every):
             self.seen.outcomes["LOST"] += size
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
 
     def _outcome(self, number: int) -> int:
         faults = self._faults
-        if faults.poor_every and number % faults.poor_every == 0:
+        if _is_turn(number, faults.poor_every):
             return outcome_pb2.OUTCOME_INSUFFICIENT_FUNDS
-        if faults.frozen_every and number % faults.frozen_every == 0:
+        if _is_turn(number, faults.frozen_every):
             return outcome_pb2.OUTCOME_ACCOUNT_FROZEN
         return outcome_pb2.OUTCOME_COMMITTED
 
@@ -163,6 +166,10 @@ class StandIn:
 def outcome_name(outcome: int) -> str:
     """An outcome as the contract's reasons name it: COMMITTED, INSUFFICIENT_FUNDS."""
     return outcome_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")
+
+
+def _is_turn(number: int, every: int) -> bool:
+    return every > 0 and number % every == 0
 
 
 async def _refuse(context: Context, reason: str) -> None:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 CURRENCY = "EUR"
-# Seven digits of an account's number.
-MAX_ACCOUNTS = 10_000_000
+# Of one width, with a digit less for those without money.
+_PREFIX, _POOR_PREFIX, _DIGITS = "locust-", "locust-p", 7
+MAX_ACCOUNTS = 10**_DIGITS
 # Who pays with nothing, when refusals are asked for: enough to be on every shard.
 POOR_ACCOUNTS = 256
 # Single transfers are built so many at a time, since numpy's calls cost the same for one as for hundreds.
@@ -51,12 +52,12 @@ class Single:
 
 def account_id(number: int) -> str:
     """The id of an account with a credit line."""
-    return f"locust-{number:07}"
+    return f"{_PREFIX}{number:0{_DIGITS}}"
 
 
 def poor_account_id(number: int) -> str:
     """The id of an account that never has money."""
-    return f"locust-p{number:06}"
+    return f"{_POOR_PREFIX}{number:0{_DIGITS - 1}}"
 
 
 class TransferRequests:
@@ -82,8 +83,8 @@ class TransferRequests:
         self._reject_share = reject_share
         self._random = np.random.default_rng() if random is None else random
         self._clock_ns = clock_ns
-        self._ids = _texts([account_id(n) for n in range(accounts)])
-        self._poor_ids = _texts([poor_account_id(n) for n in range(POOR_ACCOUNTS)])
+        self._ids = _numbered(_PREFIX, _DIGITS, accounts)
+        self._poor_ids = _numbered(_POOR_PREFIX, _DIGITS - 1, POOR_ACCOUNTS)
         self._amounts = _texts(
             [f"{c // 100}.{c % 100:02}" for c in range(_FIRST_CENTS, _FIRST_CENTS + _AMOUNTS)]
         )
@@ -144,6 +145,15 @@ def transaction_ids(size: int, random: np.random.Generator, clock_ns: Callable[[
 def _texts(texts: list[str]) -> Table:
     """ASCII texts of one width, a row each."""
     return np.frombuffer("".join(texts).encode("ascii"), np.uint8).reshape(len(texts), -1)
+
+
+def _numbered(prefix: str, digits: int, count: int) -> Table:
+    """The prefix and the numbers from 0, a row each: millions of them, so not as Python's texts."""
+    numbers = np.arange(count)
+    texts = np.repeat(_texts([prefix + "0" * digits]), count, axis=0)
+    for place in range(digits):
+        texts[:, -1 - place] += (numbers // 10**place % 10).astype(np.uint8)
+    return texts
 
 
 def _request_row() -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from typing import Any
 
 import gevent
+from locust import runners as locust_runners
 from locust.env import Environment
 from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
@@ -30,12 +32,15 @@ _CLASSES: dict[str, list[type[TransferUser]]] = {
 }
 # A test that cannot start is stopped by another greenlet; this one must not go on meanwhile.
 _STOPPED_WITHIN_SECONDS = 30.0
+# Every step of a climb waits for the workers' reports, which Locust would have sent every three seconds.
+_REPORT_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 def install(events: Events) -> None:
     """Adds the rig's listeners. Once a process, before Locust reads its command line."""
+    locust_runners.WORKER_REPORT_INTERVAL = _REPORT_SECONDS
     wiring = _Wiring()
     events.init_command_line_parser.add_listener(lambda parser, **_: add_options(parser))
     events.init.add_listener(wiring.on_init)
@@ -52,6 +57,7 @@ class _Wiring:
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Refuses, before anything starts, what cannot run."""
+        _end_once_on_ctrl_c()
         if isinstance(environment.runner, WorkerRunner):
             # It learns from its master what to do, and must know every class.
             return
@@ -86,28 +92,32 @@ class _Wiring:
             _stop(environment)
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
-        """Sends a worker's last counts; where the test was led, reports."""
+        """Sends a worker's last counts; reports to who leads the test from a web page."""
         runner = environment.runner
         if isinstance(runner, WorkerRunner):
             # Before the word that it has stopped, after which its master no longer waits.
             report: dict[str, Any] = {}
             environment.events.report_to_master.fire(client_id=runner.client_id, data=report)
             runner.send_message("stats", report)
-        elif self._settings is not None:
+        elif self._settings is not None and not _options(environment).headless:
             self._report(environment, self._settings)
 
     def on_quitting(self, environment: Environment, **_: Any) -> None:
-        """Sets the exit code."""
+        """Reports a headless run, once all workers' last counts are in, and sets the exit code."""
         runner = environment.runner
         if runner is None or isinstance(runner, WorkerRunner):
             return
         # After Ctrl-C there are still users, and answers on their way.
         runner.stop()
+        headless = bool(_options(environment).headless)
         if self._settings is None:
             # From a web page nobody need have started a test.
-            if _options(environment).headless:
+            if headless:
                 environment.process_exit_code = EXIT_NOT_STARTED
-        elif environment.process_exit_code is None:
+            return
+        if headless:
+            self._report(environment, self._settings)
+        if environment.process_exit_code is None:
             passed = _verdict(environment, self._settings).passed
             environment.process_exit_code = EXIT_PASSED if passed else EXIT_FAILED
 
@@ -128,6 +138,23 @@ class _Wiring:
             sys.stdout.write(f"knee: {held} ({knee.reason})\n")
         sys.stdout.write(_verdict(environment, settings).text + "\n")
         sys.stdout.flush()
+
+
+def _end_once_on_ctrl_c() -> None:
+    """Has Ctrl-C end Locust's main greenlet, once.
+
+    Python would raise KeyboardInterrupt in whichever user runs at that moment, and again in who waits for it;
+    the second one cuts Locust's orderly end short, and with it the counts of what is on its way.
+    """
+    told = False
+
+    def interrupt() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            gevent.get_hub().handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+
+    gevent.signal_handler(signal.SIGINT, interrupt)
 
 
 def _options(environment: Environment) -> argparse.Namespace:
