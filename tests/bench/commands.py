@@ -21,7 +21,7 @@ def figures_of(module: str, *options: str) -> dict[str, Any]:
 
     Fails when the command does, or prints anything else, or leaves a file behind.
     """
-    with _reachable_folder() as folder:
+    with reachable_folder() as folder:
         done = subprocess.run(
             [sys.executable, "-m", module, *options, "--json"],
             capture_output=True,
@@ -38,8 +38,11 @@ def figures_of(module: str, *options: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _reachable_folder() -> Iterator[Path]:
-    # Root hands a PostgreSQL's folder to another user, who must be able to reach it: pytest's own he cannot.
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder that other users can reach into, which those of pytest do not allow.
+
+    Root hands the folder of a PostgreSQL server to another user.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tallystick-test-"))
     folder.chmod(0o711)
     try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import count
 
@@ -12,7 +16,7 @@ from bench.errors import BenchError
 from bench.postgres.baseline import check_books, make_wallet
 from bench.postgres.server import PostgresqlServer, postgresql_server
 from tallystick import new_transaction_id
-from tests.bench.commands import figures_of
+from tests.bench.commands import figures_of, reachable_folder
 
 COMMITTED, INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, ID_REUSED = 1, 2, 7, 8
 ACCOUNTS = ("anna", "berta", "carla")
@@ -164,3 +168,24 @@ def test_a_tiny_run(group: str) -> None:
     assert figures["transfers_per_second"] > 0
     assert figures["runs"][0]["committed"] > 0
     assert figures["settings"]["group"] == int(group)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_run_leaves_nothing(ending: signal.Signals) -> None:
+    """Ctrl-C, or a CI job that is cancelled: callers and server end, the folder goes."""
+    with reachable_folder() as folder:
+        with subprocess.Popen(
+            [sys.executable, "-m", "bench.postgres", "--accounts", "100", "--seconds", "90"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder)},
+        ) as running:
+            assert running.stderr is not None
+            assert "run 1 of 5\n" in iter(running.stderr.readline, "")
+            running.send_signal(ending)
+            # A second one, while the server stops, changes nothing.
+            running.send_signal(ending)
+            rest = running.stderr.read()
+        assert running.returncode == 130
+        assert "Traceback" not in rest
+        assert list(folder.iterdir()) == []
