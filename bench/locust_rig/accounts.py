@@ -9,13 +9,12 @@ import grpc
 
 from bench.locust_rig.errors import RigError
 from bench.locust_rig.settings import RigSettings
-from bench.locust_rig.transfer_bytes import CURRENCY, POOR_ACCOUNTS, account_id, poor_account_id
+from bench.locust_rig.transfer_bytes import POOR_ACCOUNTS, account_id, poor_account_id
+from bench.workload import CURRENCY, MINIMUM_BALANCE
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, explain
 from deploy.errors import NoClusterError
 from tallystick.v1 import cluster_pb2, wallet_pb2, wallet_pb2_grpc
 
-# A credit line that no test comes near, so that nobody needs money first.
-_CREDIT_LINE = "-1000000000000.00"
 _ACCOUNTS_A_CALL = 4096
 _PROGRESS_STEPS = 10
 _HELP = "start one with 'make locust' (with this rig) or 'tallystick up --detach', or name its --routers"
@@ -54,7 +53,7 @@ def open_accounts(settings: RigSettings) -> None:
 def _requests(settings: RigSettings) -> Iterator[wallet_pb2.BatchOpenAccountsRequest]:
     for first in range(0, settings.accounts, _ACCOUNTS_A_CALL):
         end = min(first + _ACCOUNTS_A_CALL, settings.accounts)
-        yield _request([account_id(number) for number in range(first, end)], _CREDIT_LINE)
+        yield _request([account_id(number) for number in range(first, end)], MINIMUM_BALANCE)
     if settings.reject_share:
         yield _request([poor_account_id(number) for number in range(POOR_ACCOUNTS)], "0")
 

@@ -25,12 +25,13 @@ import numpy as np
 import uvloop
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from bench.locust_rig.transfer_bytes import ANSWER_BYTES, REQUEST_BYTES
+from bench.locust_rig.transfer_bytes import ITEM_HEADER_BYTES, TransferRequests
 from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
 
 _WALLET, _CLUSTER = "tallystick.v1.WalletService", "tallystick.v1.ClusterService"
 _MESSAGE_BYTES = 16 * 2**20
-_ID_AT, _ID_BYTES = 4, 36
+# In an item of a batch: after its own header, and that of the id, the message's first field.
+_ID_AT, _ID_BYTES = 2 * ITEM_HEADER_BYTES, 36
 _COMMITTED_TAIL = bytes([0x10, outcome_pb2.OUTCOME_COMMITTED])
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -98,8 +99,8 @@ class StandIn:
         ]
 
     async def _transfer(self, request: bytes, context: Context) -> bytes:
-        # An item of a batch has a tag and a length before what is a message of its own here.
-        transaction_id = request[_ID_AT - 2 : _ID_AT - 2 + _ID_BYTES]
+        id_at = _ID_AT - ITEM_HEADER_BYTES
+        transaction_id = request[id_at : id_at + _ID_BYTES]
         call, first = await self._begin(1)
         await self._lose(context, call, 1)
         outcome = self._outcome(first)
@@ -109,13 +110,13 @@ class StandIn:
         return b"\x0a\x24" + transaction_id + _COMMITTED_TAIL
 
     async def _batch_transfer(self, request: bytes, context: Context) -> bytes:
-        size, odd = divmod(len(request), REQUEST_BYTES)
+        size, odd = divmod(len(request), _REQUEST_BYTES)
         if odd:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a batch as the rig builds it")
         call, first = await self._begin(size)
         await self._lose(context, call, size)
         answers = np.repeat(_ANSWER, size, axis=0)
-        requests = np.frombuffer(request, np.uint8).reshape(size, REQUEST_BYTES)
+        requests = np.frombuffer(request, np.uint8).reshape(size, _REQUEST_BYTES)
         answers[:, _ID_AT : _ID_AT + _ID_BYTES] = requests[:, _ID_AT : _ID_AT + _ID_BYTES]
         outcomes: Counter[int] = Counter({outcome_pb2.OUTCOME_COMMITTED: size})
         if self._faults.poor_every or self._faults.frozen_every:
@@ -200,13 +201,9 @@ async def _serve(faults: Faults) -> None:
     print(json.dumps(stand_in.seen.document()), flush=True)
 
 
-def _answer_row() -> bytes:
-    sample = wallet_pb2.BatchTransferResponse()
-    sample.results.add(transaction_id="0" * _ID_BYTES, outcome=outcome_pb2.OUTCOME_COMMITTED)
-    return sample.SerializeToString()
-
-
-_ANSWER = np.frombuffer(_answer_row(), np.uint8).reshape(1, ANSWER_BYTES)
+_SAMPLE = TransferRequests(2).batch(1)
+_REQUEST_BYTES = len(_SAMPLE.request)
+_ANSWER = np.frombuffer(_SAMPLE.committed, np.uint8).reshape(1, -1)
 
 
 def main() -> None:

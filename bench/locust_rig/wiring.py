@@ -86,6 +86,8 @@ class _Wiring:
                 if hasattr(TransferUser, "rig"):
                     TransferUser.rig.routers.close()
                 TransferUser.rig = Rig(settings)
+            # Of a test before, from the web page.
+            environment.process_exit_code = None
         except (RigError, DeployError) as error:
             _log.error("error: %s", error)
             environment.process_exit_code = EXIT_NOT_STARTED
