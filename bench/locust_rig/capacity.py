@@ -97,16 +97,23 @@ def main(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:
-        sys.stdout.write(json.dumps([_document(capacity) for capacity in found]) + "\n")
+        sys.stdout.write(json.dumps(_document(found)) + "\n")
     else:
         _show(found)
 
 
-def _document(capacity: Capacity) -> dict[str, object]:
-    return asdict(capacity) | {
-        "transfers_per_second_per_core": capacity.per_core,
+def _document(found: list[Capacity]) -> dict[str, object]:
+    return {
+        "target_transfers_per_second": TARGET_RATE,
         "planned_share_of_a_core": PLANNED_SHARE,
-        "workers_for_1_million": capacity.workers_for_target,
+        "modes": [
+            asdict(capacity)
+            | {
+                "transfers_per_second_per_core": capacity.per_core,
+                "workers_for_target": capacity.workers_for_target,
+            }
+            for capacity in found
+        ],
     }
 
 

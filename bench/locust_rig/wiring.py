@@ -131,15 +131,17 @@ class _Wiring:
 
     def _report(self, environment: Environment, settings: RigSettings) -> None:
         shape = environment.shape_class
+        # Locust's own --json has standard output to itself.
+        out = sys.stderr if _options(environment).json else sys.stdout
         if isinstance(shape, ClimbShape) and shape.steps:
-            sys.stdout.write(f"{'offered/s':>12} {'done/s':>12} {'p99 ms':>8}\n")
+            out.write(f"{'offered/s':>12} {'done/s':>12} {'p99 ms':>8}\n")
             for step in shape.steps:
-                sys.stdout.write(f"{step.offered:>12,.0f} {step.achieved:>12,.0f} {step.p99_ms:>8,.0f}\n")
+                out.write(f"{step.offered:>12,.0f} {step.achieved:>12,.0f} {step.p99_ms:>8,.0f}\n")
             knee = find_knee(shape.steps, settings.limits)
             held = "no step was held" if knee.step is None else f"{knee.step.achieved:,.0f} transfers/s"
-            sys.stdout.write(f"knee: {held} ({knee.reason})\n")
-        sys.stdout.write(_verdict(environment, settings).text + "\n")
-        sys.stdout.flush()
+            out.write(f"knee: {held} ({knee.reason})\n")
+        out.write(_verdict(environment, settings).text + "\n")
+        out.flush()
 
 
 def _end_once_on_ctrl_c() -> None:

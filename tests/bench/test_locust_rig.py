@@ -19,6 +19,7 @@ import pytest
 from bench.locust_rig.stand_in_process import StandInProcess
 from deploy import cluster_file
 from deploy.launcher import LocalCluster
+from tests.bench.commands import figures_of
 from tests.bench.locust_runs import SHORT, TIMEOUT_SECONDS, command, free_port, run_headless, summary
 
 POLL_SECONDS = 0.1
@@ -260,18 +261,13 @@ def test_the_starter_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_capacity_measures_both_modes() -> None:
     """A line of JSON with the figures of a worker, and the workers that a million a second takes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.locust_rig.capacity", "--seconds=0.5", "--batch=500", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=True,
-    )
-    batch, unary = json.loads(done.stdout)
+    figures = figures_of("bench.locust_rig.capacity", "--seconds=0.5", "--batch=500")
+    batch, unary = figures["modes"]
     assert (batch["mode"], batch["batch"]) == ("batch", 500)
     assert (unary["mode"], unary["batch"]) == ("unary", 1)
     for capacity in (batch, unary):
         assert capacity["transfers_per_second"] > 0
         per_core = capacity["transfers_per_second_per_core"]
         assert per_core == pytest.approx(1e6 / capacity["cpu_us_per_transfer"])
-        assert capacity["workers_for_1_million"] >= 1e6 / per_core
+        planned = capacity["workers_for_target"] * per_core * figures["planned_share_of_a_core"]
+        assert planned >= figures["target_transfers_per_second"]
