@@ -18,6 +18,8 @@ from bench.local import Part
 _MICROS = 1e6
 # Each of these is one process with one thread that works: it fills one core and no more.
 _PROCESSES = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
+# Who works while a caller waits for his transfer.
+TRANSFER_PATH = (Part.CLIENT, Part.ROUTER, Part.COORDINATOR, Part.SHARD)
 # What runs beside and needs no core of its own; what it spends goes by time and shard, not by transfer.
 _BESIDE = (Part.SHARD_NODE, Part.ZOOKEEPER)
 # More shards than slots there are none; a plan that gets there has no end.
@@ -35,7 +37,16 @@ class Point:
     @property
     def in_all_us(self) -> float:
         """CPU microseconds a transfer over all parts, the client included."""
-        return sum(self.cpu_us.values())
+        return self.sum_us(tuple(Part))
+
+    @property
+    def path_us(self) -> float:
+        """CPU microseconds a transfer of those who work while its caller waits."""
+        return self.sum_us(TRANSFER_PATH)
+
+    def sum_us(self, parts: Sequence[Part]) -> float:
+        """CPU microseconds a transfer over these parts."""
+        return sum(self.cpu_us.get(part, 0.0) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +106,17 @@ class Plan:
         return next((row.processes for row in self.rows if row.part is part), 0)
 
 
-def growth(points: Sequence[Point], base_shards: int = 2) -> dict[int, float]:
-    """The cost of a transfer on each number of shards as a multiple of that on ``base_shards``.
+def growth(
+    points: Sequence[Point], parts: Sequence[Part] = tuple(Part), base_shards: int = 2
+) -> dict[int, float]:
+    """The cost of these parts on each number of shards as a multiple of that on ``base_shards``.
 
     Empty when those were not measured. A single shard, where nothing crosses, has no part in it.
     """
-    base = next((point.in_all_us for point in points if point.shards == base_shards), None)
-    if base is None:
+    base = next((point.sum_us(parts) for point in points if point.shards == base_shards), 0.0)
+    if not base:
         return {}
-    return {point.shards: point.in_all_us / base for point in points if point.shards > 1}
+    return {point.shards: point.sum_us(parts) / base for point in points if point.shards > 1}
 
 
 def fit(points: Sequence[Point], part: Part) -> Line:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.local import Part
-from bench.scaling.plan import Assumptions, Plan, Point, growth
+from bench.scaling.plan import TRANSFER_PATH, Assumptions, Plan, Point, growth
 
 _MARKDOWN, _JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"
 _PLOT_INCHES = (8.0, 5.0)
@@ -45,7 +45,7 @@ def markdown(figures: ScalingFigures) -> str:
 def document(figures: ScalingFigures) -> dict[str, object]:
     """Everything, for a program."""
     plan = figures.plan
-    grown = growth(figures.points)
+    grown, path_grown = growth(figures.points), growth(figures.points, TRANSFER_PATH)
     return {
         "batch": figures.batch,
         "cpus": figures.cpus,
@@ -56,7 +56,9 @@ def document(figures: ScalingFigures) -> dict[str, object]:
                 "transfers_per_second": round(point.rate),
                 "cpu_us_per_transfer": {part.value: round(us, 3) for part, us in point.cpu_us.items()},
                 "cpu_us_per_transfer_in_all": round(point.in_all_us, 3),
-                "growth": round(grown[point.shards], 3) if point.shards in grown else None,
+                "cpu_us_per_transfer_on_its_path": round(point.path_us, 3),
+                "growth_in_all": _rounded(grown.get(point.shards)),
+                "growth_on_the_path": _rounded(path_grown.get(point.shards)),
             }
             for point in figures.points
         ],
@@ -71,6 +73,10 @@ def document(figures: ScalingFigures) -> dict[str, object]:
             "parts": [{**asdict(row), "part": row.part.value} for row in plan.rows],
         },
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def prepare(folder: Path) -> None:
@@ -90,22 +96,33 @@ def write(folder: Path, figures: ScalingFigures) -> None:
 
 
 def _costs(figures: ScalingFigures) -> Iterator[str]:
-    grown = growth(figures.points)
+    grown, path_grown = growth(figures.points), growth(figures.points, TRANSFER_PATH)
     parts = [part for part in Part if any(part in point.cpu_us for point in figures.points)]
     yield (
         f"CPU microseconds a transfer, batches of {figures.batch}, all processes on {figures.cpus} CPUs. On "
         f"one shard nothing crosses; on more every transfer does. An archiver's time is that for a transfer "
-        f"it stored, also when it stored fewer than were made."
+        f"it stored, also when it stored fewer than were made. The path is those who work while a caller "
+        f"waits: {', '.join(TRANSFER_PATH)}. Growth is from 2 shards."
     )
     yield ""
-    yield "| shards | transfers/s | " + " | ".join(parts) + " | in all | growth from 2 |"
-    yield "|---" * (len(parts) + 4) + "|"
+    columns = ["shards", "transfers/s", *parts, "path", "growth", "in all", "growth"]
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
     for point in figures.points:
-        cells = [f"{point.cpu_us.get(part, 0.0):.2f}" for part in parts]
-        times = f"{grown[point.shards]:.2f} x" if point.shards in grown else ""
-        yield (
-            f"| {point.shards} | {point.rate:,.0f} | {' | '.join(cells)} | {point.in_all_us:.2f} | {times} |"
-        )
+        cells = [
+            str(point.shards),
+            f"{point.rate:,.0f}",
+            *(f"{point.cpu_us.get(part, 0.0):.2f}" for part in parts),
+            f"{point.path_us:.2f}",
+            _times(path_grown.get(point.shards)),
+            f"{point.in_all_us:.2f}",
+            _times(grown.get(point.shards)),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} x"
 
 
 def _arithmetic(figures: ScalingFigures) -> Iterator[str]:
@@ -175,7 +192,7 @@ def _plot(path: Path, figures: ScalingFigures) -> None:
     grown = growth(figures.points)
     for place, point in enumerate(figures.points):
         if point.shards in grown:
-            axes.annotate(f"{grown[point.shards]:.2f} x", (place, bottoms[place]), ha="center", va="bottom")
+            axes.annotate(_times(grown[point.shards]), (place, bottoms[place]), ha="center", va="bottom")
     axes.set(
         xlabel="shards (1: nothing crosses)",
         ylabel="CPU microseconds a transfer",

@@ -17,7 +17,7 @@ from bench.local import Part
 from bench.measure import Archiving, MeasuredRun
 from bench.scaling import report
 from bench.scaling.__main__ import _counts
-from bench.scaling.plan import Assumptions, Line, Point, fit, growth, make_plan
+from bench.scaling.plan import TRANSFER_PATH, Assumptions, Line, Point, fit, growth, make_plan
 from tests.bench.commands import figures_of
 
 RATE = 100_000.0
@@ -82,8 +82,9 @@ def test_a_line_is_fitted() -> None:
 
 def test_growth_is_told_from_two_shards_on() -> None:
     """One shard, where nothing crosses, has no part in it."""
-    points = [*LEVEL[:2], Point(16, RATE, {Part.SHARD: 25.0})]
-    assert growth(points) == {2: 1.0, 16: 2.0}
+    points = [*LEVEL[:2], Point(16, RATE, {Part.SHARD: 25.0, Part.ARCHIVER: 12.5})]
+    assert growth(points) == {2: 1.0, 16: 3.0}
+    assert growth(points, TRANSFER_PATH) == {2: 1.0, 16: 2.0}
     assert growth(points[:1]) == {}
 
 
@@ -123,7 +124,7 @@ def test_a_report_is_written(tmp_path: Path) -> None:
     assert "beyond" not in text
     document = json.loads((tmp_path / "new" / "scaling.json").read_text())
     assert document["plan"]["shards"] == 14
-    assert [point["growth"] for point in document["points"]][:2] == [None, 1.0]
+    assert [point["growth_on_the_path"] for point in document["points"]][:2] == [None, 1.0]
     assert (tmp_path / "new" / "scaling.png").stat().st_size > 1000
 
 
@@ -149,6 +150,6 @@ def test_a_small_run(tmp_path: Path) -> None:
     options = ["--shards", "2", "--accounts", "500", "--batch", "500", "--archivers", "0", "--runs", "1"]
     document = figures_of("bench.scaling", *options, "--seconds", "0.5", "--report", str(folder))
     (point,) = document["points"]
-    assert (point["shards"], point["crossing"], point["growth"]) == (2, True, 1.0)
+    assert (point["shards"], point["crossing"], point["growth_in_all"]) == (2, True, 1.0)
     assert document["plan"]["shards"] >= 2
     assert sorted(path.name for path in folder.iterdir()) == ["scaling.json", "scaling.md", "scaling.png"]
