@@ -130,7 +130,10 @@ class LoadClient:
                 return Moves(await self._read_accounts())
             return await self._run(order)
         except grpc.aio.AioRpcError as error:
-            raise BenchError(f"a call failed with {error.code().name}: {error.details()}") from error
+            advice = ""
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                advice = " (too much was in flight: a lower rate, or a lower concurrency)"
+            raise BenchError(f"a call failed with {error.code().name}: {error.details()}{advice}") from error
 
     async def close(self) -> None:
         """Closes the channels."""

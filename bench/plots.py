@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from bench.figures import in_all_us, median, medians, part_us
 from bench.latency import CurvePoint
@@ -57,6 +57,7 @@ def _throughput(measurement: Measurement) -> Figure:
         # The last second is not a whole one.
         whole = list(run.result.per_second[: int(run.result.seconds)])
         axes.plot(range(1, len(whole) + 1), whole, marker=".", label=f"run {number}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
