@@ -90,6 +90,7 @@ class ClimbShape(LoadTestShape):
         if self._phase is _Phase.DRAINING:
             return self._drain(self.runner)
         if self._users and self.runner.user_count == self._users:
+            self._users_wanted_at = time.monotonic()
             self._measure(self.runner, self._settings)
         elif time.monotonic() > self._users_wanted_at + _USERS_WITHIN_SECONDS:
             _log.error("the %d users of a step did not start: the climb ends here", self._users)
@@ -112,11 +113,14 @@ class ClimbShape(LoadTestShape):
             first = math.ceil(now + settings.settle_seconds)
             self._window = _Window(first, first + math.ceil(settings.step_seconds))
         window, total = self._window, runner.stats.total
-        if window.latencies_before is None and now >= window.first + lag:
-            window.latencies_before = dict(total.response_times)
+        if window.latencies_before is None:
+            # Even if this tick comes late: the window ends with a later one, or it would hold no latencies.
+            if now >= window.first + lag:
+                window.latencies_before = dict(total.response_times)
+            return
         if now < window.end + lag:
             return
-        latencies = diff_response_time_dicts(total.response_times, window.latencies_before or {})
+        latencies = diff_response_time_dicts(total.response_times, window.latencies_before)
         self.steps.append(
             Step(
                 offered=self._users * _rate_of_a_user(runner, settings),
