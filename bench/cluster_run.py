@@ -15,10 +15,15 @@ from bench.settings import BenchSettings
 
 @dataclass(frozen=True, slots=True)
 class ClusterFigures:
-    """Medians over the runs of one cluster: committed transfers a second, CPU microseconds a transfer."""
+    """Medians over the runs of one cluster: committed transfers a second, CPU microseconds a transfer.
+
+    On a busy machine archivers give way, and part of their work comes after a run: ``archived_share`` is how
+    much of it came during one. Their CPU time is that for a transfer they stored, as if they stored all.
+    """
 
     rate: float
     cpu_us: Mapping[Part, float]
+    archived_share: float
 
     @property
     def in_all_us(self) -> float:
@@ -27,21 +32,20 @@ class ClusterFigures:
 
 
 def measure_cluster(settings: BenchSettings, progress: Progress) -> ClusterFigures:
-    """Measures a local cluster under load; raises as `bench.measure.measure` does."""
-    return _figures(measure(settings, progress).runs)
+    """Measures a local cluster under load; raises as `bench.measure.measure` does.
 
-
-def measure_whole_cost(settings: BenchSettings, progress: Progress) -> ClusterFigures:
-    """As `measure_cluster`, with what the archiver is still to do charged as if it were done.
-
-    On a busy machine archivers give way, and part of their work comes after the run. Raises BenchError when
-    they stored too little to tell what it costs.
+    Also raises BenchError when archivers stored too little to tell what it costs.
     """
     runs = measure(settings, progress).runs
-    figures = _figures(runs)
-    if not settings.archivers:
-        return figures
-    return ClusterFigures(figures.rate, {**figures.cpu_us, Part.ARCHIVER: archiver_us(runs)})
+    costs = {Part(name): us for name, us in medians(part_us, runs).items()}
+    if settings.archivers:
+        costs[Part.ARCHIVER] = archiver_us(runs)
+    return ClusterFigures(median(rate, runs), costs, median(archived_share, runs))
+
+
+def archived_share(run: MeasuredRun) -> float:
+    """The entries that were stored during a run, as a share of those that it made."""
+    return run.archiving.archived_entries / (ENTRIES_A_TRANSFER * run.result.committed)
 
 
 def archiver_us(runs: Sequence[MeasuredRun]) -> float:
@@ -51,8 +55,3 @@ def archiver_us(runs: Sequence[MeasuredRun]) -> float:
     if stored <= 0:
         raise BenchError("seconds: the archivers stored nothing meanwhile, the runs were too short")
     return spent * MICROS / stored
-
-
-def _figures(runs: Sequence[MeasuredRun]) -> ClusterFigures:
-    costs = {Part(name): us for name, us in medians(part_us, runs).items()}
-    return ClusterFigures(median(rate, runs), costs)

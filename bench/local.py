@@ -96,6 +96,8 @@ def local_cluster(spec: ClusterSpec, progress: Progress) -> Iterator[LocalCluste
                 yield cluster
             except grpc.RpcError as error:
                 raise BenchError(explain(error)) from error
+            except redis.RedisError as error:
+                raise BenchError(f"a shard's Redis did not answer: {error}") from error
 
 
 def process_ids(cluster: LocalCluster) -> dict[str, int]:

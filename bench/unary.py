@@ -264,6 +264,8 @@ def _half_peak(
     # So many may wait that none is held back: a call that waits to be sent would be late, not left out.
     asked = replace(settings.load(), concurrency=MAX_IN_FLIGHT, rate=rate)
     with load_processes(asked, cluster.router_addresses, owners) as load:
+        # Until every process is ready: one that is late would have to catch up, in an open loop.
+        load.read_accounts()
         counter.move(load)
         result = counter.move(load, settings.seconds)
     latencies = result.latencies

@@ -125,7 +125,8 @@ def _show(console: Console, comparison: _Comparison) -> None:
         console.print(
             f"[bold]cluster: {cluster.rate:,.0f} transfers/s[/], {cluster.in_all_us:.1f} us of CPU each in "
             f"all: [bold]{_ratio(comparison):.1f} times[/] PostgreSQL's rate, 1/{_cpu_ratio(comparison):.1f} "
-            f"of its CPU time",
+            f"of its CPU time. Its archiver stored {cluster.archived_share:.0%} of the ledger meanwhile; CPU "
+            f"time is as if it had stored all",
             highlight=False,
             soft_wrap=True,
         )
@@ -162,6 +163,7 @@ def _document(comparison: _Comparison) -> Mapping[str, object]:
         document["cluster"] = {
             "transfers_per_second": round(comparison.cluster.rate),
             "cpu_us_per_transfer_in_all": round(comparison.cluster.in_all_us, 2),
+            "archived_share": round(comparison.cluster.archived_share, 3),
             "ratio": round(_ratio(comparison), 2),
             # Of PostgreSQL's CPU time to the cluster's: less disturbed by what else runs.
             "cpu_ratio": round(_cpu_ratio(comparison), 2),

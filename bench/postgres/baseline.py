@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,8 +118,8 @@ def measure_postgres(settings: PostgresSettings, progress: Progress) -> Postgres
 
     Raises BenchError when the figures are not worth printing.
     """
-    connections = settings.processes * settings.connections + _SPARE_CONNECTIONS
     progress("starting PostgreSQL")
+    connections = settings.processes * settings.connections + _SPARE_CONNECTIONS
     with postgresql_server({**_SETTINGS, "max_connections": str(connections)}) as server:
         conninfo = server.create_database("wallet")
         progress(f"opening {settings.accounts:,} accounts")
@@ -147,7 +148,7 @@ def measure_postgres(settings: PostgresSettings, progress: Progress) -> Postgres
 def make_wallet(conninfo: str, accounts: Sequence[str]) -> str:
     """Makes the tables, opens the accounts; the server's version. BenchError when commits are not synced."""
     minimum = int(MINIMUM_BALANCE.replace(".", ""))
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with _connected(conninfo) as connection:
         found = {name: _one(connection, f"SHOW {name}") for name in _DURABLE}
         if found != _DURABLE:
             raise BenchError(f"PostgreSQL does not sync every commit: {found}")
@@ -162,7 +163,7 @@ def make_wallet(conninfo: str, accounts: Sequence[str]) -> str:
 
 def check_books(conninfo: str, committed: int) -> None:
     """Raises BenchError unless so many transfers moved money once each, and none was made or lost."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with _connected(conninfo) as connection:
         recorded = _one(connection, "SELECT count(*) FROM transfers WHERE outcome = 1")
         if recorded != committed:
             raise BenchError(f"{committed} transfers were answered as committed, {recorded} are recorded")
@@ -184,6 +185,16 @@ def check_books(conninfo: str, committed: int) -> None:
         )
         if odd:
             raise BenchError(f"the balances of {odd} accounts are not the sums of their ledger rows")
+
+
+@contextmanager
+def _connected(conninfo: str) -> Iterator[psycopg.Connection]:
+    """A connection; what goes wrong with it is a BenchError."""
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise BenchError(f"PostgreSQL said: {error}") from error
 
 
 def _one(connection: psycopg.Connection, query: str) -> object:

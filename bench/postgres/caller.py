@@ -69,14 +69,11 @@ class Caller:
         shape = Shape(settings.accounts)
         accounts = make_accounts(shape)
         self._ids = accounts.ids
-        self._stack = ExitStack()
-        self._threads = self._stack.enter_context(ThreadPoolExecutor(settings.connections))
-        self._connections = [
-            self._stack.enter_context(psycopg.connect(settings.conninfo, autocommit=True))
-            for _ in range(settings.connections)
-        ]
-        for connection in self._connections:
-            connection.execute(_ONE if settings.group == 1 else _MANY)
+        with ExitStack() as stack:
+            self._threads = stack.enter_context(ThreadPoolExecutor(settings.connections))
+            self._connections = [stack.enter_context(_connect(settings)) for _ in range(settings.connections)]
+            # Everything is there: from here on `close` ends it.
+            self._stack = stack.pop_all()
         # One for each thread. To PostgreSQL all accounts are in one place.
         one_place = [0] * SLOT_COUNT
         self._workloads = [Workload(shape, accounts, one_place) for _ in self._connections]
@@ -135,3 +132,13 @@ class Caller:
             else:
                 # Neither ids nor amounts hold what an array's text would have to quote.
                 yield [f"{{{','.join(column)}}}".encode() for column in values]
+
+
+def _connect(settings: CallerSettings) -> psycopg.Connection:
+    """A connection, each statement a transaction of its own. Raises BenchError."""
+    try:
+        connection = psycopg.connect(settings.conninfo, autocommit=True)
+        connection.execute(_ONE if settings.group == 1 else _MANY)
+    except psycopg.Error as error:
+        raise BenchError(f"PostgreSQL does not answer: {error}") from error
+    return connection

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.cluster_run import ClusterFigures, measure_whole_cost
+from bench.cluster_run import ClusterFigures, measure_cluster
 from bench.command import (
     MAX_SERVERS,
     AccountsOption,
@@ -91,7 +91,7 @@ def main(  # noqa: PLR0913 -- a parameter an option
             seed=seed,
             cross_share=CrossShare.SAME if count == 1 else CrossShare.CROSS,
         )
-        return measure_whole_cost(settings, lambda step: progress(f"{count} shards: {step}"))
+        return measure_cluster(settings, lambda step: progress(f"{count} shards: {step}"))
 
     def work(progress: Progress) -> report.ScalingFigures:
         if folder is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.postgres.baseline import check_books, make_wallet
+from bench.postgres.caller import Caller, CallerSettings, Run
 from bench.postgres.server import PostgresqlServer, postgresql_server
 from tallystick import new_transaction_id
 from tests.bench.commands import figures_of, reachable_folder
@@ -158,6 +159,25 @@ def test_a_server_that_does_not_sync_every_commit_is_not_measured(server: Postgr
     execute(conninfo, f"ALTER DATABASE {name} SET synchronous_commit = off")
     with pytest.raises(BenchError, match="does not sync every commit"):
         make_wallet(conninfo, ACCOUNTS)
+
+
+def test_a_caller_without_its_server_fails_the_measurement(server: PostgresqlServer) -> None:
+    """A sentence: neither a traceback nor a figure."""
+    away = server.conninfo("nowhere")
+    with pytest.raises(BenchError, match="does not answer"):
+        Caller(CallerSettings(away, process=0, connections=2, accounts=100, seed=1, group=1))
+    with pytest.raises(BenchError, match="PostgreSQL said"):
+        check_books(away, 1)
+
+
+def test_an_odd_outcome_fails_the_run(wallet: str) -> None:
+    """Callers that pay accounts which are not there: nothing of that is a figure."""
+    caller = Caller(CallerSettings(wallet, process=0, connections=1, accounts=100, seed=1, group=1))
+    try:
+        with pytest.raises(BenchError, match=r"outcomes \[7\]"):
+            caller.carry_out(Run(1, 0.1))
+    finally:
+        caller.close()
 
 
 @pytest.mark.parametrize("group", ["1", "20"])

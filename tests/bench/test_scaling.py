@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.cluster_run import archiver_us
+from bench.cluster_run import archived_share, archiver_us
 from bench.cpu import CpuSpent
 from bench.errors import BenchError
 from bench.latency import Latencies
@@ -105,6 +105,7 @@ def test_archiving_that_is_still_to_be_done_is_charged() -> None:
         cpu = CpuSpent({"archiver-0": 0.01, "redis:shard-0": 0.05}, 0.0, 0.0)
         return MeasuredRun(result, cpu, Archiving(archived_entries, 2000 - archived_entries, 0))
 
+    assert archived_share(run(1000)) == 0.5
     assert archiver_us([run(1000)]) == pytest.approx(20.0)
     assert archiver_us([run(1000), run(2000)]) == pytest.approx(20_000 / 1500)
     with pytest.raises(BenchError, match="stored nothing"):
