@@ -16,16 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench.errors import BenchError
+from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
 from deploy.errors import DeployError
 from tallystick import TallystickError
 
 _INTERRUPTED = 130
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Bounds of what one machine holds. Account ids have six digits.
-MAX_ACCOUNTS = 1_000_000
-MAX_SERVERS = 64
-MAX_RUNS = 100
-MAX_SECONDS = 600.0
 
 Progress = Callable[[str], None]
 Figures = TypeVar("Figures")
@@ -33,7 +29,7 @@ Figures = TypeVar("Figures")
 AccountsOption = Annotated[
     int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
 ]
-SecondsOption = Annotated[float, typer.Option(min=0.1, max=MAX_SECONDS, help="How long a run lasts.")]
+SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
 RunsOption = Annotated[int, typer.Option(min=1, max=MAX_RUNS, help="Runs; the median counts.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
 ShardsOption = Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")]

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.command import (
-    MAX_SERVERS,
     AccountsOption,
     JsonOption,
     Progress,
@@ -41,7 +40,7 @@ from bench.local import (
     open_accounts,
     shard_redis,
 )
-from bench.settings import MAX_TRANSFERS, Shape
+from bench.settings import MAX_SERVERS, MAX_TRANSFERS, Shape
 from bench.workload import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
 from deploy.launcher import LocalCluster

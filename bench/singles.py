@@ -34,6 +34,7 @@ from bench.command import (
 )
 from bench.cpu import CpuSpent, read_cpu
 from bench.errors import BenchError
+from bench.figures import MICROS
 from bench.local import (
     Machine,
     Part,
@@ -55,7 +56,6 @@ from tallystick import Client, SyncClient, TallystickError
 
 # What the project asks of the client: see the README.
 TARGET_RATE = 25_000
-_MICROS = 1e6
 _MAX_CALLERS = 100_000
 # Drawn at once: more would keep the event loop from its answers for milliseconds.
 _DRAWN = 4096
@@ -110,7 +110,7 @@ class SinglesRun:
     def cpu_us(self) -> dict[Part, float]:
         """CPU microseconds a transfer by part."""
         return {
-            part: seconds * _MICROS / self.sent.committed
+            part: seconds * MICROS / self.sent.committed
             for part, seconds in by_part(self.cpu.by_process).items()
         }
 

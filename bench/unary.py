@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.command import (
-    MAX_SERVERS,
     AccountsOption,
     ArchiversOption,
     JsonOption,
@@ -32,6 +31,7 @@ from bench.command import (
 from bench.cpu import read_cpu
 from bench.echo import Echo, echo_server
 from bench.errors import BenchError
+from bench.figures import MICROS
 from bench.latency import PERCENTILES
 from bench.load import Load, RunResult, load_processes
 from bench.local import (
@@ -45,7 +45,7 @@ from bench.local import (
     local_cluster,
     process_ids,
 )
-from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, BenchSettings
+from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, MAX_SERVERS, BenchSettings
 from bench.workload import slot_owners
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
 from deploy.launcher import LocalCluster
@@ -53,7 +53,6 @@ from tallystick.v1 import cluster_pb2
 
 # What the project asks of a router: see the README.
 TARGET_RATIO, TARGET_P99_MS = 1.4, 25.0
-_MICROS = 1e6
 _ROUTER, _ECHO = "router-0", "echo"
 # The peak is looked for at so many times the concurrency, too: a router may coalesce more of them.
 _PEAK_FACTOR = 4
@@ -219,8 +218,8 @@ def _rounds(
             raise BenchError(f"seconds: {settings.seconds:g} are too few to see any CPU time of a server")
         rounds.append(
             Round(
-                echo_cpu * _MICROS / echoed.transfers,
-                router_cpu * _MICROS / routed.transfers,
+                echo_cpu * MICROS / echoed.transfers,
+                router_cpu * MICROS / routed.transfers,
                 echoed.transfers / echoed.seconds,
                 routed.transfers / routed.seconds,
             )
@@ -247,7 +246,7 @@ def _peak(
             before = read_cpu(pids)
             result = counter.move(tried, settings.seconds)
             spent = before.until(read_cpu(pids))
-            cpu_us = {name: cpu * _MICROS / result.transfers for name, cpu in spent.by_process.items()}
+            cpu_us = {name: cpu * MICROS / result.transfers for name, cpu in spent.by_process.items()}
             peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
     return max(peaks, key=lambda peak: peak.rate)
 

@@ -19,6 +19,7 @@ import psycopg
 from bench.command import Progress
 from bench.cpu import read_cpu, read_tree
 from bench.errors import BenchError
+from bench.figures import MICROS
 from bench.local import file_system
 from bench.postgres.caller import Caller, CallerSettings, Outcomes, Run
 from bench.postgres.server import PostgresqlServer, postgresql_server
@@ -26,7 +27,6 @@ from bench.settings import Shape
 from bench.worker import Worker, ask_all, workers
 from bench.workload import CURRENCY, MINIMUM_BALANCE, make_accounts
 
-_MICROS = 1e6
 # On top of a run's seconds: its last commits, on a machine that is busy with something else.
 _ANSWER_SECONDS = 60.0
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
@@ -79,12 +79,12 @@ class PostgresRun:
     @property
     def server_us(self) -> float:
         """CPU microseconds a transfer in all processes of the server."""
-        return self.server_cpu * _MICROS / self.transfers
+        return self.server_cpu * MICROS / self.transfers
 
     @property
     def client_us(self) -> float:
         """CPU microseconds a transfer in the processes that call."""
-        return self.client_cpu * _MICROS / self.transfers
+        return self.client_cpu * MICROS / self.transfers
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from bench.cluster_run import ClusterFigures, measure_cluster
 from bench.command import (
-    MAX_SERVERS,
     AccountsOption,
     ArchiversOption,
     JsonOption,
@@ -27,7 +26,7 @@ from bench.command import (
 )
 from bench.scaling import report
 from bench.scaling.plan import Assumptions, Point, make_plan
-from bench.settings import BenchSettings, CrossShare
+from bench.settings import MAX_SERVERS, BenchSettings, CrossShare
 from shard_node.limits import MAX_BATCH
 
 _DEFAULT_SHARDS = "1,2,4,8,16"
