@@ -286,8 +286,9 @@ def main(
 ) -> None:
     """Measure the memory that a shard needs for an account, and for a transfer that it remembers.
 
-    Opens accounts and makes transfers, with memory read before, between and after; each time only once the
-    ledger is archived and nothing is in flight.
+    Opens accounts and makes transfers, with memory read before, between and after.
+
+    It is read only once the ledger is archived and nothing is in flight.
 
     Prints bytes for each shard, and by kind of key what the transfers added.
     """

@@ -45,7 +45,7 @@ from bench.local import (
     local_cluster,
     process_ids,
 )
-from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, MAX_SERVERS, BenchSettings
+from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, BenchSettings
 from bench.workload import slot_owners
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
 from deploy.launcher import LocalCluster
@@ -282,9 +282,7 @@ def main(  # noqa: PLR0913 -- a parameter an option
     shards: ShardsOption = 2,
     archivers: ArchiversOption = 1,
     accounts: AccountsOption = 100_000,
-    clients: Annotated[
-        int, typer.Option(min=1, max=min(_MAX_CLIENTS, MAX_SERVERS), help="Load processes.")
-    ] = 2,
+    clients: Annotated[int, typer.Option(min=1, max=_MAX_CLIENTS, help="Load processes.")] = 2,
     concurrency: Annotated[
         int,
         typer.Option(min=_MAX_CLIENTS, max=MAX_IN_FLIGHT // _PEAK_FACTOR, help="Calls in flight at once."),
@@ -300,8 +298,11 @@ def main(  # noqa: PLR0913 -- a parameter an option
 
     Each client is a process with an event loop that sends ready-made bytes and looks at every answer.
 
-    Prints the router's CPU time a call, that of an echo server and their ratio; the peak; latencies at half
-    the peak, counted from when each call was due. Checks that each transfer moved money once.
+    Prints the router's CPU time a call, that of an echo server, and their ratio; then the peak rate.
+
+    Then latencies at half the peak, open loop, counted from when each call was due.
+
+    Checks that each transfer moved money once.
     """
     settings = UnarySettings(shards, archivers, accounts, clients, concurrency, rounds, seconds, seed)
     carry_out(lambda progress: measure_unary(settings, progress), _show, _document, as_json=as_json)

@@ -71,8 +71,9 @@ def main(  # noqa: PLR0913 -- a parameter an option
 
     On one shard nothing crosses: there it is the cost of a transfer within a shard.
 
-    Prints the cost by part, its growth from 2 shards on, and the shards, coordinators, routers and cores that
-    the rate takes, with the arithmetic and what it assumes.
+    Prints the cost by part, and its growth from 2 shards on.
+
+    Then the shards, coordinators, routers and cores for the rate, with the arithmetic and what it assumes.
     """
     counts = _counts(shards)
     assumptions = Assumptions(rate, shard_busy, process_busy)
