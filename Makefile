@@ -40,6 +40,10 @@ types: setup ## mypy --strict
 bench: setup ## Transfers a second, and CPU microseconds a transfer for each process
 	$(PYTHON_IN_VENV) -m bench $(ARGS)
 
+.PHONY: locust
+locust: setup ## Locust's web page against a local cluster; ARGS="--headless --target-rate 50000" and others
+	@$(PYTHON_IN_VENV) -m bench.locust_rig $(ARGS)
+
 .PHONY: proto
 proto: setup ## Make the stubs anew from proto/tallystick/v1/*.proto
 	$(PROTOC) --python_out=proto --pyi_out=proto --grpc_python_out=proto $(PROTOS)

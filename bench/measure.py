@@ -1,4 +1,4 @@
-"""The measurement: a local cluster, the load process, CPU time read around every run, the proof at the end.
+"""The measurement: a cluster, the load processes, CPU time read around every run, the proof at the end.
 
 A figure comes out only when it is worth something: every shard syncs each write to its disk before it
 answers; each transfer that the client counted moved money exactly once; no money was made or lost.
@@ -6,76 +6,80 @@ answers; each transfer that the client counted moved money exactly once; no mone
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
 
 import grpc
 import redis
 
-from bench.client import Failed, LoadSettings, Moves, OpenAccounts, Order, ReadAccounts, Run, RunResult, serve
 from bench.cpu import CpuSpent, read_cpu
 from bench.errors import BenchError
-from bench.workload import CrossShare, slot_owners
-from deploy.cli_operate import verify_balance
-from deploy.cluster_file import Kind, ProcessRecord
+from bench.load import Load, RunResult, load_processes
+from bench.local import Machine, check_balance, check_durability, check_moves, process_ids
+from bench.settings import BenchSettings
+from bench.workload import make_accounts, slot_owners
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, explain
 from deploy.launcher import ClusterSpec, LocalCluster
 from tallystick.v1 import cluster_pb2
+from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
-# On top of a run's own bound: its last batches, and a machine that is busy with something else.
-_ANSWER_SECONDS = 60.0
-# Opening or reading all accounts, a million of them on a slow machine.
-_ACCOUNTS_SECONDS = 300.0
-_JOIN_SECONDS = 10.0
-CLIENT = "client"
-
-A = TypeVar("A", Moves, RunResult)
+# Sixteen shards, their nodes and Redis servers start on as few as two CPUs.
+_READY_SECONDS = 180.0
+# A committed transfer makes two: one for the payer, one for the payee.
+ENTRIES_A_TRANSFER = 2
+_UNKNOWN = "unknown"
+# Archivers store some 50,000 entries a second; a million accounts are not worth waiting for.
+_ARCHIVED_SECONDS = 30.0
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class BenchSettings:
-    """What to measure. A run ends after ``seconds``, or after ``transfers`` when that is given."""
+class Archiving:
+    """What archivers did during a run. ``backlog_growth`` is in entries, below zero when they caught up."""
 
-    shards: int
-    routers: int
-    coordinators: int
-    accounts: int
-    batch: int
-    concurrency: int
-    seconds: float
-    transfers: int | None
-    runs: int
-    seed: int
-    cross_share: CrossShare
-    hot_payee: bool
-    archivers: int
-    # A temporary folder when None, removed at the end unless ``keep``.
-    data: Path | None
-    keep: bool
+    archived_entries: int
+    backlog_growth: int
+    backlog_entries: int
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One run: what the client saw, and the CPU time it took, by process."""
+    """One run: what the clients saw, the CPU time it took by process, what was archived meanwhile."""
 
     result: RunResult
     cpu: CpuSpent
+    archiving: Archiving
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All runs, and where they ran."""
+    """All runs, and where they ran. ``accounts`` are all that were opened, and found in balance.
+
+    Of an external cluster the machine is not known, ``durable`` only when its shards could be asked, and
+    CPU time is that of the clients alone.
+    """
 
     runs: tuple[MeasuredRun, ...]
-    redis_version: str
-    file_system: str
-    verified: cluster_pb2.VerifyResult
+    machine: Machine
+    accounts: int
+    shards: int
+    durable: bool
+    external: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The cluster that is measured."""
+
+    routers: list[str]
+    machine: Machine
+    durable: bool
+    pids: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(settings: BenchSettings, progress: Callable[[str], None]) -> Measurement:
@@ -83,108 +87,119 @@ def measure(settings: BenchSettings, progress: Callable[[str], None]) -> Measure
 
     Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
     """
+    target = _external if settings.routers_at else _local
+    try:
+        with target(settings, progress) as cluster, cluster_service(cluster.routers) as service:
+            return _measure(settings, cluster, service, progress)
+    except grpc.RpcError as error:
+        raise BenchError(explain(error)) from error
+
+
+def _measure(
+    settings: BenchSettings, cluster: _Target, service: ClusterServiceStub, progress: Callable[[str], None]
+) -> Measurement:
+    topology = _topology(service)
+    total = len(make_accounts(settings.shape).ids)
+    with load_processes(settings, cluster.routers, slot_owners(topology)) as load:
+        progress(f"opening {total:,} accounts")
+        before = load.open_accounts()
+        if settings.archivers and not settings.routers_at:
+            _await_archived(service, progress)
+        pids = {**load.pids, **cluster.pids}
+        runs = []
+        for number in range(1, settings.runs + 1):
+            progress(f"run {number} of {settings.runs}")
+            runs.append(_run(number, settings, load, service, pids))
+        progress("verifying")
+        after = load.read_accounts()
+    check_moves(after - before, sum(run.result.committed for run in runs))
+    check_balance(cluster.routers)
+    return Measurement(
+        tuple(runs),
+        cluster.machine,
+        total,
+        len(topology.shards),
+        cluster.durable,
+        external=bool(settings.routers_at),
+    )
+
+
+def _run(
+    number: int,
+    settings: BenchSettings,
+    load: Load,
+    service: ClusterServiceStub,
+    pids: Mapping[str, int],
+) -> MeasuredRun:
+    backlog_before = _backlog(service)
+    before = read_cpu(pids)
+    result = load.run(number, settings.longest_seconds, settings.transfers)
+    cpu = before.until(read_cpu(pids))
+    backlog = _backlog(service)
+    if not result.committed and settings.rejections < 1:
+        raise BenchError("nothing was committed: the run was too short, or nobody had funds")
+    growth = backlog - backlog_before
+    archived = ENTRIES_A_TRANSFER * result.committed - growth
+    return MeasuredRun(result, cpu, Archiving(archived, growth, backlog))
+
+
+def _topology(service: ClusterServiceStub) -> cluster_pb2.Topology:
+    topology: cluster_pb2.Topology = service.GetTopology(
+        cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS
+    )
+    return topology
+
+
+def _backlog(service: ClusterServiceStub) -> int:
+    """How many entries wait to be archived, on all shards."""
+    answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
+    if unknown := [backlog.shard_id for backlog in answer.backlogs if backlog.unknown]:
+        raise BenchError(f"{', '.join(unknown)}: it is not known how much waits to be archived")
+    return sum(backlog.entries_waiting for backlog in answer.backlogs)
+
+
+def _await_archived(service: ClusterServiceStub, progress: Callable[[str], None]) -> None:
+    """Waits until nothing waits to be archived: what opening accounts left is no part of the first run."""
+    deadline = time.monotonic() + _ARCHIVED_SECONDS
+    while backlog := _backlog(service):
+        if time.monotonic() > deadline:
+            progress(f"{backlog:,} entries of opening the accounts are archived during the first run")
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _local(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator[_Target]:
+    """A cluster of its own on this machine."""
+    spec = ClusterSpec(
+        settings.shards,
+        settings.routers,
+        settings.coordinators,
+        archivers=settings.archivers,
+        max_backlog=settings.max_backlog,
+        archiver_niceness=settings.archiver_niceness,
+    )
     with _data_folder(settings, progress) as data:
         progress("starting the cluster")
-        spec = ClusterSpec(
-            settings.shards, settings.routers, settings.coordinators, archivers=settings.archivers
-        )
-        with LocalCluster(data, spec) as cluster:
-            try:
-                return _measure(settings, cluster, progress)
-            except grpc.RpcError as error:
-                raise BenchError(explain(error)) from error
+        with LocalCluster(data, spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
+            machine = check_durability(cluster.shard_addresses)
+            yield _Target(cluster.router_addresses, machine, durable=True, pids=process_ids(cluster))
 
 
-def _measure(settings: BenchSettings, cluster: LocalCluster, progress: Callable[[str], None]) -> Measurement:
-    redis_version = _check_durability(cluster.shard_addresses)
-    with cluster_service(cluster.router_addresses) as service:
-        topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        load = LoadSettings(
-            cluster.router_addresses,
-            slot_owners(topology),
-            settings.accounts,
-            settings.batch,
-            settings.concurrency,
-            settings.seed,
-            settings.cross_share,
-            settings.hot_payee,
-        )
-        with LoadProcess(load) as client:
-            progress(f"opening {settings.accounts:,} accounts")
-            before = client.ask(OpenAccounts(), Moves, _ACCOUNTS_SECONDS)
-            pids = {CLIENT: client.pid} | {_role(p): p.pid for p in cluster.record.processes}
-            runs = []
-            for number in range(1, settings.runs + 1):
-                progress(f"run {number} of {settings.runs}")
-                runs.append(_run(Run(number, settings.seconds, settings.transfers), client, pids))
-            progress("verifying")
-            after = client.ask(ReadAccounts(), Moves, _ACCOUNTS_SECONDS)
-        _check_moves(after.changes - before.changes, sum(run.result.committed for run in runs))
-        verified = _verified(verify_balance(service))
-    return Measurement(tuple(runs), redis_version, _file_system(cluster.data), verified)
-
-
-def _role(process: ProcessRecord) -> str:
-    """The name a process has in the figures: a shard's own name would not say that it is not the Redis."""
-    return f"shard-node:{process.name}" if process.kind is Kind.SHARD_NODE else process.name
-
-
-def _run(order: Run, client: LoadProcess, pids: Mapping[str, int]) -> MeasuredRun:
-    before = read_cpu(pids)
-    result = client.ask(order, RunResult, order.seconds + _ANSWER_SECONDS)
-    cpu = before.until(read_cpu(pids))
-    if not result.committed:
-        raise BenchError("nothing was committed: the run was too short, or nobody had funds")
-    return MeasuredRun(result, cpu)
-
-
-class LoadProcess:
-    """The load in a process of its own, which ends with this context."""
-
-    def __init__(self, settings: LoadSettings) -> None:
-        # Spawned, not forked: it must be as fresh as a service's own process, and gRPC does not fork well.
-        context = multiprocessing.get_context("spawn")
-        self._orders, self._far_end = context.Pipe()
-        self._process = context.Process(
-            target=serve, args=(self._far_end, settings), name="bench-client", daemon=True
-        )
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid or 0
-
-    def ask(self, order: Order, kind: type[A], timeout_seconds: float) -> A:
-        """Sends an order and waits for its answer; BenchError when it fails, or takes too long."""
-        try:
-            self._orders.send(order)
-            if not self._orders.poll(timeout_seconds):
-                raise BenchError(f"the load process did not answer within {timeout_seconds:.0f} s")
-            answer = self._orders.recv()
-        except (EOFError, OSError) as error:
-            self._process.join(_JOIN_SECONDS)
-            raise BenchError(f"the load process ended by itself, status {self._process.exitcode}") from error
-        if isinstance(answer, Failed):
-            raise BenchError(answer.message)
-        if not isinstance(answer, kind):
-            raise TypeError(f"{order} was answered with {answer}")
-        return answer
-
-    def __enter__(self) -> Self:
-        self._process.start()
-        # Only the process itself may hold its end, or its death would go unnoticed.
-        self._far_end.close()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._orders.close()
-        # It ends when it sees the closed pipe; in the middle of a failed run nobody waits for it.
-        self._process.join(_JOIN_SECONDS if error is None else 0)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+@contextmanager
+def _external(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator[_Target]:
+    """A cluster that runs already."""
+    routers = list(settings.routers_at)
+    with cluster_service(routers) as service:
+        topology = _topology(service)
+    try:
+        machine = check_durability({shard.shard_id: shard.primary for shard in topology.shards})
+    except redis.RedisError as error:
+        progress(f"whether shards sync every write was not checked: {error}")
+        yield _Target(routers, Machine(os.cpu_count() or 1, _UNKNOWN, _UNKNOWN), durable=False)
+    else:
+        # The folder that a shard names is on a machine of its own.
+        yield _Target(routers, replace(machine, file_system=_UNKNOWN), durable=True)
 
 
 @contextmanager
@@ -199,42 +214,3 @@ def _data_folder(settings: BenchSettings, progress: Callable[[str], None]) -> It
     else:
         with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as passing:
             yield Path(passing)
-
-
-def _check_durability(addresses: Mapping[str, str]) -> str:
-    """Raises BenchError unless every shard syncs each write; the version of Redis."""
-    versions = set()
-    for shard, address in addresses.items():
-        host, _, port = address.rpartition(":")
-        with redis.Redis(host=host, port=int(port), decode_responses=True) as connection:
-            settings = {}
-            for name in ("appendonly", "appendfsync"):
-                settings.update(connection.config_get(name))
-            versions.add(connection.info("server")["redis_version"])
-        if settings != {"appendonly": "yes", "appendfsync": "always"}:
-            raise BenchError(f"{shard} does not sync every write: {settings}")
-    return ", ".join(sorted(versions))
-
-
-def _check_moves(changes: int, committed: int) -> None:
-    """Each committed transfer changed two accounts, once: their versions count that."""
-    if changes != 2 * committed:
-        raise BenchError(f"{committed} transfers were committed, but accounts changed {changes} times")
-
-
-def _verified(result: cluster_pb2.VerifyResult) -> cluster_pb2.VerifyResult:
-    """Raises BenchError unless every currency sums to zero, and nothing was left in flight."""
-    if result.verdict != cluster_pb2.VERDICT_BALANCED:
-        raise BenchError(f"not balanced: {cluster_pb2.Verdict.Name(result.verdict)}\n{result}")
-    return result
-
-
-def _file_system(folder: Path) -> str:
-    """The kind of file system that a folder is on: a sync costs nothing on tmpfs, and proves nothing."""
-    kind, longest = "unknown", -1
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, mount_point, found, *_ = line.split()
-        mount = Path(mount_point.encode().decode("unicode_escape"))
-        if folder.is_relative_to(mount) and len(mount.parts) >= longest:
-            kind, longest = found, len(mount.parts)
-    return kind

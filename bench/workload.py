@@ -6,46 +6,68 @@ each time: an id used twice would be answered from memory instead of moving mone
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+import numpy as np
+
+from bench.choices import BoolArray, Group, IntArray, zipf_weights
 from bench.errors import BenchError
+from bench.settings import Distribution, HotAccount, Shape
 from shard_node.slots import slot
 from tallystick.v1 import cluster_pb2
 
 CURRENCY = "EUR"
 # A credit line that no run comes near: a transfer moves at most 999.99, and a run's transfers are bounded.
 MINIMUM_BALANCE = "-1000000000000.00"
-# So many that remembering the text of an amount helps nobody: real amounts are as varied.
-AMOUNTS = tuple(f"{cents // 100}.{cents % 100:02}" for cents in range(1, 100_000))
+# So many that remembering the text of an amount helps nobody: real amounts are as varied. All of one width.
+AMOUNTS = tuple(f"{cents // 100}.{cents % 100:02}" for cents in range(10_000, 100_000))
 # Accounts that share a hash tag share a slot; so many tags spread over the slots of every shard.
 HASH_TAGS = 4096
+# Payers without funds, as a share of the others: the fewer, the more calls meet at one of them.
+_POOR_SHARE = 10
+_FEWEST_POOR = 64
 
 
-class CrossShare(StrEnum):
-    """Which transfers cross shards: as chance has it, all of them, or none."""
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The ids of all accounts, each as long as the others: first those with a credit line, then the poor.
 
-    ANY = "any"
-    CROSS = "cross"
-    SAME = "same"
+    The poor own nothing, have no credit line and are never paid: whatever they are asked for is too much.
+    """
+
+    ids: Sequence[str]
+    rich: int
+
+    @property
+    def minimum_balances(self) -> Sequence[str]:
+        """The minimum balance of each account."""
+        return [MINIMUM_BALANCE] * self.rich + ["0"] * (len(self.ids) - self.rich)
 
 
 @dataclass(frozen=True, slots=True)
 class Payments:
-    """Transfers as columns of equal length; amounts are decimal text."""
+    """Transfers as columns of equal length: positions of accounts and of amounts.
 
-    payers: Sequence[str]
-    payees: Sequence[str]
-    amounts: Sequence[str]
+    ``refused`` marks those whose payer has not got the money.
+    """
+
+    payers: IntArray
+    payees: IntArray
+    amounts: IntArray
+    refused: BoolArray
 
 
-def account_ids(count: int, cross_share: CrossShare) -> list[str]:
-    """The ids of the accounts. Where the shard matters they carry hash tags."""
-    if cross_share is CrossShare.ANY:
-        return [f"bench-{number:06}" for number in range(count)]
-    return [f"{{bench-{number % HASH_TAGS}}}:{number:06}" for number in range(count)]
+def make_accounts(shape: Shape) -> Accounts:
+    """The accounts for a load. Where the shard matters their ids carry hash tags."""
+    tagged = shape.same_shard is not None
+    poor = max(_FEWEST_POOR, shape.accounts // _POOR_SHARE) if shape.rejections else 0
+    names = [f"{number:06}" for number in range(shape.accounts)] + [f"x{number:05}" for number in range(poor)]
+    if tagged:
+        ids = [f"{{bench-{number % HASH_TAGS:04}}}:{name}" for number, name in enumerate(names)]
+    else:
+        ids = [f"bench-{name}" for name in names]
+    return Accounts(ids, shape.accounts)
 
 
 def slot_owners(topology: cluster_pb2.Topology) -> list[int]:
@@ -57,67 +79,91 @@ def slot_owners(topology: cluster_pb2.Topology) -> list[int]:
     return owners
 
 
-def possible_payees(
-    accounts: Sequence[str], owners: Sequence[int], cross_share: CrossShare
-) -> Mapping[str, Sequence[str]] | None:
-    """For each account those that it may pay, itself perhaps among them; None when it may pay all.
-
-    Raises BenchError when some account has nobody to pay.
-    """
-    by_shard: dict[int, list[str]] = {}
-    for account in accounts:
-        by_shard.setdefault(owners[slot(account)], []).append(account)
-    allowed: Mapping[int, Sequence[str]] = by_shard
-    if cross_share is CrossShare.ANY:
-        allowed = dict.fromkeys(by_shard, accounts)
-    elif cross_share is CrossShare.CROSS:
-        allowed = {
-            home: [account for shard, group in by_shard.items() if shard != home for account in group]
-            for home in by_shard
-        }
-    if any(set(allowed[home]) <= {group[0]} for home, group in by_shard.items()):
-        raise BenchError(
-            f"{len(accounts)} accounts on {len(by_shard)} shards are too few for --cross-share {cross_share}"
-        )
-    if cross_share is CrossShare.ANY:
-        return None
-    return {account: allowed[home] for home, group in by_shard.items() for account in group}
-
-
 class Workload:
-    """Draws payments, uniformly over the payers and over the payees of each, or all to one payee."""
+    """Draws payments, nobody paying himself.
 
-    def __init__(
-        self,
-        seed: str,
-        accounts: Sequence[str],
-        payees: Mapping[str, Sequence[str]] | None = None,
-        *,
-        hot_payee: bool = False,
-    ) -> None:
-        self._random = random.Random(seed)
-        # The hot one is the last account; it pays nobody.
-        self._hot = accounts[-1] if hot_payee else None
-        self._accounts = accounts[:-1] if hot_payee else accounts
-        self._payees = payees
+    Args:
+        shape: what is asked for.
+        accounts: those that `make_accounts` gives for it.
+        owners: the shard of each slot.
+
+    Raises:
+        BenchError: some payer would have nobody to pay.
+    """
+
+    def __init__(self, shape: Shape, accounts: Accounts, owners: Sequence[int]) -> None:
+        self._shape = shape
+        self._homes: IntArray = np.array([owners[slot(account)] for account in accounts.ids], dtype=np.intp)
+        shards = max(owners) + 1
+        # The hot account is the last of the rich; nothing else is drawn against it but the other side.
+        self._hot = accounts.rich - 1
+        drawn = accounts.rich if shape.hot is None else accounts.rich - 1
+        weights = zipf_weights(drawn, shape.theta) if shape.distribution is Distribution.ZIPFIAN else None
+        self._rich = Group(self._homes[:drawn], shards, weights)
+        self._poor = Group(self._homes[accounts.rich :], shards, first=accounts.rich)
+        self._check_partners(shards)
+        self.start("")
+
+    def start(self, seed: str) -> None:
+        """Begins anew: from here on the draws depend on this seed alone."""
+        # Of the text's bytes: Python's own hash of a text differs from process to process.
+        self._rng = np.random.Generator(np.random.SFC64(list(seed.encode())))
 
     def draw(self, count: int) -> Payments:
-        """The next payments, nobody paying himself."""
-        # Whole columns at a time: the load process shares two cores with what it measures.
-        payers = self._random.choices(self._accounts, k=count)
-        if self._hot is not None:
-            return Payments(payers, [self._hot] * count, self._random.choices(AMOUNTS, k=count))
-        if self._payees is None:
-            payees = self._random.choices(self._accounts, k=count)
+        """The next payments."""
+        shape, rng = self._shape, self._rng
+        # Whole columns at a time: the load shares its processors with what it measures.
+        refused: BoolArray = np.zeros(count, dtype=np.bool_)
+        if shape.rejections:
+            refused = rng.random(count) < shape.rejections
+        hot: IntArray = np.full(count, self._hot, dtype=np.intp)
+        if shape.hot is HotAccount.PAYER:
+            payers, payees = hot, self._partners(self._rich, hot)
+        elif shape.hot is HotAccount.PAYEE:
+            payers, payees = self._partners(self._rich, hot), hot
+            payers[refused] = self._partners(self._poor, hot[refused])
         else:
-            payees = [self._one_of(self._payees[payer]) for payer in payers]
-        for position, payer in enumerate(payers):
-            while payees[position] == payer:
-                payees[position] = self._one_of(
-                    self._accounts if self._payees is None else self._payees[payer]
-                )
-        return Payments(payers, payees, self._random.choices(AMOUNTS, k=count))
+            payers = self._rich.any(rng, count)
+            payers[refused] = self._poor.any(rng, int(refused.sum()))
+            payees = self._partners(self._rich, payers)
+        return Payments(payers, payees, rng.integers(0, len(AMOUNTS), count), refused)
 
-    def _one_of(self, accounts: Sequence[str]) -> str:
-        # A third of the cost of random.choice(), and as even for so few.
-        return accounts[int(self._random.random() * len(accounts))]
+    def _partners(self, group: Group, accounts: IntArray) -> IntArray:
+        """Another account of the group for each one, on its shard or off it as the shape asks."""
+        homes, rng = self._homes[accounts], self._rng
+        same: BoolArray | None = None
+        if self._shape.same_shard is not None:
+            same = rng.random(len(accounts)) < self._shape.same_shard
+        partners: IntArray = np.empty(len(accounts), dtype=np.intp)
+        todo: IntArray = np.arange(len(accounts))
+        while todo.size:
+            if same is None:
+                partners[todo] = group.any(rng, todo.size)
+            else:
+                near, far = todo[same[todo]], todo[~same[todo]]
+                partners[near] = group.on(rng, homes[near])
+                partners[far] = group.off(rng, homes[far])
+            todo = todo[partners[todo] == accounts[todo]]
+        return partners
+
+    def _check_partners(self, shards: int) -> None:
+        """Raises BenchError when a draw could find nobody, and so would never end."""
+        # Who is drawn from, for accounts on which shard, and how many of those are the account itself.
+        needs: list[tuple[Group, int, int]]
+        if self._shape.hot is None:
+            needs = [(self._rich, shard, 1) for shard in range(shards) if self._rich.on_shard(shard)]
+            needs += [(self._rich, shard, 0) for shard in range(shards) if self._poor.on_shard(shard)]
+        else:
+            drawn = [group for group in (self._rich, self._poor) if len(group)]
+            needs = [(group, int(self._homes[self._hot]), 0) for group in drawn]
+        share = self._shape.same_shard
+        for group, shard, itself in needs:
+            near = group.on_shard(shard) - itself
+            far = len(group) - group.on_shard(shard)
+            if share is None:
+                enough = near + far > 0
+            else:
+                enough = (near > 0 or share == 0.0) and (far > 0 or share == 1.0)
+            if not enough:
+                asked = "" if share is None else f" to have {share:.0%} of the transfers within a shard"
+                raise BenchError(f"accounts: {len(self._homes):,} on {shards} shards are too few{asked}")

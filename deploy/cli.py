@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from deploy import (
     cli_accounts,
     cli_audit,
+    cli_bench,
     cli_cluster,
     cli_history,
     cli_import,
@@ -70,6 +71,7 @@ for part in (
     cli_history,
     cli_audit,
     cli_replay,
+    cli_bench,
 ):
     part.add_to(app)
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from deploy.cluster_file import Kind
 from deploy.connection import DEFAULT_DATA
-from deploy.launcher import DEFAULT_SHARDS, ClusterSpec, LocalCluster
+from deploy.launcher import DEFAULT_SHARDS, MAX_NICENESS, ClusterSpec, LocalCluster
 from deploy.ledger_url import masked
 from deploy.options import err, out
 from shard_node.rotation import MIN_WINDOW_SECONDS
@@ -45,6 +45,25 @@ def up(
             show_default=False,
         ),
     ] = None,
+    archiver_niceness: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_NICENESS,
+            help="How far archivers give way to transfers on a busy machine, as nice(1) has it; their "
+            "backlog grows meanwhile. [default: 0, not at all]",
+            show_default=False,
+        ),
+    ] = None,
+    max_backlog: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ENTRIES",
+            help="So many that wait to be archived, and a shard refuses new transfers. [default: 5000000]",
+            show_default=False,
+        ),
+    ] = None,
     ledger: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +89,16 @@ def up(
 
     Stays in the foreground until Ctrl-C, then stops everything. What was moved stays in --data.
     """
-    spec = ClusterSpec(shards, routers, coordinators, dedupe_window_seconds, archivers, ledger)
+    spec = ClusterSpec(
+        shards,
+        routers,
+        coordinators,
+        dedupe_window_seconds,
+        archivers,
+        ledger,
+        max_backlog,
+        archiver_niceness,
+    )
     cluster = LocalCluster(data, spec)
     # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
     for ending in (signal.SIGTERM, signal.SIGHUP):

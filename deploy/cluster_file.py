@@ -68,6 +68,10 @@ class ClusterRecord:
     archivers: int = DEFAULT_ARCHIVERS
     # Where the ledger database is; empty: in the data folder. May hold a password.
     ledger: str = ""
+    # Entries that may wait on a shard for the archiver; the shard node's own default when None.
+    max_backlog: int | None = None
+    # How far archivers give way to the others on a busy machine, as nice(1) has it; 0: not at all.
+    archiver_niceness: int = 0
     # The port of every process that listens on one of our choosing, by its name: used again if it is free.
     ports: Mapping[str, int] = field(default_factory=dict)
     ready: bool = False
@@ -153,6 +157,9 @@ def _parse(content: Mapping[str, Any]) -> ClusterRecord:
         # Files of before there were archivers have neither.
         archivers=int(content.get("archivers", DEFAULT_ARCHIVERS)),
         ledger=str(content.get("ledger", "")),
+        # Files of before these could be chosen have neither.
+        max_backlog=content.get("max_backlog"),
+        archiver_niceness=int(content.get("archiver_niceness", 0)),
         ports={name: int(port) for name, port in content["ports"].items()},
         ready=bool(content["ready"]),
         processes=processes,

@@ -28,6 +28,8 @@ READY_TIMEOUT_SECONDS = 60.0
 DEFAULT_SHARDS = 3
 # More of one kind is no longer one machine's work.
 MAX_OF_A_KIND = 64
+# The most that the kernel knows.
+MAX_NICENESS = 19
 _POLL_SECONDS = 0.05
 _REDIS_PREFIX = "redis:"
 
@@ -45,6 +47,10 @@ class ClusterSpec:
     archivers: int | None = None
     # The URL of the ledger database; a file in the data folder when None.
     ledger: str | None = None
+    # Entries that may wait on a shard for the archiver; the shard node's own default when None.
+    max_backlog: int | None = None
+    # 0 to 19, as nice(1) has it: archiving is work for later, and may give way to the transfers.
+    archiver_niceness: int | None = None
 
 
 class LocalCluster:
@@ -195,11 +201,17 @@ class LocalCluster:
             dedupe_window_seconds=spec.dedupe_window_seconds or old.dedupe_window_seconds,
             archivers=old.archivers if spec.archivers is None else spec.archivers,
             ledger=old.ledger if spec.ledger is None else checked(spec.ledger),
+            max_backlog=spec.max_backlog or old.max_backlog,
+            archiver_niceness=(
+                old.archiver_niceness if spec.archiver_niceness is None else spec.archiver_niceness
+            ),
         )
         if not all(1 <= count <= MAX_OF_A_KIND for count in (new.shards, new.routers, new.coordinators)):
             raise DataError(f"a local cluster has 1 to {MAX_OF_A_KIND} shards, routers and coordinators each")
         if not 0 <= new.archivers <= MAX_OF_A_KIND:
             raise DataError(f"a local cluster has 0 to {MAX_OF_A_KIND} archivers")
+        if not 0 <= new.archiver_niceness <= MAX_NICENESS:
+            raise DataError(f"the niceness of archivers is 0 to {MAX_NICENESS}")
         alive = [process for process in old.processes if process.is_alive()]
         if alive and new != old:
             raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")

@@ -120,8 +120,13 @@ class Starter:
             command = [*start, "shard_node", "--shard", name, "--data", str(self._data / name)]
             if record.dedupe_window_seconds is not None:
                 command += ["--dedupe-window-seconds", str(record.dedupe_window_seconds)]
+            if record.max_backlog is not None:
+                command += ["--max-backlog", str(record.max_backlog)]
         elif kind is Kind.ARCHIVER:
             command = [*start, "shard_node.archiver", "--name", name]
+            if record.archiver_niceness:
+                # nice(1) becomes the archiver: the process stays the one that was started.
+                command = ["nice", "-n", str(record.archiver_niceness), *command]
         else:
             port = record.ports.get(name, 0)
             listen = port if port and zookeeper.is_free(port) else 0

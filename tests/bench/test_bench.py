@@ -1,16 +1,19 @@
-"""`python -m bench` as an engineer runs it: a tiny run on a real cluster, and runs that must fail."""
+"""`tallystick bench` as an engineer runs it: tiny runs on a real cluster, and runs that must fail."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from bench import measure
+from bench import local
 from bench.errors import BenchError
+from deploy.cli import app
 from deploy.launcher import LocalCluster
 from tallystick.v1 import cluster_pb2
 
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.cluster
 
 def bench(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs the command with its temporary folder in ``tmp_path``."""
-    command = [sys.executable, "-m", "bench", *options]
+    command = [sys.executable, "-m", "deploy.cli", "bench", *options]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
 
@@ -39,33 +42,86 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def test_a_tiny_run_counts_every_transfer_and_leaves_nothing(tmp_path: Path) -> None:
-    """Figures for every process; a whole number of transfers; no process and no file stays behind."""
-    options = ("--accounts", "2000", "--batch", "200", "--concurrency", "3", "--transfers", "3100")
-    done = bench(tmp_path, *options, "--runs", "2", "--json")
+    """Figures for every process and part, a whole number of transfers, no process or file left."""
+    temporary, report = tmp_path / "temporary", tmp_path / "report"
+    temporary.mkdir()
+    options = ("--accounts", "2000", "--batch", "200", "--concurrency", "4", "--transfers", "3100")
+    more = ("--clients", "2", "--runs", "2", "--rejections", "0.1", "--report", str(report), "--json")
+    done = bench(temporary, *options, *more)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     figures = json.loads(line)
     assert [run["transfers"] for run in figures["runs"]] == [3100, 3100]
-    assert [run["committed"] for run in figures["runs"]] == [3100, 3100]
+    for run in figures["runs"]:
+        assert run["committed"] + run["insufficient_funds"] == 3100
+        # Six standard deviations.
+        assert run["insufficient_funds"] == pytest.approx(310, abs=100)
+        assert run["archived_entries"] >= 0
     assert figures["transfers_per_second"] > 0
     assert set(figures["cpu_us_per_transfer"]) == {
-        "client",
+        "client-0",
+        "client-1",
         "zookeeper",
         "shard-node:shard-0",
         "shard-node:shard-1",
         "redis:shard-0",
         "redis:shard-1",
+        "archiver-0",
         "coordinator-0",
         "router-0",
     }
     # A batch of 200 costs Python a millisecond and more: a router with nothing to show was not measured.
-    assert figures["cpu_us_per_transfer"]["router-0"] > 0
-    assert figures["cpu_us_per_transfer"]["client"] > 0
+    assert figures["cpu_us_per_transfer_by_part"]["router"] > 0
+    assert figures["cpu_us_per_transfer_by_part"]["client"] > 0
     assert figures["settings"]["seed"] == 1
-    assert figures["verified"] == {"balanced": True, "accounts": 2000}
+    # A tenth more accounts, without funds.
+    assert figures["verified"] == {"balanced": True, "accounts": 2200}
+    assert figures["cluster"]["every_write_synced"]
     assert "CPU microseconds a transfer" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-    assert processes_in(tmp_path) == []
+    assert json.loads((report / "report.json").read_text()) == figures
+    assert list(temporary.iterdir()) == []
+    assert processes_in(temporary) == []
+
+
+def test_without_archivers_every_entry_waits(tmp_path: Path) -> None:
+    """Which also proves that the backlog is counted in entries, two a transfer."""
+    options = (
+        "--archivers",
+        "0",
+        "--accounts",
+        "500",
+        "--batch",
+        "100",
+        "--transfers",
+        "1000",
+        "--runs",
+        "1",
+    )
+    done = bench(tmp_path, *options, "--same-shard", "0.5", "--distribution", "zipfian", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    (run,) = figures["runs"]
+    assert run["committed"] == 1000
+    assert run["archived_entries"] == 0
+    assert run["backlog_growth"] == 2000
+    assert "archiver" not in figures["cpu_us_per_transfer_by_part"]
+
+
+def test_a_cluster_that_runs_already_is_aimed_at(cluster: LocalCluster, tmp_path: Path) -> None:
+    """By single transfers in an open loop, some without funds; only the client's CPU time is told."""
+    routers = ",".join(cluster.router_addresses)
+    options = ("--routers-at", routers, "--accounts", "300", "--hot-account", "payee", "--rejections", "0.3")
+    done = bench(tmp_path, *options, "--unary", "--rate", "100", "--seconds", "1", "--runs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    (run,) = figures["runs"]
+    assert run["transfers"] == run["calls"] > 40
+    assert 0 < run["insufficient_funds"] < run["committed"]
+    assert run["lag_ms"]["p50"] > 0
+    assert set(figures["cpu_us_per_transfer"]) == {"client"}
+    assert figures["cpu_us_per_transfer_in_all"] is None
+    assert figures["cluster"] == {"external": True, "shards": 3, "every_write_synced": True}
+    assert cluster.exited() == []
 
 
 def test_a_run_that_cannot_be_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -73,10 +129,40 @@ def test_a_run_that_cannot_be_ends_with_a_sentence(tmp_path: Path) -> None:
     done = bench(tmp_path, "--shards", "1", "--accounts", "100", "--cross-share", "cross")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "too few for --cross-share cross" in done.stderr
+    assert "100 on 1 shards are too few to have 0% of the transfers within a shard" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert processes_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--same-shard", "1.5"), "--same-shard"),
+        (("--same-shard", "0.5", "--cross-share", "same"), "same_shard"),
+        (("--transfers", "2", "--clients", "3"), "transfers: 2 is not within 3 to"),
+        (("--batch", "8193"), "8192"),
+    ],
+)
+def test_options_that_make_no_sense_are_wrong_usage(
+    tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    """Exit code 2 and the limits, before anything starts."""
+    done = bench(tmp_path, *options)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_packages_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every other command works without them."""
+    monkeypatch.setitem(sys.modules, "hdrh.histogram", None)
+    for module in [name for name in sys.modules if name.startswith("bench.")]:
+        monkeypatch.delitem(sys.modules, module)
+    shown = CliRunner().invoke(app, ["bench", "--runs", "1"])
+    assert shown.exit_code == 1
+    assert "pip install 'tallystick[bench]'" in shown.output
+    assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
@@ -118,18 +204,18 @@ def test_a_process_that_dies_fails_the_measurement(tmp_path: Path) -> None:
     assert processes_in(tmp_path) == []
 
 
-def test_money_made_or_lost_fails_the_measurement() -> None:
+def test_money_made_or_lost_fails_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a sum that is not zero nor one that could not be read passes."""
-    for verdict in (cluster_pb2.VERDICT_BROKEN, cluster_pb2.VERDICT_BUSY, cluster_pb2.VERDICT_UNSPECIFIED):
+    answers = [
+        cluster_pb2.VERDICT_BROKEN,
+        cluster_pb2.VERDICT_BUSY,
+        cluster_pb2.VERDICT_UNSPECIFIED,
+        cluster_pb2.VERDICT_BALANCED,
+    ]
+    results = iter(cluster_pb2.VerifyResult(verdict=verdict) for verdict in answers)
+    monkeypatch.setattr(local, "cluster_service", nullcontext)
+    monkeypatch.setattr(local, "verify_balance", lambda _: next(results))
+    for _ in answers[:-1]:
         with pytest.raises(BenchError, match="not balanced"):
-            measure._verified(cluster_pb2.VerifyResult(verdict=verdict))
-    balanced = cluster_pb2.VerifyResult(verdict=cluster_pb2.VERDICT_BALANCED)
-    assert measure._verified(balanced) is balanced
-
-
-def test_a_transfer_that_was_counted_and_did_not_move_fails_the_measurement() -> None:
-    """Each transfer changes two accounts once; more or fewer changes are an error."""
-    measure._check_moves(2000, 1000)
-    for changes in (1999, 2001):
-        with pytest.raises(BenchError, match="1000 transfers"):
-            measure._check_moves(changes, 1000)
+            local.check_balance([])
+    local.check_balance([])

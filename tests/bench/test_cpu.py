@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cpu import CpuReading, read_cpu
+from bench.cpu import CpuReading, read_cpu, read_tree
 from bench.errors import BenchError
 
 
@@ -45,6 +45,20 @@ def test_children_that_ended_count_for_their_parent() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     spent = before.until(read_cpu({"parent": os.getpid()}))
     assert spent.by_process["parent"] >= 0.25
+
+
+def test_children_count_with_the_server_that_started_them() -> None:
+    """A PostgreSQL works in children, one a connection: while they live, and once they have ended."""
+    code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    before = read_tree("server", os.getpid())
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert read_tree("server", os.getpid()) - before >= 0.25
+        child.communicate("\n")
+    assert read_tree("server", os.getpid()) - before >= 0.25
 
 
 def test_a_process_that_has_ended_is_an_error() -> None:

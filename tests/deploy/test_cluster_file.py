@@ -24,6 +24,8 @@ RECORD = ClusterRecord(
     dedupe_window_seconds=60,
     archivers=2,
     ledger="postgresql://ann:s3cret@db/ledger",
+    max_backlog=1_000_000,
+    archiver_niceness=10,
     ports={"zookeeper": 2181, "router-0": 7000},
     ready=True,
     processes=(
@@ -64,11 +66,13 @@ def test_a_file_of_before_there_were_archivers_is_read(tmp_path: Path) -> None:
     """A cluster made then goes on, with the ledger where the default is."""
     write(tmp_path, RECORD)
     content = json.loads((tmp_path / FILE_NAME).read_text())
-    del content["archivers"], content["ledger"]
+    for later in ("archivers", "ledger", "max_backlog", "archiver_niceness"):
+        del content[later]
     (tmp_path / FILE_NAME).write_text(json.dumps(content))
     record = read(tmp_path)
     assert record is not None
     assert (record.archivers, record.ledger) == (DEFAULT_ARCHIVERS, "")
+    assert (record.max_backlog, record.archiver_niceness) == (None, 0)
 
 
 def test_a_folder_without_the_file_has_no_cluster(tmp_path: Path) -> None:

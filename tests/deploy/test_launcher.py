@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 from deploy import cluster_file, processes
 from deploy.cli import app
 from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
-from deploy.connection import find_routers
+from deploy.connection import cluster_service, find_routers
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.processes import ProcessIdentity, identify, is_alive
 from deploy.starter import missing_parts
 from deploy.stopper import redis_servers
 from tallystick import SyncClient
+from tallystick.v1 import cluster_pb2
 
 _SMALL = ClusterSpec(shards=1)
 _TALLYSTICK = [sys.executable, "-m", "deploy.cli"]
@@ -258,6 +259,26 @@ def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: Local
         assert cluster.ledger_url not in Path(f"/proc/{cluster.pid(name)}/cmdline").read_text()
     none = replace(cluster.record, archivers=0, processes=())
     assert Kind.ARCHIVER not in {kind for _, kind in missing_parts(none)}
+
+
+def test_archivers_give_way_and_shards_keep_more_when_asked_to(data: Path) -> None:
+    """Also after a restart; the process that was started is the archiver itself, not what made it nice."""
+    spec = ClusterSpec(shards=1, max_backlog=4711, archiver_niceness=10)
+    with LocalCluster(data, spec) as cluster:
+        for _ in range(2):
+            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("archiver-0")) == 10
+            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("router-0")) == 0
+            cluster.restart("archiver-0")
+        with cluster_service(cluster.router_addresses) as service:
+            answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=10)
+        assert [backlog.entries_limit for backlog in answer.backlogs] == [4711]
+
+
+def test_a_niceness_that_is_none_is_refused(data: Path) -> None:
+    """Below zero it would need the rights of root, above 19 the kernel knows none."""
+    for niceness in (-1, 20):
+        with pytest.raises(DataError, match="0 to 19"):
+            LocalCluster(data, ClusterSpec(archiver_niceness=niceness)).start()
 
 
 def test_names_and_addresses_of_the_session_cluster(cluster: LocalCluster) -> None:

@@ -1,0 +1,76 @@
+"""The frame of a measuring command: progress on standard error, figures on standard output, a clean end.
+
+Whatever ends a command early (an error, Ctrl-C, the end of a CI job), what it started is stopped first.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bench.errors import BenchError
+from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
+from deploy.errors import DeployError
+from tallystick import TallystickError
+
+_INTERRUPTED = 130
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Progress = Callable[[str], None]
+Figures = TypeVar("Figures")
+
+AccountsOption = Annotated[
+    int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
+]
+SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
+RunsOption = Annotated[int, typer.Option(min=1, max=MAX_RUNS, help="Runs; the median counts.")]
+SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
+ShardsOption = Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")]
+ArchiversOption = Annotated[
+    int,
+    typer.Option(min=0, max=MAX_SERVERS, help="Archivers; with 0 the ledger waits on the shards."),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One line of JSON on standard output; the tables go to standard error."),
+]
+
+
+def carry_out(
+    work: Callable[[Progress], Figures],
+    show: Callable[[Console, Figures], None],
+    document: Callable[[Figures], Mapping[str, object]],
+    *,
+    as_json: bool,
+) -> None:
+    """Measures, then prints tables, and with ``as_json`` the document on one line.
+
+    Raises typer.Exit: 1, after a sentence that says why, when there are none to print; 130 when interrupted.
+    """
+    err = Console(stderr=True)
+    for ending in _ENDINGS:
+        signal.signal(ending, _interrupt_once)
+    try:
+        figures = work(lambda step: err.print(f"[dim]{escape(step)}[/]", highlight=False))
+    except (BenchError, DeployError, TallystickError) as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    show(err if as_json else Console(), figures)
+    if as_json:
+        sys.stdout.write(json.dumps(document(figures), separators=(",", ":")) + "\n")
+
+
+def _interrupt_once(*_: object) -> None:
+    """What was started is stopped on the way out; a second signal must not cut that short."""
+    for ending in _ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+    raise KeyboardInterrupt

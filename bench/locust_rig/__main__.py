@@ -1,0 +1,128 @@
+"""`python -m bench.locust_rig`, `make locust`: a local cluster, and Locust's web page against it.
+
+Options that are not named here go to Locust: `--headless`, `--processes 2`, `--target-rate 50000`.
+Invariant: however this ends, Locust and the cluster are stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from deploy.errors import DeployError
+from deploy.launcher import ClusterSpec, LocalCluster
+
+LOCUSTFILE = Path(__file__).parent.parent / "locustfile.py"
+_INTERRUPTED = 130
+# The longest that an answer may take by default, and some more.
+_LOCUST_ENDS_SECONDS = 20.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs until Locust ends, which a headless run does by itself; Locust's exit code."""
+    options, for_locust = _parser().parse_known_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    spec = ClusterSpec(options.shards, options.cluster_routers, options.coordinators)
+    try:
+        with _folder(options.data) as data:
+            _say(f"starting a cluster of {options.shards} shards in {data}")
+            with LocalCluster(data, spec) as cluster:
+                return _run_locust(cluster.router_addresses, options.web_port or _free_port(), for_locust)
+    except DeployError as error:
+        _say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.locust_rig",
+        description="Start a local cluster and Locust's web page against it.",
+        epilog="All other options go to Locust: 'locust -f bench/locustfile.py --help' lists them.",
+        # "--step" must not be taken for an abbreviation of anything here.
+        allow_abbrev=False,
+    )
+    parser.add_argument("--shards", type=int, default=2, help="Redis shards (2)")
+    parser.add_argument("--cluster-routers", type=int, default=1, metavar="N", help="routers (1)")
+    parser.add_argument("--coordinators", type=int, default=1, metavar="N", help="coordinators (1)")
+    parser.add_argument(
+        "--web-port", type=int, default=0, metavar="PORT", help="of the web page (a free one)"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="where the cluster is kept (a temporary folder, removed)"
+    )
+    return parser
+
+
+def _run_locust(routers: list[str], port: int, for_locust: list[str]) -> int:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--routers", ",".join(routers)]
+    if "--headless" not in for_locust:
+        command += ["--web-host", "127.0.0.1", "--web-port", str(port)]
+        _say(f"Locust's web page: http://127.0.0.1:{port} (Ctrl-C stops it, and the cluster)")
+    if any(option.startswith("--processes") for option in for_locust):
+        # Its workers are here; Locust's own port may be another's, and is open to all networks.
+        port = _free_port()
+        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)]
+        command += ["--master-port", str(port)]
+    # A group of its own: a terminal's Ctrl-C ends the workers together with their master, which then misses
+    # their last counts; here only the master is told. And what is left of the group can be ended as a whole.
+    locust = subprocess.Popen([*command, *for_locust], stdin=subprocess.DEVNULL, process_group=0)
+    try:
+        return locust.wait()
+    except KeyboardInterrupt:
+        _say("stopping Locust and the cluster")
+        return _ended(locust)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(locust.pid, signal.SIGKILL)
+        locust.wait()
+
+
+def _ended(locust: subprocess.Popen[bytes]) -> int:
+    """Tells it to end; its exit code."""
+    # What is stopped from here on must not be cut short.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)
+    locust.send_signal(signal.SIGINT)
+    try:
+        return locust.wait(_LOCUST_ENDS_SECONDS)
+    except subprocess.TimeoutExpired:
+        return _INTERRUPTED
+
+
+@contextmanager
+def _folder(named: Path | None) -> Iterator[Path]:
+    if named is not None:
+        yield named
+        return
+    with tempfile.TemporaryDirectory(prefix="tallystick-locust-") as passing:
+        yield Path(passing)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,362 @@
+"""`python -m bench.memory`: bytes that a shard needs for an account, and for a transfer that it remembers.
+
+Both are differences of what each Redis says its data takes (`MEMORY STATS`, dataset.bytes: all it has
+allocated, less its own start, buffers of connections and of the append-only file, and its table of keys),
+before and after. A ledger entry that waits for the archiver, or a transfer that is not finished everywhere,
+is not what is remembered; so nothing is read before every archiver has caught up and nothing is in flight.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, cast
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.command import (
+    AccountsOption,
+    JsonOption,
+    Progress,
+    SeedOption,
+    ShardsOption,
+    carry_out,
+)
+from bench.errors import BenchError
+from bench.local import (
+    Machine,
+    changes,
+    check_balance,
+    check_durability,
+    check_moves,
+    cluster_spec,
+    local_cluster,
+    open_accounts,
+    shard_redis,
+)
+from bench.settings import MAX_SERVERS, MAX_TRANSFERS, Shape
+from bench.workload import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
+from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
+from deploy.launcher import LocalCluster
+from shard_node.slots import slot
+from tallystick import SyncClient, Transfer
+from tallystick.v1 import cluster_pb2
+from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
+
+# What the project asks of a shard: see the README.
+TARGET_ACCOUNT_BYTES, TARGET_TRANSFER_BYTES = 150, 100
+_BATCH = 8000
+# Two entries a transfer: a slow archiver stores some thousand a second.
+_MOST_QUIET_SECONDS = 600.0
+_POLL_SECONDS = 0.2
+# Keys of one kind that carry a number, such as "slot:17", are told as one.
+_NUMBER = re.compile(r":\d+$")
+_KEYS_A_CALL = 1000
+# Less than this is noise of an allocator, not worth a line.
+_LEAST_KEY_BYTES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """What to measure: so many accounts, then so many transfers among them."""
+
+    shards: int
+    archivers: int
+    accounts: int
+    transfers: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one shard's Redis holds: bytes of data in all, and bytes by kind of key."""
+
+    data_bytes: int
+    by_key: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardMemory:
+    """One shard: how much it has of each, and how many bytes its data grew by for them.
+
+    A transfer across shards is remembered on both, and counts on each.
+    """
+
+    shard: str
+    accounts: int
+    accounts_bytes: int
+    transfers: int
+    transfers_bytes: int
+    # What each kind of key grew by for them.
+    accounts_by_key: Mapping[str, int]
+    transfers_by_key: Mapping[str, int]
+
+    @property
+    def bytes_per_account(self) -> float:
+        """Bytes an account."""
+        return self.accounts_bytes / self.accounts
+
+    @property
+    def bytes_per_transfer(self) -> float:
+        """Bytes a remembered transfer."""
+        return self.transfers_bytes / self.transfers
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """Every shard, and where they ran."""
+
+    settings: MemorySettings
+    shards: Sequence[ShardMemory]
+    machine: Machine
+
+    @property
+    def bytes_per_account(self) -> float:
+        """Bytes an account, over all shards."""
+        return sum(s.accounts_bytes for s in self.shards) / sum(s.accounts for s in self.shards)
+
+    @property
+    def bytes_per_remembered(self) -> float:
+        """Bytes a transfer that a shard remembers, over all shards."""
+        return sum(s.transfers_bytes for s in self.shards) / sum(s.transfers for s in self.shards)
+
+    @property
+    def bytes_per_transfer(self) -> float:
+        """Bytes of the whole cluster for a transfer of this load, some of them remembered on two shards."""
+        return sum(s.transfers_bytes for s in self.shards) / self.settings.transfers
+
+
+def measure_memory(settings: MemorySettings, progress: Progress) -> MemoryFigures:
+    """Starts the cluster, opens accounts, makes transfers, reads memory in between, stops everything.
+
+    Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
+    """
+    shape = Shape(settings.accounts)
+    ids = make_accounts(shape).ids
+    with local_cluster(cluster_spec(settings.shards, settings.archivers), progress) as cluster:
+        machine = check_durability(cluster.shard_addresses)
+        with cluster_service(cluster.router_addresses) as service:
+            topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+            names = [shard.shard_id for shard in topology.shards]
+            owners = slot_owners(topology)
+            homes = [owners[slot(account_id)] for account_id in ids]
+            with SyncClient(cluster.router_addresses) as client:
+                empty = _readings(cluster, service, names)
+                progress(f"opening {settings.accounts:,} accounts")
+                open_accounts(client, ids)
+                opened = _readings(cluster, service, names)
+                before = changes(client, ids)
+                workload = Workload(shape, make_accounts(shape), owners)
+                remembered = _make_transfers(settings, client, ids, workload, homes, progress)
+                check_moves(changes(client, ids) - before, settings.transfers)
+            progress("waiting for the archivers")
+            done = _readings(cluster, service, names)
+        check_balance(cluster.router_addresses)
+    accounts = Counter(homes)
+    shards = [
+        shard_memory(name, (empty[i], opened[i], done[i]), accounts[i], remembered[i])
+        for i, name in enumerate(names)
+    ]
+    return MemoryFigures(settings, shards, machine)
+
+
+def shard_memory(
+    shard: str, readings: tuple[Reading, Reading, Reading], accounts: int, transfers: int
+) -> ShardMemory:
+    """The figures of a shard from readings while empty, with its accounts, and with what it remembers.
+
+    Raises BenchError when it has nothing of either: chance left it out, or the numbers are too small.
+    """
+    if not accounts or not transfers:
+        raise BenchError(f"{shard} has {accounts} accounts and {transfers} transfers: ask for more")
+    empty, opened, done = readings
+    return ShardMemory(
+        shard,
+        accounts,
+        opened.data_bytes - empty.data_bytes,
+        transfers,
+        done.data_bytes - opened.data_bytes,
+        _grown(empty, opened),
+        _grown(opened, done),
+    )
+
+
+def _grown(before: Reading, after: Reading) -> dict[str, int]:
+    """What each kind of key grew by, where that is worth a line."""
+    grown = {key: size - before.by_key.get(key, 0) for key, size in sorted(after.by_key.items())}
+    return {key: size for key, size in grown.items() if abs(size) >= _LEAST_KEY_BYTES}
+
+
+def touched(payments: Payments, homes: Sequence[int]) -> Counter[int]:
+    """How many of the payments each shard takes part in, and so remembers."""
+    shards: Counter[int] = Counter()
+    for payer, payee in zip(payments.payers.tolist(), payments.payees.tolist(), strict=True):
+        shards.update({homes[payer], homes[payee]})
+    return shards
+
+
+def _make_transfers(
+    settings: MemorySettings,
+    client: SyncClient,
+    ids: Sequence[str],
+    workload: Workload,
+    homes: Sequence[int],
+    progress: Progress,
+) -> Counter[int]:
+    """Makes the transfers, each of which must be committed; how many each shard remembers."""
+    workload.start(str(settings.seed))
+    remembered: Counter[int] = Counter()
+    for first in range(0, settings.transfers, _BATCH):
+        count = min(_BATCH, settings.transfers - first)
+        payments = workload.draw(count)
+        remembered.update(touched(payments, homes))
+        columns = (payments.payers.tolist(), payments.payees.tolist(), payments.amounts.tolist())
+        batch = [
+            Transfer(ids[payer], ids[payee], AMOUNTS[amount], CURRENCY)
+            for payer, payee, amount in zip(*columns, strict=True)
+        ]
+        for result in client.transfers(batch):
+            if result.error is not None:
+                raise BenchError(f"a transfer failed: {result.error}")
+        progress(f"{first + count:,} of {settings.transfers:,} transfers")
+    return remembered
+
+
+def _readings(cluster: LocalCluster, service: ClusterServiceStub, names: Sequence[str]) -> list[Reading]:
+    """What each shard holds, in the order of the names, once nothing waits on any of them."""
+    _await(lambda: _waiting_entries(service) == 0, "archivers have not caught up")
+    _await(lambda: _in_flight(service) == 0, "transfers are in flight")
+    addresses = cluster.shard_addresses
+    return [_reading(addresses[name]) for name in names]
+
+
+def _await(ready: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + _MOST_QUIET_SECONDS
+    while not ready():
+        if time.monotonic() > deadline:
+            raise BenchError(f"{complaint} after {_MOST_QUIET_SECONDS:.0f} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def _waiting_entries(service: ClusterServiceStub) -> int:
+    answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
+    return sum(1 if backlog.unknown else backlog.entries_waiting for backlog in answer.backlogs)
+
+
+def _in_flight(service: ClusterServiceStub) -> int:
+    answer = service.ListInDoubt(cluster_pb2.ListInDoubtRequest(limit=1), timeout=CALL_TIMEOUT_SECONDS)
+    return len(answer.transfers)
+
+
+def _reading(address: str) -> Reading:
+    with shard_redis(address) as connection:
+        stats = cast("Mapping[str, int]", connection.memory_stats())
+        by_key: Counter[str] = Counter()
+        keys = [str(key) for key in connection.scan_iter(count=_KEYS_A_CALL)]
+        for first in range(0, len(keys), _KEYS_A_CALL):
+            page = keys[first : first + _KEYS_A_CALL]
+            with connection.pipeline(transaction=False) as pipe:
+                for key in page:
+                    # All of its elements, not a sample.
+                    pipe.memory_usage(key, samples=0)
+                sizes = pipe.execute()
+            for key, size in zip(page, sizes, strict=True):
+                by_key[_NUMBER.sub(":*", key)] += int(size or 0)
+        return Reading(int(stats["dataset.bytes"]), by_key)
+
+
+def main(
+    *,
+    shards: ShardsOption = 2,
+    archivers: Annotated[
+        int, typer.Option(min=1, max=MAX_SERVERS, help="Archivers; what they have not stored is waited for.")
+    ] = 1,
+    accounts: AccountsOption = 100_000,
+    transfers: Annotated[
+        int, typer.Option(min=1, max=MAX_TRANSFERS, help="Transfers to remember, between random accounts.")
+    ] = 200_000,
+    seed: SeedOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the memory that a shard needs for an account, and for a transfer that it remembers.
+
+    Opens accounts and makes transfers, with memory read before, between and after.
+
+    It is read only once the ledger is archived and nothing is in flight.
+
+    Prints bytes for each shard, and by kind of key what the transfers added.
+    """
+    settings = MemorySettings(shards, archivers, accounts, transfers, seed)
+    carry_out(lambda progress: measure_memory(settings, progress), _show, _document, as_json=as_json)
+
+
+def _show(console: Console, figures: MemoryFigures) -> None:
+    table = Table(title="Bytes on each shard", box=box.SIMPLE)
+    table.add_column("shard")
+    for column in ("accounts", "bytes each", "transfers", "bytes each"):
+        table.add_column(column, justify="right")
+    for shard in figures.shards:
+        table.add_row(
+            shard.shard,
+            f"{shard.accounts:,}",
+            f"{shard.bytes_per_account:.1f}",
+            f"{shard.transfers:,}",
+            f"{shard.bytes_per_transfer:.1f}",
+        )
+    console.print(table)
+    keys = Table(title="Where they are, by kind of key: bytes each", box=box.SIMPLE)
+    keys.add_column("key")
+    for shard in figures.shards:
+        keys.add_column(f"{shard.shard}: account", justify="right")
+        keys.add_column("transfer", justify="right")
+    for key in sorted({key for s in figures.shards for key in {**s.accounts_by_key, **s.transfers_by_key}}):
+        cells = []
+        for shard in figures.shards:
+            cells.append(f"{shard.accounts_by_key.get(key, 0) / shard.accounts:.1f}")
+            cells.append(f"{shard.transfers_by_key.get(key, 0) / shard.transfers:.1f}")
+        keys.add_row(key, *cells)
+    console.print(keys)
+    settings = figures.settings
+    lines = [
+        f"[bold]{figures.bytes_per_account:.0f} bytes an account[/] (at most {TARGET_ACCOUNT_BYTES}), ",
+        f"[bold]{figures.bytes_per_remembered:.0f} bytes a remembered transfer[/] (at most ",
+        f"{TARGET_TRANSFER_BYTES}) on each shard that takes part: {figures.bytes_per_transfer:.0f} bytes a ",
+        f"transfer of this load in the whole cluster. {settings.accounts:,} accounts, ",
+        f"{settings.transfers:,} transfers, {settings.shards} shards, seed {settings.seed}\n",
+        "Counted: all that Redis has allocated for its data (dataset.bytes of MEMORY STATS), with the spare ",
+        "room of hash tables. An account is its record, its name and its place in its slot; a transfer is ",
+        "what keeps it from being made again. Not counted: buffers and the process itself; there were no ",
+        "entries waiting for an archiver, no transfers in flight. Kinds of key are by MEMORY USAGE, which ",
+        "leaves out some of what the allocator rounds up. A hash table has one to two places an entry, so ",
+        "another number of transfers or accounts may change the figures by some 8 bytes.\n",
+        f"{figures.machine}; verified: balanced, each transfer moved money once",
+    ]
+    console.print("".join(lines), highlight=False, soft_wrap=True)
+
+
+def _document(figures: MemoryFigures) -> Mapping[str, object]:
+    return {
+        "bytes_per_account": round(figures.bytes_per_account, 2),
+        "bytes_per_remembered_transfer": round(figures.bytes_per_remembered, 2),
+        "bytes_per_transfer_in_all": round(figures.bytes_per_transfer, 2),
+        "shards": [
+            asdict(shard)
+            | {
+                "bytes_per_account": round(shard.bytes_per_account, 2),
+                "bytes_per_transfer": round(shard.bytes_per_transfer, 2),
+            }
+            for shard in figures.shards
+        ],
+        "settings": asdict(figures.settings),
+        "machine": asdict(figures.machine),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,175 @@
+"""`python -m bench.postgres`: transfers a second of a wallet on PostgreSQL, and what each costs in CPU.
+
+Everything runs on this machine, the callers included. Exit code 1 when the figures are not worth printing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.cluster_run import ClusterFigures, measure_cluster
+from bench.command import (
+    AccountsOption,
+    JsonOption,
+    Progress,
+    RunsOption,
+    SecondsOption,
+    SeedOption,
+    carry_out,
+)
+from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
+from bench.settings import BenchSettings
+from shard_node.limits import MAX_BATCH
+
+_MAX_PROCESSES = 16
+_MAX_CONNECTIONS = 64
+# The fewest that a machine of two CPUs can show two-phase commit on.
+_CLUSTER_SHARDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    postgres: PostgresFigures
+    cluster: ClusterFigures | None
+
+
+def main(  # noqa: PLR0913 -- a parameter an option
+    *,
+    accounts: AccountsOption = 100_000,
+    processes: Annotated[int, typer.Option(min=1, max=_MAX_PROCESSES, help="Processes that call.")] = 2,
+    connections: Annotated[
+        int, typer.Option(min=1, max=_MAX_CONNECTIONS, help="Connections of each process.")
+    ] = 8,
+    group: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Transfers in one transaction, by a function that takes many. 1: the wallet as services "
+            "use it, each call a transfer of its own.",
+        ),
+    ] = 1,
+    seconds: SecondsOption = 10.0,
+    runs: RunsOption = 5,
+    seed: SeedOption = 1,
+    beside: Annotated[
+        bool,
+        typer.Option("--beside", help="Then measure a cluster under the same load, and print the ratio."),
+    ] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH, help="With --beside: transfers in one BatchTransfer.")
+    ] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the wallet that one would build on PostgreSQL, under the load that `python -m bench` makes.
+
+    A row an account, a row a transfer under its id, two ledger rows; row locks, every commit on disk.
+
+    One prepared call and one transaction a transfer; who pays whom is uniformly random.
+
+    Checks afterwards that each transfer moved money once, and that none was made or lost.
+    """
+    settings = PostgresSettings(accounts, processes, connections, group, seconds, runs, seed)
+    cluster = BenchSettings(
+        shards=_CLUSTER_SHARDS, accounts=accounts, batch=batch, seconds=seconds, runs=runs, seed=seed
+    )
+
+    def work(progress: Progress) -> _Comparison:
+        figures = measure_postgres(settings, progress)
+        return _Comparison(figures, measure_cluster(cluster, progress) if beside else None)
+
+    carry_out(work, _show, _document, as_json=as_json)
+
+
+def _show(console: Console, comparison: _Comparison) -> None:
+    figures = comparison.postgres
+    settings = figures.settings
+    table = Table(title="PostgreSQL: CPU in microseconds a transfer", box=box.SIMPLE)
+    for column in ("run", "transfers", "seconds", "transfers/s", "server", "client", "CPUs others used"):
+        table.add_column(column, justify="right")
+    for number, run in enumerate(figures.runs, start=1):
+        table.add_row(
+            str(number),
+            f"{run.transfers:,}",
+            f"{run.seconds:.2f}",
+            f"{run.rate:,.0f}",
+            f"{run.server_us:.1f}",
+            f"{run.client_us:.1f}",
+            f"{run.others_cpu / run.seconds:.2f}",
+        )
+    console.print(table)
+    each = "one transfer" if settings.group == 1 else f"{settings.group} transfers"
+    console.print(
+        f"[bold]PostgreSQL: {figures.rate:,.0f} transfers/s[/], {figures.server_us:.1f} us of CPU each in "
+        f"the server and {figures.client_us:.1f} in the client; medians of {len(figures.runs)}. "
+        f"{each.capitalize()} a transaction, {settings.accounts:,} accounts, {settings.processes} x "
+        f"{settings.connections} connections, seed {settings.seed}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"PostgreSQL {figures.version}, synchronous_commit and fsync on, on {figures.file_system}, "
+        f"{figures.cpus} CPUs; checked: two ledger rows a transfer, no balance but the sum of its rows",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if comparison.cluster is not None:
+        cluster = comparison.cluster
+        console.print(
+            f"[bold]cluster: {cluster.rate:,.0f} transfers/s[/], {cluster.in_all_us:.1f} us of CPU each in "
+            f"all: [bold]{_ratio(comparison):.1f} times[/] PostgreSQL's rate, 1/{_cpu_ratio(comparison):.1f} "
+            f"of its CPU time. Its archiver stored {cluster.archived_share:.0%} of the ledger meanwhile; CPU "
+            f"time is as if it had stored all",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _ratio(comparison: _Comparison) -> float:
+    return comparison.cluster.rate / comparison.postgres.rate if comparison.cluster else 0.0
+
+
+def _cpu_ratio(comparison: _Comparison) -> float:
+    postgres = comparison.postgres
+    in_all_us = postgres.server_us + postgres.client_us
+    return in_all_us / comparison.cluster.in_all_us if comparison.cluster else 0.0
+
+
+def _document(comparison: _Comparison) -> Mapping[str, object]:
+    figures = comparison.postgres
+    document: dict[str, object] = {
+        "transfers_per_second": round(figures.rate),
+        "cpu_us_per_transfer": {
+            "server": round(figures.server_us, 2),
+            "client": round(figures.client_us, 2),
+        },
+        "runs": [asdict(run) | {"transfers_per_second": round(run.rate)} for run in figures.runs],
+        "settings": asdict(figures.settings),
+        "machine": {
+            "cpus": figures.cpus,
+            "postgresql": figures.version,
+            "file_system": figures.file_system,
+        },
+        "checked": True,
+    }
+    if comparison.cluster is not None:
+        document["cluster"] = {
+            "transfers_per_second": round(comparison.cluster.rate),
+            "cpu_us_per_transfer_in_all": round(comparison.cluster.in_all_us, 2),
+            "archived_share": round(comparison.cluster.archived_share, 3),
+            "ratio": round(_ratio(comparison), 2),
+            # Of PostgreSQL's CPU time to the cluster's: less disturbed by what else runs.
+            "cpu_ratio": round(_cpu_ratio(comparison), 2),
+        }
+    return document
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,366 @@
+"""`python -m bench.unary`: what a single Transfer costs a router, and how long it takes at half the peak.
+
+A service that moves one payment a call pays for gRPC in Python first of all. So a router's CPU time a call is
+set against that of an echo server (`bench.echo`), which does nothing else: both in this run, in turn, called
+by the same processes. Then the load goes as fast as it can, and then at half of that, open loop: latencies
+count from when each call was due. Everything runs on this machine, the clients included.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.command import (
+    AccountsOption,
+    ArchiversOption,
+    JsonOption,
+    Progress,
+    SecondsOption,
+    SeedOption,
+    ShardsOption,
+    carry_out,
+)
+from bench.cpu import read_cpu
+from bench.echo import Echo, echo_server
+from bench.errors import BenchError
+from bench.figures import MICROS
+from bench.latency import PERCENTILES
+from bench.load import Load, RunResult, load_processes
+from bench.local import (
+    Machine,
+    Part,
+    by_part,
+    check_balance,
+    check_durability,
+    check_moves,
+    cluster_spec,
+    local_cluster,
+    process_ids,
+)
+from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, BenchSettings
+from bench.workload import slot_owners
+from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
+from deploy.launcher import LocalCluster
+from tallystick.v1 import cluster_pb2
+
+# What the project asks of a router: see the README.
+TARGET_RATIO, TARGET_P99_MS = 1.4, 25.0
+_ROUTER, _ECHO = "router-0", "echo"
+# The peak is looked for at so many times the concurrency, too: a router may coalesce more of them.
+_PEAK_FACTOR = 4
+# Before anything counts: tables are built, connections made, code paths taken for the first time.
+_WARM_UP_CALLS = 500
+_MAX_ROUNDS = 50
+_MAX_CLIENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class UnarySettings:
+    """What to measure. ``seconds`` for each of the measurements; ``clients`` are processes."""
+
+    shards: int
+    archivers: int
+    accounts: int
+    clients: int
+    concurrency: int
+    rounds: int
+    seconds: float
+    seed: int
+
+    def load(self) -> BenchSettings:
+        """The load in the words of `bench.load`."""
+        return BenchSettings(
+            shards=self.shards,
+            accounts=self.accounts,
+            clients=self.clients,
+            concurrency=self.concurrency,
+            seed=self.seed,
+            unary=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The echo server and the router, one after the other: CPU microseconds a call, calls a second."""
+
+    echo_us: float
+    router_us: float
+    echo_rate: float
+    router_rate: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times the echo server's CPU time the router takes."""
+        return self.router_us / self.echo_us
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest rate of closed loops, calls a second, with how many in flight; the CPU by part there."""
+
+    rate: float
+    concurrency: int
+    cpu_us: Mapping[Part, float]
+
+
+@dataclass(frozen=True, slots=True)
+class HalfPeak:
+    """An open loop at half the peak: calls a second asked for and done, latencies in milliseconds.
+
+    ``lag_p99_ms`` is how late the generator itself was, which the latencies include.
+    """
+
+    asked: float
+    done: float
+    percentiles_ms: Mapping[float, float]
+    max_ms: float
+    lag_p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryFigures:
+    """Everything that was measured."""
+
+    settings: UnarySettings
+    rounds: Sequence[Round]
+    peak: Peak
+    half: HalfPeak
+    machine: Machine
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds' ratios."""
+        return statistics.median(round_.ratio for round_ in self.rounds)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Numbers the runs, so that each draws transfers of its own, and counts what they committed."""
+
+    runs: int = 0
+    committed: int = 0
+
+    def echo(self, load: Load, seconds: float | None = None) -> RunResult:
+        """A run against the echo server; without ``seconds`` to warm up."""
+        self.runs += 1
+        # By count, because a process that is not ready yet would miss some seconds.
+        count = _WARM_UP_CALLS if seconds is None else None
+        result = load.run(self.runs, seconds or LONGEST_RUN_SECONDS, count)
+        if not result.transfers:
+            raise BenchError(f"seconds: no call was answered within {seconds:g} s")
+        return result
+
+    def move(self, load: Load, seconds: float | None = None) -> RunResult:
+        """A run against the cluster, whose books must show it; without ``seconds`` to warm up."""
+        result = self.echo(load, seconds)
+        self.committed += result.committed
+        return result
+
+
+def measure_unary(settings: UnarySettings, progress: Progress) -> UnaryFigures:
+    """Starts the cluster and the echo server, measures, checks, stops everything.
+
+    Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
+    """
+    # One router: the CPU time of several would have to be told apart by their calls.
+    spec = cluster_spec(settings.shards, settings.archivers)
+    with local_cluster(spec, progress) as cluster, echo_server() as echo:
+        machine = check_durability(cluster.shard_addresses)
+        with cluster_service(cluster.router_addresses) as service:
+            topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        owners = slot_owners(topology)
+        counter = _Counter()
+        with load_processes(settings.load(), cluster.router_addresses, owners) as router_load:
+            progress(f"opening {settings.accounts:,} accounts")
+            before = router_load.open_accounts()
+            with load_processes(settings.load(), [echo.address], owners) as echo_load:
+                rounds = _rounds(settings, cluster, echo, (router_load, echo_load), counter, progress)
+            peak = _peak(settings, cluster, owners, router_load, counter, progress)
+            half = _half_peak(settings, cluster, owners, peak.rate / 2, counter, progress)
+            progress("verifying")
+            check_moves(router_load.read_accounts() - before, counter.committed)
+        check_balance(cluster.router_addresses)
+        return UnaryFigures(settings, rounds, peak, half, machine)
+
+
+def _rounds(
+    settings: UnarySettings,
+    cluster: LocalCluster,
+    echo: Echo,
+    loads: tuple[Load, Load],
+    counter: _Counter,
+    progress: Progress,
+) -> list[Round]:
+    """The echo server and the router in turn, so that a machine that changes speed changes it for both."""
+    router_load, echo_load = loads
+    pids = {_ROUTER: cluster.pid(_ROUTER), _ECHO: echo.pid}
+    counter.echo(echo_load)
+    counter.move(router_load)
+    rounds = []
+    for number in range(1, settings.rounds + 1):
+        progress(f"round {number} of {settings.rounds}: echo server, router")
+        before = read_cpu(pids)
+        echoed = counter.echo(echo_load, settings.seconds)
+        between = read_cpu(pids)
+        routed = counter.move(router_load, settings.seconds)
+        after = read_cpu(pids)
+        echo_cpu = before.until(between).by_process[_ECHO]
+        router_cpu = between.until(after).by_process[_ROUTER]
+        if not echo_cpu:
+            raise BenchError(f"seconds: {settings.seconds:g} are too few to see any CPU time of a server")
+        rounds.append(
+            Round(
+                echo_cpu * MICROS / echoed.transfers,
+                router_cpu * MICROS / routed.transfers,
+                echoed.transfers / echoed.seconds,
+                routed.transfers / routed.seconds,
+            )
+        )
+    return rounds
+
+
+def _peak(
+    settings: UnarySettings,
+    cluster: LocalCluster,
+    owners: Sequence[int],
+    load: Load,
+    counter: _Counter,
+    progress: Progress,
+) -> Peak:
+    """The highest rate that closed loops reach: ``load`` as it is, and one with more in flight."""
+    more = replace(settings.load(), concurrency=_PEAK_FACTOR * settings.concurrency)
+    with load_processes(more, cluster.router_addresses, owners) as wider:
+        counter.move(wider)
+        peaks = []
+        for tried, concurrency in ((load, settings.concurrency), (wider, more.in_flight)):
+            progress(f"peak: {concurrency} in flight")
+            pids = {**tried.pids, **process_ids(cluster)}
+            before = read_cpu(pids)
+            result = counter.move(tried, settings.seconds)
+            spent = before.until(read_cpu(pids))
+            cpu_us = {name: cpu * MICROS / result.transfers for name, cpu in spent.by_process.items()}
+            peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
+    return max(peaks, key=lambda peak: peak.rate)
+
+
+def _half_peak(
+    settings: UnarySettings,
+    cluster: LocalCluster,
+    owners: Sequence[int],
+    rate: float,
+    counter: _Counter,
+    progress: Progress,
+) -> HalfPeak:
+    progress(f"half the peak: {rate:,.0f} calls a second, open loop")
+    # So many may wait that none is held back: a call that waits to be sent would be late, not left out.
+    asked = replace(settings.load(), concurrency=MAX_IN_FLIGHT, rate=rate)
+    with load_processes(asked, cluster.router_addresses, owners) as load:
+        # Until every process is ready: one that is late would have to catch up, in an open loop.
+        load.read_accounts()
+        counter.move(load)
+        result = counter.move(load, settings.seconds)
+    latencies = result.latencies
+    return HalfPeak(
+        rate,
+        result.transfers / result.seconds,
+        {percentile: latencies.percentile_ms(percentile) for percentile in PERCENTILES},
+        latencies.max_ms,
+        result.lags.percentile_ms(99.0),
+    )
+
+
+def main(  # noqa: PLR0913 -- a parameter an option
+    *,
+    shards: ShardsOption = 2,
+    archivers: ArchiversOption = 1,
+    accounts: AccountsOption = 100_000,
+    clients: Annotated[int, typer.Option(min=1, max=_MAX_CLIENTS, help="Load processes.")] = 2,
+    concurrency: Annotated[
+        int,
+        typer.Option(min=_MAX_CLIENTS, max=MAX_IN_FLIGHT // _PEAK_FACTOR, help="Calls in flight at once."),
+    ] = 64,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=_MAX_ROUNDS, help="Times that echo server and router take turns.")
+    ] = 5,
+    seconds: SecondsOption = 5.0,
+    seed: SeedOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a single Transfer costs a router, and how long it takes at half the peak.
+
+    Each client is a process with an event loop that sends ready-made bytes and looks at every answer.
+
+    Prints the router's CPU time a call, that of an echo server, and their ratio; then the peak rate.
+
+    Then latencies at half the peak, open loop, counted from when each call was due.
+
+    Checks that each transfer moved money once.
+    """
+    settings = UnarySettings(shards, archivers, accounts, clients, concurrency, rounds, seconds, seed)
+    carry_out(lambda progress: measure_unary(settings, progress), _show, _document, as_json=as_json)
+
+
+def _show(console: Console, figures: UnaryFigures) -> None:
+    table = Table(title="CPU microseconds a call", box=box.SIMPLE)
+    for column in ("round", "echo server", "router", "ratio", "echo calls/s", "router calls/s"):
+        table.add_column(column, justify="right")
+    for number, one in enumerate(figures.rounds, start=1):
+        table.add_row(
+            str(number),
+            f"{one.echo_us:.1f}",
+            f"{one.router_us:.1f}",
+            f"{one.ratio:.2f}",
+            f"{one.echo_rate:,.0f}",
+            f"{one.router_rate:,.0f}",
+        )
+    console.print(table)
+    peak, half, settings = figures.peak, figures.half, figures.settings
+    parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us.items())
+    percentiles = ", ".join(f"p{level:g} {ms:.1f} ms" for level, ms in half.percentiles_ms.items())
+    lines = [
+        f"[bold]router: {figures.ratio:.2f} times the echo server's CPU a call[/] (at most {TARGET_RATIO}), ",
+        f"the median of {len(figures.rounds)} rounds at {settings.concurrency} in flight\n",
+        f"[bold]peak: {peak.rate:,.0f} calls/s[/] with {peak.concurrency} in flight; ",
+        f"CPU microseconds a call: {parts}\n",
+        f"[bold]at {half.asked:,.0f} calls/s: {percentiles}[/], longest {half.max_ms:.1f} ms ",
+        f"(p99 at most {TARGET_P99_MS:g} ms); open loop, from when each call was due; the generator itself ",
+        f"was late by {half.lag_p99_ms:.1f} ms at p99\n",
+        f"{figures.machine}, all on them: {settings.clients} load processes, {settings.shards} shards, ",
+        f"1 router, {settings.archivers} archivers, {settings.accounts:,} accounts, seed {settings.seed}",
+    ]
+    console.print("".join(lines), highlight=False, soft_wrap=True)
+
+
+def _document(figures: UnaryFigures) -> Mapping[str, object]:
+    return {
+        "router_to_echo_ratio": round(figures.ratio, 3),
+        "router_us_per_call": round(statistics.median(one.router_us for one in figures.rounds), 2),
+        "echo_us_per_call": round(statistics.median(one.echo_us for one in figures.rounds), 2),
+        "rounds": [asdict(one) | {"ratio": one.ratio} for one in figures.rounds],
+        "peak": {
+            "calls_per_second": round(figures.peak.rate),
+            "concurrency": figures.peak.concurrency,
+            "cpu_us_per_call": {part.value: round(us, 2) for part, us in figures.peak.cpu_us.items()},
+        },
+        "half_peak": {
+            "calls_per_second_asked": round(figures.half.asked),
+            "calls_per_second": round(figures.half.done),
+            **{f"p{level:g}_ms": ms for level, ms in figures.half.percentiles_ms.items()},
+            "max_ms": figures.half.max_ms,
+            "generator_lag_p99_ms": figures.half.lag_p99_ms,
+        },
+        "settings": asdict(figures.settings),
+        "machine": asdict(figures.machine),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,273 @@
+"""Locust with the rig, in processes of its own, against a stand-in that knows exactly what it was sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.locust_rig.stand_in_process import StandInProcess
+from deploy import cluster_file
+from deploy.launcher import LocalCluster
+from tests.bench.commands import figures_of
+from tests.bench.locust_runs import SHORT, TIMEOUT_SECONDS, command, free_port, run_headless, summary
+
+POLL_SECONDS = 0.1
+
+
+def page(url: str, data: bytes | None = None) -> str:
+    """What Locust's page answers; POST when there is data."""
+    with urllib.request.urlopen(url, data) as response:  # noqa: S310 -- our own server
+        text: str = response.read().decode()
+        return text
+
+
+def await_json(url: str, ready: Callable[[Any], bool]) -> Any:
+    """What a page of Locust answers once it is as wanted."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        try:
+            document = json.loads(page(url))
+            if ready(document):
+                return document
+        except OSError:
+            document = "no answer"
+        assert time.monotonic() < deadline, document
+        time.sleep(POLL_SECONDS)
+
+
+def test_locust_counts_the_transfers_that_were_sent() -> None:
+    """Batches and single ones, to the last; levels that are kept exit with 0."""
+    with StandInProcess() as stand_in:
+        ran = run_headless(
+            *SHORT,
+            "--mode=both",
+            f"--routers={stand_in.address}",
+            "--slo-p99-ms=10000",
+            "--follow-share=0.1",
+        )
+    assert stand_in.seen["accounts"] == 500
+    assert ran.requests.keys() == {"BatchTransfer", "Transfer"}
+    assert ran.requests["BatchTransfer"] % 100 == 0
+    assert sum(ran.requests.values()) == stand_in.seen["transfers"]
+    assert ran.requests["BatchTransfer"] // 100 + ran.requests["Transfer"] == stand_in.seen["calls"]
+    assert ran.errors == {}
+    assert "PASS: " in ran.output
+    assert ran.exit_code == 0
+
+
+def test_failures_are_counted_by_outcome() -> None:
+    """INSUFFICIENT_FUNDS apart where it is expected, lost and wrong answers as what they are; exit code 1."""
+    faults = ("--poor-every=10", "--frozen-every=25", "--lost-every=7", "--swapped-every=3")
+    with StandInProcess(*faults) as stand_in:
+        ran = run_headless(
+            *SHORT,
+            "--mode=both",
+            f"--routers={stand_in.address}",
+            "--expect-insufficient-funds",
+            "--follow-share=0.1",
+            "--slo-max-failures=0.01",
+        )
+    outcomes = stand_in.seen["outcomes"]
+    assert sum(ran.requests.values()) == stand_in.seen["transfers"]
+    apart = {name: count for name, count in ran.requests.items() if name.endswith(" INSUFFICIENT_FUNDS")}
+    assert sum(apart.values()) == outcomes["INSUFFICIENT_FUNDS"] > 0
+    assert all(not ran.failures[name] for name in apart)
+    by_outcome: Counter[str] = Counter()
+    for text, count in ran.errors.items():
+        by_outcome[text.partition(": ")[2]] += count
+    assert by_outcome == {
+        "ACCOUNT_FROZEN": outcomes["ACCOUNT_FROZEN"],
+        "OUTCOME_UNKNOWN": outcomes["LOST"],
+        "WRONG_ANSWER": outcomes["SWAPPED"],
+    }
+    assert "FAIL: " in ran.output
+    assert ran.exit_code == 1
+
+
+def test_a_slow_cluster_is_late_for_all_that_was_due() -> None:
+    """A user that cannot keep its rate counts from when it should have sent; levels not kept exit with 1."""
+    with StandInProcess("--delay-ms=150", "--poor-every=50") as stand_in:
+        ran = run_headless(
+            *SHORT,
+            "--batch=20",
+            "--batch-user-rate=20",
+            "--follow-share=0.1",
+            "--slo-p99-ms=140",
+            f"--routers={stand_in.address}",
+        )
+    p99_ms = re.search(r"p99 of ([\d,]+) ms is above 140 ms", ran.output)
+    assert p99_ms is not None, ran.output
+    # Every call takes 150 ms: who counts from when it was sent would never see much more.
+    assert int(p99_ms[1].replace(",", "")) > 400
+    assert "NOT KEPT" in ran.output
+    # Also the one that was on its way when Locust stopped its user.
+    assert sum(ran.requests.values()) == stand_in.seen["transfers"]
+    assert ran.errors == {
+        "BatchTransfer: INSUFFICIENT_FUNDS": stand_in.seen["outcomes"]["INSUFFICIENT_FUNDS"]
+    }
+    assert ran.exit_code == 1
+
+
+def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
+    """Two workers, every transfer counted once, rates and errors too; an HTML report is written."""
+    port, report = free_port(), tmp_path / "report.html"
+    master_options = [
+        "--headless",
+        "--only-summary",
+        "--master",
+        "--master-bind-host=127.0.0.1",
+        f"--master-bind-port={port}",
+        "--expect-workers=2",
+        f"--html={report}",
+    ]
+    with StandInProcess("--frozen-every=50") as stand_in:
+        workers = [
+            subprocess.Popen(
+                command("--worker", "--master-host=127.0.0.1", f"--master-port={port}"),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(2)
+        ]
+        try:
+            done = subprocess.run(
+                command(*master_options, *SHORT, f"--routers={stand_in.address}", "--slo-max-failures=0.02"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+            for worker in workers:
+                worker.wait(TIMEOUT_SECONDS)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    ran = summary(done.returncode, done.stdout)
+    assert ran.requests == {"BatchTransfer": stand_in.seen["transfers"]}
+    assert ran.errors == {"BatchTransfer: ACCOUNT_FROZEN": stand_in.seen["outcomes"]["ACCOUNT_FROZEN"]}
+    # By the second, from both: five users of 100 transfers/s, less the frozen ones.
+    achieved = re.search(r"^ +500 +(\d+) +\d+$", ran.output, re.MULTILINE)
+    assert achieved is not None, ran.output
+    assert 200 <= int(achieved[1]) <= 800
+    assert ran.exit_code == 0
+    assert "<html" in report.read_text()
+
+
+def test_the_web_page_shows_transfers() -> None:
+    """Started by its form, which may change the rig's options; it counts what the stand-in saw."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with StandInProcess() as stand_in:
+        locust = subprocess.Popen(
+            command("--web-host=127.0.0.1", f"--web-port={port}", f"--routers={stand_in.address}", *SHORT),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await_json(f"{url}/stats/requests", lambda document: document["state"] == "ready")
+            assert '"batch": {' in page(url)
+            page(f"{url}/swarm", b"batch=50&batch_user_rate=2")
+            document = await_json(f"{url}/stats/requests", lambda document: document["state"] == "stopped")
+            locust.send_signal(signal.SIGINT)
+            exit_code = locust.wait(TIMEOUT_SECONDS)
+        finally:
+            locust.kill()
+            locust.wait()
+    total = next(entry for entry in document["stats"] if entry["name"] == "Aggregated")
+    assert total["num_requests"] == stand_in.seen["transfers"] == 50 * stand_in.seen["calls"] > 0
+    assert total["total_rps"] > 100
+    assert exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--routers=127.0.0.1:1"], "no router answers at 127.0.0.1:1: start one with 'make locust'"),
+        (["--data=nowhere"], "no cluster runs in nowhere"),
+        (["--routers=127.0.0.1:1", "--batch=9000"], "--batch must be 1 to 8,192, not 9000"),
+        (
+            ["--routers=127.0.0.1:1", "--step=10", "--target-rate=100"],
+            "--step must be at least what one BatchTransferUser sends, 1,000 transfers/s, not 10",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_in_a_sentence(options: list[str], sentence: str) -> None:
+    """Before anything starts, with exit code 2."""
+    ran = run_headless(*options)
+    assert f"error: {sentence}" in ran.output
+    assert "Traceback" not in ran.output
+    assert ran.exit_code == 2
+
+
+@pytest.mark.cluster
+def test_a_cluster_commits_what_the_rig_sends(cluster: LocalCluster) -> None:
+    """Batches and single transfers; the share that has no funds is refused, and no failure."""
+    ran = run_headless(
+        *SHORT,
+        "--mode=both",
+        "--reject-share=0.2",
+        "--follow-share=0.1",
+        f"--routers={','.join(cluster.router_addresses)}",
+    )
+    assert ran.errors == {}
+    assert ran.requests["BatchTransfer"] > 0
+    assert ran.requests["Transfer"] > 0
+    assert ran.requests["BatchTransfer INSUFFICIENT_FUNDS"] > 0
+    assert ran.exit_code == 0
+
+
+@pytest.mark.cluster
+def test_the_starter_leaves_nothing_behind(tmp_path: Path) -> None:
+    """It serves Locust's page against its own cluster; Ctrl-C stops both."""
+    port, data = free_port(), tmp_path / "data"
+    starter = subprocess.Popen(
+        [
+            sys.executable,
+            *("-m", "bench.locust_rig", "--shards=1", f"--web-port={port}", f"--data={data}"),
+            *SHORT,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}/stats/requests"
+        await_json(url, lambda document: document["state"] == "ready")
+        record = cluster_file.read(data)
+        assert record is not None
+        assert all(process.is_alive() for process in record.processes)
+        starter.send_signal(signal.SIGINT)
+        starter.wait(TIMEOUT_SECONDS)
+    finally:
+        LocalCluster(data).stop()
+        starter.kill()
+        starter.wait()
+    assert not any(process.is_alive() for process in record.processes)
+    with pytest.raises(OSError, match="refused"):
+        page(url)
+
+
+def test_capacity_measures_both_modes() -> None:
+    """A line of JSON with the figures of a worker, and the workers that a million a second takes."""
+    figures = figures_of("bench.locust_rig.capacity", "--seconds=0.5", "--batch=500")
+    batch, unary = figures["modes"]
+    assert (batch["mode"], batch["batch"]) == ("batch", 500)
+    assert (unary["mode"], unary["batch"]) == ("unary", 1)
+    for capacity in (batch, unary):
+        assert capacity["transfers_per_second"] > 0
+        per_core = capacity["transfers_per_second_per_core"]
+        assert per_core == pytest.approx(1e6 / capacity["cpu_us_per_transfer"])
+        planned = capacity["workers_for_target"] * per_core * figures["planned_share_of_a_core"]
+        assert planned >= figures["target_transfers_per_second"]

@@ -1,0 +1,34 @@
+"""Single calls through the client: every result counts, and one that is not committed fails the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.echo import echo_server
+from bench.errors import BenchError
+from bench.singles import Run, SinglesHandler, SinglesSettings
+from tests.bench.commands import figures_of
+
+
+def test_a_transfer_that_fails_ends_the_run() -> None:
+    """A service that knows no batches stands for one that does not do what it is asked: no figures."""
+    settings = SinglesSettings(2, 1, 100, callers=3, seconds=1.0, runs=1, seed=1)
+    with echo_server() as echo:
+        handler = SinglesHandler([echo.address], settings)
+        try:
+            with pytest.raises(BenchError, match="a transfer failed"):
+                handler.carry_out(Run(1, 30.0))
+        finally:
+            handler.close()
+
+
+@pytest.mark.cluster
+def test_a_small_run() -> None:
+    """As an engineer runs it: a rate, and the CPU time of every part, on one line."""
+    options = ["--accounts", "1000", "--callers", "50", "--seconds", "0.5", "--runs", "2"]
+    figures = figures_of("bench.singles", *options)
+    assert figures["transfers_per_second"] > 0
+    assert len(figures["runs"]) == 2
+    assert all(run["committed"] >= 50 for run in figures["runs"])
+    assert {"client", "router", "coordinator", "shard", "archiver"} <= set(figures["cpu_us_per_transfer"])
+    assert figures["cpu_us_per_transfer"]["router"] > 0
