@@ -254,7 +254,7 @@ FAULTS: dict[str, tuple[Fault, Setting]] = {
             "if applied[j] or applied_before[j] then\n      -- R4: a late duplicate must not prepare an",
             "if false then\n      -- R4: a late duplicate must not prepare an",
         ),
-        Setting(1, STEPS),
+        Setting(6, STEPS),
     ),
     "an applied leg stays prepared": (
         Lua("    write('HDEL', 'prepared', gone, g)\n    close_book(book)", "    close_book(book)"),
