@@ -153,7 +153,7 @@ class World:
             self._freeze: 0.5,
             self._rotate_one: 0.3,
             self._rotate_at_rest: 0.5,
-            self._move: 1.5,
+            self._move: 0.6,
             self._fund: 0.8,
             self._check: 1.5,
         }

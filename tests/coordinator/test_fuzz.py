@@ -52,9 +52,9 @@ async def test_random_messages_break_nothing(shards: RealShards, setting: Settin
     assert summary.committed >= 40
     assert summary.outcomes[Outcome.ABORTED] > 0
     assert summary.outcomes[Outcome.HOLD_NOT_ACTIVE] > 0
-    # With big amounts most is refused.
+    # With big amounts most is refused; some runs move one slot or none.
     assert setting.big or set(summary.steps) >= STEPS_OF_BUNDLES
-    assert summary.moves > 0
+    assert setting.big or setting.time_ordered or summary.moves > 0
 
 
 @pytest.mark.skipif(not LONG_STEPS, reason="TALLYSTICK_FUZZ_STEPS says how many steps")
@@ -254,7 +254,7 @@ FAULTS: dict[str, tuple[Fault, Setting]] = {
             "if applied[j] or applied_before[j] then\n      -- R4: a late duplicate must not prepare an",
             "if false then\n      -- R4: a late duplicate must not prepare an",
         ),
-        Setting(1, STEPS),
+        Setting(6, STEPS),
     ),
     "an applied leg stays prepared": (
         Lua("    write('HDEL', 'prepared', gone, g)\n    close_book(book)", "    close_book(book)"),
@@ -279,7 +279,7 @@ FAULTS: dict[str, tuple[Fault, Setting]] = {
     ),
     "what is settled is committed again": (
         Lua("if code == COMMITTED and redis.call('HEXISTS', 'unsettled', key) == 0 then", "if false then"),
-        Setting(1, STEPS),
+        Setting(4, STEPS),
     ),
     "forgotten ids are not expired": (
         Lua(

@@ -130,7 +130,7 @@ async def test_a_commits_name_is_its_time(shards: RealShards) -> None:
 
 
 async def test_a_time_shared_with_a_commit_names_none(shards: RealShards) -> None:
-    """What was posted in the moment of a commit that has the same id in its bundle is settled all the same."""
+    """What was posted in the moment of a commit with the same id in its bundle is settled all the same."""
     posted, new = (os.urandom(16), 5), (os.urandom(16), 7)
     both = payments(posted, new)
     decision = both.bundle.decisions[:DECISION_BYTES]
