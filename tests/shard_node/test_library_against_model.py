@@ -251,6 +251,9 @@ class Comparison(RuleBasedStateMachine):
         self.both(Prepare(attempts))
         peers = [PEERS[0]] * len(attempts)
         decided = self.both(Decide(attempts, peers, [b""] * len(attempts), with_balances=False))
+        if not isinstance(decided, Reply):
+            # Full: nothing new is begun.
+            return
         self.both(Finish([attempt.attempt_id for attempt in attempts], decided.codes))
         if settled:
             self.both(SettleCommits([name for name in decided.commits if name]))
