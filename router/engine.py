@@ -116,7 +116,8 @@ class Carrier:
                     if outcomes[row] == _EXHAUSTED:
                         outcomes[row] = UNKNOWN
             again = True
-            rows = [row for row in rows if outcomes[row] == _STALE]
+            # Asked of the whole batch first, in one call: hardly ever is there one.
+            rows = [row for row in rows if outcomes[row] == _STALE] if _STALE in outcomes else ()
             if not rows:
                 return
         for row in rows:
@@ -169,12 +170,14 @@ def split(
 ) -> dict[tuple[int, int], list[int]]:
     """Rows by their pair of shards: the payer's and the payee's."""
     groups: dict[tuple[int, int], list[int]] = {}
+    add: dict[tuple[int, int], Callable[[int], None]] = {}
     for row in rows:
         pair = payer_shards[row], payee_shards[row]
-        if pair in groups:
-            groups[pair].append(row)
-        else:
+        try:
+            add[pair](row)
+        except KeyError:
             groups[pair] = [row]
+            add[pair] = groups[pair].append
     return groups
 
 

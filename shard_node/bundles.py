@@ -80,12 +80,12 @@ class Bundle:
 
 def id_times_ms(ids: Sequence[bytes]) -> tuple[int, int]:
     """``oldest_ms`` and ``newest_ms`` of a :class:`Bundle` with these ids, 16 bytes each or more."""
+    versions = {raw[_VERSION_AT] >> 4 for raw in ids}
+    if versions == {_TIMED_VERSION}:
+        # Such ids sort by their time, which is their first six bytes.
+        return int.from_bytes(min(ids)[:_VERSION_AT]), int.from_bytes(max(ids)[:_VERSION_AT])
     timed = [raw for raw in ids if raw[_VERSION_AT] >> 4 == _TIMED_VERSION]
-    if not timed:
-        return 0, 0
-    # Such ids sort by their time, which is their first six bytes.
-    oldest = int.from_bytes(min(timed)[:_VERSION_AT]) if len(timed) == len(ids) else 0
-    return oldest, int.from_bytes(max(timed)[:_VERSION_AT])
+    return 0, int.from_bytes(max(timed)[:_VERSION_AT]) if timed else 0
 
 
 def join_short(texts: Sequence[bytes]) -> bytes:
