@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from coordinator.money import decimals, to_minor
-from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES, MAX_TEXT_BYTES, MAX_ACCOUNT_ID_CHARS
+from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_MINOR, MAX_REFERENCE_BYTES, MAX_TEXT_BYTES
 from shard_node.slots import slot
 from shard_node.transfers import Details, pack_details
 

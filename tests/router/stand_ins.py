@@ -24,10 +24,9 @@ from shard_node.topology import ShardInfo, SlotRange, Topology
 from tallystick.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
-    from shard_node.shard import ShardRedis
-
     from shard_node.bundles import Bundle
     from shard_node.records import Account, RememberedOutcome
+    from shard_node.shard import ShardRedis
 
 COMMITTED = int(Outcome.COMMITTED)
 
