@@ -12,8 +12,8 @@ are kept here:
 * R7  recovery drops a leg only on the payer's shard's word.
 
 A batch comes in parts, one a pair of shards, and each part is an attempt of its own: it is prepared, decided
-and finished as a whole. So the machines handle strings of codes, and look at a single row only when its outcome
-is not that of all.
+and finished as a whole. So the machines handle strings of codes, and look at a single row only when its
+outcome is not that of all.
 
 Source: J. Gray, "Notes on Data Base Operating Systems" (1978), for the last-agent form of commit.
 """
@@ -72,7 +72,8 @@ def _one(outcome: Outcome) -> bytes:
 _VERDICTS = _table({_PREPARED: GO})
 # What the payer's shard said, as what the caller is told when the payee's shard has acknowledged it.
 _OUTCOMES = _table({_SETTLED: _COMMITTED, _ELSEWHERE: _UNKNOWN})
-# The same when it has not: a refusal stands, its leg is left to recovery; a commit is not told before it is finished.
+# The same when it has not: a refusal stands, its leg is left to recovery; a commit is not told before it is
+# finished.
 _UNFINISHED = {
     NoReply.LOST: _table({_COMMITTED: _UNKNOWN, _SETTLED: _COMMITTED, _ELSEWHERE: _UNKNOWN}),
     NoReply.STALE: _table({_COMMITTED: Outcome.STALE_EPOCH, _SETTLED: _COMMITTED, _ELSEWHERE: _UNKNOWN}),
@@ -103,9 +104,9 @@ def group(rows: Iterable[int], shards: Sequence[int]) -> dict[int, list[int]]:
 class Part:
     """What of a batch goes from one shard to another, and what became of it.
 
-    ``outcomes`` are as in :mod:`shard_node.calls`: a byte a row, or one for all; so are the balances. A row whose
-    outcome is not known stays OUTCOME_UNKNOWN whatever step it reached; one that met another epoch is STALE_EPOCH,
-    and may be tried again from the start with a newer topology.
+    ``outcomes`` are as in :mod:`shard_node.calls`: a byte a row, or one for all; so are the balances. A row
+    whose outcome is not known stays OUTCOME_UNKNOWN whatever step it reached; one that met another epoch is
+    STALE_EPOCH, and may be tried again from the start with a newer topology.
     """
 
     payer_shard: int
@@ -162,8 +163,8 @@ class Commit:
     ) -> dict[int, Decide]:
         """Step 2: the calls to the payers' shards, which carry along names of commits that are settled.
 
-        A part whose payees' shard gave no answer goes no further, and nothing is dropped (R2): its prepare may
-        still be on its way.
+        A part whose payees' shard gave no answer goes no further, and nothing is dropped (R2): its prepare
+        may still be on its way.
         """
         ready: list[Part] = []
         for shard, parts in self._groups.items():
@@ -195,7 +196,7 @@ class Commit:
         return each(part.codes, part.bundle.count).translate(_VERDICTS)
 
     def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
-        """Steps 3 and 4: apply what is COMMITTED, drop the legs of all that is refused, SETTLED or ELSEWHERE."""
+        """Steps 3 and 4: apply what is COMMITTED, drop legs of all that is refused, SETTLED or ELSEWHERE."""
         ending: list[Part] = []
         for shard, parts in self._groups.items():
             answer = answers[shard]
@@ -287,9 +288,9 @@ class _Ending:
 class Recovery:
     """Ends transfers that others began: old ``attempts`` and ``commits`` found on one shard.
 
-    Call :meth:`resolve`, :meth:`finish`, :meth:`settle` once each with the answers to the calls
-    before. What gets no answer is left for the next scan. ``home`` is the index of the shard that they were found
-    on, ``owner`` the index of each slot's shard, ``shard_ids`` the ids of all.
+    Call :meth:`resolve`, :meth:`finish`, :meth:`settle` once each with the answers to the calls before. What
+    gets no answer is left for the next scan. ``home`` is the index of the shard that they were found on,
+    ``owner`` the index of each slot's shard, ``shard_ids`` the ids of all.
     """
 
     def __init__(

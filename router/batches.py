@@ -1,9 +1,10 @@
 """The hot loop of the router: a BatchTransfer request as bundles, and its answer, a few calls a column.
 
-A transfer passes through here in some three microseconds, so nothing is done a row at a time that can be done a
-column at a time: ids are parsed, amounts and account ids validated in one call each for hundreds of transfers.
-Memory is what costs most, beside two busy shards: so a request is worked through in pieces that stay in a core's
-cache, and an account's slot is computed anew, which costs less than to look it up among a hundred thousand.
+A transfer passes through here in some three microseconds, so nothing is done a row at a time that can be done
+a column at a time: ids are parsed, amounts and account ids validated in one call each for hundreds of
+transfers. Memory is what costs most, beside two busy shards: so a request is worked through in pieces that
+stay in a core's cache, and an account's slot is computed anew, which costs less than to look it up among a
+hundred thousand.
 
 All is strict: a batch in which anything at all is out of the ordinary is left to
 :class:`router.requests.RequestReader`, which looks at it row by row and says what is wrong.
@@ -169,7 +170,10 @@ def _read_piece(
 
 
 def read_ids(texts: Sequence[str], latest: bytes) -> bytes:
-    """The bytes of UUIDs, one after the other. Raises ValueError when one is none, is nil, or is of the future."""
+    """The bytes of UUIDs, one after the other.
+
+    Raises ValueError when one is none, is nil, or is of the future.
+    """
     # Each of them must be as long: the sum alone would let one make up for another.
     if set(map(len, texts)) != {_ID_CHARS}:
         raise ValueError
@@ -181,7 +185,8 @@ def read_ids(texts: Sequence[str], latest: bytes) -> bytes:
     # fromhex skips spaces, and an id may have had more dashes: only the length tells.
     if len(raw) != _ID_BYTES * count:
         raise ValueError
-    # Digits sort as the bytes do; capitals come before small letters, so with any the texts cannot be compared.
+    # Digits sort as the bytes do; capitals come before small letters, so with any of them texts cannot be
+    # compared.
     if not joined.islower() or max(texts) > f"{latest[:4].hex()}-{latest[4:].hex()}-8":
         ids = struct.unpack("16s" * count, raw)
         if any(one[:6] > latest and one[_VERSION_AT] >> 4 == _TIMED_VERSION for one in ids):
@@ -211,7 +216,8 @@ def _plain_amounts(digits: int) -> re.Pattern[str]:
 def read_amounts(texts: Sequence[str], digits: int) -> list[int]:
     """Amounts in minor units.
 
-    Raises ValueError for any that is not written with all its decimals, is zero, or has more than fifteen digits.
+    Raises ValueError for any that is not written with all its decimals, is zero, or has more than fifteen
+    digits.
     """
     joined = ",".join(texts) + ","
     if joined.count(",") != len(texts) or not _plain_amounts(digits).fullmatch(joined):

@@ -53,7 +53,10 @@ class Committers(Protocol):
         *,
         with_balances: bool = True,
     ) -> coordinator_pb2.CommitResponse | NoReply:
-        """Has a batch committed by the map of that version: payers' shard, payees' shard, and what goes between."""
+        """Has a batch committed by the map of that version.
+
+        Each part is payers' shard, payees' shard, and what goes between.
+        """
 
 
 class Told(Protocol):

@@ -99,7 +99,10 @@ class TransferCalls:
     async def batch(
         self, request: wallet_pb2.BatchTransferRequest, context: Any
     ) -> wallet_pb2.BatchTransferResponse | bytes:
-        """Transfers that were counted before, each with an outcome of its own. Bytes are the answer serialized."""
+        """Transfers that were counted before, each with an outcome of its own.
+
+        Bytes are the answer serialized.
+        """
         if not request.return_balances:
             packed = self._batches.read(request.transfers, self._reader.latest_id())
             if packed is not None:

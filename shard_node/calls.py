@@ -4,9 +4,9 @@ A call is one value, made by code that decides and carried out elsewhere: over R
 :class:`shard_node.shard.Shard`, or by the plain model of the tests. Transfers come in bundles, one a pair of
 shards; ``library/transfers.lua`` says what each function does with them.
 
-Codes are :class:`~shard_node.outcomes.Outcome` numbers, on refusals of the payee's account with ``PAYEE`` added:
-a byte a row, or one byte when all rows of a bundle have the same. Balances are minor units after the change, q a
-row, ``NO_BALANCE`` where unknown; ``b""`` when they were not asked for.
+Codes are :class:`~shard_node.outcomes.Outcome` numbers, on refusals of the payee's account with ``PAYEE``
+added: a byte a row, or one byte when all rows of a bundle have the same. Balances are minor units after the
+change, q a row, ``NO_BALANCE`` where unknown; ``b""`` when they were not asked for.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ COMMIT_BYTES = 6
 class Reply:
     """What a shard answered: a value a bundle, or for Resolve a value a row.
 
-    ``commits`` are the names of what a Decide left unsettled, ``b""`` for a bundle of which nothing was committed.
-    ``elsewhere`` are, bundle by bundle, the names of other attempts' commits that hold rows of it.
+    ``commits`` are the names of what a Decide left unsettled, ``b""`` for a bundle of which nothing was
+    committed. ``elsewhere`` are, bundle by bundle, the names of other attempts' commits that hold rows of it.
     """
 
     codes: Sequence[bytes]
@@ -109,9 +109,9 @@ class Prepare:
 class Decide:
     """Step 2, on the payers' shard: the commit point.
 
-    ``peers`` are the ids of the payees' shards. ``verdicts`` are, bundle by bundle, 0 to commit or the payee's
-    refusal to record as the outcome, a byte a row; ``b""`` to commit all. ``settled`` are names of commits that
-    are finished (step 5), of any earlier batch.
+    ``peers`` are the ids of the payees' shards. ``verdicts`` are, bundle by bundle, 0 to commit or the
+    payee's refusal to record as the outcome, a byte a row; ``b""`` to commit all. ``settled`` are names of
+    commits that are finished (step 5), of any earlier batch.
     """
 
     FUNCTION: ClassVar[str] = "decide"

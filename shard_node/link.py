@@ -1,8 +1,10 @@
-"""One connection to a Redis for the transfer path: calls go out one after the other, answers come back in that order.
+"""One connection to a Redis for the transfer path.
 
-redis-py takes a connection from a pool for each call, waits for its answer and gives it back, which costs some hundred
-microseconds. A Redis answers what comes over one connection in order, and runs it one by one anyway, so here all calls
-share one, and none waits for another's answer to be sent. All else goes through redis-py.
+Calls go out one after the other, and answers come back in that order.
+redis-py takes a connection from a pool for each call, waits for its answer and gives it back, which costs
+some hundred microseconds. A Redis answers what comes over one connection in order, and runs it one by one
+anyway, so here all calls share one, and none waits for another's answer to be sent. All else goes through
+redis-py.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 class Link:
     """A connection that is made by the first call, and made anew by the next one after it broke.
 
-    Raises what redis-py raises: its ConnectionError when the connection cannot be made or breaks before the answer
-    (the call may have been carried out), TimeoutError when no answer comes in time, ResponseError for an error that
-    Redis answers. Never cancel a call: its answer would still come.
+    Raises what redis-py raises: its ConnectionError when the connection cannot be made or breaks before the
+    answer (the call may have been carried out), TimeoutError when no answer comes in time, ResponseError for
+    an error that Redis answers. Never cancel a call: its answer would still come.
     """
 
     def __init__(self, host: str, port: int, timeout_seconds: float) -> None:

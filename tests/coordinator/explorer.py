@@ -64,7 +64,10 @@ def _transfer(payload: str) -> Transfers:
 
 
 class _Found(NamedTuple):
-    """What a resolver finds: an attempt, or a commit by its name. ``peer`` is the payee's shard of a commit."""
+    """What a resolver finds: an attempt, or a commit by its name.
+
+    ``peer`` is the payee's shard of a commit.
+    """
 
     attempt_id: bytes
     name: bytes = b""
@@ -224,7 +227,7 @@ class Explorer(WorldExplorer):
             shard.accounts["payee"] = Account(payee.available_minor, 0, 0, 0, AccountState.FROZEN, "EUR")
 
     def does_nothing_ever(self, shard: Frozen, call: Call | Look) -> bool:
-        """An attempt that has ended stays ended, and an outcome that is remembered stays: unless rules are broken."""
+        """An attempt that has ended stays so, and an outcome is remembered: unless rules are broken."""
         if self.setting.faults != Faults():
             return False
         match call:

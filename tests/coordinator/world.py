@@ -127,7 +127,10 @@ class Scan(NamedTuple):
 
 
 class World(NamedTuple):
-    """One state. ``shards`` are numbers of frozen ones; ``told`` the definite outcomes that clients were given."""
+    """One state.
+
+    ``shards`` are numbers of frozen ones; ``told`` the definite outcomes that clients were given.
+    """
 
     shards: tuple[int, ...]
     placement: tuple[int, ...]
@@ -205,7 +208,10 @@ class Explorer(ABC):
         return True
 
     def number_of(self, w: World) -> int:
-        """The number of the next try. The same for all makes fewer states, where tries need not be told apart."""
+        """The number of the next try.
+
+        The same for all makes fewer states, where tries need not be told apart.
+        """
         del w
         return 0
 
@@ -499,7 +505,10 @@ class Explorer(ABC):
         return self.does_nothing_ever(self._frozen[number], self._calls[call])
 
     def _without_dead(self, w: World) -> World:
-        """The same state without messages that will never do anything: worlds that differ by these are one."""
+        """The same state without messages that will never do anything.
+
+        Worlds that differ by these are one.
+        """
         dead = {m for m in w.network if self.is_dead(w.shards[m.shard], m.call)}
         return w._replace(network=w.network - dead) if dead else w
 

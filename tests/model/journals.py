@@ -73,11 +73,9 @@ class ShardModel(Transfers):
         if isinstance(call, _NEW):
             self.begin_new()
         remembered = len(self.decided)
-        reply: Reply | JournalReply
-        if isinstance(call, JournalCall):
-            reply = self._journal_call(call)
-        else:
-            reply = self.transfer_call(call)
+        reply: Reply | JournalReply = (
+            self._journal_call(call) if isinstance(call, JournalCall) else self.transfer_call(call)
+        )
         if len(self.decided) > remembered:
             match call:
                 case Post():

@@ -29,7 +29,10 @@ class Decided(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """One transfer of a bundle, as it is prepared or committed; ``outcome`` of the payee's or the payer's shard."""
+    """One transfer of a bundle, as it is prepared or committed.
+
+    ``outcome`` is that of the payee's or the payer's shard.
+    """
 
     decision: bytes
     key: bytes
@@ -118,9 +121,10 @@ class Outcomes(Accounts):
     def recall_transfer(
         self, decision: bytes, key: bytes, attempt_id: bytes, again: set[bytes]
     ) -> tuple[int, bytes] | None:
-        """R3: what is remembered of a transfer, as its attempt is told; and the commit it waits for elsewhere.
+        """R3: what is remembered of a transfer as its attempt is told, and the commit it waits for elsewhere.
 
-        ``again`` are those that this call told as COMMITTED: of a transfer that a bundle has twice, only one was.
+        ``again`` are those that this call told as COMMITTED: of a transfer that a bundle has twice, only
+        one was.
         """
         record = None if self.faults.outcome_rewritten else self.remembered(decision)
         if record is None:

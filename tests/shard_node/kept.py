@@ -23,7 +23,8 @@ from tests.model.outcomes import Committed, Kept
 BIG = 2**36
 _HOLD_HEAD = struct.Struct("<qq24s")
 _JOURNAL_OUTCOME_BYTES = 27
-# What precedes the codes of an attempt, after its time: the sum of its small credits, the number of its big ones.
+# What precedes the codes of an attempt, after its time: the sum of its small credits, the number of its big
+# ones.
 _ATTEMPT_SUMS = struct.Struct("<qI")
 _ATTEMPT_COLUMNS = (b"d", b"t", b"p", b"a", b"b")
 _HASHES = (
