@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,21 +29,24 @@ from bench.cpu import read_cpu
 from bench.errors import BenchError
 from shard_node.agent import bind, load_library
 from shard_node.archiver.shard_archiver import BATCH_ENTRIES, ShardArchiver
+from shard_node.bundles import Bundle
 from shard_node.ledger.archive import Archive
 from shard_node.ledger.migrations import upgrade
 from shard_node.ledger.schema import open_ledger
+from shard_node.outcomes import Outcome
 from shard_node.packing import pack
 from shard_node.redis_process import RedisProcess
 from shard_node.shard import Shard, connect
 from shard_node.slots import SLOT_COUNT
 from shard_node.topology import Topology
-from shard_node.transfers import Kind, pack_body, transfer_key
+from shard_node.transfers import Kind, Terms, Transfers
 
 _MEASURE = "--measure"
 _SHARD = "shard-0"
 _WINDOW_MS = 3_600_000
 _CALL_TRANSFERS = 1000
 _START_MS = 1_750_000_000_000
+_ALL_COMMITTED = bytes((Outcome.COMMITTED,))
 # Of a run, how often its figures are told.
 _PARTS = 10
 
@@ -60,11 +64,12 @@ class _Maker:
     def call(self, transfers: int) -> tuple[str, bytes]:
         """One stream entry: its id and its columns. Transaction ids are UUIDv7."""
         self._now_ms += 20
-        rows = []
+        rows: list[tuple[bytes, Terms]] = []
+        moved: list[tuple[int, int, int, int]] = []
         for _ in range(transfers):
             payer, payee = self._random.sample(range(len(self._names)), 2)
             amount = self._random.randrange(1, 10_000)
-            body = pack_body(
+            terms = Terms(
                 amount,
                 "EUR",
                 payer % SLOT_COUNT,
@@ -75,10 +80,13 @@ class _Maker:
                 b"invoice 4711",
             )
             unique = self._random.randbytes(10)
-            transaction_id = self._now_ms.to_bytes(6) + bytes((unique[0] & 0x0F | 0x70,)) + unique[1:]
-            key = transfer_key(transaction_id, body)
-            rows.append((key, body, *self._move(payer, -amount), *self._move(payee, amount)))
-        return f"{self._now_ms}-0", pack("post", *zip(*rows, strict=True))
+            rows.append((self._now_ms.to_bytes(6) + bytes((unique[0] & 0x0F | 0x70,)) + unique[1:], terms))
+            moved.append((*self._move(payer, -amount), *self._move(payee, amount)))
+        bundle = Bundle.of(Transfers.of(rows))
+        numbers = [struct.pack(f"<{transfers}q", *column) for column in zip(*moved, strict=True)]
+        return f"{self._now_ms}-0", pack(
+            "post", _ALL_COMMITTED, bundle.decisions, bundle.terms, bundle.bodies, *numbers
+        )
 
     def _move(self, account: int, delta: int) -> tuple[int, int]:
         self._balances[account] += delta

@@ -90,7 +90,7 @@ async def _add_pending(shards: Sequence[Shard], audit: Audit) -> None:
         unsettled |= {entry.key for entry in await shard.pending("unsettled", 0, MAX_PENDING)}
     for entry in prepared.values():
         # Of a journal's debit the amount is negative: it still is in its account, as held.
-        if entry.transfer_key in unsettled:
+        if entry.commit_key in unsettled:
             audit.currency(entry.currency).in_flight_minor += entry.amount_minor
     audit.prepared = len(prepared)
     audit.unsettled = len(unsettled)

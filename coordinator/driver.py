@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import structlog
 
-from coordinator.journal_protocol import JournalAnswer, JournalCommit
-from coordinator.protocol import Answer, Commit, NoReply
-from shard_node.calls import Settle
+from coordinator.journal_protocol import JournalAnswer, JournalCommit, JournalRecovery
+from coordinator.protocol import Answer, Commit, NoReply, Part, Recovery
+from shard_node.calls import SettleCommits
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
+from shard_node.journal_calls import Settle
 from shard_node.limits import MAX_BATCH
+from shard_node.records import PendingAttempt, PendingCommit
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from shard_node.calls import Call
     from shard_node.directory import Cluster, Directory
     from shard_node.journal_calls import JournalCall, Journals
     from shard_node.shard import Shard
-    from shard_node.transfers import Transfers
 
 # Settlements ride on the next decide of their shard; after this long without one they go alone.
 SETTLE_IDLE_SECONDS = 0.5
@@ -38,8 +39,7 @@ MAX_SETTLEMENTS = 16 * MAX_BATCH
 
 log = structlog.get_logger(__name__)
 
-# What takes a batch through the steps of a commit.
-Machine = TypeVar("Machine", Commit, JournalCommit)
+B = TypeVar("B", PendingAttempt, PendingCommit)
 
 
 @overload
@@ -96,14 +96,17 @@ class Pace:
         return answers
 
 
-def sound_alarm(keys: Sequence[bytes]) -> None:
-    """R5: committed legs are nowhere. Nothing can repair this by itself; somebody must look."""
-    for key in keys:
-        log.critical("a committed leg is neither prepared nor applied", transaction_id=key[:16].hex())
+def sound_alarm(what: str, names: Sequence[bytes]) -> None:
+    """R5: committed legs are nowhere. Nothing can repair this by itself; somebody must look.
+
+    ``what`` says what the first 16 bytes of ``names`` are: attempts or transactions.
+    """
+    for name in names:
+        log.critical("committed legs are neither prepared nor applied", **{what: name[:16].hex()})
 
 
 class Settlements:
-    """Keys of transfers finished everywhere, until their payer's shard has been told (step 5)."""
+    """Names of what is finished everywhere, until its deciding shard has been told (step 5)."""
 
     def __init__(self) -> None:
         self._keys: dict[str, list[bytes]] = {}
@@ -134,53 +137,86 @@ class Driver:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._settlements = Settlements()
+        # Of transfers: names of commits. Of journals: their keys.
+        self._commits = Settlements()
+        self._journals = Settlements()
 
-    async def commit(self, transfers: Transfers, cluster: Cluster) -> Commit:
+    async def commit(self, parts: Sequence[Part], cluster: Cluster, *, with_balances: bool = True) -> Commit:
         """One batch, through all its steps. Never cancel it: see the class docstring of Shard."""
-        return await self._carry_out(Commit(transfers, cluster.owner), cluster)
+        machine = Commit(parts, cluster.shard_ids, with_balances=with_balances)
+        await self._carry_out(machine, cluster, self._commits)
+        sound_alarm("attempt", machine.missing)
+        for index, names in machine.elsewhere().items():
+            machine.finished_elsewhere(index, await self._finish_others(cluster, index, names))
+        return machine
 
     async def commit_journals(self, batch: Journals, cluster: Cluster) -> JournalCommit:
         """The same for journals."""
-        return await self._carry_out(JournalCommit(batch, cluster.owner), cluster)
-
-    async def _carry_out(self, machine: Machine, cluster: Cluster) -> Machine:
-        pace = Pace(cluster)
-        answers = await pace.ask_all(machine.prepare())
-        riding = self._ride(cluster, machine.deciding_shards)
-        answers = await pace.ask_all(machine.decide(answers, riding))
-        self._ridden(cluster, riding, answers)
-        machine.conclude(await pace.ask_all(machine.finish(answers)))
-        for index, keys in machine.settled.items():
-            self._settlements.add(cluster.shards[index].shard_id, keys)
-        sound_alarm(machine.missing)
+        machine = JournalCommit(batch, cluster.owner)
+        await self._carry_out(machine, cluster, self._journals)
+        sound_alarm("transaction_id", machine.missing)
         return machine
 
-    def _ride(self, cluster: Cluster, deciding: Sequence[int]) -> dict[int, list[bytes]]:
+    async def _carry_out(
+        self, machine: Commit | JournalCommit, cluster: Cluster, settlements: Settlements
+    ) -> None:
+        # Any: the two kinds of machines are asked alike, each in calls and answers of its own.
+        steps: Any = machine
+        pace = Pace(cluster)
+        answers = await pace.ask_all(steps.prepare())
+        riding = self._ride(cluster, machine.deciding_shards, settlements)
+        answers = await pace.ask_all(steps.decide(answers, riding))
+        self._ridden(cluster, riding, answers, settlements)
+        steps.conclude(await pace.ask_all(steps.finish(answers)))
+        for index, names in machine.settled.items():
+            settlements.add(cluster.shards[index].shard_id, names)
+
+    async def _finish_others(self, cluster: Cluster, index: int, names: Sequence[bytes]) -> set[bytes]:
+        """Ends commits of other coordinators that transfers of ours are in; those that have ended.
+
+        Whoever began them may be dead, or about to do the same: either way a caller of ours need not wait.
+        """
+        try:
+            found = await cluster.shards[index].commits(names)
+        except ShardNodeError as error:
+            log.warning("no answer", shard=cluster.shards[index].shard_id, error=str(error))
+            return set()
+        ended = set(names) - {commit.name for commit in found}
+        pace = Pace(cluster)
+        for commits in batches(found):
+            recovery = Recovery(index, (), commits, cluster.owner, cluster.shard_ids)
+            await end(pace, recovery, "attempt")
+            ended.update(recovery.finished)
+        return ended
+
+    def _ride(
+        self, cluster: Cluster, deciding: Sequence[int], settlements: Settlements
+    ) -> dict[int, list[bytes]]:
         """Settlements that may go along with calls to these shards, by shard index."""
         riding: dict[int, list[bytes]] = {}
-        if self._settlements.waiting():
+        if settlements.waiting():
             for index in set(deciding):
-                keys = self._settlements.take(cluster.shards[index].shard_id)
-                if keys:
-                    riding[index] = keys
+                names = settlements.take(cluster.shards[index].shard_id)
+                if names:
+                    riding[index] = names
         return riding
 
+    @staticmethod
     def _ridden(
-        self,
         cluster: Cluster,
         riding: Mapping[int, Sequence[bytes]],
         answers: Mapping[int, Answer] | Mapping[int, JournalAnswer],
+        settlements: Settlements,
     ) -> None:
         """Keeps the settlements whose ride did not arrive, or perhaps not."""
-        for index, keys in riding.items():
+        for index, names in riding.items():
             if isinstance(answers.get(index, NoReply.LOST), NoReply):
-                self._settlements.add(cluster.shards[index].shard_id, keys)
+                settlements.add(cluster.shards[index].shard_id, names)
 
     async def settle_idle(self) -> None:
         """Forever: sends settlements that found no ride."""
         while True:
-            before = set(self._settlements.waiting())
+            before = {*self._commits.waiting(), *self._journals.waiting()}
             await asyncio.sleep(SETTLE_IDLE_SECONDS)
             cluster = self._directory.current
             for shard in cluster.shards:
@@ -193,7 +229,35 @@ class Driver:
             await self._settle(shard)
 
     async def _settle(self, shard: Shard) -> None:
-        while keys := self._settlements.take(shard.shard_id):
-            if isinstance(await ask(shard, Settle(keys)), NoReply):
-                # Recovery settles what it finds; what waits behind is tried again next time.
+        # What fails is left to recovery, which settles what it finds; what waits behind is tried next time.
+        while names := self._commits.take(shard.shard_id):
+            if isinstance(await ask(shard, SettleCommits(names)), NoReply):
                 return
+        while keys := self._journals.take(shard.shard_id):
+            if isinstance(await ask(shard, Settle(keys)), NoReply):
+                return
+
+
+def batches(bundles: Iterable[B]) -> Iterator[list[B]]:
+    """Bundles, some at a time: so many that a call about them all stays within its limit."""
+    batch: list[B] = []
+    size = 0
+    for bundle in bundles:
+        size += bundle.size
+        if size > MAX_BATCH and batch:
+            yield batch
+            batch, size = [], bundle.size
+        batch.append(bundle)
+    if batch:
+        yield batch
+
+
+async def end(pace: Pace, recovery: Recovery | JournalRecovery, what: str) -> int:
+    """Takes a recovery through its steps; how many attempts, or legs, ended. ``what`` as for sound_alarm."""
+    # Any: as in Driver._carry_out.
+    steps: Any = recovery
+    answers = await pace.ask_all(steps.resolve())
+    answers = await pace.ask_all(steps.finish(answers))
+    await pace.ask_all(steps.settle(answers))
+    sound_alarm(what, recovery.missing)
+    return recovery.ended

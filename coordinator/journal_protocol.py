@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coordinator.protocol import GO, NoReply
-from shard_node.calls import Settle
 from shard_node.journal_calls import (
     DecideJournals,
     FinishLegs,
@@ -22,6 +21,7 @@ from shard_node.journal_calls import (
     LegRef,
     PrepareLegs,
     ResolveJournals,
+    Settle,
     leg_refs,
 )
 from shard_node.journals import Journal, LegBody, leg_key
@@ -249,9 +249,8 @@ class JournalRecovery:
         # By shard: leg keys, how to end them, and the unsettled journal they belong to, if to one.
         self._ending: dict[int, list[tuple[bytes, int, int | None]]] = {}
         self.missing: list[bytes] = []
-        # How many legs were applied and how many dropped.
-        self.applied = 0
-        self.dropped = 0
+        # How many legs were ended.
+        self.ended = 0
 
     def resolve(self) -> dict[int, ResolveJournals]:
         """Asks the deciding shards what became of prepared legs."""
@@ -293,13 +292,13 @@ class JournalRecovery:
                 continue
             for (key, _, index), code in zip(legs, answer.codes, strict=True):
                 if code == Outcome.FINISHED:
-                    self.applied += 1
+                    self.ended += 1
                     if index is not None:
                         left[index] -= 1
                 elif code == Outcome.MISSING_LEG:
                     self.missing.append(key)
                 else:
-                    self.dropped += 1
+                    self.ended += 1
         done: dict[int, list[bytes]] = {}
         for (key, journal), unfinished in zip(self._unsettled, left, strict=True):
             if not unfinished:

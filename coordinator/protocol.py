@@ -6,40 +6,41 @@ shards and say which calls to make next; neither knows clocks, sockets or tasks,
 can walk through every order of events. The rules R1-R8 are told in ARCHITECTURE.md; of them, these
 are kept here:
 
-* R2  nobody drops a leg before the payer's shard has an outcome that is not COMMITTED;
-* R3  finish only on COMMITTED; on SETTLED a prepared leg is a ghost, and is dropped;
+* R2  nobody drops a leg before the payer's shard has an outcome that is not COMMITTED by this attempt;
+* R3  finish only on COMMITTED; on SETTLED and ELSEWHERE a prepared leg is a ghost, and is dropped;
 * R6  settle only what the payee's shard has acknowledged as finished;
 * R7  recovery drops a leg only on the payer's shard's word.
+
+A batch comes in parts, one a pair of shards, and each part is an attempt of its own: it is prepared, decided
+and finished as a whole. So the machines handle strings of codes, and look at a single row only when its
+outcome is not that of all.
 
 Source: J. Gray, "Notes on Data Base Operating Systems" (1978), for the last-agent form of commit.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from shard_node.calls import Decide, Finish, Prepare, Reply, Resolve, Settle
-from shard_node.limits import NO_BALANCE
+from shard_node.bundles import each, split_decisions, split_short
+from shard_node.calls import Attempt, Decide, Finish, Prepare, Reply, ResolveAttempts, SettleCommits
 from shard_node.outcomes import Outcome
+from shard_node.records import PendingAttempt, PendingCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from shard_node.records import PendingTransfer
-    from shard_node.transfers import Transfers
+    from shard_node.bundles import Bundle
 
-# Plain integers: these are compared once a transfer.
 _COMMITTED = int(Outcome.COMMITTED)
 _PREPARED = int(Outcome.PREPARED)
-_APPLIED = int(Outcome.APPLIED)
 _SETTLED = int(Outcome.SETTLED)
-_FINISHED = int(Outcome.FINISHED)
-_EXPIRED = int(Outcome.TRANSACTION_ID_EXPIRED)
-_UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
-_STALE = int(Outcome.STALE_EPOCH)
-_EXHAUSTED = int(Outcome.RESOURCE_EXHAUSTED)
+_ELSEWHERE = int(Outcome.ELSEWHERE)
+_ENDED = int(Outcome.ENDED)
 _MISSING = int(Outcome.MISSING_LEG)
+_UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
 
 GO = 0
 
@@ -58,6 +59,35 @@ class NoReply(Enum):
 Answer = Reply | NoReply
 
 
+def _table(changes: Mapping[int, int]) -> bytes:
+    """For bytes.translate: each code as itself, but for these."""
+    return bytes(changes.get(code, code) for code in range(256))
+
+
+def _one(outcome: Outcome) -> bytes:
+    return bytes((outcome,))
+
+
+# What a payee's shard said of a leg, as what the payer's shard is told about it.
+_VERDICTS = _table({_PREPARED: GO})
+# What the payer's shard said, as what the caller is told when the payee's shard has acknowledged it.
+_OUTCOMES = _table({_SETTLED: _COMMITTED, _ELSEWHERE: _UNKNOWN})
+# The same when it has not: a refusal stands, its leg is left to recovery; a commit is not told before it is
+# finished.
+_UNFINISHED = {
+    NoReply.LOST: _table({_COMMITTED: _UNKNOWN, _SETTLED: _COMMITTED, _ELSEWHERE: _UNKNOWN}),
+    NoReply.STALE: _table({_COMMITTED: Outcome.STALE_EPOCH, _SETTLED: _COMMITTED, _ELSEWHERE: _UNKNOWN}),
+}
+_UNFINISHED[NoReply.FULL] = _UNFINISHED[NoReply.LOST]
+# What is told of rows that were not decided.
+_UNDECIDED = {
+    NoReply.LOST: _one(Outcome.OUTCOME_UNKNOWN),
+    NoReply.STALE: _one(Outcome.STALE_EPOCH),
+    NoReply.FULL: _one(Outcome.RESOURCE_EXHAUSTED),
+}
+_ALL_PREPARED = _one(Outcome.PREPARED)
+
+
 def group(rows: Iterable[int], shards: Sequence[int]) -> dict[int, list[int]]:
     """Rows by the shard that ``shards`` names for each of them."""
     groups: dict[int, list[int]] = {}
@@ -70,201 +100,286 @@ def group(rows: Iterable[int], shards: Sequence[int]) -> dict[int, list[int]]:
     return groups
 
 
+@dataclass(slots=True)
+class Part:
+    """What of a batch goes from one shard to another, and what became of it.
+
+    ``outcomes`` are as in :mod:`shard_node.calls`: a byte a row, or one for all; so are the balances. A row
+    whose outcome is not known stays OUTCOME_UNKNOWN whatever step it reached; one that met another epoch is
+    STALE_EPOCH, and may be tried again from the start with a newer topology.
+    """
+
+    payer_shard: int
+    payee_shard: int
+    attempt: Attempt
+    outcomes: bytes = _UNDECIDED[NoReply.LOST]
+    payer_balances: bytes = b""
+    payee_balances: bytes = b""
+    # What the payees' shard said, then what the payers' shard did.
+    codes: bytes = b""
+    # The name of what the payers' shard keeps until the part is settled.
+    commit: bytes = b""
+    # Commits of other attempts that rows of this part wait for.
+    elsewhere: Sequence[bytes] = ()
+
+    @property
+    def bundle(self) -> Bundle:
+        """Its transfers."""
+        return self.attempt.bundle
+
+
 class Commit:
     """A batch of cross-shard transfers on its way through two-phase commit.
 
     Call :meth:`prepare`, :meth:`decide`, :meth:`finish` and :meth:`conclude` once each, in this
-    order, and hand each one the answers to the calls that the one before returned. Shards are
-    named by their index in the topology of ``owner``.
-
-    A row whose outcome is not known stays OUTCOME_UNKNOWN whatever step it reached; one that met
-    another epoch is STALE_EPOCH, and may be tried again from the start with a newer topology.
+    order, and hand each one the answers to the calls that the one before returned. Then ``parts`` have their
+    outcomes. Shards are named by their index in the topology; ``shard_ids`` are their ids.
     """
 
-    def __init__(self, transfers: Transfers, owner: Sequence[int]) -> None:
-        count = len(transfers)
-        self._transfers = transfers
-        self._payer_shards = [owner[slot] for slot in transfers.payer_slots]
-        self._payee_shards = [owner[slot] for slot in transfers.payee_slots]
-        self._groups: dict[int, list[int]] = {}
-        # What to tell the next shard about each row: GO or a refusal, then how to finish.
-        self._verdicts = [GO] * count
-        # Rows whose leg waits on the payee's shard, not applied before.
-        self._waiting = bytearray(count)
-        self.outcomes = [_UNKNOWN] * count
-        self.payer_balances = [NO_BALANCE] * count
-        self.payee_balances = [NO_BALANCE] * count
-        # Keys to settle, by the payer's shard: known to be finished everywhere.
+    def __init__(
+        self, parts: Sequence[Part], shard_ids: Sequence[str], *, with_balances: bool = True
+    ) -> None:
+        self.parts = parts
+        self._shard_ids = shard_ids
+        self._with_balances = with_balances
+        self._groups: dict[int, list[Part]] = {}
+        # Names to settle, by the payers' shard: known to be finished.
         self.settled: dict[int, list[bytes]] = {}
-        # Keys of legs that were lost (R5). Must stay empty; if not, somebody must be woken.
+        # Attempts whose legs were lost (R5). Must stay empty; if not, somebody must be woken.
         self.missing: list[bytes] = []
 
     @property
     def deciding_shards(self) -> Sequence[int]:
-        """The payer's shard of each row."""
-        return self._payer_shards
+        """The payers' shard of each part."""
+        return [part.payer_shard for part in self.parts]
 
     def prepare(self) -> dict[int, Prepare]:
         """Step 1: the calls to the payees' shards."""
-        self._groups = group(range(len(self.outcomes)), self._payee_shards)
-        return {shard: Prepare(self._transfers.select(rows)) for shard, rows in self._groups.items()}
+        self._groups = _by(self.parts, lambda part: part.payee_shard)
+        return {shard: Prepare([part.attempt for part in parts]) for shard, parts in self._groups.items()}
 
     def decide(
         self, answers: Mapping[int, Answer], settled: Mapping[int, Sequence[bytes]] | None = None
     ) -> dict[int, Decide]:
-        """Step 2: the calls to the payers' shards, which carry along keys that are settled.
+        """Step 2: the calls to the payers' shards, which carry along names of commits that are settled.
 
-        A row whose payee's shard gave no answer goes no further, and nothing is dropped (R2):
-        another try of the same id may be about to commit the leg.
+        A part whose payees' shard gave no answer goes no further, and nothing is dropped (R2): its prepare
+        may still be on its way.
         """
-        ready: list[int] = []
-        for shard, rows in self._groups.items():
+        ready: list[Part] = []
+        for shard, parts in self._groups.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
-                self._stop(rows, answer, uncommitted=True)
+                _stop(parts, answer)
                 continue
-            ready += rows
-            for row, code in zip(rows, answer.codes, strict=True):
-                if code == _PREPARED:
-                    self._waiting[row] = 1
-                elif code == _APPLIED:
-                    # It was committed before: the payer's shard may recall that, not do it again. If it
-                    # has forgotten (shards forget at their own times), a second debit would go nowhere.
-                    self._verdicts[row] = _EXPIRED
-                else:
-                    self._verdicts[row] = code
-        self._groups = group(ready, self._payer_shards)
+            for part, codes in zip(parts, answer.codes, strict=True):
+                part.codes = codes
+                if codes[0] != _ENDED:
+                    ready.append(part)
+        self._groups = _by(ready, lambda part: part.payer_shard)
         settled = settled or {}
         return {
             shard: Decide(
-                self._transfers.select(rows), [self._verdicts[row] for row in rows], settled.get(shard, ())
+                [part.attempt for part in parts],
+                [self._shard_ids[part.payee_shard] for part in parts],
+                [self._verdicts(part) for part in parts],
+                settled.get(shard, ()),
+                self._with_balances,
             )
-            for shard, rows in self._groups.items()
+            for shard, parts in self._groups.items()
         }
 
+    @staticmethod
+    def _verdicts(part: Part) -> bytes:
+        if part.codes == _ALL_PREPARED:
+            return b""
+        return each(part.codes, part.bundle.count).translate(_VERDICTS)
+
     def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
-        """Steps 3 and 4: apply what is COMMITTED, drop the legs of all that is refused or SETTLED."""
-        ending: list[int] = []
-        verdicts, outcomes, waiting = self._verdicts, self.outcomes, self._waiting
-        for shard, rows in self._groups.items():
+        """Steps 3 and 4: apply what is COMMITTED, drop legs of all that is refused, SETTLED or ELSEWHERE."""
+        ending: list[Part] = []
+        for shard, parts in self._groups.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
-                self._stop(rows, answer, uncommitted=True)
+                _stop(parts, answer)
                 continue
-            for row, code, balance in zip(rows, answer.codes, answer.payer_balances, strict=True):
-                verdicts[row] = code
-                if code == _COMMITTED:
-                    # The outcome is told only when the payee has the money, or nobody would be told
-                    # the truth about a shard that is away.
-                    self.payer_balances[row] = balance
-                    ending.append(row)
+            for number, part in enumerate(parts):
+                kept = _PREPARED in part.codes
+                part.codes = answer.codes[number]
+                part.commit = answer.commits[number]
+                part.elsewhere = answer.elsewhere[number]
+                part.payer_balances = answer.payer_balances[number]
+                if kept:
+                    ending.append(part)
                 else:
-                    outcomes[row] = _COMMITTED if code == _SETTLED else code
-                    if waiting[row]:
-                        ending.append(row)
-        self._groups = group(ending, self._payee_shards)
-        keys = self._transfers.keys
+                    part.outcomes = part.codes.translate(_OUTCOMES)
+        self._groups = _by(ending, lambda part: part.payee_shard)
         return {
-            shard: Finish([keys[row] for row in rows], [verdicts[row] for row in rows])
-            for shard, rows in self._groups.items()
+            shard: Finish(
+                [part.attempt.attempt_id for part in parts],
+                [part.codes for part in parts],
+                self._with_balances,
+            )
+            for shard, parts in self._groups.items()
         }
 
     def conclude(self, answers: Mapping[int, Answer]) -> None:
-        """Reads the last answers; then ``outcomes``, balances and ``settled`` are final."""
-        keys, verdicts, outcomes = self._transfers.keys, self._verdicts, self.outcomes
-        for shard, rows in self._groups.items():
+        """Reads the last answers; then outcomes, balances and ``settled`` are final."""
+        for shard, parts in self._groups.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
-                # A refusal stands, its leg is left to recovery. A commit is not told before it is finished.
-                self._stop([row for row in rows if verdicts[row] == _COMMITTED], answer, uncommitted=False)
+                for part in parts:
+                    part.outcomes = part.codes.translate(_UNFINISHED[answer])
                 continue
-            for row, code, balance in zip(rows, answer.codes, answer.payee_balances, strict=True):
-                if code == _FINISHED:
-                    outcomes[row] = _COMMITTED
-                    self.payee_balances[row] = balance
-                    self._settle(row)
-                elif code == _MISSING:
-                    self.missing.append(keys[row])
+            for number, part in enumerate(parts):
+                codes = answer.codes[number]
+                if _MISSING in codes:
+                    self.missing.append(part.attempt.attempt_id)
+                    part.outcomes = part.codes.translate(_UNFINISHED[NoReply.LOST])
+                    continue
+                part.outcomes = part.codes.translate(_OUTCOMES)
+                part.payee_balances = answer.payee_balances[number]
+                if part.commit:
+                    self.settled.setdefault(part.payer_shard, []).append(part.commit)
 
-    def _settle(self, row: int) -> None:
-        shard = self._payer_shards[row]
-        if shard in self.settled:
-            self.settled[shard].append(self._transfers.keys[row])
-        else:
-            self.settled[shard] = [self._transfers.keys[row]]
+    def elsewhere(self) -> dict[int, list[bytes]]:
+        """Commits of other attempts that rows of this batch wait for, by the payers' shard."""
+        waits: dict[int, list[bytes]] = {}
+        for part in self.parts:
+            if part.elsewhere:
+                waits.setdefault(part.payer_shard, []).extend(part.elsewhere)
+        return waits
 
-    def _stop(self, rows: Iterable[int], why: NoReply, *, uncommitted: bool) -> None:
-        outcome = _UNKNOWN
-        if why is NoReply.STALE:
-            outcome = _STALE
-        elif why is NoReply.FULL and uncommitted:
-            outcome = _EXHAUSTED
-        for row in rows:
-            self.outcomes[row] = outcome
+    def finished_elsewhere(self, shard: int, finished: Collection[bytes]) -> None:
+        """Those commits of that shard are finished; rows in them are committed."""
+        for part in self.parts:
+            if part.payer_shard == shard and part.elsewhere and all(n in finished for n in part.elsewhere):
+                count = part.bundle.count
+                rows = zip(each(part.codes, count), each(part.outcomes, count), strict=True)
+                part.outcomes = bytes(_COMMITTED if code == _ELSEWHERE else outcome for code, outcome in rows)
+
+
+def _by(parts: Iterable[Part], shard_of: Callable[[Part], int]) -> dict[int, list[Part]]:
+    groups: dict[int, list[Part]] = {}
+    for part in parts:
+        groups.setdefault(shard_of(part), []).append(part)
+    return groups
+
+
+def _stop(parts: Iterable[Part], why: NoReply) -> None:
+    for part in parts:
+        part.outcomes = _UNDECIDED[why]
+
+
+@dataclass(slots=True)
+class _Ending:
+    """An attempt that recovery ends: where its legs are, and how."""
+
+    payee_shard: int
+    attempt_id: bytes
+    verdicts: bytearray
+    # Rows whose outcome is not known yet.
+    open_rows: set[int] = field(default_factory=set)
+    # Who keeps it as unsettled, under which name.
+    payer_shard: int = -1
+    commit: bytes = b""
 
 
 class Recovery:
-    """Ends transfers that others began: a batch of old ``prepared`` and ``unsettled`` entries.
+    """Ends transfers that others began: old ``attempts`` and ``commits`` found on one shard.
 
-    Call :meth:`resolve`, :meth:`finish`, :meth:`settle` once each with the answers to the calls
-    before. What gets no answer is left for the next scan.
+    Call :meth:`resolve`, :meth:`finish`, :meth:`settle` once each with the answers to the calls before. What
+    gets no answer is left for the next scan. ``home`` is the index of the shard that they were found on,
+    ``owner`` the index of each slot's shard, ``shard_ids`` the ids of all.
     """
 
     def __init__(
-        self, prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer], owner: Sequence[int]
+        self,
+        home: int,
+        attempts: Sequence[PendingAttempt],
+        commits: Sequence[PendingCommit],
+        owner: Sequence[int],
+        shard_ids: Sequence[str],
     ) -> None:
-        self._entries = [*prepared, *unsettled]
-        terms = [entry.terms for entry in self._entries]
-        self._payer_shards = [owner[t.payer_slot] for t in terms]
-        self._payee_shards = [owner[t.payee_slot] for t in terms]
-        self._verdicts = [_COMMITTED] * len(self._entries)
-        # An unsettled entry is itself the payer's shard's word: committed.
-        self._undecided = range(len(prepared))
-        self._ending = list(range(len(prepared), len(self._entries)))
-        self._groups: dict[int, list[int]] = {}
+        self._endings: list[_Ending] = []
+        # For each shard to ask, the rows: (ending, row, decision, terms).
+        self._asked: dict[int, list[tuple[_Ending, int, bytes, bytes]]] = {}
+        for attempt in attempts:
+            self._ask_for(home, attempt, owner)
+        for commit in commits:
+            # It is itself the payers' shard's word. A shard that has left the cluster cannot be told.
+            if commit.peer in shard_ids:
+                self._endings.append(
+                    _Ending(
+                        shard_ids.index(commit.peer),
+                        commit.attempt_id,
+                        bytearray(commit.codes),
+                        payer_shard=home,
+                        commit=commit.name,
+                    )
+                )
+        self._groups: dict[int, list[_Ending]] = {}
         self.missing: list[bytes] = []
-        # How many legs were applied and how many dropped.
-        self.applied = 0
-        self.dropped = 0
+        # How many attempts were ended.
+        self.ended = 0
+        # Names of commits that are finished and settled, or about to be.
+        self.finished: list[bytes] = []
 
-    def resolve(self) -> dict[int, Resolve]:
+    def _ask_for(self, home: int, attempt: PendingAttempt, owner: Sequence[int]) -> None:
+        ending = _Ending(home, attempt.attempt_id, bytearray(attempt.codes))
+        self._endings.append(ending)
+        rows = zip(attempt.codes, split_decisions(attempt.decisions), split_short(attempt.terms), strict=True)
+        for row, (code, decision, terms) in enumerate(rows):
+            if code == _PREPARED:
+                ending.open_rows.add(row)
+                shard = owner[int.from_bytes(decision[16:], "little")]
+                self._asked.setdefault(shard, []).append((ending, row, decision, terms))
+
+    def resolve(self) -> dict[int, ResolveAttempts]:
         """Asks the payers' shards what became of prepared legs."""
-        self._groups = group(self._undecided, self._payer_shards)
-        entries = self._entries
         return {
-            shard: Resolve([entries[row].key for row in rows], [entries[row].body for row in rows])
-            for shard, rows in self._groups.items()
+            shard: ResolveAttempts(
+                [ending.attempt_id for ending, _, _, _ in rows],
+                [decision for _, _, decision, _ in rows],
+                [terms for _, _, _, terms in rows],
+            )
+            for shard, rows in self._asked.items()
         }
 
     def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
-        """Ends each leg as the payer's shard said (R3, R7), and each unsettled transfer."""
-        for shard, rows in self._groups.items():
+        """Ends each attempt of which all is known, as the payers' shard said (R3, R7)."""
+        for shard, rows in self._asked.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
                 continue
-            for row, code in zip(rows, answer.codes, strict=True):
-                self._verdicts[row] = code
-                self._ending.append(row)
-        self._groups = group(self._ending, self._payee_shards)
+            for (ending, row, _, _), code in zip(rows, answer.codes[0], strict=True):
+                ending.verdicts[row] = code
+                ending.open_rows.discard(row)
+        for ending in self._endings:
+            if not ending.open_rows:
+                self._groups.setdefault(ending.payee_shard, []).append(ending)
         return {
-            shard: Finish([self._entries[row].key for row in rows], [self._verdicts[row] for row in rows])
-            for shard, rows in self._groups.items()
+            shard: Finish(
+                [ending.attempt_id for ending in endings],
+                [bytes(ending.verdicts) for ending in endings],
+                with_balances=False,
+            )
+            for shard, endings in self._groups.items()
         }
 
-    def settle(self, answers: Mapping[int, Answer]) -> dict[int, Settle]:
+    def settle(self, answers: Mapping[int, Answer]) -> dict[int, SettleCommits]:
         """Tells the payers' shards what is finished everywhere (R6)."""
-        done: list[int] = []
-        for shard, rows in self._groups.items():
+        settled: dict[int, list[bytes]] = {}
+        for shard, endings in self._groups.items():
             answer = answers[shard]
             if isinstance(answer, NoReply):
                 continue
-            for row, code in zip(rows, answer.codes, strict=True):
-                if code == _FINISHED:
-                    self.applied += 1
-                    done.append(row)
-                elif code == _MISSING:
-                    self.missing.append(self._entries[row].key)
-                else:
-                    self.dropped += 1
-        groups = group(done, self._payer_shards)
-        return {shard: Settle([self._entries[row].key for row in rows]) for shard, rows in groups.items()}
+            for ending, codes in zip(endings, answer.codes, strict=True):
+                if _MISSING in codes:
+                    self.missing.append(ending.attempt_id)
+                    continue
+                self.ended += 1
+                if ending.commit:
+                    self.finished.append(ending.commit)
+                    settled.setdefault(ending.payer_shard, []).append(ending.commit)
+        return {shard: SettleCommits(names) for shard, names in settled.items()}

@@ -7,11 +7,11 @@ work: the protocol allows any number of resolvers at once.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.driver import Pace, sound_alarm
+from coordinator.driver import Pace, batches, end
 from coordinator.journal_protocol import JournalRecovery
 from coordinator.protocol import Recovery
 from shard_node.errors import RegistryError, ShardNodeError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from shard_node.directory import Cluster, Directory
-    from shard_node.records import PendingTransfer
+    from shard_node.records import PendingAttempt, PendingCommit, PendingTransfer
     from shard_node.registry import Registry
     from shard_node.shard import PendingTable, Shard
 
@@ -37,8 +37,6 @@ SCAN_LIMIT = 4096
 
 log = structlog.get_logger(__name__)
 
-AnyRecovery = TypeVar("AnyRecovery", Recovery, JournalRecovery)
-
 
 class Resolver:
     """Looks after the in-doubt transfers of the shards whose lock it gets."""
@@ -47,8 +45,8 @@ class Resolver:
         self._name = name
         self._registry = registry
         self._directory = directory
-        # Where the last look at a shard's table ended.
-        self._cursors: dict[tuple[str, PendingTable], int] = {}
+        # Where the last look at a shard's table ended, by what the table has.
+        self._cursors: dict[tuple[str, str, str], int] = {}
 
     async def run(self) -> None:
         """Forever."""
@@ -77,47 +75,60 @@ class Resolver:
         away, must not stand in the way of those that can.
         """
         pace = Pace(cluster)
+        attempts, commits = await self._bundles(shard, minimum_age_ms)
         prepared = await self._scan(shard, "prepared", minimum_age_ms)
         unsettled = await self._scan(shard, "unsettled", minimum_age_ms)
-        if not prepared and not unsettled:
+        if not (attempts or commits or prepared or unsettled):
             return False
-        transfers = Recovery(
-            [entry for entry in prepared if not entry.of_journal],
-            [entry for entry in unsettled if not entry.of_journal],
-            cluster.owner,
-        )
-        ended = await _end(pace, transfers)
+        ended = 0
+        home, owner, shard_ids = cluster.shards.index(shard), cluster.owner, cluster.shard_ids
+        for some_attempts in batches(attempts):
+            transfers = Recovery(home, some_attempts, (), owner, shard_ids)
+            ended += await end(pace, transfers, "attempt")
+        for some_commits in batches(commits):
+            transfers = Recovery(home, (), some_commits, owner, shard_ids)
+            ended += await end(pace, transfers, "attempt")
         for some_prepared, some_unsettled in _pieces(prepared, unsettled):
-            ended += await _end(pace, JournalRecovery(some_prepared, some_unsettled, cluster.owner))
+            journals = JournalRecovery(some_prepared, some_unsettled, owner)
+            ended += await end(pace, journals, "transaction_id")
         log.info(
-            "resolved", shard=shard.shard_id, prepared=len(prepared), unsettled=len(unsettled), ended=ended
+            "resolved",
+            shard=shard.shard_id,
+            prepared=len(prepared) + sum(attempt.size for attempt in attempts),
+            unsettled=len(unsettled) + sum(commit.size for commit in commits),
+            ended=ended,
         )
-        more = any(cursor for (shard_id, _), cursor in self._cursors.items() if shard_id == shard.shard_id)
+        more = any(cursor for (shard_id, _, _), cursor in self._cursors.items() if shard_id == shard.shard_id)
         return ended > 0 and more
 
     async def _scan(self, shard: Shard, table: PendingTable, minimum_age_ms: int) -> list[PendingTransfer]:
-        place = (shard.shard_id, table)
+        """Legs of journals, or journals."""
+        place = (shard.shard_id, "journals", table)
         entries, self._cursors[place] = await shard.pending_from(
             self._cursors.get(place, 0), table, minimum_age_ms, SCAN_LIMIT
         )
         return entries
 
-
-async def _end(pace: Pace, recovery: AnyRecovery) -> int:
-    """Takes a recovery through its steps; how many legs were applied or dropped."""
-    answers = await pace.ask_all(recovery.resolve())
-    answers = await pace.ask_all(recovery.finish(answers))
-    await pace.ask_all(recovery.settle(answers))
-    sound_alarm(recovery.missing)
-    return recovery.applied + recovery.dropped
+    async def _bundles(
+        self, shard: Shard, minimum_age_ms: int
+    ) -> tuple[list[PendingAttempt], list[PendingCommit]]:
+        """What is prepared and what is unsettled of transfers."""
+        first, second = (shard.shard_id, "transfers", "prepared"), (shard.shard_id, "transfers", "unsettled")
+        attempts, self._cursors[first] = await shard.pending_bundles_from(
+            self._cursors.get(first, 0), "prepared", minimum_age_ms, SCAN_LIMIT
+        )
+        commits, self._cursors[second] = await shard.pending_bundles_from(
+            self._cursors.get(second, 0), "unsettled", minimum_age_ms, SCAN_LIMIT
+        )
+        return attempts, commits
 
 
 def _pieces(
     prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
 ) -> Iterator[tuple[list[PendingTransfer], list[PendingTransfer]]]:
     """Entries of journals in pieces of so few that a call stays within its limit, if all had all legs."""
-    journals = [(entry, True) for entry in prepared if entry.of_journal]
-    journals += [(entry, False) for entry in unsettled if entry.of_journal]
+    journals = [(entry, True) for entry in prepared]
+    journals += [(entry, False) for entry in unsettled]
     for first in range(0, len(journals), MAX_BATCH // MAX_LEGS):
         piece = journals[first : first + MAX_BATCH // MAX_LEGS]
         yield [entry for entry, is_leg in piece if is_leg], [entry for entry, is_leg in piece if not is_leg]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from coordinator.protocol import Part
+from shard_node.bundles import Bundle
+from shard_node.calls import ATTEMPT_BYTES, Attempt
 from shard_node.journal_calls import Journals
 from shard_node.limits import MAX_BATCH
-from shard_node.transfers import Transfers
+from shard_node.outcomes import Outcome
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
-    from coordinator import protocol
     from coordinator.driver import Driver
     from coordinator.journal_protocol import JournalCommit
     from shard_node.directory import Cluster, Directory
@@ -26,6 +29,7 @@ T = TypeVar("T")
 MAX_IN_HAND = 20 * MAX_BATCH
 # A router may know a topology first; the coordinator hears of it within moments.
 TOPOLOGY_WAIT_SECONDS = 2.0
+_STALE = bytes((Outcome.STALE_EPOCH,))
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -44,12 +48,17 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         context: grpc.aio.ServicerContext[coordinator_pb2.CommitRequest, coordinator_pb2.CommitResponse],
     ) -> coordinator_pb2.CommitResponse:
         """Commits one batch."""
-        batch = await self._in_task(self._commit(request), len(request.keys), context)
-        return coordinator_pb2.CommitResponse(
-            outcomes=bytes(batch.outcomes),
-            payer_balances_minor=batch.payer_balances,
-            payee_balances_minor=batch.payee_balances,
-        )
+        count = sum(part.count for part in request.parts)
+        parts = await self._in_task(self._commit(request), count, context)
+        results = [
+            coordinator_pb2.CommitResult(
+                outcomes=part.outcomes,
+                payer_balances=part.payer_balances,
+                payee_balances=part.payee_balances,
+            )
+            for part in parts
+        ]
+        return coordinator_pb2.CommitResponse(results=results)
 
     async def CommitJournals(  # noqa: N802
         self, request: coordinator_pb2.CommitJournalsRequest, context: Any
@@ -95,16 +104,29 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         batch = Journals.unpack(request.transaction_ids, request.bodies)
         return await self._driver.commit_journals(batch, cluster)
 
-    async def _commit(self, request: coordinator_pb2.CommitRequest) -> protocol.Commit:
+    async def _commit(self, request: coordinator_pb2.CommitRequest) -> Sequence[Part]:
         cluster = await self._cluster(request.topology_version)
-        transfers = Transfers(
-            list(request.keys),
-            list(request.payers),
-            list(request.payees),
-            list(request.amounts_minor),
-            list(request.currencies),
-            list(request.bodies),
-            list(request.payer_slots),
-            list(request.payee_slots),
-        )
-        return await self._driver.commit(transfers, cluster)
+        parts = [_part(part) for part in request.parts]
+        if cluster.topology.version != request.topology_version:
+            # Split by another map than the one that would be used now.
+            for part in parts:
+                part.outcomes = _STALE
+            return parts
+        commit = await self._driver.commit(parts, cluster, with_balances=request.with_balances)
+        return commit.parts
+
+
+def _part(part: coordinator_pb2.CommitPart) -> Part:
+    bundle = Bundle(
+        part.count,
+        part.oldest_ms,
+        part.newest_ms,
+        part.decisions,
+        part.terms,
+        part.payers,
+        part.payees,
+        part.amounts,
+        part.currencies,
+        part.bodies,
+    )
+    return Part(part.payer_shard, part.payee_shard, Attempt(os.urandom(ATTEMPT_BYTES), bundle))

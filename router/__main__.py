@@ -18,14 +18,14 @@ from router.engine import Engine
 from router.journal_engine import JournalEngine
 from router.ledger_service import LedgerService
 from router.requests import RequestReader
-from router.service import WalletService
+from router.service import WalletService, add_to_server
 from shard_node.directory import Directory
 from shard_node.errors import LedgerError, RegistryError
 from shard_node.ledger.history import History
 from shard_node.ledger.schema import LEDGER_VARIABLE, open_ledger
 from shard_node.process import configure_logs, run
 from shard_node.registry import MemberKind, Registry
-from tallystick.v1 import cluster_pb2_grpc, ledger_pb2_grpc, wallet_pb2_grpc
+from tallystick.v1 import cluster_pb2_grpc, ledger_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -60,7 +60,7 @@ def route(
         server = Server(
             ("tallystick.v1.WalletService", "tallystick.v1.LedgerService", "tallystick.v1.ClusterService")
         )
-        wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server.grpc)
+        add_to_server(service, server.grpc)
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger_service, server.grpc)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
             ClusterService(registry, directory), server.grpc

@@ -16,13 +16,13 @@ from shard_node.registry import MemberKind
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from google.protobuf.message import Message
 
+    from shard_node.bundles import Bundle
     from shard_node.journal_calls import Journals
     from shard_node.registry import Member, Registry
-    from shard_node.transfers import Transfers
 
 # Coordinators asked for one batch, one after the other: any can finish what another began.
 MAX_TRIES = 3
@@ -61,21 +61,40 @@ class Coordinators:
             await coordinator.channel.close()
 
     async def commit(
-        self, transfers: Transfers, topology_version: int, deadline_seconds: float
+        self,
+        parts: Sequence[tuple[int, int, Bundle]],
+        topology_version: int,
+        deadline_seconds: float,
+        *,
+        with_balances: bool = True,
     ) -> coordinator_pb2.CommitResponse | NoReply:
-        """Has a batch committed; LOST when no coordinator answered by the deadline."""
+        """Has a batch committed; LOST when no coordinator answered by the deadline.
+
+        ``parts`` are the indices of a payers' and a payees' shard in the topology of that version, and what
+        goes from the one to the other.
+        """
         request = coordinator_pb2.CommitRequest(
             topology_version=topology_version,
-            keys=transfers.keys,
-            payers=transfers.payers,
-            payees=transfers.payees,
-            amounts_minor=transfers.amounts_minor,
-            currencies=transfers.currencies,
-            bodies=transfers.bodies,
-            payer_slots=transfers.payer_slots,
-            payee_slots=transfers.payee_slots,
+            parts=[
+                coordinator_pb2.CommitPart(
+                    payer_shard=payer_shard,
+                    payee_shard=payee_shard,
+                    count=b.count,
+                    oldest_ms=b.oldest_ms,
+                    newest_ms=b.newest_ms,
+                    decisions=b.decisions,
+                    terms=b.terms,
+                    payers=b.payers,
+                    payees=b.payees,
+                    amounts=b.amounts,
+                    currencies=b.currencies,
+                    bodies=b.bodies,
+                )
+                for payer_shard, payee_shard, b in parts
+            ],
+            with_balances=with_balances,
         )
-        return await self._ask(lambda stub: stub.Commit, request, deadline_seconds)
+        return await self._ask(lambda stub: stub.Commit, request, _hide_exhausted, deadline_seconds)
 
     async def commit_journals(
         self, batch: Journals, topology_version: int, deadline_seconds: float
@@ -86,12 +105,15 @@ class Coordinators:
             transaction_ids=[key[:16] for key in batch.keys],
             bodies=batch.bodies,
         )
-        return await self._ask(lambda stub: stub.CommitJournals, request, deadline_seconds)
+        return await self._ask(
+            lambda stub: stub.CommitJournals, request, _hide_exhausted_journals, deadline_seconds
+        )
 
     async def _ask(
         self,
         method: Callable[[coordinator_pb2_grpc.CoordinatorServiceStub], Any],
         request: Message,
+        hide_exhausted: Callable[[Any], None],
         deadline_seconds: float,
     ) -> Any | NoReply:
         """The answer of one coordinator, the next one's if that fails."""
@@ -112,7 +134,7 @@ class Coordinators:
             else:
                 if reason is NoReply.LOST:
                     # "Nothing was begun" is true of this coordinator only, not of the one that was lost.
-                    response.outcomes = response.outcomes.replace(_EXHAUSTED, _UNKNOWN)
+                    hide_exhausted(response)
                 return response
         if not self._by_address:
             log.error("no coordinator is registered")
@@ -136,3 +158,12 @@ class Coordinators:
             # Not closed: calls under way end by themselves, and then nothing refers to the channel.
             self._by_address.pop(address)
         log.info("coordinators", names=sorted(present.values()))
+
+
+def _hide_exhausted(response: coordinator_pb2.CommitResponse) -> None:
+    for result in response.results:
+        result.outcomes = result.outcomes.replace(_EXHAUSTED, _UNKNOWN)
+
+
+def _hide_exhausted_journals(response: coordinator_pb2.CommitJournalsResponse) -> None:
+    response.outcomes = response.outcomes.replace(_EXHAUSTED, _UNKNOWN)

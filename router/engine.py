@@ -8,8 +8,9 @@ journals alike is in :class:`Carrier`; each kind of batch brings its own way of 
 from __future__ import annotations
 
 import asyncio
+import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from coordinator.driver import ask
 from coordinator.protocol import NoReply
@@ -20,12 +21,13 @@ from shard_node.limits import NO_BALANCE
 from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, MutableSequence, Sequence
 
     from router.maps import Maps
+    from shard_node.bundles import Bundle, Packable
     from shard_node.directory import Cluster
     from shard_node.records import RememberedOutcome
-    from shard_node.transfers import Transfers
+    from shard_node.shard import Shard
     from tallystick.v1 import coordinator_pb2
 
 _STALE = int(Outcome.STALE_EPOCH)
@@ -44,15 +46,25 @@ class Committers(Protocol):
     """Who commits across shards: :class:`router.coordinators.Coordinators`."""
 
     async def commit(
-        self, transfers: Transfers, topology_version: int, deadline_seconds: float
+        self,
+        parts: Sequence[tuple[int, int, Bundle]],
+        topology_version: int,
+        deadline_seconds: float,
+        *,
+        with_balances: bool = True,
     ) -> coordinator_pb2.CommitResponse | NoReply:
-        """Has a batch committed by the map of that version or a newer one."""
+        """Has a batch committed by the map of that version.
+
+        Each part is payers' shard, payees' shard, and what goes between.
+        """
 
 
 class Told(Protocol):
     """The results of a batch, filled in while it is carried out."""
 
-    outcomes: list[int]
+    @property
+    def outcomes(self) -> MutableSequence[int]:
+        """One a row."""
 
     def so_far(self) -> Self:
         """A copy of what is known while the work goes on: what may still change is unknown."""
@@ -107,7 +119,8 @@ class Carrier:
                     if outcomes[row] == _EXHAUSTED:
                         outcomes[row] = UNKNOWN
             again = True
-            rows = [row for row in rows if outcomes[row] == _STALE]
+            # Asked of the whole batch first, in one call: hardly ever is there one.
+            rows = [row for row in rows if outcomes[row] == _STALE] if _STALE in outcomes else ()
             if not rows:
                 return
         for row in rows:
@@ -116,52 +129,59 @@ class Carrier:
 
 @dataclass(slots=True)
 class Results:
-    """A value a row. Outcomes carry PAYEE as shards give them; balances are NO_BALANCE if unknown."""
+    """A value a row. Outcomes carry PAYEE as shards give them; balances are NO_BALANCE if unknown.
 
-    outcomes: list[int]
-    payer_balances: list[int]
-    payee_balances: list[int]
+    Without balances both of their columns are empty.
+    """
+
+    outcomes: MutableSequence[int]
+    payer_balances: MutableSequence[int]
+    payee_balances: MutableSequence[int]
 
     @classmethod
-    def unknown(cls, count: int) -> Results:
+    def unknown(cls, count: int, *, with_balances: bool = True) -> Results:
         """Nothing is known yet."""
-        return cls([UNKNOWN] * count, [NO_BALANCE] * count, [NO_BALANCE] * count)
+        balances = [NO_BALANCE] * count if with_balances else []
+        return cls(bytearray((UNKNOWN,)) * count, balances, balances.copy())
 
-    def put(
-        self,
-        rows: Sequence[int],
-        outcomes: Sequence[int],
-        payer_balances: Sequence[int],
-        payee_balances: Sequence[int],
-    ) -> None:
-        """Fills in the results of some rows."""
-        for i, row in enumerate(rows):
-            self.outcomes[row] = outcomes[i]
-            self.payer_balances[row] = payer_balances[i]
-            self.payee_balances[row] = payee_balances[i]
+    def put(self, rows: Sequence[int], outcomes: bytes, payer_balances: bytes, payee_balances: bytes) -> None:
+        """Fills in the results of some rows, as shards give them for a bundle."""
+        told = self.outcomes
+        if len(outcomes) == len(rows):
+            for row, outcome in zip(rows, outcomes, strict=True):
+                told[row] = outcome
+        else:
+            (outcome,) = outcomes
+            for row in rows:
+                told[row] = outcome
+        _put_balances(self.payer_balances, rows, payer_balances)
+        _put_balances(self.payee_balances, rows, payee_balances)
 
     def so_far(self) -> Results:
         """A copy of what is known while the work goes on: what may still change is unknown."""
-        return Results(
-            final_or_unknown(self.outcomes), self.payer_balances.copy(), self.payee_balances.copy()
-        )
+        return Results(final_or_unknown(self.outcomes), list(self.payer_balances), list(self.payee_balances))
+
+
+def _put_balances(balances: MutableSequence[int], rows: Sequence[int], packed: bytes) -> None:
+    if packed and balances:
+        for row, balance in zip(rows, struct.unpack(f"<{len(rows)}q", packed), strict=True):
+            balances[row] = balance
 
 
 def split(
     rows: Sequence[int], payer_shards: Sequence[int], payee_shards: Sequence[int]
-) -> tuple[dict[int, list[int]], list[int]]:
-    """Rows that stay on one shard, by shard, and rows that cross."""
-    local: dict[int, list[int]] = {}
-    cross: list[int] = []
+) -> dict[tuple[int, int], list[int]]:
+    """Rows by their pair of shards: the payer's and the payee's."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    add: dict[tuple[int, int], Callable[[int], None]] = {}
     for row in rows:
-        shard = payer_shards[row]
-        if shard != payee_shards[row]:
-            cross.append(row)
-        elif shard in local:
-            local[shard].append(row)
-        else:
-            local[shard] = [row]
-    return local, cross
+        pair = payer_shards[row], payee_shards[row]
+        try:
+            add[pair](row)
+        except KeyError:
+            groups[pair] = [row]
+            add[pair] = groups[pair].append
+    return groups
 
 
 class Engine(Carrier):
@@ -171,12 +191,14 @@ class Engine(Carrier):
         super().__init__(directory)
         self._coordinators = coordinators
 
-    async def execute(self, transfers: Transfers, deadline_seconds: float) -> Results:
+    async def execute(
+        self, transfers: Packable, deadline_seconds: float, *, with_balances: bool = True
+    ) -> Results:
         """One batch, each row with an outcome. ``deadline_seconds`` is of the monotonic clock.
 
         Answers by the deadline: what has no answer by then is OUTCOME_UNKNOWN, and goes on.
         """
-        results = Results.unknown(len(transfers))
+        results = Results.unknown(len(transfers), with_balances=with_balances)
 
         async def attempt(rows: Sequence[int], cluster: Cluster) -> None:
             await self._attempt(transfers, rows, cluster, results, deadline_seconds)
@@ -197,45 +219,53 @@ class Engine(Carrier):
 
     async def _attempt(
         self,
-        transfers: Transfers,
+        transfers: Packable,
         rows: Sequence[int],
         cluster: Cluster,
         results: Results,
         deadline_seconds: float,
     ) -> None:
         owner = cluster.owner
-        local, cross = split(
+        groups = split(
             rows,
             [owner[slot] for slot in transfers.payer_slots],
             [owner[slot] for slot in transfers.payee_slots],
         )
-        work = [self._post(transfers, group, cluster, shard, results) for shard, group in local.items()]
-        if cross:
-            work.append(self._commit(transfers, cross, cluster, results, deadline_seconds))
+        work: list[Coroutine[Any, Any, None]] = []
+        parts: list[tuple[int, int, Bundle]] = []
+        rows_of_parts: list[list[int]] = []
+        for (payer_shard, payee_shard), group in groups.items():
+            bundle = transfers.bundle(group)
+            if payer_shard == payee_shard:
+                work.append(self._post(bundle, group, cluster.shards[payer_shard], results))
+            else:
+                parts.append((payer_shard, payee_shard, bundle))
+                rows_of_parts.append(group)
+        if parts:
+            work.append(self._commit(parts, rows_of_parts, cluster, results, deadline_seconds))
         await asyncio.gather(*work)
 
-    async def _post(
-        self, transfers: Transfers, rows: list[int], cluster: Cluster, shard: int, results: Results
-    ) -> None:
-        answer = await ask(cluster.shards[shard], Post(transfers.select(rows)))
+    async def _post(self, bundle: Bundle, rows: list[int], shard: Shard, results: Results) -> None:
+        answer = await ask(shard, Post(bundle, bool(results.payer_balances)))
         if isinstance(answer, NoReply):
-            for row in rows:
-                results.outcomes[row] = NO_REPLY[answer]
+            results.put(rows, bytes((NO_REPLY[answer],)), b"", b"")
         else:
-            results.put(rows, answer.codes, answer.payer_balances, answer.payee_balances)
+            results.put(rows, answer.codes[0], answer.payer_balances[0], answer.payee_balances[0])
 
     async def _commit(
         self,
-        transfers: Transfers,
-        rows: list[int],
+        parts: list[tuple[int, int, Bundle]],
+        rows_of_parts: list[list[int]],
         cluster: Cluster,
         results: Results,
         deadline_seconds: float,
     ) -> None:
-        batch = transfers if len(rows) == len(transfers) else transfers.select(rows)
-        answer = await self._coordinators.commit(batch, cluster.topology.version, deadline_seconds)
+        answer = await self._coordinators.commit(
+            parts, cluster.topology.version, deadline_seconds, with_balances=bool(results.payer_balances)
+        )
         if isinstance(answer, NoReply):
-            for row in rows:
-                results.outcomes[row] = NO_REPLY[answer]
-        else:
-            results.put(rows, answer.outcomes, answer.payer_balances_minor, answer.payee_balances_minor)
+            for rows in rows_of_parts:
+                results.put(rows, bytes((NO_REPLY[answer],)), b"", b"")
+            return
+        for rows, told in zip(rows_of_parts, answer.results, strict=True):
+            results.put(rows, told.outcomes, told.payer_balances, told.payee_balances)

@@ -16,7 +16,7 @@ from shard_node.transfers import Details, pack_details
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:@{}\-]{1,64}")
+ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:@{}\-]{1,64}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 # Account ids whose slot is remembered; emptied when full. About 100 bytes each.
@@ -42,7 +42,7 @@ class Slots(dict[str, int]):
     """Slot by account id. Only valid ids of customers get in, so a hit is a validation too."""
 
     def __missing__(self, account_id: str) -> int:
-        if not _ACCOUNT_ID.fullmatch(account_id) or account_id[0] == "@":
+        if not ACCOUNT_ID.fullmatch(account_id) or account_id[0] == "@":
             raise ValueError(account_id)
         if len(self) >= MAX_REMEMBERED_SLOTS:
             self.clear()
@@ -86,7 +86,7 @@ class FieldReader:
         try:
             return self.slots[account_id]
         except ValueError:
-            if account_id.startswith("@") and _ACCOUNT_ID.fullmatch(account_id):
+            if account_id.startswith("@") and ACCOUNT_ID.fullmatch(account_id):
                 raise BadField(field, 'an id that begins with "@" belongs to the system') from None
             raise BadField(
                 field,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.money import to_text
 from router import refusals
+from router.batches import BatchReader, answer
 from router.checks import of_transfer
 from router.coalescer import Coalescer, OverloadedError
 from router.fields import BadField
@@ -46,6 +47,7 @@ class TransferCalls:
     def __init__(self, engine: Engine, reader: RequestReader, checker: Checker, kept: KeptTasks) -> None:
         self._engine = engine
         self._reader = reader
+        self._batches = BatchReader(reader.decimals)
         self._checker = checker
         self._kept = kept
         self._coalescer: Coalescer[Row, Single] = Coalescer(self._execute_singles)
@@ -96,15 +98,30 @@ class TransferCalls:
 
     async def batch(
         self, request: wallet_pb2.BatchTransferRequest, context: Any
+    ) -> wallet_pb2.BatchTransferResponse | bytes:
+        """Transfers that were counted before, each with an outcome of its own.
+
+        Bytes are the answer serialized.
+        """
+        if not request.return_balances:
+            packed = self._batches.read(request.transfers, self._reader.latest_id())
+            if packed is not None:
+                work = self._engine.execute(packed, deadline_of(context), with_balances=False)
+                results = await self._kept.run(work, len(packed))
+                return answer(packed.texts, results.outcomes)
+        return await self._row_by_row(request, context)
+
+    async def _row_by_row(
+        self, request: wallet_pb2.BatchTransferRequest, context: Any
     ) -> wallet_pb2.BatchTransferResponse:
-        """Transfers that were counted before, each with an outcome of its own."""
+        """A batch in which something is out of the ordinary."""
         count, deadline_seconds = len(request.transfers), deadline_of(context)
         batch, bad, to_check = self._reader.transfers(request.transfers)
         aside: dict[int, wallet_pb2.TransferResponse] = {}
         for position, field in bad.items():
             why = refusals.invalid(field)
             aside[position] = wallet_pb2.TransferResponse(outcome=why.outcome, refusal=why)
-        work = self._engine.execute(batch, deadline_seconds)
+        work = self._engine.execute(batch, deadline_seconds, with_balances=request.return_balances)
         if to_check:
             checking = self._checked(to_check, deadline_seconds)
             results, checked = await self._kept.run(_both(work, checking), count)

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 
 from shard_node.errors import RegistryError
 from shard_node.line import Line
-from shard_node.shard import CALL_TIMEOUT_SECONDS, Shard, connect, disconnect
+from shard_node.shard import CALL_TIMEOUT_SECONDS, Shard, ShardRedis, connect, disconnect
 
 if TYPE_CHECKING:
     from array import array
-
-    from redis.asyncio import Redis
 
     from shard_node.registry import Registry
     from shard_node.topology import Topology
@@ -39,13 +37,18 @@ class Cluster:
         """The shard index of each slot."""
         return self.topology.owner
 
+    @property
+    def shard_ids(self) -> list[str]:
+        """The shards' ids, by index."""
+        return [shard.shard_id for shard in self.shards]
+
 
 class Directory:
     """Follows the registry's topology and keeps one Redis client an address."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._clients: dict[str, Redis] = {}
+        self._clients: dict[str, ShardRedis] = {}
         self._lines: dict[str, Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -100,6 +103,6 @@ class Directory:
         return Cluster(topology, tuple(shards))
 
     @staticmethod
-    async def _retire(client: Redis) -> None:
+    async def _retire(client: ShardRedis) -> None:
         await asyncio.sleep(GRACE_SECONDS)
         await disconnect(client)

@@ -262,4 +262,22 @@ class ResolveJournals:
         return JournalReply(*unpack(packed))
 
 
-JournalCall = PostJournals | PrepareLegs | DecideJournals | FinishLegs | ResolveJournals
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Step 5 by itself, on the deciding shard: these journals are finished everywhere."""
+
+    FUNCTION: ClassVar[str] = "settle"
+    keys: Sequence[bytes]
+
+    def arguments(self) -> list[bytes | int]:
+        """What the function takes after the fence."""
+        return [pack(self.keys)]
+
+    @staticmethod
+    def reply(packed: bytes) -> JournalReply:
+        """Nothing but that it was done."""
+        unpack(packed)
+        return JournalReply(())
+
+
+JournalCall = PostJournals | PrepareLegs | DecideJournals | FinishLegs | ResolveJournals | Settle

@@ -51,6 +51,10 @@ class Outcome(IntEnum):
     MISSING_LEG = 37
     # The map of the cluster changed under the call; nothing was written.
     STALE_EPOCH = 38
+    # Committed by another attempt at the same transfer, which is not finished yet.
+    ELSEWHERE = 39
+    # The attempt has ended on this shard before: a message that comes much too late.
+    ENDED = 40
 
 
 def without_side(code: int) -> int:

@@ -17,6 +17,12 @@ def pack(*columns: Sequence[Any]) -> bytes:
     return packed
 
 
+def pack_bytes(values: Sequence[bytes]) -> bytes:
+    """One array of byte strings."""
+    packed: bytes = msgpack.packb(values, use_bin_type=False)
+    return packed
+
+
 def unpack(packed: bytes) -> list[Any]:
     """What a function answered: integers, and bytes for strings."""
     columns: list[Any] = msgpack.unpackb(packed, raw=True)

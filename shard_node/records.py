@@ -4,28 +4,34 @@
 |---|---|---|
 | accounts | account id | available q, held q, version q, floor q, state B, currency 3s |
 | limits | account id | maximum balance q, maximum transfer q; 0 for none |
-| done:current, done:previous | id 16, payer slot H | outcome B, time 6, fingerprint 8, amount q, code 3s |
+| done:current, done:previous | id 16, payer slot H | outcome B, ticks 6, fingerprint 8, amount q, code 3s |
 | | the same, of a purchase | ... and kind B, length of payer B, payer, payee |
 | | the same, of a journal | ... and number B of the leg that was refused |
-| done:current, done:previous | id 16, fingerprint 8 | payee slot H: this leg was applied here |
 | | id 16, fingerprint 8, leg H | slot H: this leg of a journal was applied here |
-| prepared, unsettled | id 16, fingerprint 8 | time 6, body of the transfer or journal |
-| prepared | id 16, fingerprint 8, leg H | time 6, body of the leg |
+| attempts | attempt id 16, and that with a letter | what is prepared of a bundle, see ``transfers.lua`` |
+| ended:current, ended:previous | attempt id 16 | (a set) |
+| commits | ticks 6, and that with a letter | what is unsettled of a bundle, see ``transfers.lua`` |
+| prepared | id 16, fingerprint 8, leg H | time 6, body of the leg of a journal |
+| unsettled | id 16, fingerprint 8 | time 6, body of the journal |
 | holds | id 16, slot H | expires q, amount q, key of its journal 24, body of its leg |
 | holds:due | the same, by the time it expires | |
 | coming | account id, with a maximum balance | the sum of its prepared credits, as text |
 | refunds | purchase's id 16, customer's slot H | the sum refunded, as text |
 
 An account's state is an ``AccountState``, plus 4 when it has an entry in ``limits``. Integers are
-little-endian; times are milliseconds since 1970 by the shard's clock.
+little-endian; times are milliseconds since 1970 by the shard's clock, ticks are 16 microseconds.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+import msgpack
+
+from shard_node.bundles import DECISION_BYTES, each, split_bodies, split_decisions, split_short
 from shard_node.journals import Journal, LegBody
 from shard_node.outcomes import PAYEE, Outcome, without_side
 from shard_node.transfers import BODY_HEAD, Kind, Terms, unpack_body
@@ -35,6 +41,9 @@ _LIMITS = struct.Struct("<qq")
 _LIMITED = 4
 _OUTCOME_TAIL = struct.Struct("<8sq3s")
 _TIME_BYTES = 6
+# What precedes the codes of an attempt: time, sum of its small credits, number of its big ones.
+_ATTEMPT_HEAD_BYTES = 18
+_TICK_MICROS = 16
 _TERMS_AT = 1 + _TIME_BYTES
 # Where a body has its kind.
 _KIND_AT = 15
@@ -110,7 +119,7 @@ class RememberedOutcome:
         payee_at = 2 + more[1] if purchase else 0
         return cls(
             Outcome(without_side(record[0])),
-            int.from_bytes(record[1:_TERMS_AT], "little"),
+            _ticks_to_ms(record[1:_TERMS_AT]),
             amount,
             currency.decode(),
             record[_TERMS_AT:] if purchase else record[_TERMS_AT : _TERMS_AT + _OUTCOME_TAIL.size],
@@ -120,9 +129,103 @@ class RememberedOutcome:
         )
 
 
+def _ticks_to_ms(ticks: bytes) -> int:
+    return int.from_bytes(ticks, "little") * _TICK_MICROS // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAttempt:
+    """An entry of ``attempts``: the prepared legs of a bundle. ``codes`` has a byte a row."""
+
+    attempt_id: bytes
+    since_ms: int
+    codes: bytes
+    decisions: bytes
+    terms: bytes
+    bodies: bytes
+
+    @classmethod
+    def unpack(
+        cls, attempt_id: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes
+    ) -> PendingAttempt:
+        """The entry under ``attempt_id``, from its fields."""
+        codes = each(head[_ATTEMPT_HEAD_BYTES:], len(decisions) // DECISION_BYTES)
+        return cls(attempt_id, PendingTransfer.time_ms(head), codes, decisions, terms, bodies)
+
+    @property
+    def name(self) -> bytes:
+        """What names it in its table."""
+        return self.attempt_id
+
+    @property
+    def size(self) -> int:
+        """How many rows it has."""
+        return len(self.codes)
+
+    def transfers(self) -> Iterator[PendingTransfer]:
+        """The transfers whose legs wait."""
+        return _pending(self, self.attempt_id, Outcome.PREPARED)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCommit:
+    """An entry of ``commits``: what a bundle's payers' shard committed. ``codes`` has a byte a row.
+
+    ``peer`` is the id of the payees' shard.
+    """
+
+    name: bytes
+    attempt_id: bytes
+    peer: str
+    codes: bytes
+    decisions: bytes
+    terms: bytes
+    bodies: bytes
+
+    @classmethod
+    def unpack(cls, name: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes) -> PendingCommit:
+        """The entry under ``name``, from its fields."""
+        attempt_id, peer, codes = msgpack.unpackb(head, raw=True)
+        codes = each(codes, len(decisions) // DECISION_BYTES)
+        return cls(name, attempt_id, peer.decode(), codes, decisions, terms, bodies)
+
+    @property
+    def since_ms(self) -> int:
+        """When it was committed."""
+        return _ticks_to_ms(self.name)
+
+    @property
+    def size(self) -> int:
+        """How many rows it has."""
+        return len(self.codes)
+
+    def transfers(self) -> Iterator[PendingTransfer]:
+        """The transfers that were committed."""
+        return _pending(self, self.attempt_id, Outcome.COMMITTED)
+
+
+def _pending(
+    entry: PendingAttempt | PendingCommit, attempt_id: bytes, wanted: int
+) -> Iterator[PendingTransfer]:
+    rows = zip(
+        entry.codes,
+        split_decisions(entry.decisions),
+        split_short(entry.terms),
+        split_bodies(entry.bodies),
+        strict=True,
+    )
+    for code, decision, terms, body in rows:
+        if code == wanted:
+            # The attempt is part of its name: several may wait for one transfer, of which one is committed.
+            yield PendingTransfer(decision[:16] + terms[:8] + attempt_id, entry.since_ms, body)
+
+
 @dataclass(frozen=True, slots=True)
 class PendingTransfer:
-    """An entry of ``prepared`` or ``unsettled``: a transfer, a journal, or one leg of a journal."""
+    """What is prepared or unsettled: a transfer in one attempt, a journal, or one leg of a journal.
+
+    ``key`` is what names the transfer or journal, with the attempt's id or the leg's number behind it.
+    """
 
     key: bytes
     since_ms: int
@@ -140,8 +243,13 @@ class PendingTransfer:
 
     @property
     def transfer_key(self) -> bytes:
-        """The 24 bytes that name the transfer or journal; an entry of one leg has its number behind them."""
+        """The 24 bytes that name the transfer or journal."""
         return self.key[:24]
+
+    @property
+    def commit_key(self) -> bytes:
+        """The key that it has as unsettled, if it is committed: a transfer's own, of a leg its journal's."""
+        return self.transfer_key if self.of_journal else self.key
 
     @property
     def amount_minor(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -27,12 +28,13 @@ from shard_node.errors import (
     WrongShardError,
 )
 from shard_node.line import Line
+from shard_node.link import Link
 from shard_node.outcomes import Outcome
-from shard_node.packing import pack, unpack
-from shard_node.records import Account, PendingTransfer, RememberedOutcome
+from shard_node.packing import pack, pack_bytes, unpack
+from shard_node.records import Account, PendingAttempt, PendingCommit, PendingTransfer, RememberedOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from shard_node.calls import Call, Reply
     from shard_node.journal_calls import JournalCall, JournalReply, LegCheck
@@ -43,9 +45,19 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_SECONDS = 5.0
 # Entries a page of a scan: about a millisecond of the shard's time.
 SCAN_PAGE = 1000
+# Bundles read at once, which have up to thousands of transfers each.
+BUNDLE_PAGE = 10
+# Fields of a bundle in `attempts` and in `commits`.
+ATTEMPT_FIELDS, COMMIT_FIELDS = 6, 4
 
 
-def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Redis:
+class ShardRedis(Redis):
+    """A client of redis-py, and beside it the link that function calls take."""
+
+    link: Link
+
+
+def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> ShardRedis:
     """A client of the Redis at host:port that never repeats a call by itself."""
     host, _, port = address.rpartition(":")
     pool: ConnectionPool = ConnectionPool(
@@ -55,11 +67,14 @@ def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> R
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis.from_pool(pool)
+    client = cast("ShardRedis", ShardRedis.from_pool(pool))
+    client.link = Link(host, int(port), timeout_seconds)
+    return client
 
 
-async def disconnect(redis: Redis) -> None:
+async def disconnect(redis: ShardRedis) -> None:
     """Closes a client of :func:`connect` with its connections, which a client from a pool leaves open."""
+    redis.link.close()
     await redis.aclose()
     await redis.connection_pool.disconnect()
 
@@ -89,9 +104,21 @@ def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
 PendingTable = Literal["prepared", "unsettled"]
 
 
+def _columns(fields: Mapping[bytes, bytes]) -> bytes:
+    """What one call appended to the ledger, packed: it comes so, or, of a bundle, a field a column."""
+    packed = fields.get(b"e")
+    return pack_bytes(list(fields.values())) if packed is None else packed
+
+
+B = TypeVar("B", PendingAttempt, PendingCommit)
+
+
 @dataclass(frozen=True, slots=True)
 class ShardCounters:
-    """What a shard counts. ``calls`` rises with every call that may have written."""
+    """What a shard counts. ``calls`` rises with every call that may have written.
+
+    ``prepared`` and ``unsettled`` count legs of journals, journals, and bundles of transfers.
+    """
 
     calls: int
     alarms: int
@@ -124,7 +151,7 @@ class Shard:
     have been carried out all the same; cancel above it.
     """
 
-    def __init__(self, shard_id: str, fence: str, redis: Redis, line: Line | None = None) -> None:
+    def __init__(self, shard_id: str, fence: str, redis: ShardRedis, line: Line | None = None) -> None:
         self.shard_id = shard_id
         self.fence = fence
         self.redis = redis
@@ -286,7 +313,7 @@ class Shard:
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
         self._check_fence(fence)
-        return [(entry_id.decode(), fields[b"e"]) for entry_id, fields in entries]
+        return [(entry_id.decode(), _columns(fields)) for entry_id, fields in entries]
 
     def _check_fence(self, fence: bytes | None) -> None:
         """A plain look is not fenced by itself: another shard may answer on the address by now."""
@@ -302,17 +329,20 @@ class Shard:
         return int(seconds * 1000 + micros // 1000)
 
     async def pending(self, table: PendingTable, minimum_age_ms: int, limit: int) -> list[PendingTransfer]:
-        """Up to ``limit`` entries of ``prepared`` or ``unsettled`` at least that old by the shard's clock.
+        """Up to ``limit`` transfers, journals and legs of journals, prepared or unsettled at least that long.
 
-        A plain look, not fenced: whoever acts on it does so by calls that are.
+        By the shard's clock. A plain look, not fenced: whoever acts on it does so by calls that are.
         """
         found, _ = await self.pending_from(0, table, minimum_age_ms, limit)
+        if len(found) < limit:
+            entries, _ = await self.pending_bundles_from(0, table, minimum_age_ms, limit)
+            found += [transfer for entry in entries for transfer in entry.transfers()]
         return found[:limit]
 
     async def pending_from(
         self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
     ) -> tuple[list[PendingTransfer], int]:
-        """The same from a cursor on, 0 for the start; and the cursor to go on from, 0 at the end.
+        """Journals only, from a cursor on, 0 for the start; and the cursor to go on from, 0 at the end.
 
         Ends with the page in which ``limit`` is reached, so there may be some more.
         """
@@ -328,6 +358,79 @@ class Shard:
                     found[key] = PendingTransfer.unpack(key, value)
             if cursor == 0 or len(found) >= limit:
                 return list(found.values()), cursor
+
+    @overload
+    async def pending_bundles_from(
+        self, cursor: int, table: Literal["prepared"], minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingAttempt], int]: ...
+    @overload
+    async def pending_bundles_from(
+        self, cursor: int, table: Literal["unsettled"], minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingCommit], int]: ...
+    @overload
+    async def pending_bundles_from(
+        self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingAttempt] | list[PendingCommit], int]: ...
+    async def pending_bundles_from(
+        self, cursor: int, table: PendingTable, minimum_age_ms: int, limit: int
+    ) -> tuple[list[PendingAttempt] | list[PendingCommit], int]:
+        """The same of transfers, in the bundles they came in. ``limit`` counts transfers."""
+        if table == "prepared":
+            return await self._scan_bundles(
+                cursor, "attempts", ATTEMPT_BYTES, PendingAttempt.unpack, minimum_age_ms, limit
+            )
+        return await self._scan_bundles(
+            cursor, "commits", COMMIT_BYTES, PendingCommit.unpack, minimum_age_ms, limit
+        )
+
+    async def commits(self, names: Sequence[bytes]) -> list[PendingCommit]:
+        """Those of these commits that are not settled: what is not there counts as finished."""
+        return await self._bundles("commits", names, PendingCommit.unpack)
+
+    async def _scan_bundles(
+        self,
+        cursor: int,
+        table: str,
+        name_bytes: int,
+        read: Callable[[bytes, bytes, bytes, bytes, bytes], B],
+        minimum_age_ms: int,
+        limit: int,
+    ) -> tuple[list[B], int]:
+        found: dict[bytes, B] = {}
+        size = 0
+        since_ms = await self.clock_ms() - minimum_age_ms
+        while True:
+            try:
+                # Only the fields that name a bundle: its columns are big.
+                cursor, page = await self.redis.hscan(table, cursor, match="?" * name_bytes, count=SCAN_PAGE)
+            except (RedisError, OSError) as error:
+                raise as_shard_error(self.shard_id, error) from error
+            names = [name for name in cast("dict[bytes, bytes]", page) if name not in found]
+            for first in range(0, len(names), BUNDLE_PAGE):
+                for entry in await self._bundles(table, names[first : first + BUNDLE_PAGE], read):
+                    if entry.since_ms <= since_ms:
+                        found[entry.name] = entry
+                        size += entry.size
+            if cursor == 0 or size >= limit:
+                return list(found.values()), cursor
+
+    async def _bundles(
+        self, table: str, names: Sequence[bytes], read: Callable[[bytes, bytes, bytes, bytes, bytes], B]
+    ) -> list[B]:
+        fields = [name + column for name in names for column in (b"", b"d", b"t", b"b")]
+        if not fields:
+            return []
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                pipe.hget("meta", "fence")
+                pipe.hmget(table, fields)
+                fence, values = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise as_shard_error(self.shard_id, error) from error
+        self._check_fence(fence)
+        rows = zip(names, values[::4], values[1::4], values[2::4], values[3::4], strict=True)
+        # One that ended since it was found is there no more.
+        return [read(name, *row) for name, *row in rows if None not in row]
 
     async def accounts_by_page(self) -> AsyncIterator[list[tuple[bytes, Account]]]:
         """Every account, some a page. An account may come twice when the hash grows meanwhile."""
@@ -348,21 +451,21 @@ class Shard:
         try:
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.hmget("meta", ["fence", "calls", "alarms"])
-                pipe.hlen("accounts")
-                pipe.hlen("prepared")
-                pipe.hlen("unsettled")
-                meta, accounts, prepared, unsettled = await pipe.execute()
+                for table in ("accounts", "prepared", "attempts", "unsettled", "commits"):
+                    pipe.hlen(table)
+                meta, accounts, legs, attempts, journals, commits = await pipe.execute()
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
         fence, calls, alarms = meta
         self._check_fence(fence)
+        prepared, unsettled = legs + attempts // ATTEMPT_FIELDS, journals + commits // COMMIT_FIELDS
         return ShardCounters(int(calls or 0), int(alarms or 0), accounts, prepared, unsettled)
 
     async def _fcall(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         """A function that may be called twice, as all may but rotate: a repetition finds itself done.
 
-        After a restart of Redis the connections kept from before are dead, which shows only when one is
-        used. So a broken connection is tried once more, with new ones. A time-out is not: the first
+        After a restart of Redis the connection kept from before is dead, which may show only when it is
+        used. So a broken connection is tried once more, with a new one. A time-out is not: the first
         call may still wait there.
         """
         try:
@@ -370,7 +473,6 @@ class Shard:
         except ShardUnavailableError as error:
             if not isinstance(error.__cause__, RedisConnectionError):
                 raise
-        await self.redis.connection_pool.disconnect(inuse_connections=False)
         return await self._fcall_once(command, function, *arguments)
 
     async def _fcall_once(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
@@ -383,7 +485,7 @@ class Shard:
                 # Silence may have begun while this call waited its turn.
                 if line.silent and not probing:
                     raise self._silent()
-                answer = await self.redis.execute_command(command, function, 0, self.fence, *arguments)
+                answer = await self.redis.link.call(command, function, 0, self.fence, *arguments)
         except (TimeoutError, RedisTimeoutError) as error:
             line.timed_out()
             raise as_shard_error(self.shard_id, error) from error

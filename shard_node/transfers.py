@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_digest
 
+from shard_node.bundles import (
+    Bundle,
+    id_times_ms,
+    join_amounts,
+    join_bodies,
+    join_currencies,
+    join_short,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -185,20 +194,20 @@ class Transfers:
             self.payee_slots[index],
         )
 
-    def select(self, rows: Sequence[int]) -> Transfers:
-        """The given rows as a batch of their own, in the order of ``rows``."""
-        keys, payers, payees, amounts = self.keys, self.payers, self.payees, self.amounts_minor
-        currencies, bodies = self.currencies, self.bodies
-        payer_slots, payee_slots = self.payer_slots, self.payee_slots
-        return Transfers(
-            [keys[row] for row in rows],
-            [payers[row] for row in rows],
-            [payees[row] for row in rows],
-            [amounts[row] for row in rows],
-            [currencies[row] for row in rows],
-            [bodies[row] for row in rows],
-            [payer_slots[row] for row in rows],
-            [payee_slots[row] for row in rows],
+    def bundle(self, rows: Sequence[int]) -> Bundle:
+        """The given rows packed, in the order of ``rows``. There must be some."""
+        keys, bodies = [self.keys[row] for row in rows], [self.bodies[row] for row in rows]
+        pairs = list(zip(keys, bodies, strict=True))
+        return Bundle(
+            len(pairs),
+            *id_times_ms(keys),
+            b"".join([decision_key(*pair) for pair in pairs]),
+            join_short([terms_key(*pair) for pair in pairs]),
+            join_short([self.payers[row].encode() for row in rows]),
+            join_short([self.payees[row].encode() for row in rows]),
+            join_amounts([self.amounts_minor[row] for row in rows]),
+            join_currencies([self.currencies[row] for row in rows]),
+            join_bodies(bodies),
         )
 
     @classmethod

@@ -39,6 +39,7 @@ from shard_node.ledger.quick_check import in_thread
 from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import SEQUENCE_MASK
 from shard_node.ledger.vouching import check_end
+from shard_node.records import PendingTransfer
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -364,17 +365,19 @@ class Audit:
         if not open_keys:
             return
         # Prepared first: what was settled between the two looks is complete by the second reading.
-        prepared: set[bytes] = set()
+        prepared: list[PendingTransfer] = []
         unsettled: set[bytes] = set()
         for shard in self._shards:
-            prepared |= {one.key for one in await shard.pending("prepared", 0, MAX_PENDING)}
+            prepared += await shard.pending("prepared", 0, MAX_PENDING)
         for shard in self._shards:
             unsettled |= {one.key for one in await shard.pending("unsettled", 0, MAX_PENDING)}
+        # Of a transfer only what its commit waits for: what other attempts have prepared will be dropped.
+        on_their_way = {_leg_name(one) for one in prepared if one.commit_key in unsettled}
         # A leg that was not prepared any more was finished before: then its entry is written.
         await self._catch_up()
         for key in open_keys:
             transaction = self._fold.open_transaction(key)
-            if transaction is not None and not _is_under_way(transaction, prepared, unsettled):
+            if transaction is not None and not _is_under_way(transaction, on_their_way):
                 self._find_half(transaction)
 
     def _find_half(self, transaction: OpenTransaction) -> None:
@@ -417,13 +420,18 @@ def _live_name(name: str, shard: Shard) -> str:
     return name.removesuffix(f":{shard.shard_id}") if name.startswith("@") else name
 
 
-def _is_under_way(transaction: OpenTransaction, prepared: set[bytes], unsettled: set[bytes]) -> bool:
-    """Whether the shards know of every leg that is missing."""
+def _leg_name(leg: PendingTransfer) -> bytes:
+    """As the ledger can name it, which knows nothing of attempts: a transfer has but one leg to wait for."""
+    return leg.key if leg.of_journal else leg.transfer_key
+
+
+def _is_under_way(transaction: OpenTransaction, on_their_way: set[bytes]) -> bool:
+    """Whether every leg that is missing is on its way."""
     key = transaction.key
-    if key not in unsettled:
-        return False
-    # A transfer is prepared under its key, a journal's leg under the key and its number.
-    return all(key in prepared or key + leg.to_bytes(2, "little") in prepared for leg in transaction.missing)
+    # A transfer's leg goes by its key, a journal's by the key and its number.
+    return all(
+        key in on_their_way or key + leg.to_bytes(2, "little") in on_their_way for leg in transaction.missing
+    )
 
 
 def _in_flight(transaction: OpenTransaction) -> InFlight:

@@ -8,11 +8,14 @@ never skipped: what is not understood must not be trimmed.
 | columns | entries |
 |---|---|
 | open, names, currencies, floors, maximum balances, maximum transfers | one each, version 0 |
-| post, keys, bodies, payer balances and versions, payee balances and versions | two each: payer, payee |
-| decide, keys, bodies, balances, versions | one each: the payer |
-| finish, keys, bodies, balances, versions | one each: the payee |
+| post, codes, decisions, terms, bodies, payer balances and versions, payee ones | two each: payer, payee |
+| decide, codes, decisions, terms, bodies, balances, versions | one each: the payer |
+| finish, codes, decisions, terms, bodies, balances, versions | one each: the payee |
 | legs, leg keys, leg bodies, deltas, held deltas, balances, versions | one each |
 | state, names, kinds, currencies, balances, versions | one each, without a transaction |
+
+Those of transfers are strings, as :mod:`shard_node.bundles` packs them, of a whole bundle: codes, a byte a
+row or one for all, say which rows were carried out (1); the columns of numbers, q each, are of these alone.
 """
 
 from __future__ import annotations
@@ -25,21 +28,27 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from shard_node.bundles import split_bodies, split_decisions, split_short
 from shard_node.errors import LedgerError
 from shard_node.journals import LEG_TAIL, NO_ID
 from shard_node.ledger.schema import entry_id
+from shard_node.outcomes import Outcome
 from shard_node.transfers import BODY_HEAD, Kind
 
 # The values of one row of ``schema.entries``, in the order of its columns.
 Row = tuple[Any, ...]
 # A stream entry: its id, "milliseconds-number", and its packed columns.
 StreamEntry = tuple[str, bytes]
-_Columns = Sequence[Sequence[Any]]
+_Columns = Sequence[Any]
 
 # PostgreSQL's text cannot hold a zero byte; Unicode's picture of one stands for it (U+2400).
 _ZERO, _PICTURE_OF_ZERO = "\0", "\u2400"
-# More than the tag and the length of the first column take.
-_PREFIX_BYTES: Final = 32
+_NUMBER_BYTES: Final = 8
+# Where an entry of a bundle has its columns of versions, a number a row, counted from behind the tag.
+_VERSIONS_AT: Final = {b"post": (5, 7), b"decide": (5,), b"finish": (5,)}
+_ID_BYTES: Final = 16
+_FINGERPRINT_BYTES: Final = 8
+_ALL: Final = bytes((Outcome.COMMITTED,))
 # Leg number that an expiry counts as: its hold is leg 0 of the same transaction.
 _EXPIRY_LEG: Final = 1
 
@@ -81,16 +90,14 @@ class ArchivedShard:
 
 
 def row_count(packed: bytes) -> int:
-    """How many rows a stream entry makes, from its first bytes. Raises LedgerError when it is unreadable."""
-    unpacker = msgpack.Unpacker(raw=True)
-    unpacker.feed(packed[:_PREFIX_BYTES])
+    """How many rows a stream entry makes. Raises LedgerError when it is unreadable."""
     try:
-        unpacker.read_array_header()
-        tag = unpacker.unpack()
-        count: int = unpacker.read_array_header()
-    except (ValueError, msgpack.OutOfData) as error:
+        tag, *columns = msgpack.unpackb(packed, raw=True)
+        if tag in _VERSIONS_AT:
+            return sum(len(columns[at]) // _NUMBER_BYTES for at in _VERSIONS_AT[tag])
+        return len(columns[0])
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
         raise LedgerError(f"a stream entry is unreadable: {error or type(error).__name__}") from error
-    return 2 * count if tag == b"post" else count
 
 
 def decode(shard: ArchivedShard, stream: Iterable[StreamEntry], first_sequence: int) -> list[Row]:
@@ -129,9 +136,14 @@ _Append = Callable[[Row], None]
 def _post(columns: _Columns, place: _Place, append: _Append) -> None:
     at_ms, next_id, suffix = place
     unpack, details = BODY_HEAD.unpack_from, _details
-    keys, bodies, payer_balances, payer_versions, payee_balances, payee_versions = columns
-    for key, body, payer_balance, payer_version, payee_balance, payee_version in zip(
-        keys, bodies, payer_balances, payer_versions, payee_balances, payee_versions, strict=True
+    *bundle, payer_balances, payer_versions, payee_balances, payee_versions = columns
+    numbers = map(_numbers, (payer_balances, payer_versions, payee_balances, payee_versions))
+    for (
+        transaction_id,
+        fingerprint,
+        body,
+    ), payer_balance, payer_version, payee_balance, payee_version in zip(
+        _carried_out(*bundle), *numbers, strict=True
     ):
         amount, currency, _, _, kind, payer_length, payee_length = unpack(body)
         payee_at = _HEAD_SIZE + payer_length
@@ -142,7 +154,7 @@ def _post(columns: _Columns, place: _Place, append: _Append) -> None:
         if payee[0] == "@":
             payee += suffix
         reference, external, initiated = details(kind, body[tail_at:])
-        transaction_id, fingerprint, currency = key[:16], key[16:], currency.decode()
+        currency = currency.decode()
         append(
             (next_id, payer, payer_version, at_ms, kind, transaction_id, fingerprint, 0, 2, payee, currency,
              -amount, 0, payer_balance, None, reference, external, initiated, "")
@@ -152,6 +164,22 @@ def _post(columns: _Columns, place: _Place, append: _Append) -> None:
              currency, amount, 0, payee_balance, None, reference, external, initiated, "")
         )  # fmt: skip
         next_id += 2
+
+
+def _carried_out(
+    codes: bytes, decisions: bytes, terms: bytes, bodies: bytes
+) -> list[tuple[bytes, bytes, bytes]]:
+    """Transaction id, fingerprint and body of those transfers of a bundle that were carried out."""
+    ids = [decision[:_ID_BYTES] for decision in split_decisions(decisions)]
+    prints = [term[:_FINGERPRINT_BYTES] for term in split_short(terms)]
+    rows = zip(ids, prints, split_bodies(bodies), strict=True)
+    if codes == _ALL:
+        return list(rows)
+    return [row for row, code in zip(rows, codes, strict=True) if code == Outcome.COMMITTED]
+
+
+def _numbers(column: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(column) // _NUMBER_BYTES}q", column)
 
 
 def _decide(columns: _Columns, place: _Place, append: _Append) -> None:
@@ -166,8 +194,10 @@ def _half(columns: _Columns, place: _Place, append: _Append, *, leg: int) -> Non
     """One leg of each transfer between two shards: 0 the payer's, 1 the payee's."""
     at_ms, next_id, suffix = place
     unpack, details = BODY_HEAD.unpack_from, _details
-    keys, bodies, balances, versions = columns
-    for key, body, balance, version in zip(keys, bodies, balances, versions, strict=True):
+    *bundle, balances, versions = columns
+    for (transaction_id, fingerprint, body), balance, version in zip(
+        _carried_out(*bundle), _numbers(balances), _numbers(versions), strict=True
+    ):
         amount, currency, _, _, kind, payer_length, payee_length = unpack(body)
         payee_at = _HEAD_SIZE + payer_length
         tail_at = payee_at + payee_length
@@ -182,8 +212,8 @@ def _half(columns: _Columns, place: _Place, append: _Append, *, leg: int) -> Non
             other += suffix
         reference, external, initiated = details(kind, body[tail_at:])
         append(
-            (next_id, account, version, at_ms, kind, key[:16], key[16:], leg, 2, other, currency.decode(),
-             amount, 0, balance, None, reference, external, initiated, "")
+            (next_id, account, version, at_ms, kind, transaction_id, fingerprint, leg, 2, other,
+             currency.decode(), amount, 0, balance, None, reference, external, initiated, "")
         )  # fmt: skip
         next_id += 1
 

@@ -3,34 +3,26 @@
 -- The accounts named in one or two columns, unpacked into columns of their own.
 local function open_book(first, second)
   local index, names, count = {}, {}, 0
-  for i = 1, #first do
-    local name = first[i]
-    if not index[name] then
-      count = count + 1
-      index[name] = count
-      names[count] = name
-    end
-  end
-  if second then
-    for i = 1, #second do
-      local name = second[i]
+  local available, held, version, floor, state, currency = {}, {}, {}, {}, {}, {}
+  local unpack_record = struct.unpack
+  for _, column in ipairs({ first, second }) do
+    -- A name that is there twice is read twice: that costs less than to look for it first.
+    local records = hmget('accounts', column)
+    for i = 1, #column do
+      local name = column[i]
       if not index[name] then
         count = count + 1
-        index[name] = count
-        names[count] = name
+        index[name], names[count] = count, name
+        local record = records[i]
+        if record then
+          available[count], held[count], version[count], floor[count], state[count], currency[count] =
+            unpack_record(ACCOUNT, record)
+        elseif byte(name) == 64 then
+          -- A system account (@world:EUR) begins with its first use.
+          available[count], held[count], version[count], floor[count], state[count] = 0, 0, 0, -MAX_MINOR, OPEN
+          currency[count] = sub(name, -3)
+        end
       end
-    end
-  end
-  local records = hmget('accounts', names)
-  local available, held, version, floor, state, currency = {}, {}, {}, {}, {}, {}
-  for k = 1, count do
-    local record = records[k]
-    if record then
-      available[k], held[k], version[k], floor[k], state[k], currency[k] = struct.unpack(ACCOUNT, record)
-    elseif byte(names[k]) == 64 then
-      -- A system account (@world:EUR) begins with its first use.
-      available[k], held[k], version[k], floor[k], state[k] = 0, 0, 0, -MAX_MINOR, 0
-      currency[k] = sub(names[k], -3)
     end
   end
   return {
@@ -49,11 +41,11 @@ local function close_book(book)
   local available, held, version = book.available, book.held, book.version
   local floor, state, currency = book.floor, book.state, book.currency
   local names, dirty = book.names, book.dirty
-  local flat, n = {}, 0
+  local flat, n, pack_record = {}, 0, struct.pack
   for k = 1, book.count do
     if dirty[k] then
       flat[n + 1] = names[k]
-      flat[n + 2] = struct.pack(ACCOUNT, available[k], held[k], version[k], floor[k], state[k], currency[k])
+      flat[n + 2] = pack_record(ACCOUNT, available[k], held[k], version[k], floor[k], state[k], currency[k])
       n = n + 2
     end
   end
@@ -64,7 +56,8 @@ end
 -- more than any account can have coming, unless a big credit is prepared: then it says to look closely.
 local function open_incoming(meta)
   local big = tonumber(meta[5] or 0)
-  local bound = big > 0 and MAX_MINOR or redis.call('HLEN', 'prepared') * BIG
+  -- Of journals their number is known, of transfers their sum.
+  local bound = big > 0 and MAX_MINOR or redis.call('HLEN', 'prepared') * BIG + tonumber(meta[9] or 0)
   return { big = big, bound = bound, payees = {}, amounts = {}, count = 0, coming = {}, touched = {} }
 end
 
@@ -128,17 +121,38 @@ local function leg_amount(leg)
   return struct.unpack('<i8', leg, 7)
 end
 
+-- Calls visit(account, amount) for every leg that is prepared: of journals, and of transfers.
+local function visit_prepared(visit)
+  local legs = redis.call('HVALS', 'prepared')
+  for i = 1, #legs do
+    visit(leg_payee(legs[i]), leg_amount(legs[i]))
+  end
+  local fields = redis.call('HKEYS', 'attempts')
+  for i = 1, #fields do
+    if #fields[i] == ATTEMPT then
+      local codes, payees, amounts = unpack(redis.call('HMGET', 'attempts', fields[i], fields[i] .. 'p',
+        fields[i] .. 'a'))
+      local count = #amounts / 8
+      codes = every(sub(codes, ATTEMPT_HEAD + 1), count)
+      payees, amounts = split('Bc0', payees, count), split('i8', amounts, count)
+      for row = 1, count do
+        if byte(codes, row) == PREPARED then
+          visit(payees[row], amounts[row])
+        end
+      end
+    end
+  end
+end
+
 -- Exactly what one account has coming: adds up all that is prepared, once a call and rarely at all.
 local function incoming_to(incoming, payee)
   if not incoming.exact then
     local exact = {}
-    local legs = redis.call('HVALS', 'prepared')
-    for i = 1, #legs do
-      local name, amount = leg_payee(legs[i]), leg_amount(legs[i])
+    visit_prepared(function(name, amount)
       if amount > 0 then
         exact[name] = (exact[name] or 0) + amount
       end
-    end
+    end)
     for i = 1, incoming.count do
       local name = incoming.payees[i]
       exact[name] = (exact[name] or 0) + incoming.amounts[i]
@@ -314,12 +328,11 @@ end
 local FREEZE, UNFREEZE, CLOSE = 11, 12, 13
 
 local function on_its_way_to(name)
-  local legs = redis.call('HVALS', 'prepared')
-  for i = 1, #legs do
-    if leg_payee(legs[i]) == name then
-      return true
-    end
-  end
+  local found = false
+  visit_prepared(function(account)
+    found = found or account == name
+  end)
+  return found
 end
 
 -- The state that account k gets by `change`, or nil and why not.

@@ -47,6 +47,8 @@ local FINISHED = 34
 local DROPPED = 35
 local SETTLED = 36
 local MISSING_LEG = 37
+local ELSEWHERE = 39
+local ENDED = 40
 -- Added to a refusal that concerns the payee's account.
 local PAYEE = 64
 
@@ -99,16 +101,104 @@ local function keep_sum(key, name, sum)
   end
 end
 
+---------------------------------------------------------------- columns of bundles
+
+-- Bytes of a decision key, see bundles.py.
+local DECISION = 18
+-- Bytes of an attempt's id, of what precedes the codes in its record, and of a commit's name.
+local ATTEMPT = 16
+local ATTEMPT_HEAD = 18
+local COMMIT = 6
+
+-- struct formats by how many times they repeat one item. All sizes of bundles there may be would take 90 MB, which
+-- no limit of Redis counts: so many are kept, some 10 MB if they are of large ones.
+local MAX_FORMATS = 1000
+local formats, formats_kept = {}, 0
+
+local function format(item, count)
+  local of_item = formats[item]
+  local made = of_item and of_item[count]
+  if not made then
+    if formats_kept == MAX_FORMATS then
+      formats, formats_kept = {}, 0
+    end
+    formats[item] = formats[item] or {}
+    made = '<' .. string.rep(item, count)
+    formats[item][count], formats_kept = made, formats_kept + 1
+  end
+  return made
+end
+
+-- The `count` values of a column.
+local function split(item, column, count)
+  if count <= CHUNK then
+    local all = { struct.unpack(format(item, count), column) }
+    -- Behind the values unpack tells where it stopped, which is none of them.
+    all[count + 1] = nil
+    return all
+  end
+  local values, at = {}, 1
+  for first = 1, count, CHUNK do
+    local size = math.min(CHUNK, count - first + 1)
+    local part = { struct.unpack(format(item, size), column, at) }
+    -- The last one is where the next part begins.
+    at = part[size + 1]
+    for i = 1, size do
+      values[first + i - 1] = part[i]
+    end
+  end
+  return values
+end
+
+-- Numbers as a column of 8 bytes each.
+local function join_numbers(values, count)
+  if count <= CHUNK then
+    return struct.pack(format('i8', count), unpack(values, 1, count))
+  end
+  local parts = {}
+  for first = 1, count, CHUNK do
+    local last = math.min(first + CHUNK - 1, count)
+    parts[#parts + 1] = struct.pack(format('i8', last - first + 1), unpack(values, first, last))
+  end
+  return table.concat(parts)
+end
+
+-- Codes as a string: `usual` for all rows but those that `odd` has, one character when there are none of these.
+local function join_codes(usual, odd, count)
+  if not next(odd) then
+    return char(usual)
+  end
+  local codes, parts = {}, {}
+  for i = 1, count do
+    codes[i] = odd[i] or usual
+  end
+  for first = 1, count, CHUNK do
+    parts[#parts + 1] = char(unpack(codes, first, math.min(first + CHUNK - 1, count)))
+  end
+  return table.concat(parts)
+end
+
+-- A code a row: what join_codes made, or what a caller gave as one for all.
+local function every(codes, count)
+  return #codes == count and codes or string.rep(codes, count)
+end
+
+local function currencies_of(column, count)
+  if #column == 3 then
+    return nil, column
+  end
+  return split('c3', column, count), nil
+end
+
 ---------------------------------------------------------------- entering and time
 
--- Refuses a caller with another map of the cluster. Returns meta's horizon, window, newest, big,
--- backlog and backlog limit.
+-- Refuses a caller with another map of the cluster. Returns what meta has, in the order of HMGET's fields.
 local function enter(fence)
   if not byte then
     byte, sub, char = string.byte, string.sub, string.char
   end
   local meta = redis.call('HMGET', 'meta', 'fence', 'horizon', 'window', 'newest', 'big', 'backlog',
-    'backlog_limit')
+    'backlog_limit', 'newest_previous', 'credits', 'clock')
   if meta[1] ~= fence then
     return nil, redis.error_reply('STALE_EPOCH the shard is at ' .. (meta[1] or 'no epoch'))
   end
@@ -137,9 +227,29 @@ local function append(columns, count)
   redis.call('HINCRBY', 'meta', 'backlog', count)
 end
 
+-- The same of a bundle, whose columns are strings: each is a field of its own, for to join them would copy all of
+-- them, and Lua reads every byte of a string that it makes.
+local function append_bundle(count, kind, codes, decisions, terms, bodies, ...)
+  local numbers = { ... }
+  if #numbers == 2 then
+    redis.call('XADD', 'ledger', '*', 'k', kind, 'c', codes, 'd', decisions, 't', terms, 'b', bodies,
+      '1', numbers[1], '2', numbers[2])
+  else
+    redis.call('XADD', 'ledger', '*', 'k', kind, 'c', codes, 'd', decisions, 't', terms, 'b', bodies,
+      '1', numbers[1], '2', numbers[2], '3', numbers[3], '4', numbers[4])
+  end
+  redis.call('HINCRBY', 'meta', 'backlog', count)
+end
+
 local function clock_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Outcomes are dated in ticks of 16 microseconds since 1970: for a hundred years these fit into six bytes, and
+-- each commit can have one of its own.
+local function ticks(now_ms)
+  return math.floor(now_ms * 62.5)
 end
 
 -- Ids older than this and not remembered can no longer be told from repetitions: the window has

@@ -1,9 +1,9 @@
 ---------------------------------------------------------------- remembered outcomes
 
--- Packed outcomes are <outcome B><time I6><terms>, a journal's with the leg that was refused after them:
--- the same terms means the same payload.
+-- Packed outcomes are <outcome B><ticks I6><terms>, a journal's with the leg that was refused after them:
+-- the same terms means the same payload. Also the time in ms, as prepared and unsettled legs have it.
 local function prefixes(now_ms)
-  local stamp = struct.pack('<I6', now_ms)
+  local stamp = struct.pack('<I6', ticks(now_ms))
   local made = {}
   return function(code)
     local prefix = made[code]
@@ -12,10 +12,10 @@ local function prefixes(now_ms)
       made[code] = prefix
     end
     return prefix
-  end, stamp
+  end, struct.pack('<I6', now_ms)
 end
 
--- The outcome of an earlier call, as the deciding shard tells it (R3): COMMITTED while the transfer
+-- The outcome of an earlier call about a journal, as the deciding shard tells it (R3): COMMITTED while it
 -- is unsettled, SETTLED after, or when one call on one shard committed it.
 local function recall(prior, terms, key)
   if sub(prior, 8, 7 + #terms) ~= terms then
@@ -38,6 +38,7 @@ local function remember(meta, done, n, newest, expired_cutoff)
     write('HSET', 'done:current', done, n)
     if newest > tonumber(meta[4] or 0) then
       redis.call('HSET', 'meta', 'newest', string.format('%.0f', newest))
+      meta[4] = newest
     end
   end
 end
@@ -97,9 +98,73 @@ local function resolve(_, args)
   return leave({ codes })
 end
 
+-- R4: which of some attempts have ended here, by their place.
+local function which_ended(attempts)
+  if #attempts == 0 then
+    return {}
+  end
+  local ended = redis.call('SMISMEMBER', 'ended:current', unpack(attempts))
+  local before = redis.call('SMISMEMBER', 'ended:previous', unpack(attempts))
+  for i = 1, #attempts do
+    ended[i] = ended[i] == 1 or before[i] == 1
+  end
+  return ended
+end
+
 -- Whether what a rotation drops is stored for good: it was decided before the last rotation.
 local function is_archived(rotated_ms, archived_id)
   return tonumber(string.match(archived_id or '0-0', '^%d+')) >= rotated_ms
+end
+
+-- The younger generation becomes the older one, which is forgotten.
+local function age(younger, older)
+  if redis.call('EXISTS', younger) == 1 then
+    redis.call('RENAME', younger, older)
+  else
+    redis.call('DEL', older)
+  end
+end
+
+-- Adds the transfers that a commit committed to `found`, as keys.
+local function add_committed(found, commit)
+  local count = #commit[4] / DECISION
+  local codes, column = every(commit[3], count), split('c18', commit[4], count)
+  for row = 1, count do
+    if byte(codes, row) == COMMITTED then
+      found[column[row]] = true
+    end
+  end
+  return found
+end
+
+-- The commit under a name: {attempt id, payees' shard, codes, decisions}, or nil.
+local function read_commit(name)
+  local packed, decisions = unpack(redis.call('HMGET', 'commits', name, name .. 'd'))
+  local commit = packed and cmsgpack.unpack(packed) or nil
+  if commit then
+    commit[4] = decisions
+  end
+  return commit
+end
+
+-- Names of the outcomes of all that is unsettled.
+local function unsettled_decisions()
+  local found, decisions = {}, {}
+  local entries = redis.call('HGETALL', 'unsettled')
+  for i = 1, #entries, 2 do
+    -- Transaction id from the key, deciding slot from the packed journal.
+    found[sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)] = true
+  end
+  local fields = redis.call('HKEYS', 'commits')
+  for i = 1, #fields do
+    if #fields[i] == COMMIT then
+      add_committed(found, read_commit(fields[i]))
+    end
+  end
+  for decision in pairs(found) do
+    decisions[#decisions + 1] = decision
+  end
+  return decisions
 end
 
 -- Forgets the older generation of outcomes. Outcomes of unsettled transfers are carried over, so a
@@ -119,12 +184,7 @@ local function rotate(_, args)
   elseif args[3] == '1' and tonumber(meta[6] or 0) > 0 and not is_archived(rotated, more[3]) then
     return -1
   end
-  local entries = redis.call('HGETALL', 'unsettled')
-  local decisions = {}
-  for i = 1, #entries, 2 do
-    -- Transaction id from the key, payer slot from the packed terms.
-    decisions[#decisions + 1] = sub(entries[i], 1, 16) .. sub(entries[i + 1], 18, 19)
-  end
+  local decisions = unsettled_decisions()
   local current, previous = hmget('done:current', decisions), hmget('done:previous', decisions)
   local flat, n = {}, 0
   for i = 1, #decisions do
@@ -136,14 +196,12 @@ local function rotate(_, args)
   end
   -- No clock decides this: every id so young as the youngest forgotten one counts as expired.
   local horizon = math.max(tonumber(meta[2] or 0), tonumber(more[1] or 0) + 1)
-  if redis.call('EXISTS', 'done:current') == 1 then
-    redis.call('RENAME', 'done:current', 'done:previous')
-  else
-    redis.call('DEL', 'done:previous')
-  end
+  age('done:current', 'done:previous')
+  age('ended:current', 'ended:previous')
   write('HSET', 'done:current', flat, n)
   redis.call('HSET', 'meta', 'horizon', string.format('%.0f', horizon),
-    'newest_previous', meta[4] or '0', 'newest', '0', 'rotated', string.format('%.0f', clock_ms()))
+    -- What is carried over is no younger than what was there.
+    'newest_previous', meta[4] or '0', 'newest', n > 0 and meta[4] or '0', 'rotated', string.format('%.0f', clock_ms()))
   redis.call('HINCRBY', 'meta', 'calls', 1)
   return n / 2
 end

@@ -34,6 +34,8 @@ redis.register_function{ function_name = 'finish_legs', callback = finish_legs, 
 redis.register_function{ function_name = 'check', callback = check, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'expire', callback = expire, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'archived', callback = archived, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'settle_commits', callback = settle_commits, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'resolve_attempts', callback = resolve_attempts, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'settle', callback = settle, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'resolve', callback = resolve, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'rotate', callback = rotate, flags = { 'allow-oom' } }

@@ -8,9 +8,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from coordinator.driver import Driver, ask, ask_all
-from coordinator.protocol import Commit, NoReply
+from coordinator.protocol import Commit, NoReply, Part
 from coordinator.resolver import Resolver
-from shard_node.calls import Call, Post
+from shard_node.bundles import Bundle, each
+from shard_node.calls import ATTEMPT_BYTES, Attempt, Call, Decide, Finish, Post, Prepare, Reply
 from shard_node.directory import Cluster
 from shard_node.errors import ShardUnavailableError
 from shard_node.outcomes import Outcome, without_side
@@ -76,8 +77,8 @@ class Ground:
             deposit = Terms(
                 has_minor, "EUR", slot(name), slot(name), Kind.DEPOSIT, "@world:EUR", name, b"\0\0"
             )
-            reply = await shard.call(Post(Transfers.of([(random_id(), deposit)])))
-            assert list(reply.codes) == [Outcome.COMMITTED]
+            reply = await shard.call(Post(Bundle.of(Transfers.of([(random_id(), deposit)]))))
+            assert reply.codes == (bytes((Outcome.COMMITTED,)),)
 
     def shard_of(self, name: str) -> Shard:
         """The shard that the account is on."""
@@ -92,12 +93,12 @@ class Ground:
         """One call, as a message that arrives now."""
         return await ask(self.cluster.shards[index], call)
 
-    async def resolve(self) -> None:
-        """What a resolver does, to entries of any age, until nothing is left."""
+    async def resolve(self, *order: int) -> None:
+        """What a resolver does, to entries of any age, until nothing is left; on all shards or on these."""
         resolver = Resolver("test", None, None)  # type: ignore[arg-type]  # neither is needed to resolve
         for _ in range(3):
-            for shard in self.cluster.shards:
-                await resolver.resolve(self.cluster, shard, 0)
+            for index in order or range(len(self.cluster.shards)):
+                await resolver.resolve(self.cluster, self.cluster.shards[index], 0)
 
     def losing(self, *functions: str) -> None:
         """From now on the replies of these functions are lost."""
@@ -109,7 +110,7 @@ class Ground:
         self.cluster = Cluster(self.cluster.topology, tuple(lossy))
 
     async def in_doubt(self) -> tuple[int, int]:
-        """How many entries are prepared and how many unsettled, on all shards."""
+        """How many entries are prepared and how many unsettled, on all shards; a bundle is one."""
         counters = [await shard.counters() for shard in self.cluster.shards]
         return sum(c.prepared for c in counters), sum(c.unsettled for c in counters)
 
@@ -120,7 +121,10 @@ class Ground:
     # ------------------------------------------------------------------ resize
 
     async def move(self, account_id: str, target: int) -> None:
-        """Moves the account's slot, with all that belongs to it, and raises the epochs."""
+        """Moves the account's slot, with all that belongs to it, and raises the epochs.
+
+        Raises SlotInUseError when an attempt or a commit stands in the way.
+        """
         await move_slot(self.cluster, slot(account_id), target)
         owners = {slot(name): self.cluster.owner[slot(name)] for name in self.names}
         owners[slot(account_id)] = target
@@ -166,21 +170,54 @@ class Bank(Ground):
         )
         return Transfers.of([(transaction_id or random_id(), terms)])
 
-    async def run(self, transfers: Transfers) -> Outcome:
-        """A whole commit by a coordinator of its own, which then settles; the first row's outcome."""
-        driver = Driver(self)  # type: ignore[arg-type]  # of a directory it needs the cluster only
-        commit = await driver.commit(transfers, self.cluster)
-        await driver.settle_now()
-        return Outcome(without_side(commit.outcomes[0]))
+    def attempt(self, transfers: Transfers) -> Attempt:
+        """A new try of transfers, as one bundle."""
+        return Attempt(os.urandom(ATTEMPT_BYTES), Bundle.of(transfers))
 
-    async def start(self, transfers: Transfers, steps: int) -> Commit:
+    def part(self, attempt: Attempt) -> Part:
+        """An attempt between the two shards as they are now."""
+        owner = self.cluster.owner
+        return Part(owner[slot(self.payer)], owner[slot(self.payee)], attempt)
+
+    async def commit(self, transfers: Transfers) -> list[int]:
+        """A whole commit by a coordinator of its own, which then settles; a code a row."""
+        driver = Driver(self)  # type: ignore[arg-type]  # of a directory it needs the cluster only
+        commit = await driver.commit([self.part(self.attempt(transfers))], self.cluster)
+        await driver.settle_now()
+        (part,) = commit.parts
+        return list(each(part.outcomes, len(transfers)))
+
+    async def run(self, transfers: Transfers) -> Outcome:
+        """The same; the first row's outcome."""
+        return Outcome(without_side((await self.commit(transfers))[0]))
+
+    async def start(self, transfers: Transfers | Attempt, steps: int) -> Commit:
         """A coordinator that carries out ``steps`` of prepare, decide and finish, and then dies."""
-        machine = Commit(transfers, self.cluster.owner)
+        attempt = transfers if isinstance(transfers, Attempt) else self.attempt(transfers)
+        machine = Commit([self.part(attempt)], self.cluster.shard_ids)
         calls: dict[int, Call] = dict(machine.prepare())
         for step in (machine.decide, machine.finish, machine.conclude)[:steps]:
             answers = await ask_all(self.cluster, calls)
             calls = dict(step(answers) or {})
         return machine
+
+    async def prepare(self, attempt: Attempt, index: int = 1) -> list[int]:
+        """Step 1 as a message that arrives now; a code a row."""
+        return codes(await self.ask(index, Prepare([attempt])), attempt.bundle.count)
+
+    async def decide(self, attempt: Attempt, verdicts: bytes = b"") -> list[int]:
+        """Step 2, on the payers' shard 0 for the payees' shard 1."""
+        call = Decide([attempt], [self.cluster.shard_ids[1]], [verdicts])
+        return codes(await self.ask(0, call), attempt.bundle.count)
+
+    async def finish(self, attempt: Attempt, verdict: Outcome = Outcome.COMMITTED) -> list[int]:
+        """Step 3 or 4, of all rows."""
+        call = Finish([attempt.attempt_id], [bytes((verdict,))])
+        return codes(await self.ask(1, call), attempt.bundle.count)
+
+    async def post(self, transfers: Transfers, index: int = 0) -> list[int]:
+        """All in one call."""
+        return codes(await self.ask(index, Post(Bundle.of(transfers))), len(transfers))
 
     async def balances(self) -> tuple[int, int]:
         """What payer and payee have."""
@@ -193,10 +230,22 @@ class Bank(Ground):
         return found[0], found[1]
 
 
+def codes(answer: object, count: int = 1) -> list[int]:
+    """The codes of a reply about one bundle that must be there, a code a row."""
+    assert isinstance(answer, Reply)
+    (column,) = answer.codes
+    return list(each(column, count))
+
+
+def joined(*batches: Transfers) -> Transfers:
+    """All rows of some batches, in their order."""
+    return Transfers(*([v for batch in batches for v in getattr(batch, n)] for n in Transfers.__slots__))
+
+
 def cluster_of(shards: RealShards) -> Cluster:
     """The shards as the topology names them now."""
     topology = shards.topology
     return Cluster(topology, tuple(shards.shard(index) for index in range(len(topology.shards))))
 
 
-__all__ = ["Bank", "Ground", "NoReply", "cluster_of", "name_on", "random_id"]
+__all__ = ["Bank", "Ground", "NoReply", "cluster_of", "codes", "joined", "name_on", "random_id"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coordinator.journal_protocol import JournalCommit
-from coordinator.protocol import Commit, NoReply
-from shard_node.calls import Post, Settle
-from shard_node.journal_calls import Journals, PostJournals
+from coordinator.protocol import Commit, NoReply, Part, Recovery
+from shard_node.bundles import Bundle, each
+from shard_node.calls import ATTEMPT_BYTES, Post, SettleCommits
+from shard_node.calls import Attempt as BundleAttempt
+from shard_node.journal_calls import Journals, PostJournals, Settle
+from shard_node.outcomes import Outcome, without_side
 from shard_node.slots import slot
 from shard_node.transfers import Transfers
 from tests.coordinator.fuzz_books import BrokenError
+from tests.coordinator.fuzz_messages import Look
 from tests.coordinator.fuzz_payloads import Transaction
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 # A share of coordinators dies between two steps.
 _DEATHS = 0.05
+
+# What is sent to shards, and then what they answered: by shard index.
+_Steps = Generator[Mapping[int, Any], Mapping[int, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class Setting:
 
 
 class Attempt:
-    """One coordinator's try of some rows, all transfers or all journals.
+    """One coordinator's try of some rows, all transfers or all journals, by the cluster's map as it is now.
 
     ``local`` says that one shard has all accounts, and is sent all at once.
     """
@@ -45,51 +52,121 @@ class Attempt:
         self._world = world
         self._name = name
         self._rows = rows
+        self._cluster = world.cluster
         self._answers: dict[int, Any] = {}
-        payloads: Any = [(row.transaction_id, row.payload) for row in rows]
-        setting, owner = world.setting, world.cluster.owner
-        self._machine: Commit | JournalCommit | None = None
-        if local:
-            at = owner[slot(rows[0].accounts[-1])]
-            post = (
-                Post(Transfers.of(payloads)) if rows[0].is_transfer else PostJournals(Journals.of(payloads))
-            )
-            self._calls: list[tuple[int, Any]] = [(at, post)]
-            self._steps: list[Callable[[Any], Any]] = []
-        else:
-            machine: Commit | JournalCommit = (
-                setting.commit(Transfers.of(payloads), owner)
-                if rows[0].is_transfer
-                else setting.journal_commit(Journals.of(payloads), owner)
-            )
-            self._machine = machine
-            self._calls = list(machine.prepare().items())
-            self._steps = [machine.decide, machine.finish, machine.conclude]
+        self._calls: list[tuple[int, Any]] = []
+        self._steps = (
+            self._post() if local else self._transfers() if rows[0].is_transfer else self._journals()
+        )
+        self._take_step(None)
 
     async def go_on(self) -> None:
         """Sends the next message, or takes the next step with the answers, or dies."""
         world = self._world
         if self._calls:
             index, call = self._calls.pop(world.rng.randrange(len(self._calls)))
-            self._answers[index] = await world.deliver(self._name, index, call)
-        elif self._machine is None:
-            self.ended = True
-            for answer in self._answers.values():
-                if not isinstance(answer, NoReply):
-                    world.tell(self._rows, answer.codes)
+            self._answers[index] = await world.deliver(self._name, self._cluster, index, call)
         elif world.rng.random() < _DEATHS:
             world.note(f"{self._name} dies")
             self.ended = True
         else:
-            calls: Mapping[int, Any] | None = self._steps.pop(0)(self._answers)
-            self._calls, self._answers = list((calls or {}).items()), {}
-            if not self._steps:
-                await self._conclude(self._machine)
+            self._take_step(self._answers)
 
-    async def _conclude(self, machine: Commit | JournalCommit) -> None:
-        self.ended = True
-        if machine.missing:
-            raise BrokenError(f"no leg is missing (R5): {[key.hex() for key in machine.missing]}")
-        self._world.tell(self._rows, machine.outcomes)
-        for index, keys in machine.settled.items():
-            await self._world.deliver(self._name, index, Settle(keys))
+    def _take_step(self, answers: Mapping[int, Any] | None) -> None:
+        try:
+            calls = next(self._steps) if answers is None else self._steps.send(answers)
+        except StopIteration:
+            self.ended = True
+        else:
+            self._calls, self._answers = list(calls.items()), {}
+
+    # ------------------------------------------------------------------ what coordinators and routers do
+
+    def _post(self) -> _Steps:
+        rows = self._rows
+        payloads: Any = [(row.transaction_id, row.payload) for row in rows]
+        at = self._cluster.owner[slot(rows[0].accounts[-1])]
+        if not rows[0].is_transfer:
+            (answer,) = (yield {at: PostJournals(Journals.of(payloads))}).values()
+            if not isinstance(answer, NoReply):
+                self._tell(rows, answer.codes)
+            return
+        with_balances = self._world.rng.random() < 0.5
+        bundle = Bundle.of(Transfers.of(payloads))
+        (answer,) = (yield {at: Post(bundle, with_balances)}).values()
+        if not isinstance(answer, NoReply):
+            self._tell(rows, each(answer.codes[0], len(rows)))
+
+    def _journals(self) -> _Steps:
+        payloads: Any = [(row.transaction_id, row.payload) for row in self._rows]
+        machine = self._world.setting.journal_commit(Journals.of(payloads), self._cluster.owner)
+        answers = yield machine.prepare()
+        answers = yield machine.decide(answers)
+        answers = yield machine.finish(answers)
+        machine.conclude(answers)
+        self._check_missing(machine.missing)
+        self._tell(self._rows, machine.outcomes)
+        yield {index: Settle(keys) for index, keys in machine.settled.items()}
+
+    def _transfers(self) -> _Steps:
+        world, shard_ids = self._world, self._cluster.shard_ids
+        parts = self._parts()
+        machine = world.setting.commit(
+            [part for part, _ in parts], shard_ids, with_balances=world.rng.random() < 0.5
+        )
+        answers = yield machine.prepare()
+        calls = machine.decide(answers, world.settlements)
+        for index in calls:
+            world.settlements.pop(index, None)
+        answers = yield calls
+        answers = yield machine.finish(answers)
+        machine.conclude(answers)
+        self._check_missing(machine.missing)
+        for index, names in machine.elsewhere().items():
+            yield from self._finish_others(machine, index, names)
+        for part, rows in parts:
+            self._tell(rows, each(part.outcomes, len(rows)))
+        if world.rng.random() < 0.5:
+            yield {index: SettleCommits(names) for index, names in machine.settled.items()}
+        else:
+            # They ride on the next decide.
+            world.settle_later(machine.settled)
+
+    def _parts(self) -> list[tuple[Part, list[Transaction]]]:
+        """The rows by pairs of shards, as a router splits them."""
+        owner, groups = self._cluster.owner, dict[tuple[int, int], list[Transaction]]()
+        for row in self._rows:
+            payer, payee = (owner[slot(name)] for name in row.accounts)
+            groups.setdefault((payer, payee), []).append(row)
+        parts = []
+        for (payer, payee), rows in groups.items():
+            payloads: Any = [(row.transaction_id, row.payload) for row in rows]
+            attempt_id = self._world.rng.randbytes(ATTEMPT_BYTES)
+            attempt = BundleAttempt(attempt_id, Bundle.of(Transfers.of(payloads)))
+            parts.append((Part(payer, payee, attempt), rows))
+        return parts
+
+    def _finish_others(self, machine: Commit, index: int, names: Sequence[bytes]) -> _Steps:
+        """As Driver does with commits of others that its rows are in."""
+        (found,) = (yield {index: Look(names)}).values()
+        if isinstance(found, NoReply):
+            return
+        recovery = Recovery(index, (), found, self._cluster.owner, self._cluster.shard_ids)
+        answers = yield recovery.resolve()
+        answers = yield recovery.finish(answers)
+        yield recovery.settle(answers)
+        self._check_missing(recovery.missing)
+        settled = set(names) - {commit.name for commit in found}
+        machine.finished_elsewhere(index, settled | set(recovery.finished))
+
+    @staticmethod
+    def _check_missing(missing: Sequence[bytes]) -> None:
+        if missing:
+            raise BrokenError(f"no leg is missing (R5): {[name.hex() for name in missing]}")
+
+    def _tell(self, rows: Sequence[Transaction], codes: Sequence[int]) -> None:
+        for code in codes:
+            outcome = Outcome(without_side(code))
+            if Outcome.PREPARED <= outcome != Outcome.STALE_EPOCH:
+                raise BrokenError(f"steps of the protocol are told to nobody: {outcome.name}")
+        self._world.tell(rows, codes)

@@ -20,7 +20,8 @@ from shard_node.outcomes import Outcome
 from shard_node.records import Account
 from shard_node.transfers import Kind, unpack_body
 from tests.coordinator.fuzz_payloads import condition_key
-from tests.shard_node.kept import BIG, kept_in, prepared_minor
+from tests.model.outcomes import Kept
+from tests.shard_node.kept import BIG, kept_in
 
 # Not the word on an id: another try may still commit it, or may have.
 OPEN_ENDED = frozenset((Outcome.OUTCOME_UNKNOWN, Outcome.RESOURCE_EXHAUSTED, Outcome.STALE_EPOCH))
@@ -58,13 +59,42 @@ class _Waiting:
     refunds: dict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     debits: int = 0
     big: int = 0
+    # Rows of attempts.
+    transfers: int = 0
+
+
+class _InFlight:
+    """What is in doubt of transfers, on all shards: a row of a bundle is named by attempt and position."""
+
+    def __init__(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        self.attempts = [attempt for one in kept for attempt in one["attempts"].items()]
+        self.commits = [commit for one in kept for commit in one["commits"].values()]
+        self.committed: dict[tuple[bytes, int], Kept] = {}
+        for commit in self.commits:
+            for number, row in enumerate(commit.rows):
+                if row.outcome == Outcome.COMMITTED:
+                    self.committed[commit.attempt_id, number] = row
+        waiting = {
+            (attempt_id, number)
+            for attempt_id, rows in self.attempts
+            for number, row in enumerate(rows)
+            if row.outcome == Outcome.PREPARED
+        }
+        # Committed, and not applied yet.
+        self.rows = {name: row for name, row in self.committed.items() if name in waiting}
+
+    @property
+    def amount_minor(self) -> int:
+        """All that has left its payer and not reached its payee."""
+        return sum(unpack_body(row.body).amount_minor for row in self.rows.values())
 
 
 class Books:
     """What ledgers tell, as far as they were read. Amounts in minor units."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        # As it is now: slots move.
+        self.cluster = cluster
         self._after = ["0"] * len(cluster.shards)
         # How many entries each shard made.
         self.counts = [0] * len(cluster.shards)
@@ -89,8 +119,8 @@ class Books:
 
         Raises BrokenError. Not while a call is under way.
         """
-        await self._read()
-        kept = await asyncio.gather(*(kept_in(shard) for shard in self._cluster.shards))
+        await self.read()
+        kept = await asyncio.gather(*(kept_in(shard) for shard in self.cluster.shards))
         for index, one in enumerate(kept):
             self._check_shard(index, one)
         self._check_in_doubt(kept, at_rest=at_rest)
@@ -99,9 +129,9 @@ class Books:
 
     # ------------------------------------------------------------------ reading
 
-    async def _read(self) -> None:
-        """Adds the entries that are new."""
-        for index, shard in enumerate(self._cluster.shards):
+    async def read(self) -> None:
+        """Adds the entries that are new: also before a slot moves, for an account's are in an order."""
+        for index, shard in enumerate(self.cluster.shards):
             while stream := await shard.ledger_after(self._after[index], _PAGE):
                 self._after[index] = stream[-1][0]
                 rows = decode(ArchivedShard(index, shard.shard_id), stream, self.counts[index] + 1)
@@ -160,6 +190,7 @@ class Books:
         require(kept["alarms"] == 0, "no leg is missing (R5)", index, kept["alarms"])
         require(kept["backlog"] == self.counts[index], "the backlog counts entries", index, kept["backlog"])
         require(kept["reserved"] == waiting.debits, "prepared debits are counted", index, kept["reserved"])
+        require(kept["waiting"] == waiting.transfers, "prepared rows are counted", index, kept["waiting"])
         require(kept["big"] == waiting.big, "big prepared credits are counted", index, kept["big"])
         require(kept["coming"] == waiting.coming, "what limited accounts have coming", index, kept["coming"])
         for name, account in kept["accounts"].items():
@@ -195,7 +226,7 @@ class Books:
         require(balance <= most, "no account is above its maximum", name, account)
 
     def _shard_of(self, name: bytes) -> int:
-        return self._cluster.owner[int.from_bytes(name[16:], "little")]
+        return self.cluster.owner[int.from_bytes(name[16:], "little")]
 
     def _check_money(self, kept: Sequence[Mapping[str, Any]]) -> None:
         total = sum(a.available_minor + a.held_minor for one in kept for a in one["accounts"].values())
@@ -203,20 +234,30 @@ class Books:
         for one in kept:
             for key, body in one["prepared"].items():
                 if key[:_KEY_BYTES] in unsettled:
-                    total += prepared_minor(key, body)
+                    total += LegBody.unpack(body).amount_minor
+        total += _InFlight(kept).amount_minor
         require(total == 0, "money is neither made nor lost", total)
 
     def _check_in_doubt(self, kept: Sequence[Mapping[str, Any]], *, at_rest: bool) -> None:
         prepared = {key for one in kept for key in one["prepared"]}
         unsettled = {key for one in kept for key in one["unsettled"]}
+        transfers = _InFlight(kept)
+        committed = {row.key for row in transfers.committed.values()}
+        on_their_way = {row.key for row in transfers.rows.values()}
         for key in self.incomplete:
-            require(key in unsettled, "nothing is settled before all its legs are applied (R6)", key.hex())
+            is_kept = key in unsettled or key in committed
+            require(is_kept, "nothing is settled before all its legs are applied (R6)", key.hex())
             legs = self.legs[key]
             for number in range(next(iter(legs.values())).leg_count):
-                waits = key in prepared or key + number.to_bytes(2, "little") in prepared
+                waits = key in on_their_way or key + number.to_bytes(2, "little") in prepared
                 require(number in legs or waits, "a committed leg is applied or prepared", key.hex(), number)
+        for key in on_their_way:
+            require(
+                key in self.incomplete, "what was applied waits in no attempt that may apply it", key.hex()
+            )
         if at_rest:
-            require(not prepared and not unsettled, "recovery ends all", len(prepared), len(unsettled))
+            left = prepared, unsettled, transfers.attempts, transfers.commits
+            require(not any(left), "recovery ends all", *map(len, left))
 
     def _check_told(self) -> None:
         for key, outcomes in self.told.items():
@@ -234,17 +275,22 @@ class Books:
 
 def _waiting(kept: Mapping[str, Any]) -> _Waiting:
     waiting = _Waiting()
-    for key, body in kept["prepared"].items():
-        leg = LegBody.unpack(body) if len(key) > _KEY_BYTES else None
-        name, amount = leg.account if leg else unpack_body(body).payee, prepared_minor(key, body)
+    legs = [LegBody.unpack(body) for body in kept["prepared"].values()]
+    rows = [row for rows in kept["attempts"].values() for row in rows if row.outcome == Outcome.PREPARED]
+    transfers = [unpack_body(row.body) for row in rows]
+    amounts = [(leg.account, leg.amount_minor) for leg in legs]
+    amounts += [(terms.payee, terms.amount_minor) for terms in transfers]
+    for name, amount in amounts:
         waiting.big += amount > BIG
         if amount < 0:
             waiting.debits += 1
             waiting.reserved[name] -= amount
         elif kept["accounts"][name].maximum_balance_minor:
             waiting.coming[name.encode()] += amount
-        if leg is not None and leg.effect is Effect.REFUND:
-            waiting.refunds[condition_key(leg.related_id, name)] += amount
+    for leg in legs:
+        if leg.effect is Effect.REFUND:
+            waiting.refunds[condition_key(leg.related_id, leg.account)] += leg.amount_minor
+    waiting.transfers = len(transfers)
     return waiting
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -132,6 +132,21 @@ class Payloads:
             self.asked_holds.append(Hold(transaction_id, leg.account, leg.amount_minor))
         return Transaction.of(transaction_id, payload)
 
+    def transfer(
+        self, payers: Sequence[str], payees: Sequence[str], reused_id: bytes | None = None
+    ) -> Transaction:
+        """A transfer or purchase from one of some accounts to one of others, as for :meth:`draw`."""
+        transaction_id = reused_id or self.fresh_id()
+        kind = self.rng.choice((Kind.TRANSFER, Kind.PURCHASE))
+        terms = self._terms(kind, self.rng.choice(payers), self.rng.choice(payees))
+        if reused_id is None and kind is Kind.PURCHASE:
+            self.purchases.append((transaction_id, terms))
+        return Transaction.of(transaction_id, terms)
+
+    def _terms(self, kind: Kind, payer: str, payee: str) -> Terms:
+        amount = self.amount(1, 60)
+        return Terms(amount, CURRENCY, slot(payer), slot(payee), kind, payer, payee, DETAILS)
+
     def forget_holds(self, active: Container[bytes]) -> None:
         """Of the holds that began, only those whose ``condition_key`` is active will be asked for."""
         self.holds = [
@@ -149,9 +164,7 @@ class Payloads:
             case Kind.REFUND:
                 return self._refund()
             case Kind.PURCHASE:
-                payer, payee = self.rng.sample(self.names, 2)
-                amount = self.amount(1, 60)
-                return Terms(amount, CURRENCY, slot(payer), slot(payee), Kind.PURCHASE, payer, payee, DETAILS)
+                return self._terms(Kind.PURCHASE, *self.rng.sample(self.names, 2))
             case kind:
                 return self._ending_of_a_hold(kind)
 

@@ -7,11 +7,10 @@ mistake, or have ids of their own and want the same money, the same purchase or 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from coordinator.journal_protocol import JournalCommit, JournalRecovery
 from coordinator.protocol import NoReply
-from shard_node.calls import Reply, Settle
 from shard_node.journal_calls import (
     DecideJournals,
     FinishLegs,
@@ -20,13 +19,14 @@ from shard_node.journal_calls import (
     PostJournals,
     PrepareLegs,
     ResolveJournals,
+    Settle,
     leg_refs,
 )
 from shard_node.journals import NO_ID, TAKING, Effect, Journal, Leg, LegBody, leg_key
 from shard_node.outcomes import Outcome
 from shard_node.records import Account, AccountState, PendingTransfer
 from shard_node.transfers import Kind
-from tests.coordinator.world import Columns, Explorer, Scan, Step, Try, World, WorldSetting
+from tests.coordinator.world import Columns, Explorer, Frozen, Scan, Step, Try, World, WorldSetting
 from tests.model import Hold
 
 if TYPE_CHECKING:
@@ -120,15 +120,19 @@ class JournalExplorer(Explorer):
         self._with_hold = any(leg.effect in _ENDS_HOLD for leg in self._legs)
         super().__init__(setting, {leg.slot for leg in self._legs})
 
-    def payload_of(self, key: bytes) -> str:
+    def entries(self, shard: Frozen) -> tuple[list[bytes], list[bytes]]:
+        """Keys of legs, and of journals."""
+        return [key for key, _ in shard.prepared], [key for key, _ in shard.unsettled]
+
+    def payload_of(self, entry: bytes) -> str:
         """The payload of a journal's or a leg's key."""
-        return self._payloads[key[:24]]
+        return self._payloads[entry[:24]]
 
     def journal(self, payload: str) -> Journal:
         """The payload's journal."""
         return self.batches[payload].journals[0]
 
-    def answer(self, columns: Columns) -> JournalReply | Reply:
+    def answer(self, columns: Columns) -> JournalReply:
         """A reply of :mod:`shard_node.journal_calls`; that to a Settle is not read."""
         return JournalReply(*columns)
 
@@ -165,13 +169,13 @@ class JournalExplorer(Explorer):
 
     def recovery(self, scan: Scan) -> JournalRecovery:
         """Of one leg, or of one journal."""
-        batch = self.batches[self.payload_of(scan.key)]
+        key = cast("bytes", scan.entry)
+        batch = self.batches[self.payload_of(key)]
         if scan.prepared:
-            number = int.from_bytes(scan.key[24:], "little")
-            return self.setting.recovery(
-                [PendingTransfer(scan.key, 0, leg_refs(batch, 0)[number].body)], [], scan.placement
-            )
-        return self.setting.recovery([], [PendingTransfer(scan.key, 0, batch.bodies[0])], scan.placement)
+            number = int.from_bytes(key[24:], "little")
+            leg = PendingTransfer(key, 0, leg_refs(batch, 0)[number].body)
+            return self.setting.recovery([leg], [], scan.placement)
+        return self.setting.recovery([], [PendingTransfer(key, 0, batch.bodies[0])], scan.placement)
 
     def open_accounts(self, shards: Sequence[ShardModel]) -> None:
         """All three, whatever the payloads name; with them the hold."""

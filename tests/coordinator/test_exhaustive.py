@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coordinator.protocol import Answer, Commit, NoReply, Recovery
-from shard_node.calls import Decide, Finish, Resolve
+from shard_node.calls import Finish, Reply, ResolveAttempts
 from shard_node.outcomes import Outcome
 from shard_node.rotation import Peer
 from tests.coordinator.explorer import MISTAKE, RETRY, STRANGER, Explorer, Setting, ViolationError
@@ -17,26 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SOUND = {
-    "two coordinators, nothing moves": (Setting(moves=0), 1_000),
-    "two coordinators, two moves: shards part, meet and trade places": (Setting(moves=2), 20_000),
-    "the accounts share a shard at first": (Setting(start=(0, 0, 0), moves=2), 10_000),
-    "a third shard takes over": (Setting(shards=3, moves=1), 15_000),
-    "three coordinators, one move": (Setting(tries=(RETRY,) * 3, moves=1), 20_000),
-    "two payloads under one id": (Setting(tries=(RETRY, MISTAKE), moves=1), 50_000),
+    "two coordinators, nothing moves": (Setting(moves=0), 4_000),
+    "two coordinators, two moves: shards part, meet and trade places": (Setting(moves=2), 30_000),
+    "the accounts share a shard at first": (Setting(start=(0, 0, 0), moves=2), 20_000),
+    "a third shard takes over": (Setting(shards=3, moves=1), 30_000),
+    "three coordinators": (Setting(tries=(RETRY,) * 3, moves=0, finishes_others=False), 40_000),
+    "two payloads under one id": (Setting(tries=(RETRY, MISTAKE), moves=1), 20_000),
     "two payers under one id, who share a shard but no slot": (
         Setting(tries=(RETRY, STRANGER), moves=1),
-        150_000,
+        70_000,
     ),
     "shards forget, each at its own time": (
-        Setting(tries=(RETRY,) * 3, moves=0, forgets=2, payer_has=2),
-        20_000,
+        Setting(tries=(RETRY,) * 2, moves=0, forgets=2, payer_has=2),
+        10_000,
     ),
     "shards forget, and one slot moves": (
         Setting(tries=(RETRY,) * 2, moves=1, forgets=2, payer_has=2),
-        20_000,
+        30_000,
     ),
-    "money arrives between two tries": (Setting(moves=1, payer_has=0, environment=("fund",)), 5_000),
-    "the payee freezes between prepare and finish": (Setting(moves=1, environment=("close",)), 10_000),
+    "money arrives between two tries": (Setting(moves=1, payer_has=0, environment=("fund",)), 20_000),
+    "the payee freezes between prepare and finish": (Setting(moves=1, environment=("close",)), 25_000),
 }
 
 
@@ -48,33 +49,26 @@ def test_every_order_of_events_is_sound(setting: Setting, at_least: int) -> None
     assert states >= at_least
 
 
-class DropsOnTimeout(Commit):
-    """Breaks R2: a coordinator that times out in prepare drops the leg by itself."""
-
-    def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
-        calls = super().finish(answers)
-        for shard in self._lost:
-            calls[shard] = Finish(self._transfers.keys, [Outcome.ABORTED])
-        return calls
-
-    def decide(
-        self, answers: Mapping[int, Answer], settled: Mapping[int, Sequence[bytes]] | None = None
-    ) -> dict[int, Decide]:
-        self._lost = [shard for shard, answer in answers.items() if answer is NoReply.LOST]
-        return super().decide(answers, settled)
-
-
 class FinishesSettled(Commit):
     """Breaks R3 in the coordinator: SETTLED is taken for COMMITTED, so a ghost leg is applied."""
 
     def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
-        calls = super().finish(answers)
-        return {
-            shard: Finish(
-                call.keys, [Outcome.COMMITTED if v == Outcome.SETTLED else v for v in call.verdicts]
-            )
-            for shard, call in calls.items()
-        }
+        return _as_committed(super().finish(answers), Outcome.SETTLED)
+
+
+class FinishesElsewhere(Commit):
+    """Breaks R3 in the coordinator: what another attempt committed is applied by this one too."""
+
+    def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
+        return _as_committed(super().finish(answers), Outcome.ELSEWHERE)
+
+
+def _as_committed(calls: dict[int, Finish], outcome: Outcome) -> dict[int, Finish]:
+    committed = bytes((Outcome.COMMITTED,))
+    return {
+        shard: replace(call, verdicts=[v.replace(bytes((outcome,)), committed) for v in call.verdicts])
+        for shard, call in calls.items()
+    }
 
 
 class SettlesAtOnce(Commit):
@@ -82,19 +76,47 @@ class SettlesAtOnce(Commit):
 
     def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
         calls = super().finish(answers)
-        for shard, answer in answers.items():
-            if not isinstance(answer, NoReply) and answer.codes[0] == Outcome.COMMITTED:
-                self.settled[shard] = list(self._transfers.keys)
+        for part in self.parts:
+            if part.commit:
+                self.settled[part.payer_shard] = [part.commit]
         return calls
+
+
+class TellsAtOnce(Commit):
+    """Tells COMMITTED when the payee's shard has not acknowledged its finish."""
+
+    def conclude(self, answers: Mapping[int, Answer]) -> None:
+        super().conclude(answers)
+        for part in self.parts:
+            if part.commit:
+                part.outcomes = bytes((Outcome.COMMITTED,))
+
+
+class DropsOnTimeout(Commit):
+    """Breaks R2: a coordinator that hears nothing of its decide drops the leg by itself."""
+
+    def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
+        calls = super().finish(answers)
+        for part in self.parts:
+            if answers.get(part.payer_shard) is NoReply.LOST:
+                aborted = bytes((Outcome.ABORTED,))
+                calls[part.payee_shard] = Finish([part.attempt.attempt_id], [aborted])
+        return calls
+
+    def conclude(self, answers: Mapping[int, Answer]) -> None:
+        del answers
 
 
 class DropsWithoutAsking(Recovery):
     """Breaks R7: an old prepared leg is dropped without the payer's shard's word."""
 
-    def resolve(self) -> dict[int, Resolve]:
-        self._ending += self._undecided
-        for row in self._undecided:
-            self._verdicts[row] = Outcome.ABORTED
+    def resolve(self) -> dict[int, ResolveAttempts]:
+        super().resolve()
+        for rows in self._asked.values():
+            for ending, row, _, _ in rows:
+                ending.verdicts[row] = Outcome.ABORTED
+                ending.open_rows.clear()
+        self._asked = {}
         return {}
 
 
@@ -102,28 +124,12 @@ class DropsOnSilence(Recovery):
     """Breaks R7: a payer's shard that does not answer is taken for one that aborted."""
 
     def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
-        for shard, rows in self._groups.items():
-            if isinstance(answers[shard], NoReply):
-                for row in rows:
-                    self._verdicts[row] = Outcome.ABORTED
-                    self._ending.append(row)
-        return super().finish(answers)
-
-
-class RepeatsApplied(Commit):
-    """Lets the payer's shard decide anew on a leg that was applied before."""
-
-    def decide(
-        self, answers: Mapping[int, Answer], settled: Mapping[int, Sequence[bytes]] | None = None
-    ) -> dict[int, Decide]:
-        return {
-            shard: Decide(
-                call.transfers,
-                [0 if v == Outcome.TRANSACTION_ID_EXPIRED else v for v in call.verdicts],
-                call.settled,
-            )
-            for shard, call in super().decide(answers, settled).items()
+        aborted = bytes((Outcome.ABORTED,))
+        heard = {
+            shard: Reply((aborted * len(self._asked[shard]),)) if isinstance(answer, NoReply) else answer
+            for shard, answer in answers.items()
         }
+        return super().finish(heard)
 
 
 def rotates_regardless(elapsed: float, window: float, peers: Sequence[Peer]) -> bool:
@@ -136,10 +142,13 @@ PLANTED = {
     "R1: an outcome is written twice": Setting(faults=Faults(outcome_rewritten=True), moves=0),
     "R2: dropped on a time-out": Setting(commit=DropsOnTimeout, moves=0),
     "R3: a settled transfer is answered COMMITTED": Setting(faults=Faults(settled_forgotten=True)),
+    "R3: every attempt is answered COMMITTED": Setting(faults=Faults(elsewhere_committed=True), moves=0),
     "R3: a settled transfer is finished": Setting(commit=FinishesSettled, start=(0, 0, 0)),
-    "R4: applied legs are forgotten": Setting(faults=Faults(applied_forgotten=True), moves=0),
+    "R3: another attempt's transfer is finished": Setting(commit=FinishesElsewhere, moves=0),
+    "R4: ended attempts are forgotten": Setting(faults=Faults(ended_forgotten=True), moves=0),
+    "R4: an ended attempt is prepared again": Setting(faults=Faults(late_prepare=True), moves=0),
     "R6: settled before finished": Setting(commit=SettlesAtOnce, moves=0),
-    "an applied leg is decided anew": Setting(commit=RepeatsApplied, moves=0, forgets=1, payer_has=2),
+    "told before finished": Setting(commit=TellsAtOnce, moves=0),
     "forgotten while unsettled": Setting(may_rotate=rotates_regardless, moves=0, forgets=1),
     "R7: dropped without asking": Setting(recovery=DropsWithoutAsking, moves=0),
     "R7: dropped on silence": Setting(recovery=DropsOnSilence, moves=0),

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.driver import Driver
 from coordinator.protocol import NoReply
-from shard_node.calls import Decide, Finish, Post, Prepare, Reply
+from shard_node.calls import Finish, Prepare
+from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.redis_process import RedisProcess
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers
-from tests.coordinator.bank import PAYER_HAS, Bank, name_on
+from tests.coordinator.bank import PAYER_HAS, Bank, joined, name_on, random_id
+from tests.coordinator.moving import SlotInUseError
 from tests.real_shards import RealShards
 
 MOVED = (PAYER_HAS - 30, 30)
@@ -37,10 +38,11 @@ async def bank(shards: RealShards) -> AsyncIterator[Bank]:
     await made.close()
 
 
-def codes(answer: object) -> list[int]:
-    """The codes of a reply that must be there."""
-    assert isinstance(answer, Reply)
-    return list(answer.codes)
+def timed_id(at_ms: int) -> bytes:
+    """A UUIDv7 of that time."""
+    raw = bytearray(at_ms.to_bytes(6) + random_id()[6:])
+    raw[6] = 0x70 | raw[6] & 0x0F
+    return bytes(raw)
 
 
 @pytest.mark.parametrize(
@@ -85,32 +87,111 @@ async def test_reply_lost(bank: Bank, function: str) -> None:
     assert await bank.in_doubt() == CLEAN
 
 
+async def test_reply_lost_after_decide_ends_with_the_retry(bank: Bank) -> None:
+    """A retry meets a commit that is not its own: it ends that one itself, and is told COMMITTED at once."""
+    transfer = bank.transfer()
+    bank.losing("decide")
+    assert await bank.run(transfer) is Outcome.OUTCOME_UNKNOWN
+    bank.losing()
+    assert await bank.in_doubt() == (1, 1)
+    assert await bank.run(transfer) is Outcome.COMMITTED
+    # No resolver has looked; both attempts have ended.
+    assert await bank.in_doubt() == CLEAN
+    assert await bank.balances() == MOVED
+
+
+async def test_retry_of_what_others_committed_is_unknown_while_it_cannot_be_ended(bank: Bank) -> None:
+    """The other commit's finish gets no answer: it may be told only when the payee has the money."""
+    transfer = bank.transfer()
+    await bank.start(transfer, 2)
+    bank.losing("finish")
+    assert await bank.run(transfer) is Outcome.OUTCOME_UNKNOWN
+    bank.losing()
+    await bank.resolve()
+    assert await bank.in_doubt() == CLEAN
+    assert await bank.run(transfer) is Outcome.COMMITTED
+    assert await bank.balances() == MOVED
+
+
+async def test_retry_among_others_waits_for_its_own_commit_only(bank: Bank) -> None:
+    """One row of a bundle is in another's commit: all are told COMMITTED, and each moves once."""
+    transfer = bank.transfer(10)
+    await bank.start(transfer, 2)
+    bundle = joined(bank.transfer(20), transfer, bank.transfer(PAYER_HAS))
+    expected = [Outcome.COMMITTED, Outcome.COMMITTED, Outcome.INSUFFICIENT_FUNDS]
+    assert await bank.commit(bundle) == expected
+    assert await bank.in_doubt() == CLEAN
+    assert await bank.balances() == MOVED
+
+
 async def test_decide_arrives_after_the_resolver_aborted(bank: Bank) -> None:
     """The late decide is refused with ABORTED and moves nothing."""
-    transfer = bank.transfer()
-    await bank.ask(1, Prepare(transfer))
+    attempt = bank.attempt(bank.transfer())
+    await bank.prepare(attempt)
     await bank.resolve()
-    assert codes(await bank.ask(0, Decide(transfer, [0]))) == [Outcome.ABORTED]
+    assert await bank.decide(attempt) == [Outcome.ABORTED]
     assert await bank.balances() == NOT_MOVED
     assert await bank.in_doubt() == CLEAN
 
 
-async def test_delayed_duplicate_prepare_after_finish(bank: Bank) -> None:
-    """It finds the leg applied and does nothing, so that the resolver cannot credit twice."""
-    transfer = bank.transfer()
-    assert await bank.run(transfer) is Outcome.COMMITTED
-    assert codes(await bank.ask(1, Prepare(transfer))) == [Outcome.APPLIED]
-    assert await bank.in_doubt() == CLEAN
+async def test_decide_arrives_twice(bank: Bank) -> None:
+    """The second one moves nothing, and tells of each row what the first one told."""
+    attempt = bank.attempt(joined(bank.transfer(), bank.transfer(PAYER_HAS)))
+    await bank.prepare(attempt)
+    first = await bank.decide(attempt)
+    assert first == [Outcome.COMMITTED, Outcome.INSUFFICIENT_FUNDS]
+    assert await bank.decide(attempt) == first
     await bank.resolve()
+    assert await bank.decide(attempt) == [Outcome.SETTLED, Outcome.INSUFFICIENT_FUNDS]
+    assert await bank.balances() == MOVED
+
+
+async def test_delayed_duplicate_prepare_after_finish(bank: Bank) -> None:
+    """R4: its attempt has ended, so that it does nothing, and the resolver cannot credit twice."""
+    attempt = bank.attempt(bank.transfer())
+    await bank.start(attempt, 3)
+    assert await bank.prepare(attempt) == [Outcome.ENDED]
+    assert await bank.in_doubt() == (0, 1)
+    await bank.resolve()
+    assert await bank.prepare(attempt) == [Outcome.ENDED]
+    assert await bank.in_doubt() == CLEAN
     assert await bank.balances() == MOVED
 
 
 async def test_delayed_duplicate_prepare_after_abort(bank: Bank) -> None:
-    """It leaves a stale leg, which the resolver drops."""
+    """R4: an attempt that was dropped stays so; a new one finds the outcome."""
     transfer = bank.transfer()
-    await bank.ask(1, Prepare(transfer))
+    attempt = bank.attempt(transfer)
+    await bank.prepare(attempt)
     await bank.resolve()
-    assert codes(await bank.ask(1, Prepare(transfer))) == [Outcome.PREPARED]
+    assert await bank.prepare(attempt) == [Outcome.ENDED]
+    assert await bank.in_doubt() == CLEAN
+    assert await bank.run(transfer) is Outcome.ABORTED
+    assert await bank.balances() == NOT_MOVED
+
+
+async def test_ended_attempts_are_known_through_a_rotation(bank: Bank) -> None:
+    """R4: a shard forgets them only when it forgets the second time, which no message lives to see."""
+    attempt = bank.attempt(bank.transfer())
+    await bank.start(attempt, 3)
+    await bank.resolve()
+    for expected in (Outcome.ENDED, Outcome.ENDED, Outcome.PREPARED):
+        assert await bank.prepare(attempt) == [expected]
+        await bank.cluster.shards[1].rotate()
+    # And even then the payers' shard, if it has not forgotten, has it dropped.
+    await bank.resolve()
+    assert await bank.in_doubt() == CLEAN
+    assert await bank.balances() == MOVED
+
+
+async def test_delayed_prepare_of_an_attempt_that_was_refused(bank: Bank) -> None:
+    """Of an attempt with no leg nothing is remembered: it becomes a stale leg, which the resolver drops."""
+    attempt = bank.attempt(bank.transfer())
+    shard = bank.cluster.shards[1]
+    await shard.set_state([bank.payee], [Kind.FREEZE])
+    await bank.start(attempt, 3)
+    await shard.set_state([bank.payee], [Kind.UNFREEZE])
+    assert await bank.prepare(attempt) == [Outcome.PREPARED]
     assert await bank.in_doubt() == (1, 0)
     await bank.resolve()
     assert await bank.in_doubt() == CLEAN
@@ -119,13 +200,13 @@ async def test_delayed_duplicate_prepare_after_abort(bank: Bank) -> None:
 
 async def test_finish_arrives_twice(bank: Bank) -> None:
     """The second one does nothing, also in the same batch."""
-    transfer = bank.transfer()
-    await bank.ask(1, Prepare(transfer))
-    await bank.ask(0, Decide(transfer, [0]))
-    key = transfer.keys[0]
-    twice = await bank.ask(1, Finish([key, key], [Outcome.COMMITTED] * 2))
-    assert codes(twice) == [Outcome.FINISHED, Outcome.FINISHED]
-    assert codes(await bank.ask(1, Finish([key], [Outcome.COMMITTED]))) == [Outcome.FINISHED]
+    attempt = bank.attempt(bank.transfer())
+    await bank.prepare(attempt)
+    await bank.decide(attempt)
+    name, verdict = attempt.attempt_id, bytes((Outcome.COMMITTED,))
+    twice = await bank.ask(1, Finish([name, name], [verdict, verdict]))
+    assert list(twice.codes) == [bytes((Outcome.FINISHED,))] * 2
+    assert await bank.finish(attempt) == [Outcome.FINISHED]
     assert await bank.balances() == MOVED
 
 
@@ -141,24 +222,60 @@ async def test_same_id_with_another_payload(bank: Bank, change: dict[str, object
     assert await bank.in_doubt() == CLEAN
 
 
-async def test_same_id_twice_in_one_batch(bank: Bank) -> None:
-    """One moves, the other gets the same outcome; another payload in the batch is refused."""
+@pytest.fixture
+def thrice(bank: Bank) -> Transfers:
+    """A transfer twice, and another payload under its id."""
     transfer = bank.transfer()
-    other = bank.transfer(31, transaction_id=transfer.keys[0][:16])
-    batch = Transfers(
-        *([*getattr(transfer, name) * 2, *getattr(other, name)] for name in Transfers.__slots__)
-    )
-    commit = await Driver(bank).commit(batch, bank.cluster)  # type: ignore[arg-type]
-    assert commit.outcomes == [Outcome.COMMITTED, Outcome.COMMITTED, Outcome.TRANSACTION_ID_REUSED]
+    return joined(transfer, transfer, bank.transfer(31, transaction_id=transfer.keys[0][:16]))
+
+
+THRICE = [Outcome.COMMITTED, Outcome.COMMITTED, Outcome.TRANSACTION_ID_REUSED]
+
+
+async def test_same_id_twice_in_one_batch(bank: Bank, thrice: Transfers) -> None:
+    """One moves, the other gets the same outcome; another payload in the batch is refused."""
+    assert await bank.commit(thrice) == THRICE
     assert await bank.balances() == MOVED
     await bank.resolve()
     assert await bank.in_doubt() == CLEAN
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3], ids=["prepared", "decided", "finished"])
-@pytest.mark.parametrize("which", ["payer", "payee"])
+@pytest.mark.parametrize("first", [0, 1], ids=["by its commit", "by its legs"])
+async def test_same_id_twice_in_a_batch_that_others_end(bank: Bank, thrice: Transfers, first: int) -> None:
+    """Whoever ends the attempt, and from whichever shard, applies the transfer once."""
+    await bank.start(thrice, 2)
+    await bank.resolve(first, 1 - first)
+    assert await bank.balances() == MOVED
+    assert await bank.in_doubt() == CLEAN
+    assert await bank.commit(thrice) == THRICE
+    assert await bank.balances() == MOVED
+
+
+async def test_same_id_twice_in_a_batch_that_is_decided_twice(bank: Bank, thrice: Transfers) -> None:
+    """As when a connection breaks under the call, which is then repeated: the same answer."""
+    attempt = bank.attempt(thrice)
+    await bank.prepare(attempt)
+    first = await bank.decide(attempt)
+    assert first == [Outcome.COMMITTED, Outcome.ELSEWHERE, Outcome.TRANSACTION_ID_REUSED]
+    assert await bank.decide(attempt) == first
+    await bank.resolve(1, 0)
+    assert await bank.balances() == MOVED
+
+
+async def test_same_id_twice_in_one_call_on_one_shard(bank: Bank, thrice: Transfers) -> None:
+    """The same without two phases."""
+    await bank.move(bank.payee, 0)
+    assert await bank.post(thrice) == THRICE
+    assert await bank.balances() == MOVED
+
+
+MEETS_NOTHING = [("payer", 0), ("payer", 1), ("payee", 0), ("payee", 3)]
+IS_IN_THE_WAY = [("payer", 2), ("payer", 3), ("payee", 1), ("payee", 2)]
+
+
+@pytest.mark.parametrize(("which", "steps"), MEETS_NOTHING)
 async def test_slot_moves_to_another_shard_meanwhile(bank: Bank, which: str, steps: int) -> None:
-    """Outcomes, prepared and unsettled entries move along: a retry on the new map moves once."""
+    """Outcomes move along, attempts and commits stay: a retry on the new map moves once."""
     transfer = bank.transfer()
     await bank.start(transfer, steps)
     await bank.move(getattr(bank, which), 2)
@@ -166,29 +283,70 @@ async def test_slot_moves_to_another_shard_meanwhile(bank: Bank, which: str, ste
     assert await bank.balances() == MOVED
     await bank.resolve()
     assert await bank.in_doubt() == CLEAN
+    assert await bank.run(transfer) is Outcome.COMMITTED
     assert await bank.balances() == MOVED
+
+
+@pytest.mark.parametrize(("which", "steps"), IS_IN_THE_WAY)
+async def test_slot_with_something_in_doubt_stays(bank: Bank, which: str, steps: int) -> None:
+    """Neither a slot that waits for a credit may go nor one that paid what is not settled, before it ends."""
+    transfer = bank.transfer()
+    await bank.start(transfer, steps)
+    with pytest.raises(SlotInUseError):
+        await bank.move(getattr(bank, which), 2)
+    await bank.resolve()
+    await bank.move(getattr(bank, which), 2)
+    assert await bank.run(transfer) is (Outcome.ABORTED if steps == 1 else Outcome.COMMITTED)
+    assert await bank.in_doubt() == CLEAN
+
+
+async def test_slot_moves_with_outcomes_of_both_generations(bank: Bank) -> None:
+    """Where it comes to, both are the younger generation: its next rotation must not forget them."""
+    old, young = (bank.transfer(1, transaction_id=timed_id(ms)) for ms in (2000, 3000))
+    assert await bank.run(old) is Outcome.COMMITTED
+    await bank.cluster.shards[0].rotate()
+    assert await bank.run(young) is Outcome.COMMITTED
+    await bank.move(bank.payer, 2)
+    assert await bank.run(old) is Outcome.COMMITTED
+    for expected in (Outcome.COMMITTED, Outcome.TRANSACTION_ID_EXPIRED):
+        await bank.cluster.shards[2].rotate()
+        assert await bank.run(young) is expected
+        assert await bank.run(old) is expected
+    assert await bank.balances() == (PAYER_HAS - 2, 2)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3], ids=["prepared", "decided", "finished"])
 async def test_message_of_an_old_epoch_is_refused(bank: Bank, steps: int) -> None:
     """Whoever still has the map from before the move is refused, and nothing is written."""
-    transfer = bank.transfer()
-    await bank.start(transfer, steps)
+    attempt = bank.attempt(bank.transfer())
+    await bank.start(attempt, steps)
     old = bank.cluster
-    await bank.move(bank.payee, 2)
+    # Another slot of the payees' shard.
+    await bank.move(name_on(bank.shards, 1, "neighbour"), 2)
     doubt, balances = await bank.in_doubt(), await bank.balances()
-    for call in (Prepare(transfer), Finish(transfer.keys, [Outcome.COMMITTED])):
+    for call in (Prepare([attempt]), Finish([attempt.attempt_id], [bytes((Outcome.COMMITTED,))])):
         bank.cluster, new = old, bank.cluster
         assert await bank.ask(1, call) is NoReply.STALE
         bank.cluster = new
     assert (await bank.in_doubt(), await bank.balances()) == (doubt, balances)
 
 
+async def test_commits_are_not_read_by_an_old_map(bank: Bank) -> None:
+    """What another epoch's shard does not have is not thereby finished."""
+    old = bank.cluster.shards[0]
+    await bank.start(bank.transfer(), 2)
+    (commit,) = (await bank.cluster.shards[0].pending_bundles_from(0, "unsettled", 0, 10))[0]
+    await bank.move(name_on(bank.shards, 0, "neighbour"), 2)
+    assert await bank.cluster.shards[0].commits([commit.name]) == [commit]
+    with pytest.raises(StaleEpochError):
+        await old.commits([commit.name])
+
+
 async def test_first_try_on_one_shard_retry_on_two(bank: Bank) -> None:
     """R3: the commit of one call counts as settled, so the ghost leg of the retry is dropped."""
     transfer = bank.transfer()
     await bank.move(bank.payee, 0)
-    assert codes(await bank.ask(0, Post(transfer))) == [Outcome.COMMITTED]
+    assert await bank.post(transfer) == [Outcome.COMMITTED]
     await bank.move(bank.payee, 1)
     assert await bank.run(transfer) is Outcome.COMMITTED
     assert await bank.balances() == MOVED
@@ -199,22 +357,29 @@ async def test_first_try_on_one_shard_retry_leaves_a_ghost(bank: Bank) -> None:
     """R3: also the resolver drops the ghost leg."""
     transfer = bank.transfer()
     await bank.move(bank.payee, 0)
-    await bank.ask(0, Post(transfer))
+    await bank.post(transfer)
     await bank.move(bank.payee, 1)
-    assert codes(await bank.ask(1, Prepare(transfer))) == [Outcome.PREPARED]
+    assert await bank.prepare(bank.attempt(transfer)) == [Outcome.PREPARED]
     await bank.resolve()
     assert await bank.in_doubt() == CLEAN
     assert await bank.balances() == MOVED
 
 
-async def test_first_try_on_two_shards_retry_on_one(bank: Bank) -> None:
-    """While the money is on its way the one call answers unknown; when it has come, COMMITTED."""
+@pytest.mark.parametrize(
+    ("steps", "at_once"), [(1, Outcome.COMMITTED), (3, Outcome.COMMITTED)], ids=["prepared", "finished"]
+)
+async def test_first_try_on_two_shards_retry_on_one(bank: Bank, steps: int, at_once: Outcome) -> None:
+    """The payer moves to the payee before it paid, or the payee to the payer when it has been paid."""
     transfer = bank.transfer()
-    await bank.start(transfer, 2)
-    await bank.move(bank.payee, 0)
-    assert codes(await bank.ask(0, Post(transfer))) == [Outcome.OUTCOME_UNKNOWN]
+    await bank.start(transfer, steps)
+    index = 1 if steps == 1 else 0
+    await bank.move(bank.payer if steps == 1 else bank.payee, index)
+    if steps == 3:
+        # Not settled yet: to one call it is as if it were on its way.
+        assert await bank.post(transfer, index) == [Outcome.OUTCOME_UNKNOWN]
+        await bank.resolve()
+    assert await bank.post(transfer, index) == [at_once]
     await bank.resolve()
-    assert codes(await bank.ask(0, Post(transfer))) == [Outcome.COMMITTED]
     assert await bank.balances() == MOVED
     assert await bank.in_doubt() == CLEAN
 
@@ -222,20 +387,39 @@ async def test_first_try_on_two_shards_retry_on_one(bank: Bank) -> None:
 async def test_one_coordinator_times_out_in_prepare_another_commits(bank: Bank) -> None:
     """R2: the one that timed out drops nothing, so that the second try commits and finishes."""
     transfer = bank.transfer()
-    second = await bank.start(transfer, 1)
+    second = bank.attempt(transfer)
+    await bank.prepare(second)
     bank.losing("prepare")
     assert await bank.run(transfer) is Outcome.OUTCOME_UNKNOWN
     bank.losing()
-    decided = await bank.ask(0, Decide(transfer, [0]))
-    finish = second.finish({0: decided})
-    second.conclude({1: await bank.ask(1, finish[1])})
-    assert second.outcomes == [Outcome.COMMITTED]
+    assert await bank.in_doubt() == (2, 0)
+    assert await bank.decide(second) == [Outcome.COMMITTED]
+    assert await bank.finish(second) == [Outcome.FINISHED]
+    assert await bank.balances() == MOVED
+    await bank.resolve()
+    assert await bank.in_doubt() == CLEAN
     assert await bank.balances() == MOVED
 
 
-async def test_payers_shard_forgets_first(bank: Bank) -> None:
-    """A retry of a UUIDv4 whose leg is still known is refused: a second debit would go nowhere."""
+async def test_two_coordinators_at_once(bank: Bank) -> None:
+    """Both have prepared; the one that comes second to decide drops its own leg, and only that."""
     transfer = bank.transfer()
+    first, second = bank.attempt(transfer), bank.attempt(transfer)
+    for attempt in (first, second):
+        assert await bank.prepare(attempt) == [Outcome.PREPARED]
+    assert await bank.decide(first) == [Outcome.COMMITTED]
+    assert await bank.decide(second) == [Outcome.ELSEWHERE]
+    assert await bank.finish(second, Outcome.ELSEWHERE) == [Outcome.DROPPED]
+    assert await bank.balances() == (MOVED[0], 0)
+    assert await bank.finish(first) == [Outcome.FINISHED]
+    await bank.resolve()
+    assert await bank.balances() == MOVED
+    assert await bank.in_doubt() == CLEAN
+
+
+async def test_payers_shard_forgets_first(bank: Bank) -> None:
+    """A retry under an id that tells its age is refused: nobody knows any more whether it moved."""
+    transfer = bank.transfer(transaction_id=timed_id(1000))
     assert await bank.run(transfer) is Outcome.COMMITTED
     for _ in range(2):
         await bank.cluster.shards[0].rotate()
@@ -244,10 +428,32 @@ async def test_payers_shard_forgets_first(bank: Bank) -> None:
     assert await bank.in_doubt() == CLEAN
 
 
+async def test_forgotten_id_that_tells_no_age_is_a_new_one(bank: Bank) -> None:
+    """It moves once more, as a whole: money is neither made nor lost."""
+    transfer = bank.transfer()
+    assert await bank.run(transfer) is Outcome.COMMITTED
+    for _ in range(2):
+        await bank.cluster.shards[0].rotate()
+    assert await bank.run(transfer) is Outcome.COMMITTED
+    assert await bank.balances() == (PAYER_HAS - 60, 60)
+    assert await bank.in_doubt() == CLEAN
+
+
+async def test_unsettled_commit_is_never_forgotten(bank: Bank) -> None:
+    """However often its shard forgets, until it is finished."""
+    transfer = bank.transfer(transaction_id=timed_id(1000))
+    await bank.start(transfer, 2)
+    for _ in range(3):
+        await bank.cluster.shards[0].rotate()
+    assert await bank.run(transfer) is Outcome.COMMITTED
+    assert await bank.balances() == MOVED
+    assert await bank.in_doubt() == CLEAN
+
+
 async def test_huge_credit_on_its_way_does_not_refuse_others(bank: Bank) -> None:
     """What one account has coming counts for that account alone."""
     huge = bank.transfer(MAX_MINOR)
-    await bank.ask(1, Prepare(huge))
+    await bank.prepare(bank.attempt(huge))
     assert await bank.run(bank.transfer(30)) is Outcome.BALANCE_LIMIT
     neighbour = replace(bank, payee=name_on(bank.shards, 1, "neighbour"))
     shard = bank.cluster.shards[1]
@@ -262,14 +468,14 @@ async def test_finish_of_a_leg_that_is_nowhere_raises_the_alarm(shards: RealShar
     """R5: it is refused and counted, never answered with ok, and never settled."""
     bank = await Bank.open(shards)
     transfer = bank.transfer()
-    await bank.ask(0, Decide(transfer, [0]))
-    answer = await bank.ask(1, Finish(transfer.keys, [Outcome.COMMITTED]))
-    assert codes(answer) == [Outcome.MISSING_LEG]
+    attempt = bank.attempt(transfer)
+    await bank.decide(attempt)
+    assert await bank.finish(attempt) == [Outcome.MISSING_LEG]
     await bank.resolve()
     assert await bank.in_doubt() == (0, 1)
     # One for the message here, one for each look of the resolver.
     assert await bank.alarms() == 4
-    assert await bank.run(transfer) is not Outcome.ABORTED
+    assert await bank.run(transfer) is Outcome.OUTCOME_UNKNOWN
     await bank.close()
 
 
@@ -292,14 +498,15 @@ async def test_shard_down_between_decide_and_finish(own_shards: RealShards) -> N
     """The caller hears that the outcome is unknown; the resolver finishes when the shard is back."""
     bank = await Bank.open(own_shards)
     transfer = bank.transfer()
+    attempt = bank.attempt(transfer)
     process = own_shards.processes[1]
-    machine = await bank.start(transfer, 2)
+    machine = await bank.start(attempt, 2)
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
-    answer = await bank.ask(1, Finish(transfer.keys, [Outcome.COMMITTED]))
+    answer = await bank.ask(1, Finish([attempt.attempt_id], [bytes((Outcome.COMMITTED,))]))
     assert answer is NoReply.LOST
     machine.conclude({1: NoReply.LOST})
-    assert machine.outcomes == [Outcome.OUTCOME_UNKNOWN]
+    assert machine.parts[0].outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))
     assert not machine.settled
 
     await process.start()
@@ -368,8 +575,9 @@ async def test_credits_to_an_account_below_zero_have_a_limit_too(bank: Bank) -> 
     shard = bank.cluster.shards[1]
     await shard.open([debtor], [slot(debtor)], ["EUR"], [-100])
     out = Terms(1, "EUR", slot(debtor), slot(debtor), Kind.WITHDRAWAL, debtor, "@world:EUR", b"")
-    assert codes(await bank.ask(1, Post(Transfers.of([(bytes([4] * 16), out)])))) == [Outcome.COMMITTED]
+    assert await bank.post(Transfers.of([(bytes([4] * 16), out)]), 1) == [Outcome.COMMITTED]
     to_debtor = replace(bank, payee=debtor)
-    assert codes(await bank.ask(1, Prepare(to_debtor.transfer(MAX_MINOR)))) == [Outcome.PREPARED]
-    assert codes(await bank.ask(1, Prepare(to_debtor.transfer(1)))) == [Outcome.BALANCE_LIMIT + PAYEE]
+    assert await bank.prepare(bank.attempt(to_debtor.transfer(MAX_MINOR))) == [Outcome.PREPARED]
+    refused = await bank.prepare(bank.attempt(to_debtor.transfer(1)))
+    assert refused == [Outcome.BALANCE_LIMIT + PAYEE]
     await bank.resolve()

@@ -10,8 +10,9 @@ import pytest
 
 from coordinator import resolver
 from coordinator.journal_protocol import JournalAnswer, JournalCommit, JournalRecovery
-from coordinator.protocol import NoReply
+from coordinator.protocol import Answer, Commit, NoReply, Recovery
 from shard_node import library
+from shard_node.calls import Finish, ResolveAttempts
 from shard_node.journal_calls import DecideJournals, FinishLegs, ResolveJournals
 from shard_node.outcomes import Outcome
 from shard_node.transfers import Kind
@@ -28,6 +29,14 @@ SOUND = {
     "UUIDv7, big amounts": Setting(4, STEPS, time_ordered=True, big=True),
 }
 JOURNALS = {Kind.JOURNAL, Kind.HOLD, Kind.CAPTURE, Kind.REFUND, Kind.EXPIRY}
+STEPS_OF_BUNDLES = {
+    Outcome.PREPARED,
+    Outcome.COMMITTED,
+    Outcome.ELSEWHERE,
+    Outcome.SETTLED,
+    Outcome.FINISHED,
+    Outcome.DROPPED,
+}
 # Steps of a longer search, for whoever has changed the protocol, at some hundred a second. It is many runs,
 # each from a seed of its own: in a long one limits are reached and less moves.
 LONG_STEPS = int(os.environ.get("TALLYSTICK_FUZZ_STEPS", "0"))
@@ -43,6 +52,9 @@ async def test_random_messages_break_nothing(shards: RealShards, setting: Settin
     assert summary.committed >= 40
     assert summary.outcomes[Outcome.ABORTED] > 0
     assert summary.outcomes[Outcome.HOLD_NOT_ACTIVE] > 0
+    # With big amounts most is refused; some runs move one slot or none.
+    assert setting.big or set(summary.steps) >= STEPS_OF_BUNDLES
+    assert setting.big or setting.time_ordered or summary.moves > 0
 
 
 @pytest.mark.skipif(not LONG_STEPS, reason="TALLYSTICK_FUZZ_STEPS says how many steps")
@@ -57,7 +69,7 @@ async def test_a_failure_tells_how_to_see_it_again(
     shards: RealShards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seed, and what was done last."""
-    _plant(monkeypatch, Lua("return leave({ codes, balances })", "return nil", 3))
+    _plant(monkeypatch, Lua("return leave({ codes, balances })", "return nil", 2))
     with pytest.raises(FuzzError) as caught:
         await _fuzz_often(shards, Setting(7, STEPS), 1)
     text = str(caught.value)
@@ -97,6 +109,48 @@ class DropsOnTimeout(JournalCommit):
         return calls
 
 
+class DropsBundlesOnTimeout(Commit):
+    """Breaks R2: a coordinator that hears nothing of its decide drops the legs by itself."""
+
+    def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
+        calls = super().finish(answers)
+        for part in self.parts:
+            if answers.get(part.payer_shard) is NoReply.LOST and part.payee_shard not in calls:
+                aborted = bytes((Outcome.ABORTED,))
+                calls[part.payee_shard] = Finish([part.attempt.attempt_id], [aborted])
+        return calls
+
+    def conclude(self, answers: Mapping[int, Answer]) -> None:
+        """Of calls of its own it has nothing to read."""
+        for shard in answers.keys() - self._groups.keys():
+            self._groups[shard] = []
+        super().conclude(answers)
+
+
+class SettlesBundlesAtOnce(Commit):
+    """Breaks R6: settled when the payer's shard has committed, before the payee's has finished."""
+
+    def conclude(self, answers: Mapping[int, Answer]) -> None:
+        super().conclude(answers)
+        for part in self.parts:
+            if part.commit:
+                self.settled[part.payer_shard] = [part.commit]
+
+
+class FinishesElsewhere(Commit):
+    """Breaks R3: what another attempt committed is applied by this one too."""
+
+    def finish(self, answers: Mapping[int, Answer]) -> dict[int, Finish]:
+        calls = super().finish(answers)
+        committed = bytes((Outcome.COMMITTED,))
+        return {
+            shard: replace(
+                call, verdicts=[v.replace(bytes((Outcome.ELSEWHERE,)), committed) for v in call.verdicts]
+            )
+            for shard, call in calls.items()
+        }
+
+
 class SettlesAtFirst(JournalCommit):
     """Breaks R6: settled, and told, when one leg is finished rather than all."""
 
@@ -126,9 +180,56 @@ class DropsWithoutAsking(JournalRecovery):
         return {}
 
 
+class DropsBundlesWithoutAsking(Recovery):
+    """Breaks R7: an old attempt is dropped without the payers' shard's word."""
+
+    def resolve(self) -> dict[int, ResolveAttempts]:
+        super().resolve()
+        for rows in self._asked.values():
+            for ending, row, _, _ in rows:
+                ending.verdicts[row] = Outcome.ABORTED
+                ending.open_rows.clear()
+        self._asked = {}
+        return {}
+
+
+Fault = type[Commit | Recovery | JournalCommit | JournalRecovery] | Lua
+
 # Runs in which a fault must be found, from its first seed on. Nearly all need one or two.
 FAULT_RUNS = 25
-FAULTS: dict[str, tuple[type[JournalCommit | JournalRecovery] | Lua, Setting]] = {
+FAULTS: dict[str, tuple[Fault, Setting]] = {
+    "ended attempts are forgotten": (
+        Lua("  write('SADD', 'ended:current', ended, #ended)\n", ""),
+        Setting(1, STEPS),
+    ),
+    "an ended attempt is prepared again": (
+        Lua("    elseif has_ended(attempt) then\n", "    elseif false then\n"),
+        Setting(7, STEPS),
+    ),
+    "every attempt is answered COMMITTED": (
+        Lua("elseif commit.attempt == attempt and not commit.told[decision] then", "else"),
+        Setting(1, STEPS),
+    ),
+    "an id that a bundle has twice is answered COMMITTED twice": (
+        Lua("commit.attempt == attempt and not commit.told[decision]", "commit.attempt == attempt"),
+        Setting(1, STEPS),
+    ),
+    "a settled transfer is answered COMMITTED": (
+        Lua("  if not commit then\n    return SETTLED\n", "  if not commit then\n    return COMMITTED\n"),
+        Setting(1, STEPS),
+    ),
+    "the older generation is not looked for": (
+        Lua("  if oldest > tonumber(meta[8] or 0) then\n", "  if true then\n"),
+        Setting(3, STEPS),
+    ),
+    "prepared rows are not counted": (
+        Lua("  redis.call('HINCRBY', 'meta', 'waiting', -waiting)\n", ""),
+        Setting(1, STEPS),
+    ),
+    "a refused row is applied": (
+        Lua("      if byte(verdicts, i) ~= COMMITTED then\n", "      if false then\n"),
+        Setting(1, STEPS),
+    ),
     "a dropped refund still counts": (
         Lua("refunded(conditions, related) - amount)", "refunded(conditions, related))"),
         Setting(1, STEPS),
@@ -153,7 +254,7 @@ FAULTS: dict[str, tuple[type[JournalCommit | JournalRecovery] | Lua, Setting]] =
             "if applied[j] or applied_before[j] then\n      -- R4: a late duplicate must not prepare an",
             "if false then\n      -- R4: a late duplicate must not prepare an",
         ),
-        Setting(1, STEPS),
+        Setting(6, STEPS),
     ),
     "an applied leg stays prepared": (
         Lua("    write('HDEL', 'prepared', gone, g)\n    close_book(book)", "    close_book(book)"),
@@ -178,7 +279,7 @@ FAULTS: dict[str, tuple[type[JournalCommit | JournalRecovery] | Lua, Setting]] =
     ),
     "what is settled is committed again": (
         Lua("if code == COMMITTED and redis.call('HEXISTS', 'unsettled', key) == 0 then", "if false then"),
-        Setting(1, STEPS),
+        Setting(4, STEPS),
     ),
     "forgotten ids are not expired": (
         Lua(
@@ -199,6 +300,10 @@ FAULTS: dict[str, tuple[type[JournalCommit | JournalRecovery] | Lua, Setting]] =
         Lua("if not code and book.held[k] + amount > MAX_MINOR then", "if false then"),
         Setting(1, STEPS, big=True),
     ),
+    "R2: a bundle is dropped on a time-out": (DropsBundlesOnTimeout, Setting(1, STEPS)),
+    "R3: another attempt's transfer is finished": (FinishesElsewhere, Setting(1, STEPS)),
+    "R6: a bundle is settled at once": (SettlesBundlesAtOnce, Setting(1, STEPS)),
+    "R7: a bundle is dropped without asking": (DropsBundlesWithoutAsking, Setting(1, STEPS)),
     "R2: dropped on a time-out": (DropsOnTimeout, Setting(300, STEPS)),
     "R2: decided on silence": (DecidesOnSilence, Setting(1, STEPS)),
     "R6: settled with the first leg": (SettlesAtFirst, Setting(200, STEPS)),
@@ -210,7 +315,7 @@ FAULTS: dict[str, tuple[type[JournalCommit | JournalRecovery] | Lua, Setting]] =
 async def test_a_planted_fault_is_found(
     shards: RealShards,
     monkeypatch: pytest.MonkeyPatch,
-    fault: type[JournalCommit | JournalRecovery] | Lua,
+    fault: Fault,
     setting: Setting,
 ) -> None:
     """Within a few runs."""
@@ -218,6 +323,10 @@ async def test_a_planted_fault_is_found(
         _plant(monkeypatch, fault)
     elif issubclass(fault, JournalCommit):
         setting = replace(setting, journal_commit=fault)
+    elif issubclass(fault, Commit):
+        setting = replace(setting, commit=fault)
+    elif issubclass(fault, Recovery):
+        monkeypatch.setattr(resolver, "Recovery", fault)
     else:
         monkeypatch.setattr(resolver, "JournalRecovery", fault)
     with pytest.raises(FuzzError) as caught:

@@ -12,8 +12,8 @@ from coordinator import driver, resolver
 from coordinator.driver import MAX_PAUSE_SECONDS, Driver, Pace
 from coordinator.protocol import NoReply
 from coordinator.resolver import Resolver
-from shard_node import shard as shard_module
-from shard_node.calls import Prepare, Settle
+from shard_node.bundles import Bundle
+from shard_node.calls import ATTEMPT_BYTES, Attempt, Finish, Prepare, ResolveAttempts, SettleCommits
 from shard_node.directory import Cluster
 from shard_node.errors import ShardUnavailableError
 from shard_node.journal_calls import DecideJournals, FinishLegs, Journals, PrepareLegs, leg_refs
@@ -23,7 +23,7 @@ from shard_node.outcomes import Outcome
 from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers
-from tests.coordinator.bank import Bank, name_on
+from tests.coordinator.bank import PAYER_HAS, Bank, joined, name_on, random_id
 from tests.real_shards import RealShards
 
 
@@ -34,12 +34,11 @@ class SilentShard(Shard):
         raise ShardUnavailableError("no answer")
 
 
-def between(payer: str, payee: str) -> Transfers:
-    """A transfer of 1 under an id of its own."""
-    raw = bytearray(os.urandom(16))
-    raw[6] = 0x40
+def between(payer: str, payee: str, rows: int = 1) -> Attempt:
+    """So many transfers of 1 under ids of their own, as a bundle."""
     terms = Terms(1, "EUR", slot(payer), slot(payee), Kind.TRANSFER, payer, payee, b"")
-    return Transfers.of([(bytes(raw), terms)])
+    bundle = Bundle.of(Transfers.of([(random_id(), terms) for _ in range(rows)]))
+    return Attempt(os.urandom(ATTEMPT_BYTES), bundle)
 
 
 async def test_what_cannot_be_ended_stands_in_nobodys_way(
@@ -47,24 +46,77 @@ async def test_what_cannot_be_ended_stands_in_nobodys_way(
 ) -> None:
     """Legs whose payer's shard is away fill many looks; those of a living payer are ended all the same."""
     monkeypatch.setattr(resolver, "SCAN_LIMIT", 50)
-    monkeypatch.setattr(shard_module, "SCAN_PAGE", 10)
     bank = await Bank.open(shards)
     try:
         away, here = name_on(shards, 2, "away"), name_on(shards, 0, "here")
-        rows = [between(away, bank.payee) for _ in range(600)] + [
-            between(here, bank.payee) for _ in range(20)
-        ]
-        for row in rows:
-            await bank.cluster.shards[1].call(Prepare(row))
+        attempts = [between(away, bank.payee) for _ in range(600)]
+        attempts += [between(here, bank.payee) for _ in range(20)]
+        for attempt in attempts:
+            await bank.cluster.shards[1].call(Prepare([attempt]))
         first, second, third = bank.cluster.shards
         silent = SilentShard(third.shard_id, third.fence, third.redis)
         cluster = Cluster(bank.cluster.topology, (first, second, silent))
         looking = Resolver("test", None, None)  # type: ignore[arg-type]  # neither is needed to resolve
-        for _ in range(1 + len(rows) // 50):
+        for _ in range(1 + len(attempts) // 50):
             await looking.resolve(cluster, second, 0)
         left = await second.pending("prepared", 0, 1000)
         assert len(left) == 600
         assert {entry.terms.payer for entry in left} == {away}
+    finally:
+        await bank.close()
+
+
+async def test_an_attempt_whose_payers_have_parted(shards: RealShards) -> None:
+    """Each payer's shard is asked of its own rows; the attempt waits until all of them have answered."""
+    bank = await Bank.open(shards)
+    try:
+        other = Bank(shards, bank.cluster, name_on(shards, 0, "other"), bank.payee)
+        await bank.open_account(other.payer, 10)
+        mine, theirs = bank.transfer(1), other.transfer(2)
+        await bank.prepare(bank.attempt(joined(mine, theirs)))
+        await bank.move(other.payer, 2)
+        other.cluster = bank.cluster
+        assert await other.run(theirs) is Outcome.COMMITTED
+        first, second, third = bank.cluster.shards
+        silent = SilentShard(third.shard_id, third.fence, third.redis)
+        looking = Resolver("test", None, None)  # type: ignore[arg-type]  # neither is needed to resolve
+        await looking.resolve(Cluster(bank.cluster.topology, (first, second, silent)), second, 0)
+        assert await bank.in_doubt() == (1, 0)
+        await bank.resolve()
+        assert await bank.in_doubt() == (0, 0)
+        assert await bank.run(mine) is Outcome.ABORTED
+        assert await bank.balances() == (PAYER_HAS, 2)
+    finally:
+        await bank.close()
+
+
+async def test_recovery_of_transfers_keeps_to_the_limit_of_a_call(
+    shards: RealShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many bundles wait, no call is about more than a batch of rows."""
+    sizes: list[int] = []
+    carried_out = driver.ask
+
+    async def ask(shard: Shard, call: Any) -> Any:
+        if isinstance(call, ResolveAttempts):
+            sizes.append(len(call.attempt_ids))
+        elif isinstance(call, Finish):
+            sizes.append(sum(map(len, call.verdicts)))
+        return await carried_out(shard, call)
+
+    monkeypatch.setattr(driver, "MAX_BATCH", 100)
+    bank = await Bank.open(shards)
+    try:
+        attempts = [between(bank.payer, bank.payee, rows) for rows in (60, 40, 1, 100, 30, 30, 41)]
+        for attempt in attempts:
+            await bank.prepare(attempt)
+        await bank.decide(attempts[0])
+        await bank.decide(attempts[1])
+        monkeypatch.setattr(driver, "ask", ask)
+        await bank.resolve()
+        assert max(sizes) == 100
+        assert await bank.in_doubt() == (0, 0)
+        assert await bank.balances() == (0, PAYER_HAS)
     finally:
         await bank.close()
 
@@ -132,10 +184,10 @@ async def test_who_slept_too_long_asks_nobody(shards: RealShards) -> None:
         clock = Clock()
         pace = Pace(bank.cluster, clock)
         clock.now_seconds += MAX_PAUSE_SECONDS
-        assert await pace.ask_all({0: Settle([])}) != {0: NoReply.LOST}
+        assert await pace.ask_all({0: SettleCommits([])}) != {0: NoReply.LOST}
         clock.now_seconds += 1
         before = await bank.cluster.shards[0].counters()
-        assert await pace.ask_all({0: Settle([])}) == {0: NoReply.LOST}
+        assert await pace.ask_all({0: SettleCommits([])}) == {0: NoReply.LOST}
         assert await bank.cluster.shards[0].counters() == before
     finally:
         await bank.close()
@@ -158,8 +210,9 @@ async def test_coordinator_that_slept_leaves_its_batch_unknown(
     monkeypatch.setattr(driver, "ask_all", ask_all)
     bank = await Bank.open(shards)
     try:
-        machine = await Driver(bank).commit(bank.transfer(30), bank.cluster)  # type: ignore[arg-type]
-        assert machine.outcomes == [Outcome.OUTCOME_UNKNOWN]
+        part = bank.part(bank.attempt(bank.transfer(30)))
+        await Driver(bank).commit([part], bank.cluster)  # type: ignore[arg-type]
+        assert part.outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))
         assert await bank.in_doubt() == (1, 1)
         await bank.resolve()
         assert await bank.balances() == (70, 30)

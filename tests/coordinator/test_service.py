@@ -1,8 +1,10 @@
-"""The coordinator's own limit: what is in its hands is counted from the first moment to the last."""
+"""What a coordinator takes from routers: not too much at once, and what was split by its own map."""
 
 from __future__ import annotations
 
 import asyncio
+import struct
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,11 +12,18 @@ import pytest
 
 from coordinator import service as service_module
 from coordinator.service import CoordinatorService
+from shard_node.bundles import Bundle
+from shard_node.calls import ATTEMPT_BYTES
+from shard_node.outcomes import Outcome
+from shard_node.transfers import Kind, Terms, Transfers
 from tallystick.v1 import coordinator_pb2
 from tests.router.stand_ins import AbortedError, Context
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coordinator.driver import Driver
+    from coordinator.protocol import Part
     from shard_node.directory import Directory
 
 
@@ -23,21 +32,31 @@ class DirectoryStandIn:
 
     def __init__(self) -> None:
         self.current = SimpleNamespace(topology=SimpleNamespace(version=1))
-        self.arrived = asyncio.Event()
+        self._arrived = asyncio.Event()
+
+    def arrive(self, version: int) -> None:
+        """The map of that version is known."""
+        self.current.topology.version = version
+        self._arrived.set()
 
     async def newer_than(self, version: int, timeout_seconds: float) -> bool:
         """Waits for the test."""
-        await self.arrived.wait()
-        return True
+        return await self._arrived.wait()
 
 
 class DriverStandIn:
     """Commits every row."""
 
-    async def commit(self, transfers: Any, _: object) -> Any:
-        """An answer without any row known."""
-        count = len(transfers)
-        return SimpleNamespace(outcomes=[1] * count, payer_balances=[0] * count, payee_balances=[0] * count)
+    def __init__(self) -> None:
+        self.committed: list[Part] = []
+
+    async def commit(self, parts: Sequence[Part], _: object, *, with_balances: bool) -> Any:
+        """An answer with balances of 7 where they are wanted."""
+        for part in parts:
+            part.outcomes = b"\1"
+            part.payer_balances = struct.pack("<q", 7) * part.bundle.count if with_balances else b""
+        self.committed += parts
+        return SimpleNamespace(parts=parts)
 
 
 class AnyAbort(Context):
@@ -48,26 +67,74 @@ class AnyAbort(Context):
         await super().abort(code, text, trailing)
 
 
-async def test_a_batch_that_waits_for_a_map_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass(slots=True)
+class Stage:
+    """A service between stand-ins."""
+
+    directory: DirectoryStandIn = field(default_factory=DirectoryStandIn)
+    driver: DriverStandIn = field(default_factory=DriverStandIn)
+    service: Any = None
+
+    def __post_init__(self) -> None:
+        self.service = CoordinatorService(cast("Driver", self.driver), cast("Directory", self.directory))
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """A service that has committed nothing."""
+    return Stage()
+
+
+def request_of(version: int, *, with_balances: bool = False) -> coordinator_pb2.CommitRequest:
+    """Two parts of one transfer and of two, split by the map of that version."""
+    parts = []
+    for payee_shard, count in ((1, 1), (2, 2)):
+        terms = Terms(1, "EUR", 0, 1, Kind.TRANSFER, "a", "b", b"")
+        bundle = Bundle.of(Transfers.of([(bytes([n] * 16), terms) for n in range(count)]))
+        columns = {name: getattr(bundle, name) for name in Bundle.__slots__}
+        parts.append(coordinator_pb2.CommitPart(payer_shard=0, payee_shard=payee_shard, **columns))
+    return coordinator_pb2.CommitRequest(topology_version=version, parts=parts, with_balances=with_balances)
+
+
+async def test_a_batch_that_waits_for_a_map_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst that waits for a newer map is held to the limit; whoever is done gives its room back."""
-    monkeypatch.setattr(service_module, "MAX_IN_HAND", 3)
-    directory = DirectoryStandIn()
-    service: Any = CoordinatorService(cast("Driver", DriverStandIn()), cast("Directory", directory))
-    request = coordinator_pb2.CommitRequest(
-        topology_version=2,
-        keys=[b"k"] * 2,
-        payers=["a"] * 2,
-        payees=["b"] * 2,
-        amounts_minor=[1] * 2,
-        currencies=["EUR"] * 2,
-        bodies=[b""] * 2,
-        payer_slots=[0] * 2,
-        payee_slots=[1] * 2,
-    )
-    first = asyncio.ensure_future(service.Commit(request, AnyAbort()))
+    monkeypatch.setattr(service_module, "MAX_IN_HAND", 4)
+    request = request_of(2)
+    first = asyncio.ensure_future(stage.service.Commit(request, AnyAbort()))
     await asyncio.sleep(0)
     with pytest.raises(AbortedError):
-        await service.Commit(request, AnyAbort())
-    directory.arrived.set()
-    assert (await first).outcomes == b"\1\1"
-    assert (await service.Commit(request, AnyAbort())).outcomes == b"\1\1"
+        await stage.service.Commit(request, AnyAbort())
+    stage.directory.arrive(2)
+    assert [result.outcomes for result in (await first).results] == [b"\1", b"\1"]
+    again = await stage.service.Commit(request, AnyAbort())
+    assert [result.outcomes for result in again.results] == [b"\1", b"\1"]
+
+
+@pytest.mark.parametrize("version", [1, 3], ids=["older", "newer"])
+async def test_a_batch_split_by_another_map_is_stale(stage: Stage, version: int) -> None:
+    """Positions of shards, and who owns a slot, may differ: nothing is asked of any shard."""
+    stage.directory.arrive(2)
+    answer = await stage.service.Commit(request_of(version), AnyAbort())
+    assert [result.outcomes for result in answer.results] == [bytes((Outcome.STALE_EPOCH,))] * 2
+    assert stage.driver.committed == []
+
+
+async def test_each_part_is_an_attempt_of_its_own(stage: Stage) -> None:
+    """The columns arrive as they were sent, under fresh ids, also when the same batch comes again."""
+    request = request_of(1)
+    for _ in range(2):
+        await stage.service.Commit(request, AnyAbort())
+    committed = stage.driver.committed
+    assert len({part.attempt.attempt_id for part in committed}) == 4
+    assert {len(part.attempt.attempt_id) for part in committed} == {ATTEMPT_BYTES}
+    assert [(part.payer_shard, part.payee_shard) for part in committed] == [(0, 1), (0, 2)] * 2
+    for part, sent in zip(committed, [*request.parts, *request.parts], strict=True):
+        assert all(getattr(part.bundle, name) == getattr(sent, name) for name in Bundle.__slots__)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_balances_come_when_they_are_wanted(stage: Stage, wanted: bool) -> None:  # noqa: FBT001
+    """A column a part, or none at all."""
+    answer = await stage.service.Commit(request_of(1, with_balances=wanted), AnyAbort())
+    expected = [struct.pack("<q", 7), struct.pack("<qq", 7, 7)] if wanted else [b"", b""]
+    assert [result.payer_balances for result in answer.results] == expected

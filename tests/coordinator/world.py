@@ -29,10 +29,25 @@ from shard_node.rotation import Peer, may_rotate
 from tests.model import Faults, ShardModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
-# One shard's state, hashable, as of Explorer.freeze.
-Frozen = tuple[Any, ...]
+
+class Frozen(NamedTuple):
+    """One shard's state, hashable: the model's fields of the same names. Worlds have its number."""
+
+    accounts: frozenset[Any]
+    decided: frozenset[Any]
+    applied: frozenset[bytes]
+    prepared: frozenset[Any]
+    unsettled: frozenset[Any]
+    attempts: frozenset[Any]
+    commits: frozenset[Any]
+    ended: frozenset[bytes]
+    alarms: int
+    holds: frozenset[Any]
+    refunds: frozenset[Any]
+
+
 # A shard's answer: the columns of its reply, or why there is none.
 Columns = tuple[Any, ...]
 
@@ -88,28 +103,36 @@ class Step(NamedTuple):
 
 
 class Try(NamedTuple):
-    """A coordinator at work on a payload. ``answers`` are those it has got, a call a step."""
+    """A coordinator at work on a payload. ``answers`` are those it has got, a call a step.
+
+    ``number`` tells tries of one payload apart, where that matters to the shards.
+    """
 
     payload: str
+    number: int
     placement: tuple[int, ...]
     epochs: tuple[int, ...]
     answers: tuple[Columns, ...]
 
 
 class Scan(NamedTuple):
-    """The resolver at work on one entry it found, of ``prepared`` or ``unsettled``."""
+    """The resolver at work on one entry it found on the shard ``home``, prepared or unsettled."""
 
     prepared: bool
-    key: bytes
+    home: int
+    entry: Hashable
     placement: tuple[int, ...]
     epochs: tuple[int, ...]
     answers: tuple[Columns, ...]
 
 
 class World(NamedTuple):
-    """One state. ``told`` are the definite outcomes that clients were given."""
+    """One state.
 
-    shards: tuple[Frozen, ...]
+    ``shards`` are numbers of frozen ones; ``told`` the definite outcomes that clients were given.
+    """
+
+    shards: tuple[int, ...]
     placement: tuple[int, ...]
     epochs: tuple[int, ...]
     waiting: tuple[str, ...]
@@ -128,6 +151,8 @@ class Explorer(ABC):
     def __init__(self, setting: WorldSetting, slots: Iterable[int]) -> None:
         self.world_setting = setting
         self.slots = sorted(slots)
+        self._frozen: list[Frozen] = []
+        self._frozen_numbers: dict[Frozen, int] = {}
         self._calls: list[Any] = []
         self._index: dict[tuple[object, ...], int] = {}
         # Bound caches: one explorer's answers must not leak into another's.
@@ -135,6 +160,9 @@ class Explorer(ABC):
         self.next_step = lru_cache(maxsize=None)(self.step_of)
         self.next_scan = lru_cache(maxsize=None)(self._next_scan)
         self.heals = lru_cache(maxsize=None)(self._heals)
+        self.is_dead = lru_cache(maxsize=None)(self._is_dead)
+        # All that :meth:`broken` looks at.
+        self.verdict = lru_cache(maxsize=None)(self._verdict)
 
     # ------------------------------------------------------------------ what a family of transactions adds
 
@@ -159,8 +187,33 @@ class Explorer(ABC):
         """The reply that a machine is fed."""
 
     @abstractmethod
-    def payload_of(self, key: bytes) -> str:
-        """The payload that an entry's key belongs to."""
+    def entries(self, shard: Frozen) -> tuple[Iterable[Hashable], Iterable[Hashable]]:
+        """What a resolver may find on a shard: prepared, and unsettled."""
+
+    @abstractmethod
+    def payload_of(self, entry: Any) -> str:
+        """The payload that an entry belongs to."""
+
+    def does_nothing_ever(self, shard: Frozen, call: Any) -> bool:
+        """Whether a call can change a shard in this state neither now nor later, whatever else happens.
+
+        Later is until a slot moves from or to the shard, or it forgets: no message lives as long as that.
+        """
+        del shard, call
+        return False
+
+    def may_move(self, slot: int, old: Frozen) -> bool:
+        """Whether a resize may take the slot from a shard that is in this state."""
+        del slot, old
+        return True
+
+    def number_of(self, w: World) -> int:
+        """The number of the next try.
+
+        The same for all makes fewer states, where tries need not be told apart.
+        """
+        del w
+        return 0
 
     @abstractmethod
     def move(self, slot: int, old: ShardModel, new: ShardModel) -> None:
@@ -181,39 +234,52 @@ class Explorer(ABC):
 
     # ------------------------------------------------------------------ shards
 
-    def thaw(self, frozen: Frozen) -> ShardModel:
+    def frozen(self, number: int) -> Frozen:
+        """The shard's state of that number."""
+        return self._frozen[number]
+
+    def thaw(self, number: int) -> ShardModel:
         """A shard to work on."""
-        accounts, decided, applied, prepared, unsettled, alarms, holds, refunds = frozen
+        frozen = self._frozen[number]
         return ShardModel(
-            accounts=dict(accounts),
-            decided=dict(decided),
-            applied=set(applied),
-            prepared=dict(prepared),
-            unsettled=dict(unsettled),
+            accounts=dict(frozen.accounts),
+            decided=dict(frozen.decided),
+            applied=set(frozen.applied),
+            prepared=dict(frozen.prepared),
+            unsettled=dict(frozen.unsettled),
+            attempts=dict(frozen.attempts),
+            commits=dict(frozen.commits),
+            ended=set(frozen.ended),
             # Read only near the limit of 2^53, where nobody here comes.
             incoming_minor={},
-            alarms=alarms,
-            holds=dict(holds),
-            refunds=dict(refunds),
+            alarms=frozen.alarms,
+            holds=dict(frozen.holds),
+            refunds=dict(frozen.refunds),
             faults=self.world_setting.faults,
         )
 
-    @staticmethod
-    def freeze(shard: ShardModel) -> Frozen:
-        """All that matters of a shard."""
-        return (
+    def freeze(self, shard: ShardModel) -> int:
+        """The number of a shard's state: of all that matters of it."""
+        frozen = Frozen(
             frozenset(shard.accounts.items()),
             frozenset(shard.decided.items()),
             frozenset(shard.applied),
             frozenset(shard.prepared.items()),
             frozenset(shard.unsettled.items()),
+            frozenset(shard.attempts.items()),
+            frozenset(shard.commits.items()),
+            frozenset(shard.ended),
             shard.alarms,
             frozenset(shard.holds.items()),
             frozenset(shard.refunds.items()),
         )
+        number = self._frozen_numbers.setdefault(frozen, len(self._frozen))
+        if number == len(self._frozen):
+            self._frozen.append(frozen)
+        return number
 
-    def _deliver(self, frozen: Frozen, call: int) -> tuple[Frozen, Columns]:
-        shard = self.thaw(frozen)
+    def _deliver(self, number: int, call: int) -> tuple[int, Columns]:
+        shard = self.thaw(number)
         reply: Any = shard.call(self._calls[call])
         return self.freeze(shard), tuple(tuple(getattr(reply, name)) for name in reply.__slots__)
 
@@ -227,7 +293,9 @@ class Explorer(ABC):
 
     def _name(self, call: int) -> str:
         value = self._calls[call]
-        verdicts = getattr(value, "verdicts", [])
+        verdicts: list[int] = []
+        for part in getattr(value, "verdicts", ()):
+            verdicts += part if isinstance(part, bytes) else (part,)
         name: str = value.FUNCTION
         return name + "".join(f"({Outcome(without_side(v)).name if v else 'go'})" for v in verdicts)
 
@@ -280,7 +348,7 @@ class Explorer(ABC):
         for payload in sorted(set(w.waiting)):
             waiting = list(w.waiting)
             waiting.remove(payload)
-            attempt = Try(payload, w.placement, w.epochs, ())
+            attempt = Try(payload, self.number_of(w), w.placement, w.epochs, ())
             yield f"a try begins: {payload}", self._go(w._replace(waiting=tuple(waiting)), attempt)
         for attempt in set(w.tries):
             yield from self._try_events(w, attempt)
@@ -289,7 +357,8 @@ class Explorer(ABC):
         if w.moves:
             for slot in self.slots:
                 for target in range(self.world_setting.shards):
-                    if target != w.placement[slot]:
+                    source = w.placement[slot]
+                    if target != source and self.may_move(slot, self.frozen(w.shards[source])):
                         yield f"slot {slot} moves to shard {target}", self._moved(w, slot, target)
         yield from self._forget_events(w)
         for event in w.environment:
@@ -328,11 +397,11 @@ class Explorer(ABC):
 
     def _scan_events(self, w: World) -> Iterator[tuple[str, World]]:
         if w.scan is None:
-            for frozen in w.shards:
-                for prepared, entries in ((True, frozen[3]), (False, frozen[4])):
-                    for key, _ in entries:
-                        scan = Scan(prepared, key, w.placement, w.epochs, ())
-                        what = f"{self.payload_of(key)} {'prepared' if prepared else 'unsettled'}"
+            for home, number in enumerate(w.shards):
+                for prepared, entries in zip((True, False), self.entries(self.frozen(number)), strict=True):
+                    for entry in entries:
+                        scan = Scan(prepared, home, entry, w.placement, w.epochs, ())
+                        what = f"{self.payload_of(entry)} {'prepared' if prepared else 'unsettled'}"
                         yield f"the resolver finds {what}", self._scan(w, scan)
             return
         shard, call = self.next_scan(w.scan)[0]
@@ -365,14 +434,14 @@ class Explorer(ABC):
         sent = {Message(shard, scan.epochs[shard], call) for shard, call in calls}
         return w._replace(scan=scan, network=w.network | sent)
 
-    def _applied(self, w: World, message: Message) -> tuple[tuple[Frozen, ...], Columns]:
+    def _applied(self, w: World, message: Message) -> tuple[tuple[int, ...], Columns]:
         shard, reply = self.deliver(w.shards[message.shard], message.call)
         return (*w.shards[: message.shard], shard, *w.shards[message.shard + 1 :]), reply
 
     def _forgotten(self, w: World, index: int) -> World | None:
         """Two rotations of one shard, if it may; by then every message and coordinator is gone."""
         shards = [self.thaw(frozen) for frozen in w.shards]
-        peers = [Peer.LAGGING if shard.unsettled else Peer.SETTLED for shard in shards]
+        peers = [Peer.LAGGING if shard.unsettled or shard.commits else Peer.SETTLED for shard in shards]
         if not self.world_setting.may_rotate(1.0, 1.0, peers):
             return None
         for _ in range(2):
@@ -405,7 +474,7 @@ class Explorer(ABC):
 
     # ------------------------------------------------------------------ the search
 
-    def _heals(self, shards: tuple[Frozen, ...], placement: tuple[int, ...]) -> str | None:
+    def _heals(self, shards: tuple[int, ...], placement: tuple[int, ...]) -> str | None:
         """Whether a resolver alone, with nothing lost, makes the state clean; what is left if not."""
         epochs = (1,) * len(shards)
         w = self.initial()._replace(shards=shards, placement=placement, epochs=epochs)
@@ -421,6 +490,28 @@ class Explorer(ABC):
                 w = next(self._scan_events(w))[1]
         return "the resolver does not come to an end"
 
+    def _verdict(
+        self,
+        shards: tuple[int, ...],
+        told: frozenset[tuple[str, int]],
+        forgets: int,
+        environment: tuple[str, ...],
+    ) -> str | None:
+        return self.broken(
+            self.initial()._replace(shards=shards, told=told, forgets=forgets, environment=environment)
+        )
+
+    def _is_dead(self, number: int, call: int) -> bool:
+        return self.does_nothing_ever(self._frozen[number], self._calls[call])
+
+    def _without_dead(self, w: World) -> World:
+        """The same state without messages that will never do anything.
+
+        Worlds that differ by these are one.
+        """
+        dead = {m for m in w.network if self.is_dead(w.shards[m.shard], m.call)}
+        return w._replace(network=w.network - dead) if dead else w
+
     def run(self) -> int:
         """Visits every state. Returns their number; raises ViolationError for the first bad one."""
         start = self.initial()
@@ -428,10 +519,13 @@ class Explorer(ABC):
         queue = deque([start])
         while queue:
             world = queue.popleft()
-            what = self.broken(world) or self.heals(world.shards, world.placement)
+            what = self.verdict(world.shards, world.told, world.forgets, world.environment) or self.heals(
+                world.shards, world.placement
+            )
             if what:
                 raise ViolationError(what, self._trace(cause, world))
-            for name, after in self.events(world):
+            for name, event in self.events(world):
+                after = self._without_dead(event)
                 if after not in cause:
                     cause[after] = (world, name)
                     queue.append(after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,10 @@ from shard_node.ledger.entries import Row, StreamEntry, decode
 from shard_node.transfers import Kind, pack_body, transfer_key
 
 START_MS = 1_700_000_000_000
+# What stands for a row that was carried out, and for one that was not.
+DONE, NOT_DONE = 1, 0
+# A transfer's key and body.
+Keyed = tuple[bytes, bytes]
 
 
 def pack_entry(tag: str, *columns: Sequence[Any]) -> bytes:
@@ -22,7 +27,27 @@ def pack_entry(tag: str, *columns: Sequence[Any]) -> bytes:
     return packed
 
 
-def transfer(number: int, payer: str, payee: str, amount: int, details: bytes = b"") -> tuple[bytes, bytes]:
+def bundle_columns(transfers: Sequence[Keyed], codes: bytes = bytes((DONE,))) -> list[bytes]:
+    """Codes, decisions, terms and bodies of a bundle, by the table of ``bundles.py``."""
+    decisions = [key[:16] + body[11:13] for key, body in transfers]
+    terms = [bytes((19,)) + key[16:] + body[:11] for key, body in transfers]
+    bodies = [struct.pack("<H", len(body)) + body for _, body in transfers]
+    return [codes, b"".join(decisions), b"".join(terms), b"".join(bodies)]
+
+
+def numbers(*values: int) -> bytes:
+    """A column of balances or versions."""
+    return struct.pack(f"<{len(values)}q", *values)
+
+
+def bundle_entry(
+    tag: str, transfers: Sequence[Keyed], *columns: Sequence[int], codes: bytes = bytes((DONE,))
+) -> bytes:
+    """A `post`, `decide` or `finish`; ``columns`` are its balances and versions."""
+    return pack_entry(tag, *bundle_columns(transfers, codes), *[numbers(*column) for column in columns])
+
+
+def transfer(number: int, payer: str, payee: str, amount: int, details: bytes = b"") -> Keyed:
     """Key and body of a TRANSFER; ``number`` makes the id."""
     body = pack_body(amount, "EUR", 1, 2, Kind.TRANSFER, payer, payee, details)
     return transfer_key(number.to_bytes(16), body), body
@@ -40,16 +65,16 @@ class Stream:
 
     def post(self, rows: int) -> StreamEntry:
         """One stream entry with that many transfers, two ledger entries each."""
-        columns: list[list[Any]] = [[], [], [], [], [], []]
+        transfers: list[Keyed] = []
+        moved: list[tuple[int, int, int, int]] = []
         for _ in range(rows):
             self.made += 1
             payer = self.accounts[self.made % len(self.accounts)]
             payee = self.accounts[(self.made + 1) % len(self.accounts)]
-            key, body = transfer(self.made, payer, payee, 5, b"thanks")
-            moved = (*self._move(payer, -5), *self._move(payee, 5))
-            for column, value in zip(columns, (key, body, *moved), strict=True):
-                column.append(value)
-        entry = (f"{START_MS + len(self.entries)}-0", pack_entry("post", *columns))
+            transfers.append(transfer(self.made, payer, payee, 5, b"thanks"))
+            moved.append((*self._move(payer, -5), *self._move(payee, 5)))
+        packed = bundle_entry("post", transfers, *zip(*moved, strict=True))
+        entry = (f"{START_MS + len(self.entries)}-0", packed)
         self.entries.append(entry)
         return entry
 

@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import Engine, delete, text, update
 
 from shard_node.archiver.shard_archiver import LedgerSource, ShardArchiver, Step
-from shard_node.calls import Decide, Finish, Post, Prepare
+from shard_node.bundles import Bundle
+from shard_node.calls import Attempt, Decide, Finish, Post, Prepare
 from shard_node.errors import BatchTakenError, LedgerError, RetryableError
 from shard_node.journal_calls import Journals, PostJournals
 from shard_node.journals import Effect, Journal, Leg
@@ -24,7 +25,8 @@ from shard_node.ledger.archive import Archive
 from shard_node.ledger.chain import GENESIS, Sealed
 from shard_node.ledger.entries import ArchivedShard, Entry, Row, StreamEntry, decode
 from shard_node.ledger.schema import WRITING, batches, entries
-from shard_node.outcomes import Outcome
+from shard_node.limits import MAX_BATCH
+from shard_node.outcomes import PAYEE, Outcome
 from shard_node.shard import LedgerState, Shard
 from shard_node.slots import slot
 from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
@@ -34,6 +36,7 @@ from tests.real_shards import RealShards
 
 SHARD = ArchivedShard(1, "shard-0")
 BATCH_ENTRIES = 8
+CLOSED = Outcome.ACCOUNT_CLOSED + PAYEE
 
 
 class Moment(Enum):
@@ -422,14 +425,23 @@ async def test_everything_a_shard_writes(
     details = pack_details(Details(b"order", b"till", b"thanks"))
     ann, bob = slot("ann"), slot("bob")
     body = Terms(100, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
-    sent = Transfers.of([(bytes([7] * 16), Terms(30, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b"rent"))])
+    rent, too_much = (Terms(n, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b"rent") for n in (30, 500))
+    # Of each bundle one row is refused, of which there is no entry.
+    posted = Bundle.of(Transfers.of([(bytes([5] * 16), too_much), (bytes([6] * 16), body)]))
+    sent = Bundle.of(
+        Transfers.of([(bytes([7] * 16), rent), (bytes([8] * 16), too_much), (bytes([4] * 16), rent)])
+    )
+    attempt = Attempt(bytes(range(16)), sent)
     hold = Journal(Kind.HOLD, (Leg("ann", ann, Effect.HOLD, 20, "EUR"),), details, bound=60_000)
     async with shards.open(0) as shard:
         await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0], [10_000, 0], [500, 0])
-        assert list((await shard.call(Post(Transfers.of([(bytes(16), body)])))).codes) == [Outcome.COMMITTED]
-        assert list((await shard.call(Prepare(sent))).codes) == [Outcome.PREPARED]
-        assert list((await shard.call(Decide(sent, [0]))).codes) == [Outcome.COMMITTED]
-        assert list((await shard.call(Finish(sent.keys, [Outcome.COMMITTED]))).codes) == [Outcome.FINISHED]
+        (codes,) = (await shard.call(Post(posted))).codes
+        assert codes == bytes((Outcome.INSUFFICIENT_FUNDS, Outcome.COMMITTED))
+        assert (await shard.call(Prepare([attempt]))).codes == [bytes((Outcome.PREPARED,))]
+        decided = (await shard.call(Decide([attempt], ["shard-1"], [bytes((0, 0, CLOSED))]))).codes[0]
+        assert decided == bytes((Outcome.COMMITTED, Outcome.INSUFFICIENT_FUNDS, CLOSED))
+        (codes,) = (await shard.call(Finish([attempt.attempt_id], [decided]))).codes
+        assert codes == bytes((Outcome.FINISHED, Outcome.DROPPED, Outcome.DROPPED))
         made = await shard.call(PostJournals(Journals.of([(bytes([9] * 16), hold)])))
         assert list(made.codes) == [Outcome.COMMITTED]
         await shard.set_state(["bob"], [Kind.FREEZE])
@@ -452,4 +464,39 @@ async def test_everything_a_shard_writes(
     ]
     assert rows[0].attributes == '{"minimum_balance": 0, "maximum_balance": 10000, "maximum_transfer": 500}'
     assert (rows[3].external_id, rows[6].initiated_by, rows[4].reference) == ("order", "till", "rent")
+    assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)
+
+
+async def test_a_bundle_as_long_as_any(
+    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """Of the largest batch that a shard takes every row has its entries, in order, but for those refused."""
+    details = pack_details(Details())
+    ann, bob = slot("ann"), slot("bob")
+    # Every third is more than all the money there is.
+    amounts = [1 if number % 3 else 10**9 for number in range(MAX_BATCH)]
+    deposit = Terms(MAX_BATCH, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
+    batch = Transfers.of(
+        [
+            (number.to_bytes(16), Terms(amount, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b""))
+            for number, amount in enumerate(amounts)
+        ]
+    )
+    async with shards.open(0) as shard:
+        await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0])
+        await shard.call(Post(Bundle.of(Transfers.of([(b"the first money.", deposit)]))))
+        await shard.call(Post(Bundle.of(batch)))
+        before = await shard.ledger_state()
+        await drain(archiver(Archive(engine), threads), shard)
+        after = await shard.ledger_state()
+    rows = [Entry._make(row) for row in await asyncio.to_thread(verified_rows, Archive(engine), SHARD)]
+    paid = [number for number, amount in enumerate(amounts) if amount == 1]
+    assert [(row.transaction_id, row.account_id, row.version, row.balance) for row in rows[4:]] == [
+        entry
+        for place, number in enumerate(paid, 1)
+        for entry in (
+            (number.to_bytes(16), "ann", 1 + place, MAX_BATCH - place),
+            (number.to_bytes(16), "bob", place, place),
+        )
+    ]
     assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)

@@ -20,6 +20,7 @@ from kazoo.client import KazooClient
 from sqlalchemy import Engine, text
 
 from deploy.launcher import LocalCluster
+from shard_node.bundles import Bundle
 from shard_node.calls import Post
 from shard_node.ledger.archive import Archive
 from shard_node.ledger.entries import Entry
@@ -138,8 +139,8 @@ class Traffic:
             amount, slots = self._dice.randint(1, 99), (slot(payer), slot(payee))
             terms = Terms(amount, "EUR", *slots, Kind.TRANSFER, payer, payee, b"")
             rows.append((self._dice.randbytes(16), terms))
-        reply = await self._shards[index].call(Post(Transfers.of(rows)))
-        assert set(reply.codes) == {Outcome.COMMITTED}
+        reply = await self._shards[index].call(Post(Bundle.of(Transfers.of(rows))))
+        assert reply.codes == (bytes((Outcome.COMMITTED,)),)
         self.committed += transfers
 
     @staticmethod

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, insert, select, text
 
 from coordinator.driver import ask_all
 from coordinator.journal_protocol import JournalCommit
-from coordinator.protocol import Commit
+from coordinator.protocol import Part
+from shard_node.bundles import Bundle
 from shard_node.calls import Post
 from shard_node.journal_calls import Journals
 from shard_node.journals import Effect, Journal, Leg
@@ -442,7 +443,7 @@ async def test_a_transaction_carried_out_twice(archived: Town) -> None:
     redis = archived.shard_of(payer).redis
 
     for _ in range(2):
-        await archived.shard_of(payer).call(Post(batch))
+        await archived.shard_of(payer).call(Post(Bundle.of(batch)))
         # The shard forgets that it knows the id.
         await redis.delete("done:current", "done:previous")
     await archived.archive()
@@ -544,25 +545,38 @@ async def test_a_leg_that_was_lost(town: Town) -> None:
     payee = town.names[1][1]
     key = await town.pay_half(town.names[0][0], payee, 77)
     await town.archive()
-    await town.shard_of(payee).redis.hdel("prepared", key)
+    await town.shard_of(payee).redis.delete("attempts")
     report = await town.audit()
     found = of(report.findings.kept, Rule.MISSING)
     assert found.transaction_id == id_text(key[:16])
     assert "of leg 1 there is no entry" in found.message
 
 
+async def test_a_leg_that_was_lost_while_another_attempt_waits(town: Town) -> None:
+    """What a later attempt has prepared will be dropped: it does not stand for the leg that was committed."""
+    payer, payee = town.names[0][0], town.names[1][1]
+    batch = town.transfers(payer, payee, 77)
+    committed, later = town.part(payer, payee, batch), town.part(payer, payee, batch)
+    await town.begin(committed, 2)
+    await town.begin(later, 1)
+    assert (await town.audit()).findings.kept == []
+    await town.shard_of(payee).redis.hdel("attempts", committed.attempt.attempt_id)
+    found = of((await town.audit()).findings.kept, Rule.MISSING)
+    assert found.transaction_id == id_text(batch.keys[0][:16])
+
+
 async def test_a_leg_that_finishes_during_the_audit(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transfer that is half done when the ledger is read and done when the shards are asked is whole."""
     payer, payee = town.names[0][0], town.names[1][1]
     batch = town.transfers(payer, payee, 77)
-    await finish_between(town, batch, monkeypatch)
+    await finish_between(town, town.part(payer, payee, batch), monkeypatch)
     report = await town.audit()
     assert (report.findings.kept, report.in_flight_total) == ([], 0)
 
 
-async def finish_between(town: Town, batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def finish_between(town: Town, part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has a transfer decided now, and finished when the first shard is asked what it has prepared."""
-    machine = Commit(batch, town.cluster.owner)
+    machine = town.commit(part)
     calls: Any = machine.decide(await ask_all(town.cluster, dict(machine.prepare())))
     calls = machine.finish(await ask_all(town.cluster, calls))
     look: Callable[..., Awaitable[Any]] = Shard.pending

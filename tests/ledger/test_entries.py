@@ -10,8 +10,17 @@ from shard_node.errors import LedgerError
 from shard_node.journals import Effect, Journal, Leg, journal_key, leg_key
 from shard_node.ledger.entries import ArchivedShard, Entry, decode, row_count
 from shard_node.ledger.schema import entries, entry_id
+from shard_node.outcomes import PAYEE, Outcome
 from shard_node.transfers import Details, Kind, pack_body, pack_details, transfer_key
-from tests.ledger.streams import pack_entry, transfer
+from tests.ledger.streams import (
+    DONE,
+    NOT_DONE,
+    bundle_columns,
+    bundle_entry,
+    numbers,
+    pack_entry,
+    transfer,
+)
 
 SHARD = ArchivedShard(3, "shard-2")
 DETAILS = pack_details(Details(b"order-7", b"till 4", "Gruß".encode()))
@@ -58,7 +67,7 @@ def test_open() -> None:
 def test_post() -> None:
     """A transfer on one shard makes two entries, the payer's first."""
     key, body = transfer(9, "ann", "bob", 1250, b"rent")
-    payer, payee = rows_of(pack_entry("post", [key], [body], [-1250], [4], [1250], [8]))
+    payer, payee = rows_of(bundle_entry("post", [(key, body)], [-1250], [4], [1250], [8]))
     shared = (100, Kind.TRANSFER, key[:16], key[16:])
     assert payer == (
         entry_id(3, 1), "ann", 4, *shared, 0, 2, "bob", "EUR", -1250, 0, -1250, None, "rent", "", "", "",
@@ -72,7 +81,8 @@ def test_decide_and_finish() -> None:
     """A transfer between shards makes the payer's entry on one and the payee's on the other."""
     key, body = transfer(9, "ann", "bob", 1250)
     payer, payee = rows_of(
-        pack_entry("decide", [key], [body], [-1250], [4]), pack_entry("finish", [key], [body], [1250], [8])
+        bundle_entry("decide", [(key, body)], [-1250], [4]),
+        bundle_entry("finish", [(key, body)], [1250], [8]),
     )
     assert (payer.account_id, payer.counterparty, payer.leg, payer.leg_count) == ("ann", "bob", 0, 2)
     assert (payer.delta, payer.balance, payer.version, payer.at_ms) == (-1250, -1250, 4, 100)
@@ -88,7 +98,7 @@ def test_details_of_other_kinds(tag: str) -> None:
     body = pack_body(100, "EUR", 1, 1, Kind.DEPOSIT, "@world:EUR", "ann", DETAILS)
     key = transfer_key(bytes(16), body)
     columns = ([-100], [1], [100], [1]) if tag == "post" else ([-100], [1])
-    rows = rows_of(pack_entry(tag, [key], [body], *columns))
+    rows = rows_of(bundle_entry(tag, [(key, body)], *columns))
     assert rows[0].account_id == "@world:EUR:shard-2"
     assert (rows[0].external_id, rows[0].initiated_by, rows[0].reference) == ("order-7", "till 4", "Gruß")
     assert rows[-1].counterparty == ("@world:EUR:shard-2" if tag == "post" else "ann")
@@ -156,21 +166,98 @@ def test_state() -> None:
 def test_a_zero_byte_is_shown_as_its_picture() -> None:
     """PostgreSQL's text cannot hold a zero byte, which must not stop the archive."""
     key, body = transfer(9, "ann", "bob", 1, b"a\0b")
-    assert rows_of(pack_entry("decide", [key], [body], [0], [1]))[0].reference == "a\u2400b"
+    assert rows_of(bundle_entry("decide", [(key, body)], [0], [1]))[0].reference == "a\u2400b"
     body = pack_body(1, "EUR", 1, 1, Kind.DEPOSIT, "ann", "bob", pack_details(Details(b"\0", b"x", b"\0\0")))
-    row = rows_of(pack_entry("decide", [key], [body], [0], [1]))[0]
+    row = rows_of(bundle_entry("decide", [(key, body)], [0], [1]))[0]
     assert (row.external_id, row.initiated_by, row.reference) == ("\u2400", "x", "\u2400\u2400")
 
 
 def test_sequences_go_on_over_stream_entries() -> None:
     """Entries get the next sequence, whatever they came in."""
-    key, body = transfer(9, "ann", "bob", 1)
-    post = pack_entry("post", [key, key], [body, body], [1, 1], [1, 2], [1, 1], [1, 2])
-    finish = pack_entry("finish", [key], [body], [1], [3])
+    sent = transfer(9, "ann", "bob", 1)
+    post = bundle_entry("post", [sent, sent], [1, 1], [1, 2], [1, 1], [1, 2])
+    finish = bundle_entry("finish", [sent], [1], [3])
     rows = rows_of(post, finish, post, first_sequence=11)
     assert [row.entry_id for row in rows] == [entry_id(3, sequence) for sequence in range(11, 20)]
     assert [row.at_ms for row in rows] == [100] * 4 + [101] + [102] * 4
     assert [row_count(packed) for packed in (post, finish)] == [4, 1]
+
+
+FOUR = [transfer(number, "ann", "bob", 100 + number) for number in range(4)]
+
+
+@pytest.mark.parametrize("codes", [bytes((DONE,)), bytes((DONE,) * 4)], ids=["one for all", "a byte a row"])
+def test_a_bundle_that_was_carried_out(codes: bytes) -> None:
+    """Codes that are all the same may be given once."""
+    rows = rows_of(bundle_entry("decide", FOUR, [1, 2, 3, 4], [5, 6, 7, 8], codes=codes))
+    assert [(row.delta, row.balance, row.version) for row in rows] == [
+        (-100, 1, 5),
+        (-101, 2, 6),
+        (-102, 3, 7),
+        (-103, 4, 8),
+    ]
+
+
+@pytest.mark.parametrize("tag", ["post", "decide", "finish"])
+def test_rows_that_were_not_carried_out(tag: str) -> None:
+    """Of a refused row of a bundle there is no entry; balances and versions are those of the others."""
+    # Whatever says of a row that it was not carried out.
+    codes = bytes((NOT_DONE, DONE, Outcome.INSUFFICIENT_FUNDS + PAYEE, DONE))
+    # Payers' balances begin with 1, payees' with 7.
+    columns = {
+        "post": [[11, 12], [1, 2], [71, 72], [8, 9]],
+        "decide": [[11, 12], [1, 2]],
+        "finish": [[71, 72], [8, 9]],
+    }[tag]
+    packed = bundle_entry(tag, FOUR, *columns, codes=codes)
+    rows = rows_of(packed, first_sequence=5)
+    payers = [row for row in rows if row.leg == 0]
+    payees = [row for row in rows if row.leg == 1]
+    if tag != "finish":
+        told = [(row.transaction_id, row.account_id, row.delta, row.balance, row.version) for row in payers]
+        assert told == [(FOUR[1][0][:16], "ann", -101, 11, 1), (FOUR[3][0][:16], "ann", -103, 12, 2)]
+    if tag != "decide":
+        told = [(row.transaction_id, row.account_id, row.delta, row.balance, row.version) for row in payees]
+        assert told == [(FOUR[1][0][:16], "bob", 101, 71, 8), (FOUR[3][0][:16], "bob", 103, 72, 9)]
+    assert [row.entry_id for row in rows] == [entry_id(3, 5 + index) for index in range(len(rows))]
+    assert row_count(packed) == len(rows)
+
+
+def columns_of_a_decide() -> list[bytes]:
+    """All that a `decide` of four transfers has behind its tag."""
+    return [*bundle_columns(FOUR, bytes((DONE,) * 4)), numbers(1, 2, 3, 4), numbers(5, 6, 7, 8)]
+
+
+def changed(column: int, value: bytes) -> bytes:
+    """A `decide` of four transfers in which one column has another value."""
+    columns = columns_of_a_decide()
+    columns[column] = value
+    return pack_entry("decide", *columns)
+
+
+@pytest.mark.parametrize("column", range(6))
+def test_columns_of_another_length(column: int) -> None:
+    """However many bytes more or fewer a column has, nothing of the entry is taken."""
+    right = columns_of_a_decide()[column]
+    assert len(rows_of(changed(column, right))) == 4
+    # One code may stand for all.
+    wrong = [right[:length] for length in range(len(right)) if column > 0 or length != 1]
+    # Of a value more than the others, every byte.
+    wrong += [right + right[:length] for length in range(1, len(right) // 4 + 1)]
+    for value in wrong:
+        with pytest.raises(LedgerError, match=r"shard-2.*100-0"):
+            rows_of(changed(column, value))
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [bytes((NOT_DONE,)), bytes((NOT_DONE, DONE, DONE, DONE)), b""],
+    ids=["none", "one fewer", "no codes"],
+)
+def test_codes_that_do_not_fit_the_numbers(codes: bytes) -> None:
+    """As many rows must have been carried out as there are balances."""
+    with pytest.raises(LedgerError, match=r"shard-2.*100-0"):
+        rows_of(changed(0, codes))
 
 
 @pytest.mark.parametrize(
@@ -179,13 +266,32 @@ def test_sequences_go_on_over_stream_entries() -> None:
         b"",
         b"\xc1",
         pack_entry("later", ["ann"]),
-        pack_entry("decide", [bytes(24)], [b"short"], [0], [1]),
-        pack_entry("decide", [bytes(24), bytes(24)], [transfer(1, "a", "b", 1)[1]], [0], [1]),
+        pack_entry("later", *columns_of_a_decide()),
+        bundle_entry("decide", [(bytes(24), b"short" * 4)], [0], [1]),
+        pack_entry("decide", *columns_of_a_decide()[:-1]),
+        pack_entry("decide", *columns_of_a_decide(), numbers(1, 2, 3, 4)),
+        pack_entry("post", *columns_of_a_decide()),
+        pack_entry("decide", *[[value] for value in columns_of_a_decide()]),
+        pack_entry("decide", [bytes(24)], [transfer(1, "a", "b", 1)[1]], [0], [1]),
         pack_entry("state", ["ann"], [Kind.FREEZE], ["EUR"], [1]),
         pack_entry("legs", [bytes(26)], [transfer(1, "a", "b", 1)[1]], [1], [1], [1], [1]),
         pack_entry("open", [b"\xff"], ["EUR"], [0], [0], [0]),
     ],
-    ids=["empty", "no MessagePack", "unknown", "short body", "lengths", "columns", "no leg", "no UTF-8"],
+    ids=[
+        "empty",
+        "no MessagePack",
+        "unknown",
+        "an unknown bundle",
+        "short body",
+        "a column less",
+        "a column more",
+        "columns of another tag",
+        "lists for strings",
+        "a list for each column",
+        "columns",
+        "no leg",
+        "no UTF-8",
+    ],
 )
 def test_what_is_not_understood_is_refused(packed: bytes) -> None:
     """An entry of no known form is an error that names it, never skipped."""
@@ -193,7 +299,20 @@ def test_what_is_not_understood_is_refused(packed: bytes) -> None:
         rows_of(packed)
 
 
-@pytest.mark.parametrize("packed", [b"", b"\x93", b"\xa4post", b"\x92\xa4post\x07"])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"\x93",
+        b"\xa4post",
+        b"\x92\xa4post\x07",
+        pack_entry("later"),
+        pack_entry("post"),
+        pack_entry("post", *columns_of_a_decide()),
+        pack_entry("decide", *columns_of_a_decide()[:-1]),
+        pack_entry("finish", *columns_of_a_decide())[:-1],
+    ],
+)
 def test_a_count_of_nothing_is_refused(packed: bytes) -> None:
     """Not even the number of rows is guessed."""
     with pytest.raises(LedgerError, match="unreadable"):

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from coordinator.driver import Driver, ask_all
-from coordinator.protocol import Commit
+from coordinator.protocol import Commit, Part
 from shard_node.archiver.shard_archiver import ShardArchiver
-from shard_node.calls import Call, Post
+from shard_node.bundles import Bundle
+from shard_node.calls import ATTEMPT_BYTES, Attempt, Call, Post
 from shard_node.directory import Cluster
 from shard_node.journal_calls import Journals
 from shard_node.journals import NO_ID, Effect, Journal, Leg
@@ -31,6 +32,7 @@ from tests.coordinator.bank import name_on
 from tests.real_shards import RealShards
 
 NO_DETAILS = pack_details(Details())
+ALL_COMMITTED = bytes((Outcome.COMMITTED,))
 
 
 def new_id() -> bytes:
@@ -75,8 +77,8 @@ class Town:
     async def deposit(self, name: str, amount: int) -> None:
         """Money from outside."""
         terms = Terms(amount, "EUR", slot(name), slot(name), Kind.DEPOSIT, "@world:EUR", name, NO_DETAILS)
-        reply = await self.shard_of(name).call(Post(Transfers.of([(new_id(), terms)])))
-        assert list(reply.codes) == [Outcome.COMMITTED]
+        reply = await self.shard_of(name).call(Post(Bundle.of(Transfers.of([(new_id(), terms)]))))
+        assert reply.codes == (ALL_COMMITTED,)
 
     def transfers(self, payer: str, payee: str, amount: int) -> Transfers:
         """One transfer."""
@@ -87,20 +89,35 @@ class Town:
         """A whole transfer, settled."""
         batch = self.transfers(payer, payee, amount)
         if self.shard_of(payer) is self.shard_of(payee):
-            codes = list((await self.shard_of(payer).call(Post(batch))).codes)
+            (codes,) = (await self.shard_of(payer).call(Post(Bundle.of(batch)))).codes
         else:
-            codes = list((await self._driver.commit(batch, self.cluster)).outcomes)
-        assert [without_side(code) for code in codes] == [Outcome.COMMITTED]
+            machine = await self._driver.commit([self.part(payer, payee, batch)], self.cluster)
+            codes = machine.parts[0].outcomes
+        assert codes == ALL_COMMITTED
+
+    def part(self, payer: str, payee: str, batch: Transfers) -> Part:
+        """Transfers between two accounts of different shards, as an attempt of their own."""
+        owner = self.cluster.owner
+        attempt = Attempt(os.urandom(ATTEMPT_BYTES), Bundle.of(batch))
+        return Part(owner[slot(payer)], owner[slot(payee)], attempt)
+
+    def commit(self, part: Part) -> Commit:
+        """The machine of a coordinator that begins an attempt."""
+        return Commit([part], self.cluster.shard_ids)
 
     async def pay_half(self, payer: str, payee: str, amount: int, steps: int = 2) -> bytes:
         """A coordinator dies after so many of prepare, decide and finish; the transfer's key."""
         batch = self.transfers(payer, payee, amount)
-        machine = Commit(batch, self.cluster.owner)
+        await self.begin(self.part(payer, payee, batch), steps)
+        return batch.keys[0]
+
+    async def begin(self, part: Part, steps: int) -> None:
+        """So many of prepare, decide and finish of an attempt."""
+        machine = self.commit(part)
         calls: dict[int, Call] = dict(machine.prepare())
         for step in (machine.decide, machine.finish, machine.conclude)[:steps]:
             answers = await ask_all(self.cluster, calls)
             calls = dict(step(answers) or {})
-        return batch.keys[0]
 
     async def journal(
         self, kind: Kind, legs: Sequence[tuple[str, Effect, int]], related: bytes = NO_ID

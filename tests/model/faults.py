@@ -13,8 +13,14 @@ class Faults:
     outcome_rewritten: bool = False
     # R3: COMMITTED is answered also after the transfer was settled.
     settled_forgotten: bool = False
+    # R3: COMMITTED is answered to every attempt at a transfer that one of them committed.
+    elsewhere_committed: bool = False
     # R4: an applied leg is not remembered.
     applied_forgotten: bool = False
+    # R4: attempts that have ended are not remembered.
+    ended_forgotten: bool = False
+    # R4: they are, but a late prepare of one is carried out.
+    late_prepare: bool = False
     # What a prepared refund adds to its purchase's sum is not counted before it is applied.
     refund_uncounted: bool = False
     # A dropped refund still counts against its purchase.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
-from shard_node.calls import Call, Decide, Finish, Post, Prepare, Reply, Resolve, Settle
+from shard_node.calls import Call, Decide, Post, Prepare, Reply, ResolveAttempts
 from shard_node.journal_calls import (
     DecideJournals,
     FinishLegs,
@@ -15,13 +15,14 @@ from shard_node.journal_calls import (
     PostJournals,
     PrepareLegs,
     ResolveJournals,
+    Settle,
 )
 from shard_node.journals import Effect, Journal, Leg, LegBody
 from shard_node.limits import MAX_MINOR, NO_BALANCE
 from shard_node.outcomes import Outcome
 from shard_node.transfers import Kind, decision_key
 from tests.model.accounts import REFUSED_STATE
-from tests.model.transfers import Transfers, columns
+from tests.model.transfers import Transfers, columns, keys_of
 
 # What begins something new, and is refused while too much of the ledger waits.
 _NEW = (Post, Prepare, Decide, PostJournals, PrepareLegs, DecideJournals)
@@ -72,18 +73,20 @@ class ShardModel(Transfers):
         if isinstance(call, _NEW):
             self.begin_new()
         remembered = len(self.decided)
-        reply: Reply | JournalReply
-        if isinstance(call, (Post, Prepare, Decide, Finish, Settle, Resolve)):
-            reply = self.transfer_call(call)
-        else:
-            reply = self._journal_call(call)
+        reply: Reply | JournalReply = (
+            self._journal_call(call) if isinstance(call, JournalCall) else self.transfer_call(call)
+        )
         if len(self.decided) > remembered:
             match call:
-                case Post() | Decide():
-                    self.saw(call.transfers.keys)
+                case Post():
+                    self.saw(keys_of(call.bundle))
+                case Decide():
+                    self.saw([key for attempt in call.attempts for key in keys_of(attempt.bundle)])
+                case ResolveAttempts():
+                    self.saw(call.decisions)
                 case PostJournals() | DecideJournals():
                     self.saw(call.batch.keys)
-                case Resolve() | ResolveJournals():
+                case ResolveJournals():
                     self.saw(call.keys)
         return reply
 
@@ -119,6 +122,10 @@ class ShardModel(Transfers):
                 finished = [self._finish_leg(*row) for row in zip(call.keys, call.verdicts, strict=True)]
                 codes, balances = columns(finished, 2)
                 return JournalReply(codes, (), balances)
+            case Settle():
+                for key in call.keys:
+                    self.settle(key)
+                return JournalReply(())
             case ResolveJournals():
                 slots = [slot.to_bytes(2, "little") for slot in call.deciding_slots]
                 rows = zip(call.keys, slots, strict=True)

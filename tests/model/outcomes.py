@@ -17,11 +17,35 @@ def id_ms(key: bytes) -> int:
 
 
 class Decided(NamedTuple):
-    """An outcome, of which transfer or journal, and the leg of a journal that it concerns."""
+    """An outcome, of which transfer or journal, and the leg of a journal that it concerns.
+
+    ``commit`` names what a transfer was committed in.
+    """
 
     outcome: int
     key: bytes
     leg: int = 0
+    commit: bytes = b""
+
+
+class Kept(NamedTuple):
+    """One transfer of a bundle, as it is prepared or committed.
+
+    ``outcome`` is that of the payee's or the payer's shard.
+    """
+
+    decision: bytes
+    key: bytes
+    body: bytes
+    outcome: int
+
+
+class Committed(NamedTuple):
+    """What a payers' shard keeps of an attempt until it is settled."""
+
+    attempt_id: bytes
+    peer: str
+    rows: tuple[Kept, ...]
 
 
 @dataclass(slots=True)
@@ -33,8 +57,14 @@ class Outcomes(Accounts):
     decided_before: dict[bytes, Decided] = field(default_factory=dict)
     applied: set[bytes] = field(default_factory=set)
     applied_before: set[bytes] = field(default_factory=set)
+    # Of journals.
     prepared: dict[bytes, bytes] = field(default_factory=dict)
     unsettled: dict[bytes, bytes] = field(default_factory=dict)
+    # Of transfers: by attempt, by the commit's name (here the attempt's id), and attempts that have ended.
+    attempts: dict[bytes, tuple[Kept, ...]] = field(default_factory=dict)
+    commits: dict[bytes, Committed] = field(default_factory=dict)
+    ended: set[bytes] = field(default_factory=set)
+    ended_before: set[bytes] = field(default_factory=set)
     # UUIDv7 older than this are expired; newest seen in the current and the previous generation.
     horizon_ms: int = 0
     newest_ms: int = 0
@@ -43,16 +73,21 @@ class Outcomes(Accounts):
 
     def rotate(self) -> int:
         """Forgets the older generation, carries over what is unsettled."""
-        carried = {}
-        for key, body in self.unsettled.items():
-            decision = decision_key(key, body)
-            record = self.remembered(decision)
-            if record is not None:
-                carried[decision] = record
+        decisions = {decision_key(key, body) for key, body in self.unsettled.items()}
+        decisions |= {
+            row.decision
+            for commit in self.commits.values()
+            for row in commit.rows
+            if row.outcome == Outcome.COMMITTED
+        }
+        found = {decision: self.remembered(decision) for decision in decisions}
+        carried = {decision: record for decision, record in found.items() if record is not None}
         self.decided_before, self.decided = self.decided, carried
         self.applied_before, self.applied = self.applied, set()
+        self.ended_before, self.ended = self.ended, set()
         self.horizon_ms = max(self.horizon_ms, self.newest_before_ms + 1)
-        self.newest_before_ms, self.newest_ms = self.newest_ms, 0
+        # What is carried over is no younger than what was there.
+        self.newest_before_ms, self.newest_ms = self.newest_ms, self.newest_ms if carried else 0
         return len(carried)
 
     def remembered(self, decision: bytes) -> Decided | None:
@@ -79,9 +114,37 @@ class Outcomes(Accounts):
             return Outcome.OUTCOME_UNKNOWN
         return prior
 
-    def record(self, decision: bytes, key: bytes, outcome: int, leg: int = 0) -> None:
+    def record(self, decision: bytes, key: bytes, outcome: int, leg: int = 0, commit: bytes = b"") -> None:
         """Remembers an outcome."""
-        self.decided[decision] = Decided(outcome, key, 0 if self.faults.leg_forgotten else leg)
+        self.decided[decision] = Decided(outcome, key, 0 if self.faults.leg_forgotten else leg, commit)
+
+    def recall_transfer(
+        self, decision: bytes, key: bytes, attempt_id: bytes, again: set[bytes]
+    ) -> tuple[int, bytes] | None:
+        """R3: what is remembered of a transfer as its attempt is told, and the commit it waits for elsewhere.
+
+        ``again`` are those that this call told as COMMITTED: of a transfer that a bundle has twice, only
+        one was.
+        """
+        record = None if self.faults.outcome_rewritten else self.remembered(decision)
+        if record is None:
+            return None
+        if record.key != key:
+            return Outcome.TRANSACTION_ID_REUSED, b""
+        if record.outcome != Outcome.COMMITTED or self.faults.settled_forgotten:
+            return record.outcome, b""
+        commit = self.commits.get(record.commit)
+        if commit is None or all(row.decision != decision for row in commit.rows):
+            return Outcome.SETTLED, b""
+        mine = commit.attempt_id == attempt_id and attempt_id + decision not in again
+        if mine or self.faults.elsewhere_committed:
+            again.add(attempt_id + decision)
+            return Outcome.COMMITTED, b""
+        return Outcome.ELSEWHERE, record.commit
+
+    def has_ended(self, attempt_id: bytes) -> bool:
+        """R4: whether an attempt has ended here."""
+        return attempt_id in self.ended or attempt_id in self.ended_before
 
     def saw(self, keys: Sequence[bytes]) -> None:
         """A call with these keys decided something: how young an id there is."""

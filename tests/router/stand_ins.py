@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -23,10 +24,9 @@ from shard_node.topology import ShardInfo, SlotRange, Topology
 from tallystick.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
+    from shard_node.bundles import Bundle
     from shard_node.records import Account, RememberedOutcome
-    from shard_node.transfers import Transfers
+    from shard_node.shard import ShardRedis
 
 COMMITTED = int(Outcome.COMMITTED)
 
@@ -34,6 +34,8 @@ M = TypeVar("M", bound=Message)
 
 ShardAnswer = Exception | Callable[[Any], Reply | JournalReply]
 CommitAnswer = NoReply | coordinator_pb2.CommitResponse
+# What a committer was asked: the amounts by pair of shards, and the version of the map.
+CommitAsked = tuple[dict[tuple[int, int], list[int]], int]
 JournalAnswer = NoReply | coordinator_pb2.CommitJournalsResponse
 
 
@@ -48,6 +50,16 @@ class Clock:
         return self.now
 
 
+def unpacked(column: bytes) -> list[int]:
+    """Amounts or balances of a bundle."""
+    return list(struct.unpack(f"<{len(column) // 8}q", column))
+
+
+def packed(values: Sequence[int]) -> bytes:
+    """A column of amounts or balances."""
+    return struct.pack(f"<{len(values)}q", *values)
+
+
 def commits(call: Call | JournalCall) -> Reply | JournalReply:
     """Commits every row; the balances are the amount and its negative, so that a test can tell rows apart.
 
@@ -58,15 +70,21 @@ def commits(call: Call | JournalCall) -> Reply | JournalReply:
         count = len(call.batch)
         return JournalReply([COMMITTED] * count, [0] * count, [leg.amount_minor for leg in legs])
     assert isinstance(call, Post)
-    amounts = call.transfers.amounts_minor
-    return Reply([COMMITTED] * len(amounts), [-amount for amount in amounts], list(amounts))
+    return Reply((bytes((COMMITTED,)),), *_balances(call.bundle.amounts, with_balances=call.with_balances))
+
+
+def _balances(amounts: bytes, *, with_balances: bool) -> tuple[list[bytes], list[bytes]]:
+    """Those of payers and payees of one bundle."""
+    if not with_balances:
+        return [b""], [b""]
+    return [packed([-amount for amount in unpacked(amounts)])], [amounts]
 
 
 class ShardStandIn(Shard):
     """A shard that gives the answers it was told to, in turn, and then commits everything."""
 
     def __init__(self, shard_id: str, *answers: ShardAnswer) -> None:
-        super().__init__(shard_id, f"test/{shard_id}/1", cast("Redis", None))
+        super().__init__(shard_id, f"test/{shard_id}/1", cast("ShardRedis", None))
         self.calls: list[Call | JournalCall] = []
         # Cleared by a test to keep calls waiting.
         self.open_gate = asyncio.Event()
@@ -84,8 +102,8 @@ class ShardStandIn(Shard):
         self.decisions: list[bytes] = []
 
     def posted(self) -> list[list[int]]:
-        """The amounts of each batch it was given."""
-        return [list(call.transfers.amounts_minor) for call in self.calls if isinstance(call, Post)]
+        """The amounts of each bundle it was given."""
+        return [unpacked(call.bundle.amounts) for call in self.calls if isinstance(call, Post)]
 
     async def call(self, call: Call | JournalCall) -> Any:
         """Answers as told."""
@@ -184,17 +202,25 @@ class CommittersStandIn:
     def __init__(self, *answers: CommitAnswer, journal_answers: Sequence[JournalAnswer] = ()) -> None:
         self._answers = list(answers)
         self._journal_answers = list(journal_answers)
-        self.batches: list[tuple[list[int], int]] = []
+        self.batches: list[CommitAsked] = []
         self.journal_batches: list[tuple[list[Journal], int]] = []
 
     async def commit(
-        self, transfers: Transfers, topology_version: int, deadline_seconds: float
+        self,
+        parts: Sequence[tuple[int, int, Bundle]],
+        topology_version: int,
+        deadline_seconds: float,
+        *,
+        with_balances: bool = True,
     ) -> CommitAnswer:
-        """Answers as told; keeps the amounts of each batch and the version of the map."""
+        """Answers as told; keeps the amounts of each part and the version of the map."""
         assert deadline_seconds > 0
-        amounts = list(transfers.amounts_minor)
+        amounts = {(payer, payee): unpacked(bundle.amounts) for payer, payee, bundle in parts}
+        assert len(amounts) == len(parts)
         self.batches.append((amounts, topology_version))
-        return self._answers.pop(0) if self._answers else committed(amounts)
+        if self._answers:
+            return self._answers.pop(0)
+        return committed([bundle.amounts for _, _, bundle in parts], with_balances=with_balances)
 
     async def commit_journals(
         self, batch: Journals, topology_version: int, deadline_seconds: float
@@ -205,12 +231,21 @@ class CommittersStandIn:
         return self._journal_answers.pop(0) if self._journal_answers else committed_journals(batch)
 
 
-def committed(amounts: Sequence[int]) -> coordinator_pb2.CommitResponse:
-    """A coordinator's answer that commits every row."""
+def committed(amounts: Sequence[bytes], *, with_balances: bool = True) -> coordinator_pb2.CommitResponse:
+    """A coordinator's answer that commits every row of some parts, given by their columns of amounts."""
+    response = coordinator_pb2.CommitResponse()
+    for column in amounts:
+        (payer_balances,), (payee_balances,) = _balances(column, with_balances=with_balances)
+        response.results.add(
+            outcomes=bytes((COMMITTED,)), payer_balances=payer_balances, payee_balances=payee_balances
+        )
+    return response
+
+
+def told(*outcomes: bytes) -> coordinator_pb2.CommitResponse:
+    """A coordinator's answer with these outcomes, part by part, and no balances."""
     return coordinator_pb2.CommitResponse(
-        outcomes=bytes([COMMITTED] * len(amounts)),
-        payer_balances_minor=[-amount for amount in amounts],
-        payee_balances_minor=amounts,
+        results=[coordinator_pb2.CommitResult(outcomes=codes) for codes in outcomes]
     )
 
 

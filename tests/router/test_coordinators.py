@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, cast
+from dataclasses import fields
+from typing import Any, Final, cast
 
 import grpc
 import pytest
@@ -13,17 +14,20 @@ import pytest
 from coordinator.protocol import NoReply
 from router.coordinators import Coordinators
 from router.requests import columns
+from shard_node.bundles import Bundle
 from shard_node.journal_calls import Journals
 from shard_node.journals import Effect, Journal, Leg
 from shard_node.outcomes import Outcome
 from shard_node.registry import Member, MemberKind, Registry
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Transfers
+from shard_node.transfers import Kind
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
-from tests.router.samples import Asked, reader
+from tests.router.samples import Asked, reader, uuid7
 from tests.router.stand_ins import committed
 
-BATCH = columns([reader().transfer(Asked(amount="0.07"))])
+# Payers' shard, payees' shard, and what goes between.
+Part = tuple[int, int, Bundle]
+ONE_PART: Final[list[Part]] = [(0, 1, Bundle.of(columns([reader().transfer(Asked(amount="0.07"))])))]
 
 
 class Members:
@@ -54,8 +58,9 @@ class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self.requests.append(request)
         if self._status:
             await context.abort(self._status, "as told")
-        response = committed(request.amounts_minor)
-        response.outcomes = self._outcomes or response.outcomes
+        response = committed([part.amounts for part in request.parts], with_balances=request.with_balances)
+        for result in response.results:
+            result.outcomes = self._outcomes or result.outcomes
         return response
 
     async def CommitJournals(  # noqa: N802 -- the contract's name
@@ -100,31 +105,53 @@ async def listening(servicer: CoordinatorStandIn, number: int) -> AsyncIterator[
 
 
 async def commit(
-    coordinators: Coordinators, batch: Transfers = BATCH, seconds: float = 10.0
-) -> list[int] | NoReply:
-    """The outcome of a batch."""
-    answer = await coordinators.commit(batch, 7, time.monotonic() + seconds)
-    return answer if isinstance(answer, NoReply) else list(answer.outcomes)
+    coordinators: Coordinators, parts: Sequence[Part] = ONE_PART, seconds: float = 10.0
+) -> list[bytes] | NoReply:
+    """The outcomes of a batch, part by part."""
+    answer = await coordinators.commit(parts, 7, time.monotonic() + seconds)
+    return answer if isinstance(answer, NoReply) else [result.outcomes for result in answer.results]
 
 
 async def test_in_turn(start: Start) -> None:
-    """Batches go round all coordinators, each batch to one of them, with all its columns."""
+    """Batches go round all coordinators, each batch to one of them."""
     servicers = [CoordinatorStandIn() for _ in range(3)]
     coordinators = await start(*servicers)
     for _ in range(6):
-        assert await commit(coordinators) == [1]
+        assert await commit(coordinators) == [b"\x01"]
     assert [len(servicer.requests) for servicer in servicers] == [2, 2, 2]
-    request = servicers[0].requests[0]
-    assert (request.topology_version, list(request.amounts_minor)) == (7, [7])
-    assert (list(request.keys), list(request.bodies)) == (list(BATCH.keys), list(BATCH.bodies))
-    assert (list(request.payers), list(request.payees)) == (["alice"], ["bob"])
+
+
+async def test_every_column_of_every_part(start: Start) -> None:
+    """A coordinator gets the parts as they are, in order, with the shards by number and the map's version."""
+    other = Bundle.of(columns([reader().transfer(Asked(uuid7(5), amount="1", currency="USD"))]))
+    parts = [(2, 0, ONE_PART[0][2]), (0, 1, other)]
+    servicer = CoordinatorStandIn()
+    coordinators = await start(servicer)
+    assert await commit(coordinators, parts) == [b"\x01"] * 2
+    (request,) = servicer.requests
+    assert (request.topology_version, request.with_balances) == (7, True)
+    got = []
+    for part in request.parts:
+        values = [getattr(part, column.name) for column in fields(Bundle)]
+        got.append((part.payer_shard, part.payee_shard, Bundle(*values)))
+    assert got == parts
+    assert (other.oldest_ms, other.newest_ms, got[0][2].oldest_ms) == (5, 5, 0)
+
+
+@pytest.mark.parametrize("with_balances", [True, False])
+async def test_balances_when_wanted(start: Start, *, with_balances: bool) -> None:
+    """A coordinator is asked for balances only when somebody wants them."""
+    coordinators = await start(CoordinatorStandIn())
+    answer = await coordinators.commit(ONE_PART, 7, time.monotonic() + 10.0, with_balances=with_balances)
+    assert isinstance(answer, coordinator_pb2.CommitResponse)
+    assert bool(answer.results[0].payee_balances) is with_balances
 
 
 @pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
 async def test_the_next_one_takes_over(start: Start, status: grpc.StatusCode) -> None:
     """What one coordinator fails to do another does: the ids make that safe."""
     coordinators = await start(CoordinatorStandIn(status), CoordinatorStandIn())
-    assert [await commit(coordinators) for _ in range(4)] == [[1]] * 4
+    assert [await commit(coordinators) for _ in range(4)] == [[b"\x01"]] * 4
 
 
 @pytest.mark.parametrize(
@@ -157,7 +184,16 @@ async def test_full_after_a_lost_try(start: Start, status: grpc.StatusCode, expe
     full = CoordinatorStandIn(outcomes=bytes([Outcome.RESOURCE_EXHAUSTED]))
     # The first batch is begun with the second of those in turn.
     coordinators = await start(full, CoordinatorStandIn(status))
-    assert await commit(coordinators) == [expected]
+    assert await commit(coordinators, [*ONE_PART, (1, 0, ONE_PART[0][2])]) == [bytes((expected,))] * 2
+
+
+async def test_full_for_some_rows_after_a_lost_try(start: Start) -> None:
+    """Only what was refused for load is in doubt; every other outcome stands."""
+    some = bytes((Outcome.COMMITTED, Outcome.RESOURCE_EXHAUSTED, Outcome.INSUFFICIENT_FUNDS))
+    coordinators = await start(
+        CoordinatorStandIn(outcomes=some), CoordinatorStandIn(grpc.StatusCode.UNAVAILABLE)
+    )
+    assert await commit(coordinators) == [some.replace(b"\x0e", b"\x0d")]
 
 
 async def test_journals(start: Start) -> None:
@@ -206,8 +242,8 @@ async def test_a_coordinator_that_returns() -> None:
     await coordinators.start()
     async with listening(CoordinatorStandIn(), 0) as first:
         registry.tell([first])
-        assert await commit(coordinators) == [1]
+        assert await commit(coordinators) == [b"\x01"]
     async with listening(CoordinatorStandIn(), 0) as second:
         registry.tell([second])
-        assert await commit(coordinators) == [1]
+        assert await commit(coordinators) == [b"\x01"]
     await coordinators.close()

@@ -15,7 +15,7 @@ from router import maps as maps_module
 from router.engine import Engine, split
 from router.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
 from router.requests import columns
-from shard_node.calls import Reply
+from shard_node.calls import Post, Reply
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -31,11 +31,14 @@ from tests.router.samples import Asked, reader, uuid7
 from tests.router.stand_ins import (
     COMMITTED,
     Clock,
+    CommitAnswer,
     CommittersStandIn,
     MapsStandIn,
     ShardStandIn,
     cluster_cut_at,
     commits,
+    packed,
+    told,
 )
 
 if TYPE_CHECKING:
@@ -74,31 +77,50 @@ LL, HH, LH, HL = (LOW, "{" + LOW + "}"), (HIGH, "{" + HIGH + "}"), (LOW, HIGH), 
 
 @given(shards=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
 def test_split(shards: list[tuple[int, int]]) -> None:
-    """Each row goes to exactly one part, in order: to its shard when it stays there, else across."""
+    """Each row goes to exactly one part, that of its pair of shards, in order; no part is empty."""
     rows = [row for row in range(len(shards)) if row % 3]
-    local, cross = split(rows, [payer for payer, _ in shards], [payee for _, payee in shards])
-    assert cross == [row for row in rows if shards[row][0] != shards[row][1]]
-    assert local == {
-        shard: stays
-        for shard in range(4)
-        if (stays := [row for row in rows if shards[row] == (shard, shard)])
+    parts = split(rows, [payer for payer, _ in shards], [payee for _, payee in shards])
+    assert {pair: list(part) for pair, part in parts.items()} == {
+        pair: [row for row in rows if shards[row] == pair] for pair in {shards[row] for row in rows}
     }
 
 
 async def test_each_part_goes_its_way(clock: Clock) -> None:
-    """One call a shard for what stays, one commit for all that crosses; results keep the order."""
+    """One call a shard for what stays, one commit for all that crosses; results keep the order.
+
+    What crosses is parted by who pays and who is paid, for shards see nothing but whole parts.
+    """
     left, right = ShardStandIn("left"), ShardStandIn("right")
     maps = MapsStandIn(clock, cluster_cut_at(7, BETWEEN, left, right))
     committers = CommittersStandIn()
-    batch = payments(LH, LL, HH, HL, LL)
+    batch = payments(LH, LL, HH, HL, LL, LH)
     results = await Engine(maps, committers).execute(batch, clock.now + MINUTE)
     assert left.posted() == [[2, 5]]
     assert right.posted() == [[3]]
-    assert committers.batches == [([1, 4], 7)]
-    assert results.outcomes == [COMMITTED] * 5
-    assert results.payee_balances == [1, 2, 3, 4, 5]
-    assert results.payer_balances == [-1, -2, -3, -4, -5]
+    assert committers.batches == [({(0, 1): [1, 6], (1, 0): [4]}, 7)]
+    assert list(results.outcomes) == [COMMITTED] * 6
+    assert list(results.payee_balances) == [1, 2, 3, 4, 5, 6]
+    assert list(results.payer_balances) == [-1, -2, -3, -4, -5, -6]
     assert maps.waits == []
+
+
+async def test_balances_that_nobody_wants(clock: Clock) -> None:
+    """Neither shards nor coordinators are asked for them, and outcomes come as ever."""
+    left, right = ShardStandIn("left"), ShardStandIn("right")
+    asked: list[bool] = []
+
+    class Committers(CommittersStandIn):
+        async def commit(self, *arguments: Any, with_balances: bool = True) -> CommitAnswer:
+            asked.append(with_balances)
+            return await super().commit(*arguments, with_balances=with_balances)
+
+    engine = Engine(MapsStandIn(clock, cluster_cut_at(7, BETWEEN, left, right)), Committers())
+    results = await engine.execute(payments(LH, LL, HL), clock.now + MINUTE, with_balances=False)
+    assert list(results.outcomes) == [COMMITTED] * 3
+    assert [call.with_balances for call in left.calls if isinstance(call, Post)] == [False]
+    assert asked == [False]
+    assert not any(results.payer_balances)
+    assert not any(results.payee_balances)
 
 
 async def test_parts_go_at_once(clock: Clock) -> None:
@@ -118,19 +140,17 @@ async def test_parts_go_at_once(clock: Clock) -> None:
             return commits(call)
 
     class SlowCommitters(CommittersStandIn):
-        async def commit(
-            self, transfers: Transfers, topology_version: int, deadline_seconds: float
-        ) -> NoReply | coordinator_pb2.CommitResponse:
+        async def commit(self, *arguments: Any, with_balances: bool = True) -> CommitAnswer:
             reach("coordinator")
             await all_reached.wait()
-            return await super().commit(transfers, topology_version, deadline_seconds)
+            return await super().commit(*arguments, with_balances=with_balances)
 
     cluster = cluster_cut_at(1, BETWEEN, SlowShard("left"), SlowShard("right"))
     engine = Engine(MapsStandIn(clock, cluster), SlowCommitters())
     async with asyncio.timeout(5):
         results = await engine.execute(payments(LL, HH, LH), clock.now + MINUTE)
     assert sorted(reached) == ["coordinator", "left", "right"]
-    assert results.outcomes == [COMMITTED] * 3
+    assert list(results.outcomes) == [COMMITTED] * 3
 
 
 async def test_empty_batch(clock: Clock) -> None:
@@ -139,25 +159,46 @@ async def test_empty_batch(clock: Clock) -> None:
     committers = CommittersStandIn()
     engine = Engine(MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, right)), committers)
     results = await engine.execute(columns([]), clock.now + MINUTE)
-    assert results.outcomes == []
+    assert list(results.outcomes) == []
     assert (left.calls, right.calls, committers.batches) == ([], [], [])
 
 
 async def test_refusals_are_handed_on(clock: Clock) -> None:
     """What shards and coordinators say of a row stays as it is, the mark of the payee's side too."""
-    refused = [int(Outcome.INSUFFICIENT_FUNDS), int(Outcome.ACCOUNT_NOT_FOUND) + PAYEE]
-    left = ShardStandIn("left", lambda _: Reply(refused, [NO_BALANCE] * 2, [NO_BALANCE] * 2))
-    answer = coordinator_pb2.CommitResponse(
-        outcomes=bytes(reversed(refused)),
-        payer_balances_minor=[NO_BALANCE] * 2,
-        payee_balances_minor=[NO_BALANCE] * 2,
-    )
+    refused = bytes((Outcome.INSUFFICIENT_FUNDS, Outcome.ACCOUNT_NOT_FOUND + PAYEE))
+    unknown = packed([NO_BALANCE] * 2)
+    left = ShardStandIn("left", lambda _: Reply((refused,), (unknown,), (unknown,)))
+    answer = told(refused[::-1])
     maps = MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, ShardStandIn("right")))
     results = await Engine(maps, CommittersStandIn(answer)).execute(
         payments(LL, LH, LL, LH), clock.now + MINUTE
     )
-    assert results.outcomes == [refused[0], refused[1], refused[1], refused[0]]
-    assert results.payer_balances == [NO_BALANCE] * 4
+    assert list(results.outcomes) == [refused[0], refused[1], refused[1], refused[0]]
+    assert list(results.payer_balances) == list(results.payee_balances) == [NO_BALANCE] * 4
+
+
+async def test_one_code_for_a_whole_part(clock: Clock) -> None:
+    """Shards and coordinators say once what holds for all rows of a part, and of no other part."""
+    frozen, poor = bytes((Outcome.ACCOUNT_FROZEN + PAYEE,)), bytes((Outcome.INSUFFICIENT_FUNDS,))
+    left = ShardStandIn("left", lambda _: Reply((poor,), (packed([NO_BALANCE] * 3),), (b"",)))
+    some = bytes((COMMITTED, Outcome.ABORTED))
+    answer = coordinator_pb2.CommitResponse(
+        results=[
+            coordinator_pb2.CommitResult(outcomes=frozen),
+            coordinator_pb2.CommitResult(
+                outcomes=some, payer_balances=packed([-5, NO_BALANCE]), payee_balances=packed([5, NO_BALANCE])
+            ),
+        ]
+    )
+    maps = MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, ShardStandIn("right")))
+    batch = payments(LH, LL, LH, LL, HL, LL, HL, HH)
+    results = await Engine(maps, CommittersStandIn(answer)).execute(batch, clock.now + MINUTE)
+    assert list(results.outcomes) == [
+        *(frozen[0], poor[0], frozen[0], poor[0]),
+        *(COMMITTED, poor[0], Outcome.ABORTED, COMMITTED),
+    ]
+    assert list(results.payer_balances) == [*[NO_BALANCE] * 4, -5, NO_BALANCE, NO_BALANCE, -8]
+    assert list(results.payee_balances) == [*[NO_BALANCE] * 4, 5, NO_BALANCE, NO_BALANCE, 8]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +214,7 @@ async def test_a_shard_that_fails(clock: Clock, error: Exception, outcome: Outco
     left, right = ShardStandIn("left", error), ShardStandIn("right")
     maps = MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, right))
     results = await Engine(maps, CommittersStandIn()).execute(payments(LL, HH, LH), clock.now + MINUTE)
-    assert results.outcomes == [outcome, COMMITTED, COMMITTED]
+    assert list(results.outcomes) == [outcome, COMMITTED, COMMITTED]
     assert results.payer_balances[0] == results.payee_balances[0] == NO_BALANCE
     assert left.posted() == [[1]]
     assert maps.waits == []
@@ -189,7 +230,7 @@ async def test_coordinators_that_fail(clock: Clock, answer: NoReply, outcome: Ou
     committers = CommittersStandIn(answer)
     engine = Engine(MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, ShardStandIn("right"))), committers)
     results = await engine.execute(payments(LL, LH), clock.now + MINUTE)
-    assert results.outcomes == [COMMITTED, outcome]
+    assert list(results.outcomes) == [COMMITTED, outcome]
     assert len(committers.batches) == 1
 
 
@@ -203,43 +244,44 @@ async def test_a_stale_part_is_repeated_by_the_newer_map(clock: Clock) -> None:
     # One call by the old map, then each row where it belongs by the new one.
     assert left.posted() == [[1, 2, 3], [1]]
     assert right.posted() == [[3]]
-    assert committers.batches == [([2], 8)]
+    assert committers.batches == [({(0, 1): [2]}, 8)]
     assert maps.waits == [(7, FIRST_RETRY_SECONDS)]
-    assert results.outcomes == [COMMITTED] * 3
-    assert results.payee_balances == [1, 2, 3]
+    assert list(results.outcomes) == [COMMITTED] * 3
+    assert list(results.payee_balances) == [1, 2, 3]
 
 
 async def test_a_full_shard_after_a_stale_try_is_not_known(clock: Clock) -> None:
     """What a try that ended stale began is not known, so the next one's "nothing was begun" is not told."""
-    stale, full = bytes([STALE]), bytes([Outcome.RESOURCE_EXHAUSTED])
-    answers = [
-        coordinator_pb2.CommitResponse(outcomes=o, payer_balances_minor=[0], payee_balances_minor=[0])
-        for o in (stale, full)
-    ]
+    answers = told(bytes((STALE,))), told(bytes((Outcome.RESOURCE_EXHAUSTED,)))
     left = ShardStandIn("left", ShardFullError("out of memory"))
     maps = MapsStandIn(clock, cluster_cut_at(1, BETWEEN, left, ShardStandIn("right")))
     results = await Engine(maps, CommittersStandIn(*answers)).execute(payments(LH, LL), clock.now + MINUTE)
     # The row that met a full shard at its only try is refused as before.
-    assert results.outcomes == [UNKNOWN, Outcome.RESOURCE_EXHAUSTED]
+    assert list(results.outcomes) == [UNKNOWN, Outcome.RESOURCE_EXHAUSTED]
 
 
 async def test_what_crossed_may_come_to_stay(clock: Clock) -> None:
     """Rows that a coordinator gives back as stale may be local by the newer map; the others stand."""
     left, right = ShardStandIn("left"), ShardStandIn("right")
     answer = coordinator_pb2.CommitResponse(
-        outcomes=bytes([STALE, COMMITTED, STALE]),
-        payer_balances_minor=[NO_BALANCE, -2, NO_BALANCE],
-        payee_balances_minor=[NO_BALANCE, 2, NO_BALANCE],
+        results=[
+            coordinator_pb2.CommitResult(outcomes=bytes((STALE,))),
+            coordinator_pb2.CommitResult(
+                outcomes=bytes((COMMITTED, STALE)),
+                payer_balances=packed([-2, NO_BALANCE]),
+                payee_balances=packed([2, NO_BALANCE]),
+            ),
+        ]
     )
     maps = MapsStandIn(
         clock, cluster_cut_at(1, BETWEEN, left, right), cluster_cut_at(2, SLOT_COUNT, left, right)
     )
     committers = CommittersStandIn(answer)
     results = await Engine(maps, committers).execute(payments(LH, HL, HL), clock.now + MINUTE)
-    assert committers.batches == [([1, 2, 3], 1)]
+    assert committers.batches == [({(0, 1): [1], (1, 0): [2, 3]}, 1)]
     assert left.posted() == [[1, 3]]
-    assert results.outcomes == [COMMITTED] * 3
-    assert results.payee_balances == [1, 2, 3]
+    assert list(results.outcomes) == [COMMITTED] * 3
+    assert list(results.payee_balances) == [1, 2, 3]
 
 
 async def test_waits_for_a_map_no_longer_than_the_deadline(clock: Clock) -> None:
@@ -248,7 +290,7 @@ async def test_waits_for_a_map_no_longer_than_the_deadline(clock: Clock) -> None
     maps = MapsStandIn(clock, cluster_cut_at(3, SLOT_COUNT, left, ShardStandIn("right")))
     deadline = clock.now + 3.0
     results = await Engine(maps, CommittersStandIn()).execute(payments(LL), deadline)
-    assert results.outcomes == [UNKNOWN]
+    assert list(results.outcomes) == [UNKNOWN]
     assert clock.now <= deadline
     pauses = [timeout for _, timeout in maps.waits]
     assert pauses[:3] == [FIRST_RETRY_SECONDS, 2 * FIRST_RETRY_SECONDS, 4 * FIRST_RETRY_SECONDS]
@@ -261,7 +303,7 @@ async def test_the_shard_may_be_behind_the_map(clock: Clock) -> None:
     left = ShardStandIn("left", StaleEpochError("not there yet"), StaleEpochError("not there yet"))
     maps = MapsStandIn(clock, cluster_cut_at(3, SLOT_COUNT, left, ShardStandIn("right")))
     results = await Engine(maps, CommittersStandIn()).execute(payments(LL), clock.now + MINUTE)
-    assert results.outcomes == [COMMITTED]
+    assert list(results.outcomes) == [COMMITTED]
     assert left.posted() == [[1], [1], [1]]
 
 
@@ -270,7 +312,7 @@ async def test_a_passed_deadline_still_gives_one_try(clock: Clock) -> None:
     left = ShardStandIn("left")
     maps = MapsStandIn(clock, cluster_cut_at(3, SLOT_COUNT, left, ShardStandIn("right")))
     results = await Engine(maps, CommittersStandIn()).execute(payments(LL), clock.now - 1)
-    assert results.outcomes == [COMMITTED]
+    assert list(results.outcomes) == [COMMITTED]
 
 
 async def test_answers_by_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +324,8 @@ async def test_answers_by_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyP
     async with asyncio.timeout(5):
         results = await engine.execute(payments(LL, HH, LH), clock.now + 0.05)
     # "Nothing was begun" is told only of batches that have ended.
-    assert results.outcomes == [UNKNOWN, UNKNOWN, COMMITTED]
-    assert results.payer_balances == [NO_BALANCE, NO_BALANCE, -3]
+    assert list(results.outcomes) == [UNKNOWN, UNKNOWN, COMMITTED]
+    assert list(results.payer_balances) == [NO_BALANCE, NO_BALANCE, -3]
     finished = asyncio.ensure_future(engine.finish_all())
     await asyncio.sleep(0)
     assert not finished.done()
@@ -291,7 +333,7 @@ async def test_answers_by_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyP
     await finished
     assert left.posted() == [[1]]
     # What was told stays as it was told.
-    assert results.outcomes == [UNKNOWN, UNKNOWN, COMMITTED]
+    assert list(results.outcomes) == [UNKNOWN, UNKNOWN, COMMITTED]
 
 
 def remembering(clock: Clock, *errors: Exception) -> tuple[Engine, ShardStandIn, Cluster]:

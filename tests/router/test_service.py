@@ -126,7 +126,9 @@ async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch
     bench.left.open_gate.set()
     await bench.service.finish_all()
     await turns()
-    response = await bench.service.BatchTransfer(second, Context())
+    answer = await bench.service.BatchTransfer(second, Context())
+    assert isinstance(answer, bytes)
+    response = wallet_pb2.BatchTransferResponse.FromString(answer)
     assert [r.outcome for r in response.results] == [outcome_pb2.OUTCOME_COMMITTED]
     assert bench.left.posted() == [[1, 2, 3], [4]]
 

@@ -7,9 +7,13 @@ from random import Random
 
 import pytest
 
+from shard_node.records import AccountState
 from tests.router.bank import Bank, Route, payment
 
 pytestmark = pytest.mark.cluster
+
+# Of two digits, of none and of three: what payers have of each.
+CURRENCIES = {"EUR": "100.00", "JPY": "100", "BHD": "100.000"}
 
 
 def test_order_and_balances(bank: Bank) -> None:
@@ -59,6 +63,56 @@ def test_money_for_some(bank: Bank, route: Route) -> None:
         "INSUFFICIENT_FUNDS": 2,
     }
     assert (bank.available(payer), bank.available(payee)) == ("1.00", "9.00")
+
+
+def test_the_same_transfer_twice(bank: Bank, route: Route) -> None:
+    """A new id that comes twice in one batch moves its money once; with other terms it is refused."""
+    payer, payee = bank.pair(route)
+    asked = payment(payer, payee, "5.00")
+    other = {**asked, "amount": "6.00"}
+    results = bank.wallet.call("BatchTransfer", transfers=[asked, other, asked], return_balances=True).results
+    assert [bank.outcome(result) for result in results] == ["COMMITTED", "TRANSACTION_ID_REUSED", "COMMITTED"]
+    assert [(result.from_available, result.to_available) for result in results] == [
+        ("95.00", "5.00"),
+        ("", ""),
+        ("", ""),
+    ]
+    assert (bank.available(payer), bank.available(payee)) == ("95.00", "5.00")
+
+
+def test_currencies_together(bank: Bank, route: Route) -> None:
+    """Each item of a batch is in its own currency, and is refused when its account is not."""
+    pairs = {code: bank.pair(route, funds, code) for code, funds in CURRENCIES.items()}
+    codes = ["EUR", "JPY", "BHD", "EUR", "JPY"]
+    asked = [payment(*pairs[code], "7", code) for code in codes]
+    asked[3] = payment(*pairs["JPY"], "7", "EUR")
+    asked[4] = payment(pairs["JPY"][0], pairs["EUR"][1], "7", "JPY")
+    results = bank.wallet.call("BatchTransfer", transfers=asked, return_balances=True).results
+    assert [(bank.outcome(result), result.from_available, result.to_available) for result in results] == [
+        ("COMMITTED", "93.00", "7.00"),
+        ("COMMITTED", "93", "7"),
+        ("COMMITTED", "93.000", "7.000"),
+        ("CURRENCY_MISMATCH", "", ""),
+        ("CURRENCY_MISMATCH", "", ""),
+    ]
+
+
+def test_payees_that_refuse(bank: Bank, route: Route) -> None:
+    """What one payee refuses is refused alone, and names the payee; the payer's money for it stays."""
+    payer, payee = bank.pair(route, "10.00")
+    frozen = bank.open(route.payee_tag)
+    bank.set_state(frozen, AccountState.FROZEN)
+    payees = [payee, frozen, payee, bank.name(route.payee_tag), payee]
+    asked = [payment(payer, one, amount) for one, amount in zip(payees, "12345", strict=True)]
+    results = bank.wallet.call("BatchTransfer", transfers=asked, return_balances=True).results
+    assert [(bank.outcome(result), result.from_available, result.to_available) for result in results] == [
+        ("COMMITTED", "9.00", "1.00"),
+        ("ACCOUNT_FROZEN", "", ""),
+        ("COMMITTED", "6.00", "4.00"),
+        ("ACCOUNT_NOT_FOUND", "", ""),
+        ("COMMITTED", "1.00", "9.00"),
+    ]
+    assert [result.refusal.field for result in results] == ["", "to_account", "", "to_account", ""]
 
 
 def test_a_batch_sent_again(bank: Bank) -> None:

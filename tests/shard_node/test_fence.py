@@ -6,22 +6,58 @@ import os
 
 import pytest
 
-from shard_node.calls import Call, Decide, Finish, Post, Prepare, Resolve, Settle
+from shard_node.bundles import Bundle
+from shard_node.calls import (
+    ATTEMPT_BYTES,
+    Attempt,
+    Call,
+    Decide,
+    Finish,
+    Post,
+    Prepare,
+    ResolveAttempts,
+    SettleCommits,
+)
 from shard_node.errors import StaleEpochError
+from shard_node.journal_calls import (
+    DecideJournals,
+    FinishLegs,
+    JournalCall,
+    Journals,
+    PostJournals,
+    PrepareLegs,
+    ResolveJournals,
+    Settle,
+    leg_refs,
+)
+from shard_node.journals import Effect, Journal, Leg
 from shard_node.outcomes import Outcome
 from shard_node.shard import Shard
 from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.transfers import Kind, Terms, Transfers, terms_key
 from tests.real_shards import RealShards
 
-BATCH = Transfers.of([(os.urandom(16), Terms(5, "EUR", slot("a"), slot("b"), Kind.TRANSFER, "a", "b", b""))])
-CALLS: list[Call] = [
-    Post(BATCH),
-    Prepare(BATCH),
-    Decide(BATCH, [0], BATCH.keys),
-    Finish(BATCH.keys, [Outcome.COMMITTED]),
-    Settle(BATCH.keys),
-    Resolve(BATCH.keys, BATCH.bodies),
+TERMS = Terms(5, "EUR", slot("a"), slot("b"), Kind.TRANSFER, "a", "b", b"")
+BUNDLE = Bundle.of(Transfers.of([(os.urandom(16), TERMS)]))
+ATTEMPT = Attempt(os.urandom(ATTEMPT_BYTES), BUNDLE)
+COMMITTED = bytes((Outcome.COMMITTED,))
+ROWS = list(BUNDLE.rows())
+LEGS = (Leg("a", slot("a"), Effect.DEBIT, 5, "EUR"), Leg("b", slot("b"), Effect.CREDIT, 5, "EUR"))
+JOURNALS = Journals.of([(os.urandom(16), Journal(Kind.JOURNAL, LEGS, b"\0\0"))])
+CREDIT = leg_refs(JOURNALS, 0)[1]
+CALLS: list[Call | JournalCall] = [
+    Post(BUNDLE),
+    Prepare([ATTEMPT]),
+    Decide([ATTEMPT], ["shard-1"], [b""], [bytes(6)]),
+    Finish([ATTEMPT.attempt_id], [COMMITTED]),
+    SettleCommits([bytes(6)]),
+    ResolveAttempts([ATTEMPT.attempt_id], [row[0] for row in ROWS], [row[1] for row in ROWS]),
+    PostJournals(JOURNALS),
+    PrepareLegs([CREDIT]),
+    DecideJournals(JOURNALS, [0], [0], JOURNALS.keys),
+    FinishLegs([CREDIT.key], [Outcome.COMMITTED]),
+    Settle(JOURNALS.keys),
+    ResolveJournals(JOURNALS.keys, [slot("a")], [terms_key(JOURNALS.keys[0], JOURNALS.bodies[0])]),
 ]
 
 
@@ -39,6 +75,8 @@ async def test_another_fence_is_refused(shards: RealShards, fence: str) -> None:
                 await stranger.call(call)
         with pytest.raises(StaleEpochError):
             await stranger.open(["c"], [slot("c")], ["EUR"], [0])
+        with pytest.raises(StaleEpochError):
+            await stranger.set_state(["a"], [Kind.FREEZE])
         with pytest.raises(StaleEpochError):
             await stranger.accounts(["a"])
         with pytest.raises(StaleEpochError):

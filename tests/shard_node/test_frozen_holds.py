@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from shard_node.bundles import Bundle
 from shard_node.calls import Post
 from shard_node.journal_calls import Journals, PostJournals
 from shard_node.journals import Effect, Journal, Leg
@@ -23,7 +24,7 @@ async def test_a_frozen_accounts_hold_is_voided_not_captured(shards: RealShards)
         await shard.open([holder, payee], [slot(holder), slot(payee)], ["EUR"] * 2, [0, 0])
         place = slot(holder)
         deposit = Terms(50, "EUR", place, place, Kind.DEPOSIT, "@world:EUR", holder, EMPTY)
-        await shard.call(Post(Transfers.of([(os.urandom(16), deposit)])))
+        await shard.call(Post(Bundle.of(Transfers.of([(os.urandom(16), deposit)]))))
 
         async def post(transaction_id: bytes, journal: Journal) -> int:
             return (await shard.call(PostJournals(Journals.of([(transaction_id, journal)])))).codes[0]

@@ -15,7 +15,7 @@ from shard_node.line import MAX_CONNECTIONS, SILENCE_SECONDS, Line
 from shard_node.shard import Shard
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from shard_node.shard import ShardRedis
 
 
 class Bench:
@@ -24,10 +24,15 @@ class Bench:
     def __init__(self) -> None:
         self.now = 0.0
         self.line = Line(lambda: self.now)
-        self.shard = Shard("shard-0", "test/shard-0/1", cast("Redis", self), self.line)
+        self.shard = Shard("shard-0", "test/shard-0/1", cast("ShardRedis", self), self.line)
         self.calls: list[asyncio.Future[int]] = []
 
-    async def execute_command(self, *_: object) -> int:
+    @property
+    def link(self) -> Bench:
+        """What calls go over."""
+        return self
+
+    async def call(self, *_: object) -> int:
         """Redis's part."""
         self.calls.append(asyncio.get_running_loop().create_future())
         return await self.calls[-1]

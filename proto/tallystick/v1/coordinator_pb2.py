@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftallystick/v1/coordinator.proto\x12\rtallystick.v1\"\xbc\x01\n\rCommitRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0e\n\x06payers\x18\x03 \x03(\t\x12\x0e\n\x06payees\x18\x04 \x03(\t\x12\x15\n\ramounts_minor\x18\x05 \x03(\x03\x12\x12\n\ncurrencies\x18\x06 \x03(\t\x12\x0e\n\x06\x62odies\x18\x07 \x03(\x0c\x12\x13\n\x0bpayer_slots\x18\x08 \x03(\r\x12\x13\n\x0bpayee_slots\x18\t \x03(\r\"^\n\x0e\x43ommitResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x1c\n\x14payer_balances_minor\x18\x02 \x03(\x03\x12\x1c\n\x14payee_balances_minor\x18\x03 \x03(\x03\"Z\n\x15\x43ommitJournalsRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x17\n\x0ftransaction_ids\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\"P\n\x16\x43ommitJournalsResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x0c\n\x04legs\x18\x02 \x03(\r\x12\x16\n\x0e\x62\x61lances_minor\x18\x03 \x03(\x03\x32\xba\x01\n\x12\x43oordinatorService\x12\x45\n\x06\x43ommit\x12\x1c.tallystick.v1.CommitRequest\x1a\x1d.tallystick.v1.CommitResponse\x12]\n\x0e\x43ommitJournals\x12$.tallystick.v1.CommitJournalsRequest\x1a%.tallystick.v1.CommitJournalsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftallystick/v1/coordinator.proto\x12\rtallystick.v1\"j\n\rCommitRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12(\n\x05parts\x18\x02 \x03(\x0b\x32\x19.tallystick.v1.CommitPart\x12\x15\n\rwith_balances\x18\x03 \x01(\x08\"\xe2\x01\n\nCommitPart\x12\x13\n\x0bpayer_shard\x18\x01 \x01(\r\x12\x13\n\x0bpayee_shard\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x11\n\toldest_ms\x18\x04 \x01(\x03\x12\x11\n\tnewest_ms\x18\x05 \x01(\x03\x12\x11\n\tdecisions\x18\x06 \x01(\x0c\x12\r\n\x05terms\x18\x07 \x01(\x0c\x12\x0e\n\x06payers\x18\x08 \x01(\x0c\x12\x0e\n\x06payees\x18\t \x01(\x0c\x12\x0f\n\x07\x61mounts\x18\n \x01(\x0c\x12\x12\n\ncurrencies\x18\x0b \x01(\x0c\x12\x0e\n\x06\x62odies\x18\x0c \x01(\x0c\">\n\x0e\x43ommitResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.tallystick.v1.CommitResult\"P\n\x0c\x43ommitResult\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x16\n\x0epayer_balances\x18\x02 \x01(\x0c\x12\x16\n\x0epayee_balances\x18\x03 \x01(\x0c\"Z\n\x15\x43ommitJournalsRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x17\n\x0ftransaction_ids\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\"P\n\x16\x43ommitJournalsResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x0c\n\x04legs\x18\x02 \x03(\r\x12\x16\n\x0e\x62\x61lances_minor\x18\x03 \x03(\x03\x32\xba\x01\n\x12\x43oordinatorService\x12\x45\n\x06\x43ommit\x12\x1c.tallystick.v1.CommitRequest\x1a\x1d.tallystick.v1.CommitResponse\x12]\n\x0e\x43ommitJournals\x12$.tallystick.v1.CommitJournalsRequest\x1a%.tallystick.v1.CommitJournalsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tallystick.v1.coordinator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMITREQUEST']._serialized_start=51
-  _globals['_COMMITREQUEST']._serialized_end=239
-  _globals['_COMMITRESPONSE']._serialized_start=241
-  _globals['_COMMITRESPONSE']._serialized_end=335
-  _globals['_COMMITJOURNALSREQUEST']._serialized_start=337
-  _globals['_COMMITJOURNALSREQUEST']._serialized_end=427
-  _globals['_COMMITJOURNALSRESPONSE']._serialized_start=429
-  _globals['_COMMITJOURNALSRESPONSE']._serialized_end=509
-  _globals['_COORDINATORSERVICE']._serialized_start=512
-  _globals['_COORDINATORSERVICE']._serialized_end=698
+  _globals['_COMMITREQUEST']._serialized_start=50
+  _globals['_COMMITREQUEST']._serialized_end=156
+  _globals['_COMMITPART']._serialized_start=159
+  _globals['_COMMITPART']._serialized_end=385
+  _globals['_COMMITRESPONSE']._serialized_start=387
+  _globals['_COMMITRESPONSE']._serialized_end=449
+  _globals['_COMMITRESULT']._serialized_start=451
+  _globals['_COMMITRESULT']._serialized_end=531
+  _globals['_COMMITJOURNALSREQUEST']._serialized_start=533
+  _globals['_COMMITJOURNALSREQUEST']._serialized_end=623
+  _globals['_COMMITJOURNALSRESPONSE']._serialized_start=625
+  _globals['_COMMITJOURNALSRESPONSE']._serialized_end=705
+  _globals['_COORDINATORSERVICE']._serialized_start=708
+  _globals['_COORDINATORSERVICE']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

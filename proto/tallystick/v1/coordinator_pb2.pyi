@@ -1,42 +1,64 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CommitRequest(_message.Message):
-    __slots__ = ("topology_version", "keys", "payers", "payees", "amounts_minor", "currencies", "bodies", "payer_slots", "payee_slots")
+    __slots__ = ("topology_version", "parts", "with_balances")
     TOPOLOGY_VERSION_FIELD_NUMBER: _ClassVar[int]
-    KEYS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    WITH_BALANCES_FIELD_NUMBER: _ClassVar[int]
+    topology_version: int
+    parts: _containers.RepeatedCompositeFieldContainer[CommitPart]
+    with_balances: bool
+    def __init__(self, topology_version: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[CommitPart, _Mapping]]] = ..., with_balances: _Optional[bool] = ...) -> None: ...
+
+class CommitPart(_message.Message):
+    __slots__ = ("payer_shard", "payee_shard", "count", "oldest_ms", "newest_ms", "decisions", "terms", "payers", "payees", "amounts", "currencies", "bodies")
+    PAYER_SHARD_FIELD_NUMBER: _ClassVar[int]
+    PAYEE_SHARD_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_MS_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_MS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
     PAYERS_FIELD_NUMBER: _ClassVar[int]
     PAYEES_FIELD_NUMBER: _ClassVar[int]
-    AMOUNTS_MINOR_FIELD_NUMBER: _ClassVar[int]
+    AMOUNTS_FIELD_NUMBER: _ClassVar[int]
     CURRENCIES_FIELD_NUMBER: _ClassVar[int]
     BODIES_FIELD_NUMBER: _ClassVar[int]
-    PAYER_SLOTS_FIELD_NUMBER: _ClassVar[int]
-    PAYEE_SLOTS_FIELD_NUMBER: _ClassVar[int]
-    topology_version: int
-    keys: _containers.RepeatedScalarFieldContainer[bytes]
-    payers: _containers.RepeatedScalarFieldContainer[str]
-    payees: _containers.RepeatedScalarFieldContainer[str]
-    amounts_minor: _containers.RepeatedScalarFieldContainer[int]
-    currencies: _containers.RepeatedScalarFieldContainer[str]
-    bodies: _containers.RepeatedScalarFieldContainer[bytes]
-    payer_slots: _containers.RepeatedScalarFieldContainer[int]
-    payee_slots: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, topology_version: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ..., payers: _Optional[_Iterable[str]] = ..., payees: _Optional[_Iterable[str]] = ..., amounts_minor: _Optional[_Iterable[int]] = ..., currencies: _Optional[_Iterable[str]] = ..., bodies: _Optional[_Iterable[bytes]] = ..., payer_slots: _Optional[_Iterable[int]] = ..., payee_slots: _Optional[_Iterable[int]] = ...) -> None: ...
+    payer_shard: int
+    payee_shard: int
+    count: int
+    oldest_ms: int
+    newest_ms: int
+    decisions: bytes
+    terms: bytes
+    payers: bytes
+    payees: bytes
+    amounts: bytes
+    currencies: bytes
+    bodies: bytes
+    def __init__(self, payer_shard: _Optional[int] = ..., payee_shard: _Optional[int] = ..., count: _Optional[int] = ..., oldest_ms: _Optional[int] = ..., newest_ms: _Optional[int] = ..., decisions: _Optional[bytes] = ..., terms: _Optional[bytes] = ..., payers: _Optional[bytes] = ..., payees: _Optional[bytes] = ..., amounts: _Optional[bytes] = ..., currencies: _Optional[bytes] = ..., bodies: _Optional[bytes] = ...) -> None: ...
 
 class CommitResponse(_message.Message):
-    __slots__ = ("outcomes", "payer_balances_minor", "payee_balances_minor")
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[CommitResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[CommitResult, _Mapping]]] = ...) -> None: ...
+
+class CommitResult(_message.Message):
+    __slots__ = ("outcomes", "payer_balances", "payee_balances")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
-    PAYER_BALANCES_MINOR_FIELD_NUMBER: _ClassVar[int]
-    PAYEE_BALANCES_MINOR_FIELD_NUMBER: _ClassVar[int]
+    PAYER_BALANCES_FIELD_NUMBER: _ClassVar[int]
+    PAYEE_BALANCES_FIELD_NUMBER: _ClassVar[int]
     outcomes: bytes
-    payer_balances_minor: _containers.RepeatedScalarFieldContainer[int]
-    payee_balances_minor: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, outcomes: _Optional[bytes] = ..., payer_balances_minor: _Optional[_Iterable[int]] = ..., payee_balances_minor: _Optional[_Iterable[int]] = ...) -> None: ...
+    payer_balances: bytes
+    payee_balances: bytes
+    def __init__(self, outcomes: _Optional[bytes] = ..., payer_balances: _Optional[bytes] = ..., payee_balances: _Optional[bytes] = ...) -> None: ...
 
 class CommitJournalsRequest(_message.Message):
     __slots__ = ("topology_version", "transaction_ids", "bodies")
