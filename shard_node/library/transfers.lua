@@ -431,7 +431,7 @@ local function finish_attempt(attempt, head, verdicts, with_balances)
   if big > 0 then
     redis.call('HINCRBY', 'meta', 'big', -big)
   end
-  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', -sum))
+  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - sum))
   if l > 0 then
     close_book(book)
     append_bundle(l, 'finish', join_codes(COMMITTED, without_entry, count), decisions, terms, bodies,
