@@ -18,6 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+# What the parser gives when no answer is complete. Its own sign for it, False, may be an answer too.
+_NOT_YET = object()
+
 
 class Link:
     """A connection that is made by the first call, and made anew by the next one after it broke.
@@ -48,20 +51,19 @@ class Link:
             self._wire.close(RedisConnectionError("closed"))
 
     async def _connect(self) -> _Wire:
-        async with self._connecting:
-            if self._wire is not None and not self._wire.is_closed:
-                return self._wire
-            loop = asyncio.get_running_loop()
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
+        loop = asyncio.get_running_loop()
+        try:
+            # The wait for others' tries counts too: behind each other, calls would time out one by one.
+            async with asyncio.timeout(self._timeout_seconds), self._connecting:
+                if self._wire is None or self._wire.is_closed:
                     _, self._wire = await loop.create_connection(
                         lambda: _Wire(loop, self._timeout_seconds), self._host, self._port
                     )
-            except TimeoutError as error:
-                raise RedisTimeoutError(f"no connection to {self._host}:{self._port} in time") from error
-            except OSError as error:
-                raise RedisConnectionError(str(error)) from error
-            return self._wire
+                return self._wire
+        except TimeoutError as error:
+            raise RedisTimeoutError(f"no connection to {self._host}:{self._port} in time") from error
+        except OSError as error:
+            raise RedisConnectionError(str(error)) from error
 
 
 class _Wire(asyncio.Protocol):
@@ -70,7 +72,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_seconds: float) -> None:
         self._loop = loop
         self._timeout_seconds = timeout_seconds
-        self._reader = hiredis.Reader(replyError=ResponseError)
+        self._reader = hiredis.Reader(replyError=ResponseError, notEnoughData=_NOT_YET)
         # Calls that wait for their answers, in order, and when each has waited too long.
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._transport: asyncio.Transport | None = None
@@ -100,7 +102,7 @@ class _Wire(asyncio.Protocol):
         reader = self._reader
         try:
             reader.feed(data)
-            while (answer := reader.gets()) is not False:
+            while (answer := reader.gets()) is not _NOT_YET:
                 future, _ = self._waiting.popleft()
                 if future.done():
                     continue

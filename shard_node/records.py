@@ -181,18 +181,15 @@ class PendingCommit:
     decisions: bytes
     terms: bytes
     bodies: bytes
+    # When it was committed. Its name is a time too, but may run ahead of the clock.
+    since_ms: int = 0
 
     @classmethod
     def unpack(cls, name: bytes, head: bytes, decisions: bytes, terms: bytes, bodies: bytes) -> PendingCommit:
         """The entry under ``name``, from its fields."""
-        attempt_id, peer, codes = msgpack.unpackb(head, raw=True)
+        attempt_id, peer, codes, since_ms = msgpack.unpackb(head, raw=True)
         codes = each(codes, len(decisions) // DECISION_BYTES)
-        return cls(name, attempt_id, peer.decode(), codes, decisions, terms, bodies)
-
-    @property
-    def since_ms(self) -> int:
-        """When it was committed."""
-        return _ticks_to_ms(self.name)
+        return cls(name, attempt_id, peer.decode(), codes, decisions, terms, bodies, since_ms)
 
     @property
     def size(self) -> int:

@@ -385,7 +385,11 @@ class Shard:
 
     async def commits(self, names: Sequence[bytes]) -> list[PendingCommit]:
         """Those of these commits that are not settled: what is not there counts as finished."""
-        return await self._bundles("commits", names, PendingCommit.unpack)
+        found: list[PendingCommit] = []
+        for first in range(0, len(names), BUNDLE_PAGE):
+            page = names[first : first + BUNDLE_PAGE]
+            found += await self._bundles("commits", page, PendingCommit.unpack)
+        return found
 
     async def _scan_bundles(
         self,
@@ -473,7 +477,11 @@ class Shard:
         except ShardUnavailableError as error:
             if not isinstance(error.__cause__, RedisConnectionError):
                 raise
-        return await self._fcall_once(command, function, *arguments)
+        try:
+            return await self._fcall_once(command, function, *arguments)
+        except ShardFullError as error:
+            # "Nothing was begun" is true of the repetition only.
+            raise ShardUnavailableError(f"{error}, and the call before it got no answer") from error
 
     async def _fcall_once(self, command: str, function: str, *arguments: bytes | int | str) -> Any:
         line = self._line

@@ -159,7 +159,7 @@ local function incoming_to(incoming, payee)
     end
     incoming.exact = exact
   end
-  return incoming.exact[payee] or 0
+  return (incoming.exact[payee] or 0) - (incoming.exact_less and incoming.exact_less[payee] or 0)
 end
 
 local function blocked(state)

@@ -103,12 +103,16 @@ local function which_ended(attempts)
   if #attempts == 0 then
     return {}
   end
-  local ended = redis.call('SMISMEMBER', 'ended:current', unpack(attempts))
-  local before = redis.call('SMISMEMBER', 'ended:previous', unpack(attempts))
-  for i = 1, #attempts do
-    ended[i] = ended[i] == 1 or before[i] == 1
+  local found = {}
+  for first = 1, #attempts, CHUNK do
+    local last = math.min(first + CHUNK - 1, #attempts)
+    local ended = redis.call('SMISMEMBER', 'ended:current', unpack(attempts, first, last))
+    local before = redis.call('SMISMEMBER', 'ended:previous', unpack(attempts, first, last))
+    for i = first, last do
+      found[i] = ended[i - first + 1] == 1 or before[i - first + 1] == 1
+    end
   end
-  return ended
+  return found
 end
 
 -- Whether what a rotation drops is stored for good: it was decided before the last rotation.

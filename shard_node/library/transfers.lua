@@ -8,7 +8,7 @@
 -- those that it needs: Lua reads every byte of a string that it is given.
 --   attempts  attempt id           <time I6><sum of small credits i8><big credits I4><codes>
 --             attempt id .. letter d: decisions, t: terms, p: payees, a: amounts, b: bodies
---   commits   name 6               {attempt id, payees' shard, codes}
+--   commits   name 6               {attempt id, payees' shard, codes, time}
 --             name .. letter       d: decisions, t: terms, b: bodies
 -- A commit's name is the time in the outcomes of its transfers, which no other commit of this shard has.
 -- R4: `ended:current` and `ended:previous` have the ids of attempts that ended here.
@@ -64,6 +64,19 @@ local function recall_transfer(prior, term, decision, attempt, commits)
     return COMMITTED
   end
   return ELSEWHERE, name
+end
+
+-- Whether the attempt committed before some of the transfers that were found.
+local function was_decided(found, decisions, attempt, commits)
+  for i = 1, #decisions do
+    if found[i] and byte(found[i]) == COMMITTED then
+      local commit = commit_of(commits, sub(found[i], 2, 7), decisions[i])
+      if commit and commit.attempt == attempt then
+        return true
+      end
+    end
+  end
+  return false
 end
 
 ---------------------------------------------------------------- one shard
@@ -161,13 +174,58 @@ end
 
 ---------------------------------------------------------------- prepare
 
+-- The sum that earlier attempts at the same transfer have prepared for its payee: at most one of all its attempts
+-- will be applied, so these do not stand in the way of another.
+local function prepared_before(decision, payee)
+  local sum, fields = 0, redis.call('HKEYS', 'attempts')
+  for i = 1, #fields do
+    local attempt = fields[i]
+    if #attempt == ATTEMPT then
+      local head, decisions, payees, amounts = unpack(hmget('attempts', { attempt, attempt .. 'd', attempt .. 'p',
+        attempt .. 'a' }))
+      if string.find(decisions, decision, 1, true) then
+        local count = #decisions / DECISION
+        local codes = every(sub(head, ATTEMPT_HEAD + 1), count)
+        decisions, payees = split('c18', decisions, count), split('Bc0', payees, count)
+        amounts = split('i8', amounts, count)
+        for row = 1, count do
+          if decisions[row] == decision and payees[row] == payee and byte(codes, row) == PREPARED then
+            sum = sum + amounts[row]
+          end
+        end
+      end
+    end
+  end
+  return sum
+end
+
+-- What `ask` answers when so much less is coming to an account.
+local function without(incoming, payee, sum, ask)
+  -- Known by now only of an account with a maximum balance.
+  local coming = incoming.coming[payee]
+  incoming.coming[payee] = coming and coming - sum
+  incoming.exact_less = { [payee] = sum }
+  local answer = ask()
+  incoming.coming[payee] = coming
+  incoming.exact_less = nil
+  return answer
+end
+
 -- Credits that need a closer look. -> refusals by row, sum of the small ones that wait, number of the big ones
-local function check_closely(meta, payees, amounts, currencies, currency)
+local function check_closely(meta, decisions, payees, amounts, currencies, currency)
   local book, incoming = open_book(payees), open_incoming(meta)
   local odd, sum, big = {}, 0, 0
   for i = 1, #payees do
     local payee, amount = payees[i], amounts[i]
     local code = credit_refusal(book, book.index[payee], amount, currency or currencies[i], incoming)
+    if code == BALANCE_LIMIT then
+      local ghosts = prepared_before(sub(decisions, (i - 1) * DECISION + 1, i * DECISION), payee)
+      if ghosts > 0 then
+        code = without(incoming, payee, ghosts, function()
+          return credit_refusal(book, book.index[payee], amount, currency or currencies[i], incoming)
+        end)
+      end
+    end
     if code then
       odd[i] = code + PAYEE
     else
@@ -232,7 +290,7 @@ local function prepare(_, args)
       local odd, big = {}, 0
       local sum = sum_of_plain(meta, payees, amounts, currencies, currency)
       if not sum then
-        odd, sum, big = check_closely(meta, payees, amounts, currencies, currency)
+        odd, sum, big = check_closely(meta, args[a + 1], payees, amounts, currencies, currency)
       end
       local codes = join_codes(PREPARED, odd, count)
       if sum > 0 or big > 0 then
@@ -270,6 +328,7 @@ local function decide_attempt(meta, times, args, a, with_balances)
   local fresh, done, n = {}, {}, 0
   local odd, without_entry, any_expired = {}, {}, false
   local balances, lb, lv, l = {}, {}, {}, 0
+  local repeated = was_decided(found, decisions, attempt, commits)
   for i = 1, count do
     local id, term = decisions[i], terms[i]
     local code, other
@@ -281,6 +340,10 @@ local function decide_attempt(meta, times, args, a, with_balances)
         -- Twice in one bundle: the second one waits for the first.
         code, other = ELSEWHERE, name
       end
+    elseif repeated then
+      -- It was refused by this attempt for what had been decided under its id, and that is forgotten by now. An
+      -- attempt that committed once must not do so again: its first commit says how its legs end.
+      code = TRANSACTION_ID_REUSED
     elseif oldest < cutoff and expired(id, cutoff) then
       code, any_expired = TRANSACTION_ID_EXPIRED, true
     else
@@ -320,7 +383,7 @@ local function decide_attempt(meta, times, args, a, with_balances)
   if l > 0 then
     close_book(book)
     local committed = join_codes(COMMITTED, without_entry, count)
-    redis.call('HSET', 'commits', name, cmsgpack.pack({ attempt, args[a + 1], codes }), name .. 'd', args[a + 3],
+    redis.call('HSET', 'commits', name, cmsgpack.pack({ attempt, args[a + 1], codes, times.now }), name .. 'd', args[a + 3],
       name .. 't', args[a + 4], name .. 'b', args[a + 8])
     append_bundle(l, 'decide', committed, args[a + 3], args[a + 4], args[a + 8], join_numbers(lb, l),
       join_numbers(lv, l))
@@ -354,7 +417,7 @@ local function decide(_, args)
   end
   local with_balances, now = args[4] == '1', clock_ms()
   local tick = math.max(ticks(now), tonumber(meta[10] or 0) + 1)
-  local times = { oldest = tonumber(args[2]), newest = tonumber(args[3]), cutoff = cutoff_ms(meta, now) }
+  local times = { now = now, oldest = tonumber(args[2]), newest = tonumber(args[3]), cutoff = cutoff_ms(meta, now) }
   local codes, balances, names, elsewhere, n = {}, {}, {}, {}, 0
   -- First: it only removes, and the names that are given out may not be among them.
   forget_commits(args[5])
@@ -431,7 +494,7 @@ local function finish_attempt(attempt, head, verdicts, with_balances)
   if big > 0 then
     redis.call('HINCRBY', 'meta', 'big', -big)
   end
-  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', -sum))
+  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - sum))
   if l > 0 then
     close_book(book)
     append_bundle(l, 'finish', join_codes(COMMITTED, without_entry, count), decisions, terms, bodies,
@@ -439,6 +502,7 @@ local function finish_attempt(attempt, head, verdicts, with_balances)
   end
   fields[6] = attempt
   redis.call('HDEL', 'attempts', unpack(fields))
+  redis.call('SADD', 'ended:current', attempt)
   return join_codes(FINISHED, odd, count), with_balances and join_numbers(balances, count) or ''
 end
 
@@ -463,7 +527,7 @@ local function finish(_, args)
     return stale
   end
   local with_balances, codes, balances = args[2] == '1', {}, {}
-  local ids, left, places, ended, ended_now = {}, {}, {}, {}, {}
+  local ids, left, places, ended_now = {}, {}, {}, {}
   for a = 3, #args, 2 do
     ids[#ids + 1] = args[a]
   end
@@ -471,7 +535,7 @@ local function finish(_, args)
   for n, id in ipairs(ids) do
     if heads[n] and not ended_now[id] then
       codes[n], balances[n] = finish_attempt(id, heads[n], args[2 * n + 2], with_balances)
-      ended_now[id], ended[#ended + 1] = true, id
+      ended_now[id] = true
     else
       -- Of two commits of one attempt, recovery ends both by one call.
       left[#left + 1], places[#places + 1] = id, n
@@ -481,7 +545,6 @@ local function finish(_, args)
   for i, n in ipairs(places) do
     codes[n], balances[n] = finish_unknown(ended_now[ids[n]] or before[i], args[2 * n + 2]), ''
   end
-  write('SADD', 'ended:current', ended, #ended)
   return leave({ codes, balances })
 end
 

@@ -60,7 +60,7 @@ class _Waiting:
     debits: int = 0
     big: int = 0
     # Rows of attempts.
-    transfers: int = 0
+    credits_minor: int = 0
 
 
 class _InFlight:
@@ -190,7 +190,7 @@ class Books:
         require(kept["alarms"] == 0, "no leg is missing (R5)", index, kept["alarms"])
         require(kept["backlog"] == self.counts[index], "the backlog counts entries", index, kept["backlog"])
         require(kept["reserved"] == waiting.debits, "prepared debits are counted", index, kept["reserved"])
-        require(kept["waiting"] == waiting.transfers, "prepared rows are counted", index, kept["waiting"])
+        require(kept["credits"] == waiting.credits_minor, "small credits are summed", index, kept["credits"])
         require(kept["big"] == waiting.big, "big prepared credits are counted", index, kept["big"])
         require(kept["coming"] == waiting.coming, "what limited accounts have coming", index, kept["coming"])
         for name, account in kept["accounts"].items():
@@ -290,7 +290,7 @@ def _waiting(kept: Mapping[str, Any]) -> _Waiting:
     for leg in legs:
         if leg.effect is Effect.REFUND:
             waiting.refunds[condition_key(leg.related_id, leg.account)] += leg.amount_minor
-    waiting.transfers = len(transfers)
+    waiting.credits_minor = sum(terms.amount_minor for terms in transfers if terms.amount_minor <= BIG)
     return waiting
 
 

@@ -48,7 +48,7 @@ async def test_random_messages_break_nothing(shards: RealShards, setting: Settin
     """Money, holds, refunds, ledgers and answers agree all the time."""
     summary = await fuzz(shards, setting)
     # Else the run no longer goes where it should.
-    assert summary.kinds >= JOURNALS
+    assert setting.big or summary.kinds >= JOURNALS
     assert summary.committed >= 40
     assert summary.outcomes[Outcome.ABORTED] > 0
     assert summary.outcomes[Outcome.HOLD_NOT_ACTIVE] > 0
@@ -199,11 +199,11 @@ Fault = type[Commit | Recovery | JournalCommit | JournalRecovery] | Lua
 FAULT_RUNS = 25
 FAULTS: dict[str, tuple[Fault, Setting]] = {
     "ended attempts are forgotten": (
-        Lua("  write('SADD', 'ended:current', ended, #ended)\n", ""),
+        Lua("  redis.call('SADD', 'ended:current', attempt)\n", ""),
         Setting(1, STEPS),
     ),
     "an ended attempt is prepared again": (
-        Lua("    elseif has_ended(attempt) then\n", "    elseif false then\n"),
+        Lua("    elseif ended[n] then\n", "    elseif false then\n"),
         Setting(7, STEPS),
     ),
     "every attempt is answered COMMITTED": (
@@ -222,8 +222,8 @@ FAULTS: dict[str, tuple[Fault, Setting]] = {
         Lua("  if oldest > tonumber(meta[8] or 0) then\n", "  if true then\n"),
         Setting(3, STEPS),
     ),
-    "prepared rows are not counted": (
-        Lua("  redis.call('HINCRBY', 'meta', 'waiting', -waiting)\n", ""),
+    "prepared credits are not taken off again": (
+        Lua("  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - sum))\n", ""),
         Setting(1, STEPS),
     ),
     "a refused row is applied": (

@@ -97,10 +97,25 @@ class Transfers(Outcomes):
     def _check(self, row: Kept) -> int:
         terms = unpack_body(row.body)
         refusal = self._credit_refusal(terms)
+        if refusal == Outcome.BALANCE_LIMIT + PAYEE:
+            # At most one of all attempts at a transfer will be applied: the others are not in its way.
+            ghosts = self._prepared_before(row.decision, terms.payee)
+            self.incoming_minor[terms.payee] = self.incoming_minor.get(terms.payee, 0) - ghosts
+            refusal = self._credit_refusal(terms)
+            self.incoming_minor[terms.payee] += ghosts
         if refusal:
             return refusal
         self.expect(terms.payee, terms.amount_minor, more=True)
         return Outcome.PREPARED
+
+    def _prepared_before(self, decision: bytes, payee: str) -> int:
+        waiting = [
+            unpack_body(row.body)
+            for rows in self.attempts.values()
+            for row in rows
+            if row.decision == decision and row.outcome == Outcome.PREPARED
+        ]
+        return sum(terms.amount_minor for terms in waiting if terms.payee == payee)
 
     def _decide(
         self, attempt: Attempt, peer: str, verdicts: bytes, *, with_balances: bool
@@ -110,8 +125,11 @@ class Transfers(Outcomes):
         balances = []
         fresh: set[bytes] = set()
         again: set[bytes] = set()
+        repeated = any(self._was_decided(row.decision, name) for row in rows)
         for row, verdict in zip(rows, verdicts or bytes(len(rows)), strict=True):
-            outcome, waits, balance = self._decide_row(row, verdict, name, fresh, again)
+            outcome, waits, balance = self._decide_row(row, name, fresh, again) or self._decide_new(
+                row, verdict, name, fresh, repeated=repeated
+            )
             told.append(row._replace(outcome=outcome))
             balances.append(balance)
             if waits:
@@ -122,14 +140,31 @@ class Transfers(Outcomes):
             self.commits[name] = Committed(name, peer, tuple(told))
         return bytes(row.outcome for row in told), _packed(balances, with_balances), commit, tuple(elsewhere)
 
+    def _was_decided(self, decision: bytes, name: bytes) -> bool:
+        record = None if self.faults.outcome_rewritten else self.remembered(decision)
+        if record is None or record.outcome != Outcome.COMMITTED:
+            return False
+        commit = self.commits.get(record.commit)
+        return (
+            commit is not None
+            and commit.attempt_id == name
+            and any(row.decision == decision and row.outcome == Outcome.COMMITTED for row in commit.rows)
+        )
+
     def _decide_row(
-        self, row: Kept, verdict: int, name: bytes, fresh: set[bytes], again: set[bytes]
-    ) -> tuple[int, bytes, int]:
+        self, row: Kept, name: bytes, fresh: set[bytes], again: set[bytes]
+    ) -> tuple[int, bytes, int] | None:
         if row.decision in fresh and self.decided[row.decision][:2] == (Outcome.COMMITTED, row.key):
             return Outcome.ELSEWHERE, name, NO_BALANCE
         told = self.recall_transfer(row.decision, row.key, name, again)
-        if told is not None:
-            return *told, NO_BALANCE
+        return None if told is None else (*told, NO_BALANCE)
+
+    def _decide_new(
+        self, row: Kept, verdict: int, name: bytes, fresh: set[bytes], *, repeated: bool
+    ) -> tuple[int, bytes, int]:
+        if repeated:
+            # Refused before for what was decided under its id, and is forgotten by now.
+            return Outcome.TRANSACTION_ID_REUSED, b"", NO_BALANCE
         if self.expired(row.key):
             return Outcome.TRANSACTION_ID_EXPIRED, b"", NO_BALANCE
         terms = unpack_body(row.body)

@@ -3,206 +3,33 @@
 Whatever is asked is read by both. Then faults are planted in the hot loop, each of which must be found.
 """
 
-# ruff: noqa: RUF001 -- characters that only look right are what some of these tests are about
-
 from __future__ import annotations
 
-import asyncio
 import re
-import string
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router import batches
-from router.batches import PIECE, BatchReader, answer
-from router.engine import Engine
-from router.fields import MAX_CLOCK_AHEAD_MS
-from router.journal_engine import JournalEngine
-from router.refusals import refusal
-from router.service import WalletService
-from shard_node.calls import Post
+from router.batches import PIECE, BatchReader
 from shard_node.limits import MAX_REFERENCE_BYTES
-from shard_node.outcomes import PAYEE, Outcome
 from shard_node.slots import SLOT_COUNT
-from tallystick.v1 import outcome_pb2, wallet_pb2
-from tests.router.samples import ID, NOW_MS, reader, uuid7
-from tests.router.stand_ins import (
-    COMMITTED,
-    Clock,
-    CommittersStandIn,
-    Context,
-    MapsStandIn,
-    ShardStandIn,
-    cluster_cut_at,
-    unpacked,
+from tests.router.batch_samples import (
+    LATEST_MS,
+    SETTINGS,
+    UNUSUAL,
+    Request,
+    agree,
+    batches_in_order,
+    ordinary,
+    with_field,
 )
-
-if TYPE_CHECKING:
-    from shard_node.calls import Call
-    from shard_node.journal_calls import JournalCall
-
-Request = wallet_pb2.TransferRequest
-
-SETTINGS = settings(max_examples=150, deadline=None)
-DIGITS = {"EUR": 2, "JPY": 0, "BHD": 3, "CLF": 4}
-LATEST_MS = NOW_MS + MAX_CLOCK_AHEAD_MS
-NIL = str(UUID(int=0))
-
-# One field that is not as in most batches, and whether the hot loop takes it all the same. Of euros.
-UNUSUAL: list[tuple[str, Any, bool]] = [
-    *(("transaction_id", text, True) for text in (uuid7(LATEST_MS), uuid7(0), str(UUID(int=1)))),
-    *(
-        ("transaction_id", text, True)
-        for text in (ID.upper(), uuid7(NOW_MS).upper(), f"{ID[:9]}ABCD{ID[13:]}")
-    ),
-    # Later than any, but for its version; and of digits alone.
-    *(
-        ("transaction_id", text, True)
-        for text in (f"ffffffff-ffff-4{ID[15:]}", "1" * 8 + "-1111" * 3 + "-" + "1" * 12)
-    ),
-    *(("transaction_id", text, False) for text in (uuid7(LATEST_MS + 1), uuid7(LATEST_MS + 1).upper(), NIL)),
-    *(
-        ("transaction_id", text, False)
-        for text in (uuid7(2**48 - 1), "", ID[:-1], ID + "0", ID.replace("-", ""))
-    ),
-    *(
-        ("transaction_id", text, False)
-        for text in (f"{{{ID}}}", f"urn:uuid:{ID}", ID[:-1] + "g", ID[:-1] + "é")
-    ),
-    *(
-        ("transaction_id", text, False)
-        for text in (ID[:-2] + "  ", f" {ID[:-1]}", ID[:-2] + "\n\n", ID[:-1] + ",")
-    ),
-    *(
-        ("transaction_id", text, False)
-        for text in (ID[:-2] + "--", f"{ID[:7]}-{ID[7]}{ID[9:]}", "-" * 36, " " * 36)
-    ),
-    *(("transaction_id", text, False) for text in (ID.replace("-", " "), ID[:-1] + "٣", "--" + ID[2:])),
-    *(
-        ("from_account", text, True)
-        for text in ("{a}:x", "{b}{a}", "{}a", "a{", "}{", "{", "a@b", "-", "x" * 64)
-    ),
-    *(
-        ("from_account", text, False)
-        for text in ("", "x" * 65, "a,b", ",", "a,", "@world:EUR", "@", "é", "a b", "a\n")
-    ),
-    *(("from_account", text, False) for text in ("bob", "ａ", "a\x00", "a/b")),
-    *(("to_account", text, True) for text in ("{a}:x", "Alice", "{" * 64)),
-    *(
-        ("to_account", text, False)
-        for text in ("", "x" * 65, "a,b", ",a", "@world:EUR", "éa", "alice", "\nb")
-    ),
-    *(("amount", text, True) for text in ("5.00", "05.00", "0.01", "9" * 13 + ".99", "0" * 12 + "1.00")),
-    *(
-        ("amount", text, False)
-        for text in ("5", "5.0", "5.", ".50", "0.00", "000.00", "1,00", "5.00,", "1,0.00")
-    ),
-    *(
-        ("amount", text, False)
-        for text in ("٣.00", "3.٠٠", "5.000", "-5.00", "+5.00", " 5.00", "5.00\n", "5_0.00")
-    ),
-    *(
-        ("amount", text, False)
-        for text in ("", "9" * 14 + ".99", "1" + "0" * 13 + ".00", "0" * 13 + "1.00", "1e2.00")
-    ),
-    *(("amount", text, False) for text in ("90071992547409.91", "90071992547409.92", "1.0.00", "5.00.00")),
-    *(("currency", text, False) for text in ("USD", "JPY", "", "eur", "EURO", "ZZZ", "XAU", "EU,")),
-    *(("reference", text, True) for text in ("", "a,b\n\x00", "x" * 256, "é" * 128, "€" * 85, "😀" * 64)),
-    *(("reference", text, False) for text in ("x" * 257, "é" * 128 + "x", "€" * 86, "😀" * 65)),
-    ("validate_only", True, False),
-]
-
-
-def ordinary(number: int = 1) -> Request:
-    """One of the transfers that most batches are made of; of euros."""
-    return Request(
-        transaction_id=uuid7(NOW_MS - number, seed=number),
-        from_account="alice",
-        to_account="bob",
-        amount=f"{number}.50",
-        currency="EUR",
-    )
-
-
-def with_field(request: Request, field: str, value: object) -> Request:
-    """The same request but for one field."""
-    other = Request()
-    other.CopyFrom(request)
-    setattr(other, field, value)
-    return other
-
-
-def agree(requests: Sequence[Request], *splits: Sequence[int]) -> bool:
-    """Whether the hot loop takes the batch; it must then have read what the careful one reads.
-
-    ``splits`` are rows of which bundles are compared, beside that of all rows and those of every third.
-    """
-    read = reader()
-    packed = BatchReader(read.decimals).read(requests, read.latest_id())
-    if packed is None:
-        return False
-    careful, bad, to_check = read.transfers(requests)
-    assert not bad
-    assert not to_check
-    count = len(requests)
-    assert len(packed) == len(careful) == count
-    assert packed.texts == [request.transaction_id for request in requests]
-    assert packed.payer_slots == careful.payer_slots
-    assert packed.payee_slots == careful.payee_slots
-    whole = careful.bundle(range(count))
-    thirds = [range(first, count, 3) for first in range(min(3, count))]
-    for rows in (range(count), *thirds, *splits):
-        mine, other = packed.bundle(rows), careful.bundle(rows)
-        assert mine == replace(other, oldest_ms=whole.oldest_ms, newest_ms=whole.newest_ms)
-        # What a shard may conclude from the times of a bundle stays true.
-        assert mine.oldest_ms <= other.oldest_ms
-        assert mine.newest_ms >= other.newest_ms
-    return True
-
-
-ACCOUNT_CHARS = string.ascii_letters + string.digits + "._:{}-"
-accounts = st.sampled_from(["alice", "{a}:1", "x" * 64]) | st.builds(
-    str.__add__,
-    st.sampled_from(ACCOUNT_CHARS),
-    st.text(ACCOUNT_CHARS + "@", max_size=63),
-)
-ids = st.one_of(
-    st.builds(uuid7, st.integers(0, LATEST_MS), st.integers(0, 2**32)),
-    st.uuids(version=4).map(str),
-    st.uuids(version=4).map(lambda one: str(one).upper()),
-)
-references = st.just("") | st.text(st.characters(codec="utf-8"), max_size=64)
-
-
-@st.composite
-def batches_in_order(draw: st.DrawFn, most: int = 9) -> list[Request]:
-    """A batch that the hot loop takes."""
-    currency = draw(st.sampled_from(list(DIGITS)))
-    digits = DIGITS[currency]
-    requests = []
-    for _ in range(draw(st.integers(1, most))):
-        payer, payee = draw(st.lists(accounts, min_size=2, max_size=2, unique=True))
-        minor = draw(st.integers(1, 10**15 - 1))
-        whole, fraction = divmod(minor, 10**digits)
-        amount = f"{whole}.{fraction:0{digits}}" if digits else str(whole)
-        requests.append(
-            Request(
-                transaction_id=draw(ids),
-                from_account=payer,
-                to_account=payee,
-                amount=amount,
-                currency=currency,
-                reference=draw(references),
-            )
-        )
-    return requests
+from tests.router.samples import ID, reader
 
 
 @SETTINGS
@@ -289,127 +116,6 @@ def test_more_than_one_piece(count: int) -> None:
         ("reference", "x" * 257),
     ):
         assert not agree([*requests[:-1], with_field(requests[-1], field, value)])
-
-
-# What shards say, by amount; and what a coordinator says.
-VERDICTS = (
-    Outcome.COMMITTED,
-    Outcome.INSUFFICIENT_FUNDS,
-    Outcome.COMMITTED,
-    Outcome.BALANCE_LIMIT | PAYEE,
-    Outcome.OUTCOME_UNKNOWN,
-    Outcome.ACCOUNT_NOT_FOUND | PAYEE,
-)
-
-
-def _verdicts(amounts: bytes) -> bytes:
-    return bytes(VERDICTS[amount % len(VERDICTS)] for amount in unpacked(amounts))
-
-
-class JudgingShard(ShardStandIn):
-    """A shard whose answer depends on the amount alone."""
-
-    async def call(self, call: Call | JournalCall) -> Any:
-        """A verdict a row."""
-        assert isinstance(call, Post)
-        return replace(await super().call(call), codes=(_verdicts(call.bundle.amounts),))
-
-
-class JudgingCommitters(CommittersStandIn):
-    """Coordinators whose answer depends on the amount alone."""
-
-    async def commit(self, parts: Any, *rest: Any, **more: Any) -> Any:
-        """A verdict a row."""
-        response: Any = await super().commit(parts, *rest, **more)
-        for (_, _, bundle), result in zip(parts, response.results, strict=True):
-            result.outcomes = _verdicts(bundle.amounts)
-        return response
-
-
-async def served(
-    requests: Sequence[Request], *, return_balances: bool
-) -> tuple[bool, wallet_pb2.BatchTransferResponse]:
-    """Whether the answer came from the hot loop, and what a caller reads; balances are taken out of it."""
-    shards = JudgingShard("left"), JudgingShard("right")
-    maps, committers = MapsStandIn(Clock(), cluster_cut_at(1, SLOT_COUNT // 2, *shards)), JudgingCommitters()
-    service = WalletService(Engine(maps, committers), JournalEngine(maps, committers), maps, reader())
-    asked = wallet_pb2.BatchTransferRequest(transfers=requests, return_balances=return_balances)
-    told = await service.BatchTransfer(asked, Context())
-    if isinstance(told, bytes):
-        return True, wallet_pb2.BatchTransferResponse.FromString(told)
-    for result in told.results:
-        result.ClearField("from_available")
-        result.ClearField("to_available")
-    return False, told
-
-
-@settings(SETTINGS, max_examples=80)
-@given(
-    requests=batches_in_order(),
-    unusual=st.lists(st.tuples(st.integers(0, 8), st.sampled_from(UNUSUAL)), max_size=2),
-)
-def test_both_ways_a_caller_is_told_the_same(
-    requests: list[Request], unusual: list[tuple[int, tuple[str, Any, bool]]]
-) -> None:
-    """Who asks for balances, and so takes the careful way, gets the same results but for these."""
-    for row, (field, value, _) in unusual:
-        at = row % len(requests)
-        requests[at] = with_field(requests[at], field, value)
-    hot, told = asyncio.run(served(requests, return_balances=False))
-    careful, expected = asyncio.run(served(requests, return_balances=True))
-    assert hot == agree(requests)
-    assert not careful
-    assert told == expected
-    assert len(told.results) == len(requests)
-
-
-REFUSED = [
-    # What does not fit is refused before any outcome.
-    *(
-        code
-        for code in Outcome
-        if Outcome.COMMITTED < code < Outcome.VALID and code != Outcome.INVALID_ARGUMENT
-    ),
-    *(code | PAYEE for code in (Outcome.ACCOUNT_FROZEN, Outcome.CURRENCY_MISMATCH, Outcome.BALANCE_LIMIT)),
-    *(Outcome.SETTLED, Outcome.STALE_EPOCH),
-]
-
-
-@pytest.mark.parametrize("kind", [list, bytearray, bytes])
-@pytest.mark.parametrize(
-    "codes",
-    [[COMMITTED], [COMMITTED] * 3, REFUSED, [REFUSED[0]] * 2, [COMMITTED, *REFUSED, COMMITTED]],
-    ids=["one", "all committed", "all refused", "all refused alike", "mixed"],
-)
-def test_answer(codes: list[int], kind: Callable[[list[int]], Sequence[int]]) -> None:
-    """The bytes are those that protobuf makes of the same results, however the outcomes are mixed."""
-    texts = [uuid7(NOW_MS, seed) for seed in range(len(codes))]
-    texts[0] = texts[0].upper()
-    expected = wallet_pb2.BatchTransferResponse()
-    for text, code in zip(texts, codes, strict=True):
-        if code == COMMITTED:
-            expected.results.add(transaction_id=text, outcome=outcome_pb2.OUTCOME_COMMITTED)
-        else:
-            why = refusal(code)
-            expected.results.add(transaction_id=text, outcome=why.outcome, refusal=why)
-    told = answer(texts, kind(codes))
-    assert wallet_pb2.BatchTransferResponse.FromString(told) == expected
-    assert told == expected.SerializeToString()
-
-
-@given(st.lists(st.sampled_from([COMMITTED, *REFUSED]), min_size=1, max_size=6))
-def test_any_outcomes(codes: list[int]) -> None:
-    """Each result has its own id and its own outcome."""
-    texts = [uuid7(NOW_MS, seed) for seed in range(len(codes))]
-    told = wallet_pb2.BatchTransferResponse.FromString(answer(texts, bytearray(codes)))
-    assert [result.transaction_id for result in told.results] == texts
-    for result, code in zip(told.results, codes, strict=True):
-        if code == COMMITTED:
-            assert result == wallet_pb2.TransferResponse(
-                transaction_id=result.transaction_id, outcome=outcome_pb2.OUTCOME_COMMITTED
-            )
-        else:
-            assert (result.refusal, result.outcome) == (refusal(code), refusal(code).outcome)
 
 
 def unusual_batches() -> Iterator[list[Request]]:

@@ -187,7 +187,7 @@ def _attempt(fields: Mapping[bytes, bytes], name: bytes) -> tuple[Kept, ...]:
 
 
 def _commit(fields: Mapping[bytes, bytes], name: bytes) -> Committed:
-    attempt_id, peer, codes = msgpack.unpackb(fields[name], raw=True)
+    attempt_id, peer, codes, _ = msgpack.unpackb(fields[name], raw=True)
     decisions, terms, bodies = (fields[name + column] for column in (b"d", b"t", b"b"))
     return Committed(attempt_id, peer.decode(), _rows(codes, decisions, terms, bodies))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from shard_node.bundles import DECISION_BYTES
+from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
 from shard_node.journals import Effect
 from shard_node.library import source
 from shard_node.limits import MAX_MINOR, NO_BALANCE
@@ -20,9 +21,11 @@ _OTHERS = {
     # Python counts from 0, and the kind stands before the two lengths at the end of the head.
     "KIND_AT": BODY_HEAD.size - 2,
     "DECISION": DECISION_BYTES,
+    "ATTEMPT": ATTEMPT_BYTES,
+    "COMMIT": COMMIT_BYTES,
 }
 # What the library alone knows.
-_ITS_OWN = {"CHUNK", "BIG", "LIMITED", "MAX_FORMATS"}
+_ITS_OWN = {"ATTEMPT_HEAD", "CHUNK", "BIG", "LIMITED", "MAX_FORMATS"}
 
 
 def _numbers() -> dict[str, int]:

@@ -71,7 +71,7 @@ async def test_small_credits_of_one_call_add_up(shards: RealShards) -> None:
         codes = firsts(await shard.call(Prepare(attempts)))
         assert codes == [Outcome.PREPARED, FULL, Outcome.PREPARED, FULL]
         kept = await kept_in(shard)
-        assert (kept["waiting"], kept["big"]) == (2, 0)
+        assert (kept["credits"], kept["big"]) == (BIG + 5, 0)
 
 
 async def test_two_attempts_at_one_transfer_in_a_call(shards: RealShards) -> None:
