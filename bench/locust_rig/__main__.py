@@ -29,7 +29,7 @@ _LOCUST_ENDS_SECONDS = 20.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until Locust ends, which a headless run does by itself; Locust's exit code."""
     options, for_locust = _parser().parse_known_args(arguments)
-    # Also SIGINT: a shell starts what runs in the background with that one ignored, and Locust would inherit it.
+    # Also SIGINT: a shell starts what runs in the background with it ignored, and Locust would inherit that.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _interrupt)
     spec = ClusterSpec(options.shards, options.cluster_routers, options.coordinators)
