@@ -47,9 +47,9 @@ async def move_slot(cluster: Cluster, moved: int, target_index: int) -> None:
     source, target = cluster.shards[cluster.owner[moved]].redis, cluster.shards[target_index].redis
     if moved in await slots_in_use(source):
         raise SlotInUseError(f"slot {moved} is in doubt")
-    names = cast("set[bytes]", await source.smembers(f"slot:{moved}"))
+    names = await read_hash(source, f"slot:{moved}")
     for name in names:
-        await target.sadd(f"slot:{moved}", name)
+        await target.hset(f"slot:{moved}", name, b"")
     await source.delete(f"slot:{moved}")
     for table in (*_OF_ACCOUNTS, *_OF_SLOTS, *_DONE, "prepared", "unsettled"):
         of_slot = {
