@@ -33,7 +33,6 @@ class Line:
     __slots__ = ("_clock", "_probe_at", "_probing", "room", "silent")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        # redis-py's own blocking pool costs three times as much.
         self.room = asyncio.Semaphore(MAX_CONNECTIONS)
         # A plain attribute: it is read at every call.
         self.silent = False

@@ -121,27 +121,32 @@ local function leg_amount(leg)
   return struct.unpack('<i8', leg, 7)
 end
 
+-- Calls visit(account, amount, decision) for every transfer that is prepared.
+local function visit_attempts(visit)
+  local fields = redis.call('HKEYS', 'attempts')
+  for i = 1, #fields do
+    if #fields[i] == ATTEMPT then
+      local codes, decisions, payees, amounts = unpack(redis.call('HMGET', 'attempts', fields[i],
+        fields[i] .. 'd', fields[i] .. 'p', fields[i] .. 'a'))
+      local count = #amounts / 8
+      codes, decisions = every(sub(codes, ATTEMPT_HEAD + 1), count), split('c18', decisions, count)
+      payees, amounts = split('Bc0', payees, count), split('i8', amounts, count)
+      for row = 1, count do
+        if byte(codes, row) == PREPARED then
+          visit(payees[row], amounts[row], decisions[row])
+        end
+      end
+    end
+  end
+end
+
 -- Calls visit(account, amount) for every leg that is prepared: of journals, and of transfers.
 local function visit_prepared(visit)
   local legs = redis.call('HVALS', 'prepared')
   for i = 1, #legs do
     visit(leg_payee(legs[i]), leg_amount(legs[i]))
   end
-  local fields = redis.call('HKEYS', 'attempts')
-  for i = 1, #fields do
-    if #fields[i] == ATTEMPT then
-      local codes, payees, amounts = unpack(redis.call('HMGET', 'attempts', fields[i], fields[i] .. 'p',
-        fields[i] .. 'a'))
-      local count = #amounts / 8
-      codes = every(sub(codes, ATTEMPT_HEAD + 1), count)
-      payees, amounts = split('Bc0', payees, count), split('i8', amounts, count)
-      for row = 1, count do
-        if byte(codes, row) == PREPARED then
-          visit(payees[row], amounts[row])
-        end
-      end
-    end
-  end
+  visit_attempts(visit)
 end
 
 -- Exactly what one account has coming: adds up all that is prepared, once a call and rarely at all.

@@ -174,29 +174,14 @@ end
 
 ---------------------------------------------------------------- prepare
 
--- The sum that earlier attempts at the same transfer have prepared for its payee: at most one of all its attempts
--- will be applied, so these do not stand in the way of another.
-local function prepared_before(decision, payee)
-  local sum, fields = 0, redis.call('HKEYS', 'attempts')
-  for i = 1, #fields do
-    local attempt = fields[i]
-    if #attempt == ATTEMPT then
-      local head, decisions, payees, amounts = unpack(hmget('attempts', { attempt, attempt .. 'd', attempt .. 'p',
-        attempt .. 'a' }))
-      if string.find(decisions, decision, 1, true) then
-        local count = #decisions / DECISION
-        local codes = every(sub(head, ATTEMPT_HEAD + 1), count)
-        decisions, payees = split('c18', decisions, count), split('Bc0', payees, count)
-        amounts = split('i8', amounts, count)
-        for row = 1, count do
-          if decisions[row] == decision and payees[row] == payee and byte(codes, row) == PREPARED then
-            sum = sum + amounts[row]
-          end
-        end
-      end
-    end
-  end
-  return sum
+-- What attempts have prepared, summed by transfer and payee: at most one of all attempts at a transfer will be
+-- applied, so the others do not stand in its way.
+local function prepared_before()
+  local sums = {}
+  visit_attempts(function(payee, amount, decision)
+    sums[decision .. payee] = (sums[decision .. payee] or 0) + amount
+  end)
+  return sums
 end
 
 -- What `ask` answers when so much less is coming to an account.
@@ -214,13 +199,15 @@ end
 -- Credits that need a closer look. -> refusals by row, sum of the small ones that wait, number of the big ones
 local function check_closely(meta, decisions, payees, amounts, currencies, currency)
   local book, incoming = open_book(payees), open_incoming(meta)
-  local odd, sum, big = {}, 0, 0
+  local odd, sum, big, before = {}, 0, 0, nil
   for i = 1, #payees do
     local payee, amount = payees[i], amounts[i]
     local code = credit_refusal(book, book.index[payee], amount, currency or currencies[i], incoming)
     if code == BALANCE_LIMIT then
-      local ghosts = prepared_before(sub(decisions, (i - 1) * DECISION + 1, i * DECISION), payee)
-      if ghosts > 0 then
+      -- Read once a bundle: all its rows may be refused for that.
+      before = before or prepared_before()
+      local ghosts = before[sub(decisions, (i - 1) * DECISION + 1, i * DECISION) .. payee]
+      if ghosts then
         code = without(incoming, payee, ghosts, function()
           return credit_refusal(book, book.index[payee], amount, currency or currencies[i], incoming)
         end)
