@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from router.maps import at_owner
+from shard_node.bundles import id_times_ms
 from shard_node.errors import LedgerUnavailableError
 from shard_node.outcomes import Outcome
-from shard_node.packing import id_times_ms
 
 if TYPE_CHECKING:
     from router.journal_requests import PurchaseTerms, RefundRequest

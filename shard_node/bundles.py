@@ -79,7 +79,10 @@ class Bundle:
 
 
 def id_times_ms(ids: Sequence[bytes]) -> tuple[int, int]:
-    """``oldest_ms`` and ``newest_ms`` of a :class:`Bundle` with these ids, 16 bytes each or more."""
+    """``oldest_ms`` and ``newest_ms``, as of a :class:`Bundle`, of these ids, 16 bytes each or more.
+
+    The shard compares ids with its window one by one only when the oldest gives it reason to.
+    """
     versions = {raw[_VERSION_AT] >> 4 for raw in ids}
     if versions == {_TIMED_VERSION}:
         # Such ids sort by their time, which is their first six bytes.

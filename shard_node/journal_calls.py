@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from shard_node.bundles import id_times_ms
 from shard_node.journals import Effect, Journal, Leg, journal_key, leg_key
-from shard_node.packing import id_times_ms, pack, unpack
+from shard_node.packing import pack, unpack
 from shard_node.transfers import decision_key, terms_key
 
 

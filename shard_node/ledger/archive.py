@@ -123,7 +123,7 @@ class Archive:
             .limit(limit)
         )
         with self.reading() as connection:
-            return [_sealed(shard, row) for row in connection.execute(query)]
+            return [sealed(shard, row) for row in connection.execute(query)]
 
     def rows(self, header: Header) -> list[Row]:
         """The entries that a batch says it has, in order; fewer when some are missing."""
@@ -211,10 +211,11 @@ def _position(connection: Connection, shard: ArchivedShard) -> Position:
     )
     row = connection.execute(query).first()
     start = Position(shard, 0, GENESIS, STREAM_START, 1)
-    return start if row is None else start.after(_sealed(shard, row))
+    return start if row is None else start.after(sealed(shard, row))
 
 
-def _sealed(shard: ArchivedShard, row: Any) -> Sealed:
+def sealed(shard: ArchivedShard, row: Any) -> Sealed:
+    """A batch's header and hashes, from its row in ``batches``."""
     header = Header(
         shard,
         row.number,

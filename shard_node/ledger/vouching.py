@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
+from shard_node.ledger.archive import sealed
 from shard_node.ledger.chain import Header, Sealed
 from shard_node.ledger.comparison import batch_hash
 from shard_node.ledger.entries import ArchivedShard
@@ -94,22 +95,8 @@ def _end(history: History, shard_id: str, told: int) -> _End:
     if rows and rows[0].number == told:
         next_sequence = rows[0].first_sequence + rows[0].entry_count
     shard = ArchivedShard(number, shard_id)
-    untold = tuple(_sealed(shard, row) for row in rows if row.number > told)
+    untold = tuple(sealed(shard, row) for row in rows if row.number > told)
     return _End(head, batch_hash(history, number, told), next_sequence, untold)
-
-
-def _sealed(shard: ArchivedShard, row: Any) -> Sealed:
-    header = Header(
-        shard,
-        row.number,
-        row.first_sequence,
-        row.entry_count,
-        row.stream_id,
-        row.first_at_ms,
-        row.last_at_ms,
-        row.archived_at_ms,
-    )
-    return Sealed(header, row.previous_hash, row.hash)
 
 
 def _rows(history: History, header: Header) -> list[Row]:
