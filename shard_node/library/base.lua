@@ -190,6 +190,52 @@ local function currencies_of(column, count)
   return split('c3', column, count), nil
 end
 
+-- How many rows the bundles have whose arguments begin at `starts`, `at` before their decisions.
+local function counts_of(args, starts, at)
+  local counts = {}
+  for m = 1, #starts do
+    counts[m] = #args[starts[m] + at] / DECISION
+  end
+  return counts
+end
+
+local function sum_of(counts)
+  local sum = 0
+  for m = 1, #counts do
+    sum = sum + counts[m]
+  end
+  return sum
+end
+
+-- A column of several bundles, as one.
+local function join_column(args, starts, at)
+  if #starts == 1 then
+    return args[starts[1] + at]
+  end
+  local parts = {}
+  for m = 1, #starts do
+    parts[m] = args[starts[m] + at]
+  end
+  return table.concat(parts)
+end
+
+-- The same of currencies: a list of them, or nil and the one that all rows have.
+local function join_currencies(args, starts, at, counts)
+  local first, same = args[starts[1] + at], true
+  for m = 2, #starts do
+    same = same and args[starts[m] + at] == first
+  end
+  if same and #first == 3 then
+    return nil, first
+  end
+  local parts = {}
+  for m = 1, #starts do
+    local column = args[starts[m] + at]
+    parts[m] = #column == 3 and string.rep(column, counts[m]) or column
+  end
+  return split('c3', table.concat(parts), sum_of(counts)), nil
+end
+
 ---------------------------------------------------------------- entering and time
 
 -- Refuses a caller with another map of the cluster. Returns what meta has, in the order of HMGET's fields.

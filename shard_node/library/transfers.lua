@@ -66,9 +66,9 @@ local function recall_transfer(prior, term, decision, attempt, commits)
   return ELSEWHERE, name
 end
 
--- Whether the attempt committed before some of the transfers that were found.
-local function was_decided(found, decisions, attempt, commits)
-  for i = 1, #decisions do
+-- Whether the attempt, of rows `first` to `last`, committed before some of the transfers that were found.
+local function was_decided(found, decisions, first, last, attempt, commits)
+  for i = first, last do
     if found[i] and byte(found[i]) == COMMITTED then
       local commit = commit_of(commits, sub(found[i], 2, 7), decisions[i])
       if commit and commit.attempt == attempt then
@@ -196,8 +196,12 @@ local function without(incoming, payee, sum, ask)
   return answer
 end
 
--- Credits that need a closer look. -> refusals by row, sum of the small ones that wait, number of the big ones
-local function check_closely(meta, decisions, payees, amounts, currencies, currency)
+-- Credits that need a closer look, of the attempt whose arguments begin at a. -> refusals by row, sum of the small
+-- ones that wait, number of the big ones
+local function check_closely(meta, args, a, count)
+  local decisions = args[a + 1]
+  local payees, amounts = split('Bc0', args[a + 3], count), split('i8', args[a + 4], count)
+  local currencies, currency = currencies_of(args[a + 5], count)
   local book, incoming = open_book(payees), open_incoming(meta)
   local odd, sum, big, before = {}, 0, 0, nil
   for i = 1, #payees do
@@ -228,14 +232,12 @@ local function check_closely(meta, decisions, payees, amounts, currencies, curre
   return odd, sum, big
 end
 
--- The sum of all credits, if each goes to an open account of its currency, without limits, and stays far from
--- 2^53; else nil.
-local function sum_of_plain(meta, payees, amounts, currencies, currency)
-  local incoming = open_incoming(meta)
-  local room, sum = MAX_MINOR - incoming.bound, 0
-  local records, balances_of = hmget('accounts', payees), struct.unpack
-  local tail = currency and '\0' .. currency
-  for i = 1, #payees do
+-- The sum of the credits of rows `first` to `last`, if each goes to an open account of its currency, without limits,
+-- and stays far from 2^53; else nil. `room` is what any account may get besides what is prepared.
+local function sum_of_plain(columns, first, last, room)
+  local records, amounts, currencies, tail = columns.records, columns.amounts, columns.currencies, columns.tail
+  local sum, balances_of = 0, struct.unpack
+  for i = first, last do
     local record, amount = records[i], amounts[i]
     -- Its state and currency.
     if not record or sub(record, 33, 36) ~= (tail or '\0' .. currencies[i]) then
@@ -251,6 +253,41 @@ local function sum_of_plain(meta, payees, amounts, currencies, currency)
   return sum
 end
 
+-- What prepare reads of the attempts whose arguments begin at `starts`, as columns of them all.
+local function open_credits(args, starts, counts)
+  local total = sum_of(counts)
+  local currencies, currency = join_currencies(args, starts, 5, counts)
+  local payees = split('Bc0', join_column(args, starts, 3), total)
+  return {
+    records = hmget('accounts', payees),
+    amounts = split('i8', join_column(args, starts, 4), total),
+    currencies = currencies,
+    tail = currency and '\0' .. currency,
+  }
+end
+
+-- What a call prepares, until it is written: all of it at once, unless somebody must look at it before.
+local function write_prepared(meta, pending)
+  if #pending.fields > 0 then
+    write('HSET', 'attempts', pending.fields, #pending.fields)
+    meta[9] = redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', pending.sum))
+    if pending.big > 0 then
+      meta[5] = redis.call('HINCRBY', 'meta', 'big', pending.big)
+    end
+  end
+  pending.fields, pending.sum, pending.big = {}, 0, 0
+end
+
+local function add_prepared(pending, args, a, head)
+  local attempt, fields, n = args[a], pending.fields, #pending.fields
+  fields[n + 1], fields[n + 2] = attempt, head
+  fields[n + 3], fields[n + 4] = attempt .. 'd', args[a + 1]
+  fields[n + 5], fields[n + 6] = attempt .. 't', args[a + 2]
+  fields[n + 7], fields[n + 8] = attempt .. 'p', args[a + 3]
+  fields[n + 9], fields[n + 10] = attempt .. 'a', args[a + 4]
+  fields[n + 11], fields[n + 12] = attempt .. 'b', args[a + 6]
+end
+
 -- Step 1, on the payees' shard: checks credits and keeps them, not spendable.
 -- args, for each attempt: id, decisions, terms, payees, amounts, currencies, bodies -> codes, a string an attempt
 local function prepare(_, args)
@@ -258,65 +295,87 @@ local function prepare(_, args)
   if refused then
     return refused
   end
-  local now, reply, ids = clock_ms(), {}, {}
+  local now, reply, ids, starts, places = clock_ms(), {}, {}, {}, {}
   for a = 2, #args, 7 do
     ids[#ids + 1] = args[a]
   end
   local kept, ended = hmget('attempts', ids), which_ended(ids)
   for n = 1, #ids do
-    local a = 7 * n - 5
-    local attempt, count = args[a], #args[a + 1] / DECISION
     if kept[n] then
       reply[n] = sub(kept[n], ATTEMPT_HEAD + 1)
     elseif ended[n] then
       -- R4: this comes from a connection that died long ago.
       reply[n] = char(ENDED)
     else
-      local payees, amounts = split('Bc0', args[a + 3], count), split('i8', args[a + 4], count)
-      local currencies, currency = currencies_of(args[a + 5], count)
-      local odd, big = {}, 0
-      local sum = sum_of_plain(meta, payees, amounts, currencies, currency)
-      if not sum then
-        odd, sum, big = check_closely(meta, args[a + 1], payees, amounts, currencies, currency)
-      end
-      local codes = join_codes(PREPARED, odd, count)
-      if sum > 0 or big > 0 then
-        meta[9] = redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', sum))
-        redis.call('HSET', 'attempts', attempt, struct.pack('<I6i8I4', now, sum, big) .. codes,
-          attempt .. 'd', args[a + 1], attempt .. 't', args[a + 2], attempt .. 'p', args[a + 3],
-          attempt .. 'a', args[a + 4], attempt .. 'b', args[a + 6])
-        if big > 0 then
-          meta[5] = redis.call('HINCRBY', 'meta', 'big', big)
-        end
-      end
-      reply[n] = codes
+      starts[#starts + 1], places[#places + 1] = 7 * n - 5, n
     end
   end
+  if #starts == 0 then
+    return leave(reply)
+  end
+  local counts, first = counts_of(args, starts, 1), 1
+  local columns = open_credits(args, starts, counts)
+  local pending = { fields = {}, sum = 0, big = 0 }
+  local room = MAX_MINOR - open_incoming(meta).bound
+  for m, a in ipairs(starts) do
+    local odd, big = {}, 0
+    local sum = sum_of_plain(columns, first, first + counts[m] - 1, room - pending.sum)
+    local plain = sum
+    if not plain then
+      -- It looks at what is prepared, and so do those behind it.
+      write_prepared(meta, pending)
+      odd, sum, big = check_closely(meta, args, a, counts[m])
+    end
+    reply[places[m]] = join_codes(PREPARED, odd, counts[m])
+    if sum > 0 or big > 0 then
+      add_prepared(pending, args, a, struct.pack('<I6i8I4', now, sum, big) .. reply[places[m]])
+      pending.sum, pending.big = pending.sum + sum, pending.big + big
+    end
+    if not plain then
+      write_prepared(meta, pending)
+      room = MAX_MINOR - open_incoming(meta).bound
+    end
+    first = first + counts[m]
+  end
+  write_prepared(meta, pending)
   return leave(reply)
 end
 
 ---------------------------------------------------------------- decide
 
--- One attempt. `times`: oldest and newest id, the cutoff of ids, the name of its commit.
--- args from a: attempt id, payees' shard, verdicts, decisions, terms, payers, amounts, currencies, bodies
--- -> codes, payer balances, its commit's name or '', names of other commits that have rows of it
-local function decide_attempt(meta, times, args, a, with_balances)
-  local attempt, verdicts = args[a], args[a + 2]
-  local count = #args[a + 3] / DECISION
-  local decisions, terms = split('c18', args[a + 3], count), split('Bc0', args[a + 4], count)
-  local payers, amounts = split('Bc0', args[a + 5], count), split('i8', args[a + 6], count)
-  local currencies, currency = currencies_of(args[a + 7], count)
-  local oldest, cutoff, name = times.oldest, times.cutoff, times.name
+-- What decide reads and changes, of all attempts of a call together: one call of Redis for all of them costs hardly
+-- more than for one.
+local function open_debits(meta, args, starts, counts)
+  local total = sum_of(counts)
+  local columns = { join_column(args, starts, 3), join_column(args, starts, 4), join_column(args, starts, 8) }
+  local decisions, payers = split('c18', columns[1], total), split('Bc0', join_column(args, starts, 5), total)
+  local currencies, currency = join_currencies(args, starts, 7, counts)
+  local oldest, now = tonumber(args[2]), clock_ms()
+  return {
+    columns = columns, decisions = decisions, terms = split('Bc0', columns[2], total), payers = payers,
+    amounts = split('i8', join_column(args, starts, 6), total), currencies = currencies, currency = currency,
+    now = now, oldest = oldest, cutoff = cutoff_ms(meta, now), any_expired = false,
+    found = priors(meta, decisions, oldest), commits = {}, book = open_book(payers),
+    fresh = {}, done = {}, written = 0,
+    total = total, without_entry = {}, balances = {}, versions = {}, entries = 0,
+  }
+end
+
+-- One attempt, of rows `first` to `last`, under that name of its commit.
+-- -> codes, payer balances, whether it committed any, names of other commits that have rows of it
+local function decide_attempt(debits, attempt, verdicts, first, last, name, with_balances)
   local accepted = char(COMMITTED) .. name
-  local found, commits, elsewhere = priors(meta, decisions, oldest), {}, {}
-  local book = open_book(payers)
+  local decisions, terms, payers, amounts = debits.decisions, debits.terms, debits.payers, debits.amounts
+  local currencies, currency = debits.currencies, debits.currency
+  local found, commits, oldest, cutoff = debits.found, debits.commits, debits.oldest, debits.cutoff
+  local book = debits.book
   local index, available, held, version = book.index, book.available, book.held, book.version
   local state, floor, held_in, dirty = book.state, book.floor, book.currency, book.dirty
-  local fresh, done, n = {}, {}, 0
-  local odd, without_entry, any_expired = {}, {}, false
-  local balances, lb, lv, l = {}, {}, {}, 0
-  local repeated = was_decided(found, decisions, attempt, commits)
-  for i = 1, count do
+  local fresh, done, n = debits.fresh, debits.done, debits.written
+  local lb, lv, l = debits.balances, debits.versions, debits.entries
+  local odd, told, elsewhere = {}, {}, {}
+  local repeated = was_decided(found, decisions, first, last, attempt, commits)
+  for i = first, last do
     local id, term = decisions[i], terms[i]
     local code, other
     if found[i] then
@@ -324,20 +383,20 @@ local function decide_attempt(meta, times, args, a, with_balances)
     elseif fresh[id] then
       code = sub(fresh[id], 8) == term and byte(fresh[id]) or TRANSACTION_ID_REUSED
       if code == COMMITTED then
-        -- Twice in one bundle: the second one waits for the first.
-        code, other = ELSEWHERE, name
+        -- Twice in one call: the second one waits for the first.
+        code, other = ELSEWHERE, sub(fresh[id], 2, 7)
       end
     elseif repeated then
       -- It was refused by this attempt for what had been decided under its id, and that is forgotten by now. An
       -- attempt that committed once must not do so again: its first commit says how its legs end.
       code = TRANSACTION_ID_REUSED
     elseif oldest < cutoff and expired(id, cutoff) then
-      code, any_expired = TRANSACTION_ID_EXPIRED, true
+      code, debits.any_expired = TRANSACTION_ID_EXPIRED, true
     else
       local payer, amount, own, record = index[payers[i]], amounts[i], currency or currencies[i], nil
       local left = available[payer]
-      if verdicts ~= '' and byte(verdicts, i) ~= 0 then
-        code = byte(verdicts, i)
+      if verdicts ~= '' and byte(verdicts, i - first + 1) ~= 0 then
+        code = byte(verdicts, i - first + 1)
       elseif not (left and state[payer] == OPEN and held_in[payer] == own and left - amount >= floor[payer]) then
         -- Most are plain; the others are looked at closely.
         code = debit_refusal(book, payer, amount, own)
@@ -349,7 +408,7 @@ local function decide_attempt(meta, times, args, a, with_balances)
         local now_at = version[payer] + 1
         left = left - amount
         available[payer], version[payer], dirty[payer] = left, now_at, true
-        balances[i] = left
+        told[i - first + 1] = left
         l = l + 1
         lb[l], lv[l] = left + held[payer], now_at
       end
@@ -358,28 +417,32 @@ local function decide_attempt(meta, times, args, a, with_balances)
       n = n + 2
     end
     if code then
-      odd[i], without_entry[i] = code, 0
-      balances[i] = NO_BALANCE
+      odd[i - first + 1], debits.without_entry[i] = code, 0
+      told[i - first + 1] = NO_BALANCE
       if other then
         elsewhere[other] = true
       end
     end
   end
-  remember(meta, done, n, times.newest, any_expired and cutoff)
-  local codes = join_codes(COMMITTED, odd, count)
-  if l > 0 then
-    close_book(book)
-    local committed = join_codes(COMMITTED, without_entry, count)
-    redis.call('HSET', 'commits', name, cmsgpack.pack({ attempt, args[a + 1], codes, times.now }), name .. 'd', args[a + 3],
-      name .. 't', args[a + 4], name .. 'b', args[a + 8])
-    append_bundle(l, 'decide', committed, args[a + 3], args[a + 4], args[a + 8], join_numbers(lb, l),
-      join_numbers(lv, l))
-  end
-  local others = {}
+  local committed, others = l > debits.entries, {}
+  debits.written, debits.entries = n, l
   for other in pairs(elsewhere) do
     others[#others + 1] = other
   end
-  return codes, with_balances and join_numbers(balances, count) or '', l > 0 and name or '', others
+  local count = last - first + 1
+  return join_codes(COMMITTED, odd, count), with_balances and join_numbers(told, count) or '', committed, others
+end
+
+-- Writes what a call decided. `kept`: the fields of its commits
+local function close_debits(meta, debits, newest, kept)
+  remember(meta, debits.done, debits.written, newest, debits.any_expired and debits.cutoff)
+  local count, columns = debits.entries, debits.columns
+  if count > 0 then
+    close_book(debits.book)
+    write('HSET', 'commits', kept, #kept)
+    append_bundle(count, 'decide', join_codes(COMMITTED, debits.without_entry, debits.total), columns[1], columns[2],
+      columns[3], join_numbers(debits.balances, count), join_numbers(debits.versions, count))
+  end
 end
 
 local function forget_commits(names)
@@ -395,25 +458,40 @@ end
 
 -- Step 2, on the payers' shard: the commit point. verdicts: 0 to commit, or the payee's refusal to record, a byte
 -- a row; '' to commit all. Step 5 rides along: `settled` are names of commits that are finished.
--- args: oldest, newest, whether balances are wanted, settled, then for each attempt those of decide_attempt
+-- args: oldest, newest, whether balances are wanted, settled, then for each attempt
+--   id, payees' shard, verdicts, decisions, terms, payers, amounts, currencies, bodies
 -- -> {codes, balances, names, names of others}, a value an attempt
 local function decide(_, args)
   local meta, refused = enter_new(args[1])
   if refused then
     return refused
   end
-  local with_balances, now = args[4] == '1', clock_ms()
-  local tick = math.max(ticks(now), tonumber(meta[10] or 0) + 1)
-  local times = { now = now, oldest = tonumber(args[2]), newest = tonumber(args[3]), cutoff = cutoff_ms(meta, now) }
-  local codes, balances, names, elsewhere, n = {}, {}, {}, {}, 0
+  local with_balances, starts = args[4] == '1', {}
+  for a = 6, #args, 9 do
+    starts[#starts + 1] = a
+  end
+  local counts, first = counts_of(args, starts, 3), 1
   -- First: it only removes, and the names that are given out may not be among them.
   forget_commits(args[5])
-  for a = 6, #args, 9 do
-    n = n + 1
-    times.name = struct.pack('<I6', tick + n - 1)
-    codes[n], balances[n], names[n], elsewhere[n] = decide_attempt(meta, times, args, a, with_balances)
+  local debits = open_debits(meta, args, starts, counts)
+  local tick = math.max(ticks(debits.now), tonumber(meta[10] or 0) + 1)
+  local codes, balances, names, elsewhere, kept = {}, {}, {}, {}, {}
+  for m, a in ipairs(starts) do
+    local name, committed = struct.pack('<I6', tick + m - 1), nil
+    codes[m], balances[m], committed, elsewhere[m] =
+      decide_attempt(debits, args[a], args[a + 2], first, first + counts[m] - 1, name, with_balances)
+    names[m] = committed and name or ''
+    if committed then
+      local n = #kept
+      kept[n + 1], kept[n + 2] = name, cmsgpack.pack({ args[a], args[a + 1], codes[m], debits.now })
+      kept[n + 3], kept[n + 4] = name .. 'd', args[a + 3]
+      kept[n + 5], kept[n + 6] = name .. 't', args[a + 4]
+      kept[n + 7], kept[n + 8] = name .. 'b', args[a + 8]
+    end
+    first = first + counts[m]
   end
-  redis.call('HSET', 'meta', 'clock', string.format('%.0f', tick + n - 1))
+  close_debits(meta, debits, tonumber(args[3]), kept)
+  redis.call('HSET', 'meta', 'clock', string.format('%.0f', tick + #starts - 1))
   return leave({ codes, balances, names, elsewhere })
 end
 
@@ -429,68 +507,100 @@ end
 
 ---------------------------------------------------------------- finish
 
--- One attempt that is kept. -> codes, payee balances
-local function finish_attempt(attempt, head, verdicts, with_balances)
-  local fields = { attempt .. 'd', attempt .. 't', attempt .. 'p', attempt .. 'a', attempt .. 'b' }
-  local decisions, terms, payees, amounts, bodies = unpack(hmget('attempts', fields))
-  local _, sum, big = struct.unpack('<I6i8I4', head)
-  local kept, count = sub(head, ATTEMPT_HEAD + 1), #decisions / DECISION
-  payees, amounts = split('Bc0', payees, count), split('i8', amounts, count)
-  local all = kept == char(PREPARED) and verdicts == char(COMMITTED)
-  local odd, without_entry, alarms = {}, {}, 0
-  local arrivals, applied = open_arrivals(), payees
-  if not all then
-    kept, verdicts, applied = every(kept, count), every(verdicts, count), {}
-    for i = 1, count do
-      if byte(verdicts, i) ~= COMMITTED then
-        odd[i], without_entry[i] = DROPPED, 0
-      elseif byte(kept, i) ~= PREPARED then
-        -- R5: committed, yet it was refused here.
-        odd[i], without_entry[i] = MISSING_LEG, 0
-        alarms = alarms + 1
-      else
-        applied[#applied + 1] = payees[i]
-      end
+-- Fields of an attempt in `attempts`, beside the one that is its id.
+local LETTERS = { 'd', 't', 'p', 'a', 'b' }
+
+-- What finish reads and changes, of some attempts together that are kept.
+local function open_arrived(ids)
+  local fields, columns, counts = {}, { {}, {}, {}, {}, {} }, {}
+  for _, id in ipairs(ids) do
+    for _, letter in ipairs(LETTERS) do
+      fields[#fields + 1] = id .. letter
     end
   end
-  local book = open_book(applied)
+  local values = hmget('attempts', fields)
+  for m = 1, #ids do
+    for c = 1, 5 do
+      columns[c][m] = values[5 * m - 5 + c]
+    end
+    counts[m] = #columns[1][m] / DECISION
+  end
+  for c = 1, 5 do
+    columns[c] = #ids == 1 and columns[c][1] or table.concat(columns[c])
+  end
+  local total = sum_of(counts)
+  local payees = split('Bc0', columns[3], total)
+  return {
+    fields = fields, counts = counts, columns = columns, payees = payees,
+    amounts = split('i8', columns[4], total), arrivals = open_arrivals(), book = open_book(payees),
+    total = total, without_entry = {}, balances = {}, versions = {}, entries = 0, sum = 0, big = 0, alarms = 0,
+  }
+end
+
+-- One attempt, of rows `first` to `last`. -> codes, payee balances
+local function finish_attempt(arrived_now, head, verdicts, first, last, with_balances)
+  local count, kept = last - first + 1, sub(head, ATTEMPT_HEAD + 1)
+  local all = kept == char(PREPARED) and verdicts == char(COMMITTED)
+  if not all then
+    kept, verdicts = every(kept, count), every(verdicts, count)
+  end
+  local payees, amounts, arrivals = arrived_now.payees, arrived_now.amounts, arrived_now.arrivals
+  local book, odd, balances = arrived_now.book, {}, {}
   local index, available, held = book.index, book.available, book.held
   local version, dirty = book.version, book.dirty
-  local balances, lb, lv, l = {}, {}, {}, 0
-  for i = 1, count do
-    if arrivals and (all or byte(kept, i) == PREPARED) then
+  local lb, lv, l = arrived_now.balances, arrived_now.versions, arrived_now.entries
+  for i = first, last do
+    local k, code = i - first + 1, nil
+    local prepared = all or byte(kept, k) == PREPARED
+    if not all and byte(verdicts, k) ~= COMMITTED then
+      code = DROPPED
+    elseif not prepared then
+      -- R5: committed, yet it was refused here.
+      code, arrived_now.alarms = MISSING_LEG, arrived_now.alarms + 1
+    end
+    if arrivals and prepared then
       arrived(arrivals, payees[i], amounts[i])
     end
-    if odd[i] then
-      balances[i] = NO_BALANCE
+    if code then
+      odd[k], arrived_now.without_entry[i], balances[k] = code, 0, NO_BALANCE
     else
       local payee = index[payees[i]]
       local has, now_at = available[payee] + amounts[i], version[payee] + 1
       available[payee], version[payee], dirty[payee] = has, now_at, true
-      balances[i] = has
+      balances[k] = has
       l = l + 1
       lb[l], lv[l] = has + held[payee], now_at
     end
   end
-  if alarms > 0 then
-    redis.call('HINCRBY', 'meta', 'alarms', alarms)
-  end
-  if arrivals then
-    close_incoming(arrivals)
-  end
-  if big > 0 then
-    redis.call('HINCRBY', 'meta', 'big', -big)
-  end
-  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - sum))
-  if l > 0 then
-    close_book(book)
-    append_bundle(l, 'finish', join_codes(COMMITTED, without_entry, count), decisions, terms, bodies,
-      join_numbers(lb, l), join_numbers(lv, l))
-  end
-  fields[6] = attempt
-  redis.call('HDEL', 'attempts', unpack(fields))
-  redis.call('SADD', 'ended:current', attempt)
+  local _, sum, big = struct.unpack('<I6i8I4', head)
+  arrived_now.entries, arrived_now.sum, arrived_now.big = l, arrived_now.sum + sum, arrived_now.big + big
   return join_codes(FINISHED, odd, count), with_balances and join_numbers(balances, count) or ''
+end
+
+-- Writes what became of attempts that were kept.
+local function close_arrived(arrived_now, ids)
+  if arrived_now.alarms > 0 then
+    redis.call('HINCRBY', 'meta', 'alarms', arrived_now.alarms)
+  end
+  if arrived_now.arrivals then
+    close_incoming(arrived_now.arrivals)
+  end
+  if arrived_now.big > 0 then
+    redis.call('HINCRBY', 'meta', 'big', -arrived_now.big)
+  end
+  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - arrived_now.sum))
+  local count, columns = arrived_now.entries, arrived_now.columns
+  if count > 0 then
+    close_book(arrived_now.book)
+    append_bundle(count, 'finish', join_codes(COMMITTED, arrived_now.without_entry, arrived_now.total), columns[1],
+      columns[2], columns[5], join_numbers(arrived_now.balances, count), join_numbers(arrived_now.versions, count))
+  end
+  local fields, n = arrived_now.fields, #arrived_now.fields
+  for m = 1, #ids do
+    fields[n + m] = ids[m]
+  end
+  write('HDEL', 'attempts', fields, #fields)
+  write('SADD', 'ended:current', ids, #ids)
 end
 
 -- An attempt that is not kept: it has ended before, or its legs are lost.
@@ -514,22 +624,31 @@ local function finish(_, args)
     return stale
   end
   local with_balances, codes, balances = args[2] == '1', {}, {}
-  local ids, left, places, ended_now = {}, {}, {}, {}
+  local ids, kept, kept_places, left, left_places, ended_now = {}, {}, {}, {}, {}, {}
   for a = 3, #args, 2 do
     ids[#ids + 1] = args[a]
   end
   local heads = hmget('attempts', ids)
   for n, id in ipairs(ids) do
     if heads[n] and not ended_now[id] then
-      codes[n], balances[n] = finish_attempt(id, heads[n], args[2 * n + 2], with_balances)
+      kept[#kept + 1], kept_places[#kept_places + 1] = id, n
       ended_now[id] = true
     else
       -- Of two commits of one attempt, recovery ends both by one call.
-      left[#left + 1], places[#places + 1] = id, n
+      left[#left + 1], left_places[#left_places + 1] = id, n
     end
   end
+  if #kept > 0 then
+    local arrived_now, first = open_arrived(kept), 1
+    for m, n in ipairs(kept_places) do
+      local last = first + arrived_now.counts[m] - 1
+      codes[n], balances[n] = finish_attempt(arrived_now, heads[n], args[2 * n + 2], first, last, with_balances)
+      first = last + 1
+    end
+    close_arrived(arrived_now, kept)
+  end
   local before = which_ended(left)
-  for i, n in ipairs(places) do
+  for i, n in ipairs(left_places) do
     codes[n], balances[n] = finish_unknown(ended_now[ids[n]] or before[i], args[2 * n + 2]), ''
   end
   return leave({ codes, balances })
