@@ -130,7 +130,8 @@ class RememberedOutcome:
 
 
 def _ticks_to_ms(ticks: bytes) -> int:
-    return int.from_bytes(ticks, "little") * _TICK_MICROS // 1000
+    # Up, for the millisecond was rounded down to a tick.
+    return -(-int.from_bytes(ticks, "little") * _TICK_MICROS // 1000)
 
 
 @dataclass(frozen=True, slots=True)

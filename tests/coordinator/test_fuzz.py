@@ -199,7 +199,7 @@ Fault = type[Commit | Recovery | JournalCommit | JournalRecovery] | Lua
 FAULT_RUNS = 25
 FAULTS: dict[str, tuple[Fault, Setting]] = {
     "ended attempts are forgotten": (
-        Lua("  redis.call('SADD', 'ended:current', attempt)\n", ""),
+        Lua("  write('SADD', 'ended:current', ids, #ids)\n", ""),
         Setting(1, STEPS),
     ),
     "an ended attempt is prepared again": (
@@ -223,11 +223,13 @@ FAULTS: dict[str, tuple[Fault, Setting]] = {
         Setting(3, STEPS),
     ),
     "prepared credits are not taken off again": (
-        Lua("  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - sum))\n", ""),
+        Lua(
+            "  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - arrived_now.sum))\n", ""
+        ),
         Setting(1, STEPS),
     ),
     "a refused row is applied": (
-        Lua("      if byte(verdicts, i) ~= COMMITTED then\n", "      if false then\n"),
+        Lua("    if not all and byte(verdicts, k) ~= COMMITTED then\n", "    if false then\n"),
         Setting(1, STEPS),
     ),
     "a dropped refund still counts": (
