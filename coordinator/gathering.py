@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coordinator.protocol import Part
 from shard_node.bundles import Bundle
 from shard_node.calls import ATTEMPT_BYTES, Attempt
+from shard_node.limits import MAX_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 # Transfers a bundle from which on its attempt's own price no longer counts.
 LARGE = 512
 # Gathered batches under way at once: while one waits for the disks of shards, the other keeps them busy.
-MAX_UNDER_WAY = 1
+MAX_UNDER_WAY = 2
 # No batch waits longer than this for those under way: a shard that is silent must not hold up the others.
-PATIENCE_SECONDS = 0.5
+PATIENCE_SECONDS = 0.05
 
 _BALANCE_BYTES = 8
 
@@ -84,7 +86,7 @@ class Gatherer:
         return await future
 
     def _depart(self, most: int) -> None:
-        """Sends what waits, unless so many are under way; then when one returns, or at the end of patience."""
+        """Sends what waits while fewer are under way; more when one returns, or when patience ends."""
         while self._waiting and len(self._under_way) < most:
             task = asyncio.ensure_future(self._carry(self._together()))
             self._under_way.add(task)
@@ -104,17 +106,21 @@ class Gatherer:
         self._depart(len(self._under_way) + len(self._waiting))
 
     def _together(self) -> list[_Batch]:
-        """Batches from the front of those that wait, taken out: of one map, and not too large together."""
+        """Batches from the front of those that wait, taken out.
+
+        They are of one map, and together no more for any shard than one batch may be.
+        """
         first = self._waiting[0]
-        rows: dict[tuple[int, int], int] = {}
+        paying: Counter[int] = Counter()
+        paid: Counter[int] = Counter()
         taken = 0
         for batch in self._waiting:
             if batch.cluster is not first.cluster or batch.with_balances != first.with_balances:
                 break
             for r in batch.requests:
-                pair = r.payer_shard, r.payee_shard
-                rows[pair] = rows.get(pair, 0) + r.bundle.count
-            if taken and max(rows.values()) > 2 * LARGE:
+                paying[r.payer_shard] += r.bundle.count
+                paid[r.payee_shard] += r.bundle.count
+            if taken and max(*paying.values(), *paid.values()) > MAX_BATCH:
                 break
             taken += 1
         batches = self._waiting[:taken]
