@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, MutableSequence, Sequence
 
     from router.maps import Maps
-    from shard_node.bundles import Bundle, Packable
+    from shard_node.bundles import Bundle, Packable, Part
     from shard_node.directory import Cluster
     from shard_node.records import RememberedOutcome
     from shard_node.shard import Shard
@@ -168,22 +168,6 @@ def _put_balances(balances: MutableSequence[int], rows: Sequence[int], packed: b
             balances[row] = balance
 
 
-def split(
-    rows: Sequence[int], payer_shards: Sequence[int], payee_shards: Sequence[int]
-) -> dict[tuple[int, int], list[int]]:
-    """Rows by their pair of shards: the payer's and the payee's."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    add: dict[tuple[int, int], Callable[[int], None]] = {}
-    for row in rows:
-        pair = payer_shards[row], payee_shards[row]
-        try:
-            add[pair](row)
-        except KeyError:
-            groups[pair] = [row]
-            add[pair] = groups[pair].append
-    return groups
-
-
 class Engine(Carrier):
     """Carries out batches of validated transfers."""
 
@@ -225,47 +209,40 @@ class Engine(Carrier):
         results: Results,
         deadline_seconds: float,
     ) -> None:
-        owner = cluster.owner
-        groups = split(
-            rows,
-            [owner[slot] for slot in transfers.payer_slots],
-            [owner[slot] for slot in transfers.payee_slots],
-        )
-        work: list[Coroutine[Any, Any, None]] = []
-        parts: list[tuple[int, int, Bundle]] = []
-        rows_of_parts: list[list[int]] = []
-        for (payer_shard, payee_shard), group in groups.items():
-            bundle = transfers.bundle(group)
-            if payer_shard == payee_shard:
-                work.append(self._post(bundle, group, cluster.shards[payer_shard], results))
-            else:
-                parts.append((payer_shard, payee_shard, bundle))
-                rows_of_parts.append(group)
-        if parts:
-            work.append(self._commit(parts, rows_of_parts, cluster, results, deadline_seconds))
+        parts = transfers.split(rows, cluster.owner)
+        crossing = [part for part in parts if part.payer_shard != part.payee_shard]
+        work: list[Coroutine[Any, Any, None]] = [
+            self._post(part, cluster.shards[part.payer_shard], results)
+            for part in parts
+            if part.payer_shard == part.payee_shard
+        ]
+        if crossing:
+            work.append(self._commit(crossing, cluster, results, deadline_seconds))
         await asyncio.gather(*work)
 
-    async def _post(self, bundle: Bundle, rows: list[int], shard: Shard, results: Results) -> None:
-        answer = await ask(shard, Post(bundle, bool(results.payer_balances)))
+    async def _post(self, part: Part, shard: Shard, results: Results) -> None:
+        answer = await ask(shard, Post(part.bundle, bool(results.payer_balances)))
         if isinstance(answer, NoReply):
-            results.put(rows, bytes((NO_REPLY[answer],)), b"", b"")
+            results.put(part.rows, bytes((NO_REPLY[answer],)), b"", b"")
         else:
-            results.put(rows, answer.codes[0], answer.payer_balances[0], answer.payee_balances[0])
+            results.put(part.rows, answer.codes[0], answer.payer_balances[0], answer.payee_balances[0])
 
     async def _commit(
         self,
-        parts: list[tuple[int, int, Bundle]],
-        rows_of_parts: list[list[int]],
+        parts: list[Part],
         cluster: Cluster,
         results: Results,
         deadline_seconds: float,
     ) -> None:
         answer = await self._coordinators.commit(
-            parts, cluster.topology.version, deadline_seconds, with_balances=bool(results.payer_balances)
+            [(part.payer_shard, part.payee_shard, part.bundle) for part in parts],
+            cluster.topology.version,
+            deadline_seconds,
+            with_balances=bool(results.payer_balances),
         )
         if isinstance(answer, NoReply):
-            for rows in rows_of_parts:
-                results.put(rows, bytes((NO_REPLY[answer],)), b"", b"")
+            for part in parts:
+                results.put(part.rows, bytes((NO_REPLY[answer],)), b"", b"")
             return
-        for rows, told in zip(rows_of_parts, answer.results, strict=True):
-            results.put(rows, told.outcomes, told.payer_balances, told.payee_balances)
+        for part, told in zip(parts, answer.results, strict=True):
+            results.put(part.rows, told.outcomes, told.payer_balances, told.payee_balances)

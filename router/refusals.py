@@ -12,14 +12,15 @@ from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
+from router.fields import BadField
 from shard_node.errors import ShardFullError
+from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import PAYEE, Outcome, without_side
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from router.fields import BadField
     from router.kept import KeptTasks
     from shard_node.errors import ShardNodeError
 
@@ -172,6 +173,13 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
 async def abort_with(context: Any, code: grpc.StatusCode, reason: str, message: str) -> NoReturn:
     """Ends a call for a reason that is no outcome of a transfer."""
     await _abort(context, code, message, [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)])
+
+
+async def check_size(field: str, count: int, context: Any) -> None:
+    """Ends the call when one of its fields has too many items."""
+    if count > MAX_BATCH:
+        bad = BadField(field, f"a batch has at most {MAX_BATCH} items, this one has {count}")
+        await abort(context, invalid(bad))
 
 
 async def check_room(kept: KeptTasks, items: int, context: Any) -> None:

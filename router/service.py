@@ -16,7 +16,6 @@ from router.journal_calls import JournalCalls
 from router.kept import KeptTasks, deadline_of
 from router.transfer_calls import TransferCalls
 from shard_node.errors import ShardNodeError
-from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import Outcome
 from shard_node.transfers import Kind
 from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
@@ -79,7 +78,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.BatchAccountsResponse:
         """Opens up to MAX_BATCH accounts."""
         count = len(request.accounts)
-        await _check_size("accounts", count, context)
+        await refusals.check_size("accounts", count, context)
         await refusals.check_room(self._kept, count, context)
         results = await self._kept.run(
             open_accounts(self._directory, self._reader, request.accounts, deadline_of(context)), count
@@ -98,7 +97,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.BatchGetAccountsRequest, context: Any
     ) -> wallet_pb2.BatchAccountsResponse:
         """Reads up to MAX_BATCH accounts."""
-        await _check_size("account_ids", len(request.account_ids), context)
+        await refusals.check_size("account_ids", len(request.account_ids), context)
         reading = read_accounts(self._directory, self._reader, request.account_ids, deadline_of(context))
         results = await self._kept.run(reading)
         return wallet_pb2.BatchAccountsResponse(results=results)
@@ -156,12 +155,12 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         )
 
     async def BatchTransfer(  # noqa: N802
-        self, request: wallet_pb2.BatchTransferRequest, context: Any
-    ) -> wallet_pb2.BatchTransferResponse | bytes:
-        """Up to MAX_BATCH transfers, each with an outcome of its own."""
-        count = len(request.transfers)
-        await _check_size("transfers", count, context)
-        await refusals.check_room(self._kept, count, context)
+        self, request: bytes, context: Any
+    ) -> bytes:
+        """Up to MAX_BATCH transfers, each with an outcome of its own.
+
+        Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized.
+        """
         return await self._transfers.batch(request, context)
 
     async def GetTransfer(  # noqa: N802
@@ -230,12 +229,6 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         return await _account_or_abort(await self._kept.run(setting), context)
 
 
-async def _check_size(field: str, count: int, context: Any) -> None:
-    if count > MAX_BATCH:
-        bad = BadField(field, f"a batch has at most {MAX_BATCH} items, this one has {count}")
-        await refusals.abort(context, refusals.invalid(bad))
-
-
 async def _account_or_abort(result: wallet_pb2.AccountResult, context: Any) -> wallet_pb2.Account:
     if result.HasField("refusal"):
         await refusals.abort(context, result.refusal)
@@ -245,17 +238,11 @@ async def _account_or_abort(result: wallet_pb2.AccountResult, context: Any) -> w
 def add_to_server(service: WalletService, server: grpc.aio.Server) -> None:
     """Has the server answer the service's calls.
 
-    As the generated function does, but for the answer to BatchTransfer, which may come as bytes already.
+    As the generated function does, but BatchTransfer reads and writes the bytes of its messages itself.
     """
-    batch_transfer = grpc.unary_unary_rpc_method_handler(
-        service.BatchTransfer,
-        request_deserializer=wallet_pb2.BatchTransferRequest.FromString,
-        response_serializer=_serialized,
+    batch_transfer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        service.BatchTransfer
     )
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server)
     # In the place of the one that was just registered.
     server.add_registered_method_handlers(_SERVICE, {"BatchTransfer": batch_transfer})
-
-
-def _serialized(response: wallet_pb2.BatchTransferResponse | bytes) -> bytes:
-    return response if isinstance(response, bytes) else response.SerializeToString()

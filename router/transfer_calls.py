@@ -96,26 +96,26 @@ class TransferCalls:
         self._add_balances(response, row, payer_balance, payee_balance)
         return response
 
-    async def batch(
-        self, request: wallet_pb2.BatchTransferRequest, context: Any
-    ) -> wallet_pb2.BatchTransferResponse | bytes:
-        """Transfers that were counted before, each with an outcome of its own.
+    async def batch(self, request: bytes, context: Any) -> bytes:
+        """Transfers, each with an outcome of its own.
 
-        Bytes are the answer serialized.
+        Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized. Raises
+        DecodeError when it is no message.
         """
-        if not request.return_balances:
-            packed = self._batches.read(request.transfers, self._reader.latest_id())
-            if packed is not None:
-                work = self._engine.execute(packed, deadline_of(context), with_balances=False)
-                results = await self._kept.run(work, len(packed))
-                return answer(packed.texts, results.outcomes)
-        return await self._row_by_row(request, context)
+        packed = self._batches.read(request, self._reader.latest_id())
+        if packed is None:
+            return await self._row_by_row(wallet_pb2.BatchTransferRequest.FromString(request), context)
+        await refusals.check_room(self._kept, len(packed), context)
+        work = self._engine.execute(packed, deadline_of(context), with_balances=False)
+        results = await self._kept.run(work, len(packed))
+        return answer(packed.id_texts, results.outcomes)
 
-    async def _row_by_row(
-        self, request: wallet_pb2.BatchTransferRequest, context: Any
-    ) -> wallet_pb2.BatchTransferResponse:
-        """A batch in which something is out of the ordinary."""
-        count, deadline_seconds = len(request.transfers), deadline_of(context)
+    async def _row_by_row(self, request: wallet_pb2.BatchTransferRequest, context: Any) -> bytes:
+        """A batch in which something is out of the ordinary; the answer serialized."""
+        count = len(request.transfers)
+        await refusals.check_size("transfers", count, context)
+        await refusals.check_room(self._kept, count, context)
+        deadline_seconds = deadline_of(context)
         batch, bad, to_check = self._reader.transfers(request.transfers)
         aside: dict[int, wallet_pb2.TransferResponse] = {}
         for position, field in bad.items():
@@ -128,7 +128,7 @@ class TransferCalls:
             aside |= checked
         else:
             results = await self._kept.run(work, count)
-        return self._batch_response(request, batch, aside, results)
+        return self._batch_response(request, batch, aside, results).SerializeToString()
 
     async def _checked(
         self,

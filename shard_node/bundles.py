@@ -19,9 +19,12 @@ Integers are little-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from shard_node.transfers import Transfers
 
 DECISION_BYTES = 18
 # Where a UUID has its version, in its high half (RFC 9562).
@@ -35,18 +38,10 @@ _BODY_LENGTH = struct.Struct("<H")
 class Packable(Protocol):
     """Transfers in columns that can be split by shards and packed."""
 
-    @property
-    def payer_slots(self) -> Sequence[int]:
-        """The slot of each payer."""
-
-    @property
-    def payee_slots(self) -> Sequence[int]:
-        """The slot of each payee."""
-
     def __len__(self) -> int: ...
 
-    def bundle(self, rows: Sequence[int]) -> Bundle:
-        """The given rows, in the order of ``rows``. There must be some."""
+    def split(self, rows: Sequence[int], owner: Sequence[int]) -> list[Part]:
+        """The given rows, each in one part. ``owner`` has the shard of each slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ class Bundle:
     bodies: bytes
 
     @classmethod
-    def of(cls, transfers: Packable) -> Bundle:
+    def of(cls, transfers: Transfers) -> Bundle:
         """All of these transfers, in their order."""
         return transfers.bundle(range(len(transfers)))
 
@@ -99,6 +94,32 @@ class Bundle:
         return zip(
             split_decisions(self.decisions), split_short(self.terms), split_bodies(self.bodies), strict=True
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of a batch that are for one pair of shards, which are given by index, and their bundle."""
+
+    payer_shard: int
+    payee_shard: int
+    rows: Sequence[int]
+    bundle: Bundle
+
+
+def rows_by_pair(
+    rows: Sequence[int], payer_shards: Sequence[int], payee_shards: Sequence[int]
+) -> dict[tuple[int, int], list[int]]:
+    """Rows by their pair of shards: the payer's and the payee's."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    add: dict[tuple[int, int], Callable[[int], None]] = {}
+    for row in rows:
+        pair = payer_shards[row], payee_shards[row]
+        try:
+            add[pair](row)
+        except KeyError:
+            groups[pair] = [row]
+            add[pair] = groups[pair].append
+    return groups
 
 
 def id_times_ms(ids: Sequence[bytes]) -> tuple[int, int]:

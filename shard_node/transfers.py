@@ -16,11 +16,13 @@ from xxhash import xxh3_64_digest
 
 from shard_node.bundles import (
     Bundle,
+    Part,
     id_times_ms,
     join_amounts,
     join_bodies,
     join_currencies,
     join_short,
+    rows_by_pair,
 )
 
 if TYPE_CHECKING:
@@ -193,6 +195,13 @@ class Transfers:
             self.payer_slots[index],
             self.payee_slots[index],
         )
+
+    def split(self, rows: Sequence[int], owner: Sequence[int]) -> list[Part]:
+        """The given rows, each in one part. ``owner`` has the shard of each slot."""
+        groups = rows_by_pair(
+            rows, [owner[slot] for slot in self.payer_slots], [owner[slot] for slot in self.payee_slots]
+        )
+        return [Part(*pair, group, self.bundle(group)) for pair, group in groups.items()]
 
     def bundle(self, rows: Sequence[int]) -> Bundle:
         """The given rows packed, in the order of ``rows``. There must be some."""

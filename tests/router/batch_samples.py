@@ -5,20 +5,27 @@
 from __future__ import annotations
 
 import string
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from router.batches import BatchReader
+from router import batches
 from router.fields import MAX_CLOCK_AHEAD_MS
+from shard_node.bundles import Bundle, Part
+from shard_node.slots import SLOT_COUNT
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import ID, NOW_MS, reader, uuid7
 
 Request = wallet_pb2.TransferRequest
+BatchRequest = wallet_pb2.BatchTransferRequest
+# Who owns each slot: one shard, two, and so many that numbers of their pairs take more than 16 bits.
+OWNERS = [array("i", [slot % shards for slot in range(SLOT_COUNT)]) for shards in (1, 2, 300)]
 
 SETTINGS = settings(max_examples=150, deadline=None)
 DIGITS = {"EUR": 2, "JPY": 0, "BHD": 3, "CLF": 4}
@@ -32,7 +39,10 @@ TAKEN: dict[str, list[Any]] = {
         # Later than any, but for its version; and of digits alone.
         *(f"ffffffff-ffff-4{ID[15:]}", "11111111-1111-1111-1111-111111111111"),
     ],
-    "from_account": ["{a}:x", "{b}{a}", "{}a", "a{", "}{", "{", "a@b", "-", "x" * 64],
+    "from_account": [
+        *("{a}:x", "{b}{a}", "{}a", "{}{a}", "}{a}", "a}{b}c}", "{{a}}", "x{a}", "{a", "a{", "}{", "{", "{}"),
+        *("}", "a@b", "-", "x" * 64, "{" + "x" * 62 + "}"),
+    ],
     "to_account": ["{a}:x", "Alice", "{" * 64],
     "amount": ["5.00", "05.00", "0.01", "9" * 13 + ".99", "0" * 12 + "1.00"],
     "reference": ["", "a,b\n\x00", "x" * 256, "é" * 128, "€" * 85, "😀" * 64],
@@ -49,7 +59,7 @@ LEFT: dict[str, list[Any]] = {
     "from_account": [
         *("", "x" * 65, "a,b", ",", "a,", "@world:EUR", "@", "é", "ａ", "a b", "a\n", "a\x00", "a/b", "bob"),
     ],
-    "to_account": ["", "x" * 65, "a,b", ",a", "@world:EUR", "éa", "\nb", "alice"],
+    "to_account": ["", "x" * 65, "{a}" + "x" * 62, "a,b", ",a", "@world:EUR", "éa", "\nb", "alice"],
     "amount": [
         *("5", "5.0", "5.", ".50", "", "0.00", "000.00", "1,00", "5.00,", "1,0.00", "5.000", "1.0.00"),
         *("٣.00", "3.٠٠", "-5.00", "+5.00", " 5.00", "5.00\n", "5_0.00", "1e2.00", "5.00.00"),
@@ -91,36 +101,60 @@ def with_field(request: Request, field: str, value: object) -> Request:
 def agree(requests: Sequence[Request], *splits: Sequence[int]) -> bool:
     """Whether the hot loop takes the batch; it must then have read what the careful one reads.
 
-    ``splits`` are rows of which bundles are compared, beside that of all rows and those of every third.
+    ``splits`` are rows that are split and compared, beside all of them, the same backwards, and every third.
+    """
+    return agree_on(BatchRequest(transfers=requests).SerializeToString(), *splits)
+
+
+def agree_on(request: bytes, *splits: Sequence[int], module: Any = batches) -> bool:
+    """The same of a serialized batch, in whatever form; it must then be a message, too.
+
+    ``module`` is the hot loop's.
     """
     read = reader()
-    packed = BatchReader(read.decimals).read(requests, read.latest_id())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LEAST_BYTES", 0)
+        packed = module.BatchReader(read.decimals).read(request, read.latest_id())
     if packed is None:
         return False
-    careful, bad, to_check = read.transfers(requests)
+    message = BatchRequest.FromString(request)
+    assert not message.return_balances
+    careful, bad, to_check = read.transfers(message.transfers)
     assert not bad
     assert not to_check
-    count = len(requests)
+    count = len(message.transfers)
     assert len(packed) == len(careful) == count
-    assert packed.texts == [request.transaction_id for request in requests]
-    assert packed.payer_slots == careful.payer_slots
-    assert packed.payee_slots == careful.payee_slots
-    whole = careful.bundle(range(count))
+    texts = [row.tobytes().decode() for row in packed.id_texts]
+    assert texts == [transfer.transaction_id for transfer in message.transfers]
     thirds = [range(first, count, 3) for first in range(min(3, count))]
-    for rows in (range(count), *thirds, *splits):
-        mine, other = packed.bundle(rows), careful.bundle(rows)
-        assert mine == replace(other, oldest_ms=whole.oldest_ms, newest_ms=whole.newest_ms)
-        # What a shard may conclude from the times of a bundle stays true.
-        assert mine.oldest_ms <= other.oldest_ms
-        assert mine.newest_ms >= other.newest_ms
+    for owner in OWNERS:
+        for rows in (range(count), range(count - 1, -1, -1), *thirds, *splits):
+            _same_parts(packed.split(rows, owner), careful.split(rows, owner), careful.bundle(range(count)))
     return True
 
 
+def _same_parts(parts: list[Part], expected: list[Part], whole: Bundle) -> None:
+    """The same bundles for the same shards, but that their oldest and newest are those of the batch."""
+    by_pair = {(part.payer_shard, part.payee_shard): part for part in parts}
+    assert len(by_pair) == len(parts) == len(expected)
+    for part in expected:
+        mine, other = by_pair[part.payer_shard, part.payee_shard], part.bundle
+        assert list(mine.rows) == list(part.rows)
+        assert mine.bundle == replace(other, oldest_ms=whole.oldest_ms, newest_ms=whole.newest_ms)
+        # What a shard may conclude from the times of a bundle stays true.
+        assert mine.bundle.oldest_ms <= other.oldest_ms
+        assert mine.bundle.newest_ms >= other.newest_ms
+
+
 ACCOUNT_CHARS = string.ascii_letters + string.digits + "._:{}-"
-accounts = st.sampled_from(["alice", "{a}:1", "x" * 64]) | st.builds(
-    str.__add__,
-    st.sampled_from(ACCOUNT_CHARS),
-    st.text(ACCOUNT_CHARS + "@", max_size=63),
+accounts = (
+    st.sampled_from(["alice", "{a}:1", "x" * 64])
+    | st.text("{}a", min_size=1, max_size=9)
+    | st.builds(
+        str.__add__,
+        st.sampled_from(ACCOUNT_CHARS),
+        st.text(ACCOUNT_CHARS + "@", max_size=63),
+    )
 )
 ids = st.one_of(
     st.builds(uuid7, st.integers(0, LATEST_MS), st.integers(0, 2**32)),

@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router import batches
 from router.batches import answer
 from router.engine import Engine
 from router.journal_engine import JournalEngine
 from router.refusals import refusal
+from router.requests import RequestReader
 from router.service import WalletService
 from shard_node.calls import Post
 from shard_node.outcomes import PAYEE, Outcome
@@ -34,6 +38,7 @@ from tests.router.stand_ins import (
 )
 
 if TYPE_CHECKING:
+    from router.byte_tables import Bytes
     from shard_node.calls import Call
     from shard_node.journal_calls import JournalCall
 
@@ -80,13 +85,15 @@ async def served(
     maps, committers = MapsStandIn(Clock(), cluster_cut_at(1, SLOT_COUNT // 2, *shards)), JudgingCommitters()
     service = WalletService(Engine(maps, committers), JournalEngine(maps, committers), maps, reader())
     asked = wallet_pb2.BatchTransferRequest(transfers=requests, return_balances=return_balances)
-    told = await service.BatchTransfer(asked, Context())
-    if isinstance(told, bytes):
-        return True, wallet_pb2.BatchTransferResponse.FromString(told)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "LEAST_BYTES", 0)
+        patch.setattr(RequestReader, "transfers", careful := Mock(wraps=service._reader.transfers))
+        answered = await service.BatchTransfer(asked.SerializeToString(), Context())
+    told = wallet_pb2.BatchTransferResponse.FromString(answered)
     for result in told.results:
         result.ClearField("from_available")
         result.ClearField("to_available")
-    return False, told
+    return not careful.called, told
 
 
 @settings(SETTINGS, max_examples=80)
@@ -121,6 +128,10 @@ REFUSED = [
 ]
 
 
+def _table(texts: Sequence[str]) -> Bytes:
+    return np.frombuffer("".join(texts).encode(), np.uint8).reshape(len(texts), -1)
+
+
 @pytest.mark.parametrize("kind", [list, bytearray, bytes])
 @pytest.mark.parametrize(
     "codes",
@@ -138,7 +149,7 @@ def test_answer(codes: list[int], kind: Callable[[list[int]], Sequence[int]]) ->
         else:
             why = refusal(code)
             expected.results.add(transaction_id=text, outcome=why.outcome, refusal=why)
-    told = answer(texts, kind(codes))
+    told = answer(_table(texts), kind(codes))
     assert wallet_pb2.BatchTransferResponse.FromString(told) == expected
     assert told == expected.SerializeToString()
 
@@ -147,7 +158,7 @@ def test_answer(codes: list[int], kind: Callable[[list[int]], Sequence[int]]) ->
 def test_any_outcomes(codes: list[int]) -> None:
     """Each result has its own id and its own outcome."""
     texts = [uuid7(NOW_MS, seed) for seed in range(len(codes))]
-    told = wallet_pb2.BatchTransferResponse.FromString(answer(texts, bytearray(codes)))
+    told = wallet_pb2.BatchTransferResponse.FromString(answer(_table(texts), bytearray(codes)))
     assert [result.transaction_id for result in told.results] == texts
     for result, code in zip(told.results, codes, strict=True):
         if code == COMMITTED:

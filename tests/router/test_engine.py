@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from coordinator.protocol import NoReply
 from router import kept
 from router import maps as maps_module
-from router.engine import Engine, split
+from router.engine import Engine
 from router.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
 from router.requests import columns
+from shard_node.bundles import rows_by_pair
 from shard_node.calls import Post, Reply
 from shard_node.errors import (
     ShardDefectError,
@@ -79,7 +80,7 @@ LL, HH, LH, HL = (LOW, "{" + LOW + "}"), (HIGH, "{" + HIGH + "}"), (LOW, HIGH), 
 def test_split(shards: list[tuple[int, int]]) -> None:
     """Each row goes to exactly one part, that of its pair of shards, in order; no part is empty."""
     rows = [row for row in range(len(shards)) if row % 3]
-    parts = split(rows, [payer for payer, _ in shards], [payee for _, payee in shards])
+    parts = rows_by_pair(rows, [payer for payer, _ in shards], [payee for _, payee in shards])
     assert {pair: list(part) for pair, part in parts.items()} == {
         pair: [row for row in rows if shards[row] == pair] for pair in {shards[row] for row in rows}
     }

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from router import coalescer, kept
 from router.engine import Engine
 from router.journal_engine import JournalEngine
-from router.service import WalletService
+from router.service import WalletService, add_to_server
 from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.slots import slot
 from tallystick.v1 import outcome_pb2, wallet_pb2
@@ -108,8 +108,8 @@ async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kept, "MAX_IN_HAND", 3)
     bench.left.open_gate.clear()
     first = wallet_pb2.BatchTransferRequest(transfers=[payment(n) for n in (1, 2, 3)])
-    second = wallet_pb2.BatchTransferRequest(transfers=[payment(4)])
-    call = asyncio.ensure_future(bench.service.BatchTransfer(first, Context()))
+    second = wallet_pb2.BatchTransferRequest(transfers=[payment(4)]).SerializeToString()
+    call = asyncio.ensure_future(bench.service.BatchTransfer(first.SerializeToString(), Context()))
     await turns()
     context, reason = await aborted(bench.service.BatchTransfer, second)
     assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
@@ -127,10 +127,30 @@ async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch
     await bench.service.finish_all()
     await turns()
     answer = await bench.service.BatchTransfer(second, Context())
-    assert isinstance(answer, bytes)
     response = wallet_pb2.BatchTransferResponse.FromString(answer)
     assert [r.outcome for r in response.results] == [outcome_pb2.OUTCOME_COMMITTED]
     assert bench.left.posted() == [[1, 2, 3], [4]]
+
+
+@pytest.mark.parametrize("method", ["BatchTransfer", "Transfer"])
+@pytest.mark.parametrize("count", [1, 200])
+async def test_bytes_that_are_no_message(bench: Bench, method: str, count: int) -> None:
+    """They get the status that gRPC gives them, also from the call that reads its bytes itself."""
+    whole = wallet_pb2.BatchTransferRequest(transfers=[payment(n) for n in range(1, count + 1)])
+    server = grpc.aio.server()
+    add_to_server(bench.service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary(f"/tallystick.v1.WalletService/{method}")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(whole.SerializeToString()[:-1])
+    finally:
+        await server.stop(None)
+    assert refused.value.code() is grpc.StatusCode.UNKNOWN
+    assert "Wire format was corrupt" in (refused.value.details() or "")
+    assert bench.left.posted() == []
 
 
 async def test_hanging_up_stops_nothing(bench: Bench) -> None:
