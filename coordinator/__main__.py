@@ -38,9 +38,9 @@ def coordinate(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Even
         driver = Driver(directory)
         service = CoordinatorService(driver, directory)
         server = Server(("tallystick.v1.CoordinatorService", "tallystick.v1.ClusterService"))
-        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server.grpc)
+        coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(service, server.methods)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
-            ClusterService(registry, directory), server.grpc
+            ClusterService(registry, directory), server.methods
         )
         address = await server.start(listen)
         duties = [

@@ -18,7 +18,7 @@ from router.engine import Engine
 from router.journal_engine import JournalEngine
 from router.ledger_service import LedgerService
 from router.requests import RequestReader
-from router.service import WalletService, add_to_server
+from router.service import WalletService, add_methods
 from shard_node.directory import Directory
 from shard_node.errors import LedgerError, RegistryError
 from shard_node.ledger.history import History
@@ -60,10 +60,10 @@ def route(
         server = Server(
             ("tallystick.v1.WalletService", "tallystick.v1.LedgerService", "tallystick.v1.ClusterService")
         )
-        add_to_server(service, server.grpc)
-        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger_service, server.grpc)
+        add_methods(service, server.methods)
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger_service, server.methods)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(
-            ClusterService(registry, directory), server.grpc
+            ClusterService(registry, directory), server.methods
         )
         address = await server.start(listen)
         await registry.register(MemberKind.ROUTER, name, address, os.getpid())

@@ -1,7 +1,10 @@
 """Concurrent single operations, gathered into batches.
 
-A batch leaves as soon as there is room for it, with all that waits by then; there is no fixed
+A batch leaves as soon as the one before it is back, with all that waits by then; there is no fixed
 delay. Under light load a batch is one transfer, under heavy load batches grow by themselves.
+
+One at a time, because a batch costs its processes some milliseconds of CPU however few its items are: with
+more on their way at once, each would be smaller, all would take longer, and those who wait longest too.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
-# Batches on their way at once. Two keep the shards busy while one returns; more only make each smaller.
+# Batches on their way at once, where one takes long: a shard may be silent that others do not need.
 MAX_BATCHES = 4
+# For so long a batch keeps the next one back. Under any load one takes less if all shards answer.
+PATIENCE_SECONDS = 0.25
 # What waits at the most, in items of weight one: a second's worth.
 MAX_WAITING = 4 * MAX_BATCH
 
@@ -36,18 +41,24 @@ class Coalescer(Generic[ItemT, ResultT]):
     """Gathers items; ``execute`` carries out a batch of them, and answers with a result an item, in order.
 
     ``weigh`` says how much of a batch an item fills, and of what may wait: at most MAX_BATCH.
+    ``patience_seconds`` is how long a batch keeps the next one back, unless that one is full.
     """
 
     def __init__(
         self,
         execute: Callable[[list[ItemT]], Coroutine[Any, Any, Sequence[ResultT]]],
         weigh: Callable[[ItemT], int] = _one,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._execute = execute
         self._weigh = weigh
+        self._patience_seconds = patience_seconds
         self._waiting: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
         self._waiting_weight = 0
         self._batches: set[asyncio.Task[None]] = set()
+        self._newest: asyncio.Task[None] | None = None
+        # Set while the newest batch keeps the next one back.
+        self._patience: asyncio.TimerHandle | None = None
         self._scheduled = False
 
     def __repr__(self) -> str:
@@ -62,7 +73,7 @@ class Coalescer(Generic[ItemT, ResultT]):
         future: asyncio.Future[ResultT] = loop.create_future()
         self._waiting.append((item, future))
         self._waiting_weight += weight
-        if not self._scheduled and len(self._batches) < MAX_BATCHES:
+        if not self._scheduled and self._may_depart():
             # Not at once: whoever else is ready in this turn of the loop comes along.
             self._scheduled = True
             loop.call_soon(self._depart)
@@ -73,12 +84,30 @@ class Coalescer(Generic[ItemT, ResultT]):
         while self._batches or self._waiting:
             await asyncio.wait(self._batches) if self._batches else await asyncio.sleep(0)
 
+    def _may_depart(self) -> bool:
+        if not self._waiting or len(self._batches) >= MAX_BATCHES:
+            return False
+        # A full one would not grow by waiting.
+        return self._patience is None or self._waiting_weight >= MAX_BATCH
+
     def _depart(self) -> None:
         self._scheduled = False
-        while self._waiting and len(self._batches) < MAX_BATCHES:
-            task = asyncio.ensure_future(self._carry(self._next_batch()))
-            self._batches.add(task)
-            task.add_done_callback(self._returned)
+        while self._may_depart():
+            self._newest = asyncio.ensure_future(self._carry(self._next_batch()))
+            self._batches.add(self._newest)
+            self._newest.add_done_callback(self._returned)
+            self._end_patience()
+            self._patience = asyncio.get_running_loop().call_later(self._patience_seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        """The newest batch keeps nobody back any more."""
+        self._end_patience()
+        self._depart()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _next_batch(self) -> list[tuple[ItemT, asyncio.Future[ResultT]]]:
         """As much of what waits as fills a batch, taken out in order."""
@@ -96,6 +125,9 @@ class Coalescer(Generic[ItemT, ResultT]):
 
     def _returned(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
+        if task is self._newest:
+            self._newest = None
+            self._end_patience()
         self._depart()
 
     async def _carry(self, batch: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:

@@ -21,6 +21,7 @@ from shard_node.transfers import Kind
 from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 
 if TYPE_CHECKING:
+    from coordinator.serving import Methods
     from router.engine import Engine
     from router.journal_engine import JournalEngine
     from router.maps import Maps
@@ -235,14 +236,14 @@ async def _account_or_abort(result: wallet_pb2.AccountResult, context: Any) -> w
     return result.account
 
 
-def add_to_server(service: WalletService, server: grpc.aio.Server) -> None:
-    """Has the server answer the service's calls.
+def add_methods(service: WalletService, methods: Methods) -> None:
+    """Adds the service's methods to those of a server.
 
     As the generated function does, but BatchTransfer reads and writes the bytes of its messages itself.
     """
     batch_transfer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
         service.BatchTransfer
     )
-    wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server)
-    # In the place of the one that was just registered.
-    server.add_registered_method_handlers(_SERVICE, {"BatchTransfer": batch_transfer})
+    wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, methods)
+    # In the place of the one that was just added.
+    methods.add_registered_method_handlers(_SERVICE, {"BatchTransfer": batch_transfer})

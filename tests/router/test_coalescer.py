@@ -1,4 +1,4 @@
-"""Single transfers leave at once when there is room, and gather while there is none."""
+"""Single transfers leave at once when none is on its way, and gather while a batch is."""
 
 from __future__ import annotations
 
@@ -38,12 +38,21 @@ class Carrier:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self._answers: list[asyncio.Future[list[tuple[int, int, int]]]] = []
+        self._taken = asyncio.Condition()
 
     async def execute(self, rows: list[Row]) -> list[tuple[int, int, int]]:
         """Keeps the batch under way until it is answered."""
         self.batches.append(numbers(rows))
-        self._answers.append(asyncio.get_running_loop().create_future())
-        return await self._answers[-1]
+        answer: asyncio.Future[list[tuple[int, int, int]]] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        async with self._taken:
+            self._taken.notify_all()
+        return await answer
+
+    async def has(self, batches: int) -> None:
+        """Waits until it was given so many batches."""
+        async with self._taken:
+            await self._taken.wait_for(lambda: len(self.batches) >= batches)
 
     def answer(self, batch: int) -> None:
         """Commits a batch; the balances are the row's number and its negative."""
@@ -63,8 +72,14 @@ def carrier() -> Carrier:
 
 @pytest.fixture
 def coalescer(carrier: Carrier) -> Gatherer:
-    """A coalescer that hands its batches to the carrier."""
-    return Coalescer(carrier.execute)
+    """A coalescer that hands its batches to the carrier, and has no patience with any that takes long."""
+    return Coalescer(carrier.execute, patience_seconds=0)
+
+
+@pytest.fixture
+def patient(carrier: Carrier) -> Gatherer:
+    """One whose patience no test outlasts."""
+    return Coalescer(carrier.execute, patience_seconds=3600)
 
 
 async def turns() -> None:
@@ -100,7 +115,56 @@ async def test_what_comes_together_leaves_together(coalescer: Gatherer, carrier:
     assert await asyncio.gather(*futures) == [(COMMITTED, -n, n) for n in range(100)]
 
 
-async def test_a_second_batch_need_not_wait(coalescer: Gatherer, carrier: Carrier) -> None:
+async def test_one_at_a_time(patient: Gatherer, carrier: Carrier) -> None:
+    """What comes while a batch is under way gathers, and leaves when that one returns."""
+    first = patient.submit(row(0))
+    await turns()
+    rest = [patient.submit(row(n)) for n in (1, 2)]
+    await turns()
+    rest.append(patient.submit(row(3)))
+    await turns()
+    assert carrier.batches == [[0]]
+    carrier.answer(0)
+    assert await first == (COMMITTED, 0, 0)
+    await turns()
+    assert carrier.batches == [[0], [1, 2, 3]]
+    carrier.answer(1)
+    assert await asyncio.gather(*rest) == [(COMMITTED, -n, n) for n in (1, 2, 3)]
+
+
+async def test_a_failed_batch_keeps_nobody_back(patient: Gatherer, carrier: Carrier) -> None:
+    """The next batch leaves when the one before it has returned, be it with an error."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    failing = patient.submit(row(0))
+    await turns()
+    fine = patient.submit(row(1))
+    carrier.fail(0, ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    await turns()
+    carrier.answer(1)
+    assert await fine == (COMMITTED, -1, 1)
+
+
+async def test_a_slow_batch_keeps_others_back_for_a_time(carrier: Carrier) -> None:
+    """When its patience is over, what has gathered leaves; the late return of the slow one harms nobody."""
+    coalescer: Gatherer = Coalescer(carrier.execute, patience_seconds=0.01)
+    slow = coalescer.submit(row(0))
+    await turns()
+    assert carrier.batches == [[0]]
+    others = [coalescer.submit(row(n)) for n in (1, 2)]
+    await carrier.has(2)
+    assert carrier.batches == [[0], [1, 2]]
+    carrier.answer(1)
+    assert await asyncio.gather(*others) == [(COMMITTED, -n, n) for n in (1, 2)]
+    assert not slow.done()
+    carrier.answer(0)
+    assert await slow == (COMMITTED, 0, 0)
+    await coalescer.finish_all()
+    assert repr(coalescer) == "Coalescer(waiting=0, batches=0)"
+
+
+async def test_an_impatient_one_sends_more(coalescer: Gatherer, carrier: Carrier) -> None:
     """Up to MAX_BATCHES are under way at once; they may return in any order."""
     futures = []
     for number in range(MAX_BATCHES):
@@ -126,10 +190,16 @@ async def test_gathers_while_busy(coalescer: Gatherer, carrier: Carrier) -> None
     assert repr(coalescer) == f"Coalescer(waiting=0, batches={MAX_BATCHES})"
 
 
-async def test_batches_are_bounded(coalescer: Gatherer, carrier: Carrier) -> None:
-    """No batch has more than MAX_BATCH rows; the rest follow in order, in further batches."""
+async def test_batches_are_bounded(patient: Gatherer, carrier: Carrier) -> None:
+    """No batch has more than MAX_BATCH rows; full ones follow at once, the rest waits for the newest."""
     for number in range(2 * MAX_BATCH + 1):
-        coalescer.submit(row(number))
+        patient.submit(row(number))
+    await turns()
+    assert [len(batch) for batch in carrier.batches] == [MAX_BATCH, MAX_BATCH]
+    carrier.answer(0)
+    await turns()
+    assert len(carrier.batches) == 2
+    carrier.answer(1)
     await turns()
     assert [len(batch) for batch in carrier.batches] == [MAX_BATCH, MAX_BATCH, 1]
     assert [n for batch in carrier.batches for n in batch] == list(range(2 * MAX_BATCH + 1))
@@ -229,7 +299,9 @@ async def test_finish_all_before_the_first_departure(coalescer: Gatherer, carrie
 
 async def test_heavy_items_fill_a_batch_sooner(carrier: Carrier) -> None:
     """Where items weigh more than one, weight is what bounds a batch and what waits; the order stays."""
-    heavy: Gatherer = Coalescer(carrier.execute, weigh=lambda one: MAX_BATCH // 2 if one[3] % 2 else 1)
+    heavy: Gatherer = Coalescer(
+        carrier.execute, weigh=lambda one: MAX_BATCH // 2 if one[3] % 2 else 1, patience_seconds=0
+    )
     for number in range(1, 7):
         heavy.submit(row(number))
     await turns()
