@@ -11,10 +11,11 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from coordinator.serving import Methods
 from router import coalescer, kept
 from router.engine import Engine
 from router.journal_engine import JournalEngine
-from router.service import WalletService, add_to_server
+from router.service import WalletService, add_methods
 from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.slots import slot
 from tallystick.v1 import outcome_pb2, wallet_pb2
@@ -137,8 +138,9 @@ async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch
 async def test_bytes_that_are_no_message(bench: Bench, method: str, count: int) -> None:
     """They get the status that gRPC gives them, also from the call that reads its bytes itself."""
     whole = wallet_pb2.BatchTransferRequest(transfers=[payment(n) for n in range(1, count + 1)])
-    server = grpc.aio.server()
-    add_to_server(bench.service, server)
+    methods = Methods()
+    add_methods(bench.service, methods)
+    server = grpc.aio.server(handlers=(methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
