@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shard_node.errors import BatchTakenError, LedgerError
 from shard_node.ledger.chain import GENESIS, Header, Sealed
-from shard_node.ledger.entries import ArchivedShard, Columns, Row, columns_of
+from shard_node.ledger.entries import ArchivedShard, Columns, Row, columns_of, is_one_value
 from shard_node.ledger.schema import (
     POSTGRESQL,
     SEQUENCE_BITS,
@@ -41,8 +41,6 @@ _LOOKUP_ROWS: Final = 500
 
 _COLUMNS: Final = ", ".join(column.name for column in entries.columns)
 _COPY: Final = f"COPY entries ({_COLUMNS}) FROM STDIN"
-# Values that most entries have in some column, as SQLite reads them.
-_LITERALS: Final[dict[str | None, str]] = {None: "NULL", "": "''"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,19 +273,29 @@ def _insert_by_column(driver: Any, columns: Columns) -> None:
         places.append("?")
         # The driver looks for an adapter of each bytes and None, at ten times the price of a bytearray.
         is_binary = isinstance(described.type, LargeBinary)
-        bound.append([value and bytearray(value) for value in values] if is_binary else values)
+        bound.append(map(bytearray if None not in values else _as_bytearray, values) if is_binary else values)
     driver.executemany(
         f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join(places)})",  # noqa: S608 -- names and numbers of our own
         zip(*bound, strict=True),
     )
 
 
+def _as_bytearray(value: bytes | None) -> bytearray | None:
+    return None if value is None else bytearray(value)
+
+
 def _literal(values: Sequence[Any]) -> str | None:
     """What stands in a statement for a column that has one value in all rows; None when it must be bound.
 
-    Of texts only the empty one, so that nothing that a customer wrote is ever part of a statement.
+    Of texts only those that are empty or all letters, such as a currency: nothing in them can end a text.
     """
-    first = values[0]
-    text = str(first) if type(first) is int else _LITERALS.get(first)
-    # The last one differs in most columns that have several values.
-    return text if values[-1] == first and values.count(first) == len(values) else None
+    if not is_one_value(values):
+        return None
+    value = values[0]
+    if value is None:
+        return "NULL"
+    if type(value) is int:
+        return str(value)
+    if type(value) is str and (not value or (value.isascii() and value.isalpha())):
+        return f"'{value}'"
+    return None

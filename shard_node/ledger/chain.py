@@ -6,8 +6,10 @@ them is also kept on the shard, as is the number of batches: so a tail that was 
 
 Canonical bytes are one MessagePack array: the header's fields, then the entries by column, in the order of
 :class:`~shard_node.ledger.entries.Entry`: whole numbers as one string of bytes, 8 little-endian ones each,
-all others as an array of the values. MessagePack can be read back without a schema, so two different batches
-never have the same bytes; texts and bytes are different types, and lengths stand before contents.
+all others as an array of the values; a column that has one value in all rows as an array of that one, but
+never the first, which so tells how many there are. MessagePack can be read back without a schema, so two
+different batches never have the same bytes; texts and bytes are different types, and lengths stand before
+contents.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgpack
 
-from shard_node.ledger.entries import ArchivedShard, Entry, Row, columns_of
+from shard_node.ledger.entries import ArchivedShard, Entry, Row, columns_of, is_one_value
 
 HASH_BYTES: Final = 32
 # What stands before the first batch.
@@ -61,7 +63,12 @@ def canonical(header: Header, rows: Sequence[Row]) -> bytes:
     a database's driver returns them. Raises TypeError, ValueError or OverflowError for values that no
     archiver stores.
     """
-    columns = columns_of(rows)
+    columns: list[Any] = []
+    for column, is_number in zip(columns_of(rows), _NUMBERS, strict=True):
+        if columns and is_one_value(column):
+            columns.append(column[:1])
+        else:
+            columns.append(_packed(column) if is_number else column)
     packed: bytes = msgpack.packb(
         (
             header.shard.number,
@@ -73,10 +80,7 @@ def canonical(header: Header, rows: Sequence[Row]) -> bytes:
             header.first_at_ms,
             header.last_at_ms,
             header.archived_at_ms,
-            [
-                _packed(column) if is_number else column
-                for column, is_number in zip(columns, _NUMBERS, strict=True)
-            ],
+            columns,
         )
     )
     return packed

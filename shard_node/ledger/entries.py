@@ -127,6 +127,12 @@ def columns_of(rows: Sequence[Row]) -> Columns:
     return list(zip(*rows, strict=True)) or [()] * len(Entry._fields)
 
 
+def is_one_value(column: Sequence[Any]) -> bool:
+    """Whether a column has the same value in all rows, of which there must be some."""
+    # The last one differs already in most columns that have several.
+    return bool(column) and column[-1] == column[0] and column.count(column[0]) == len(column)
+
+
 @dataclass(frozen=True, slots=True)
 class ArchivedShard:
     """A shard as the archive knows it: the number in its entries' ids, and its id."""
