@@ -344,53 +344,25 @@ def _version_at(connection: Connection, account_id: str, time_ms: int) -> int | 
     last = _newest_version(connection, account_id)
     if last is None:
         return None
-    of_account = entries.c.account_id == account_id
     at = _version_before(connection, account_id, last, time_ms + 1)
-    around = (
-        select(entries.c.version, entries.c.at_ms, entries.c.entry_id)
-        .where(of_account, entries.c.version >= at)
-        .order_by(entries.c.version)
-        .limit(2)
-    )
-    near = connection.execute(around).all()
-    before = near[0] if near[0].version == at else None
-    after = near[-1] if near[-1].version > at else None
-    low, elsewhere = -1, []
-    if before is not None:
-        low = _version_before(connection, account_id, last, before.at_ms - MAX_CLOCK_SKEW_MS)
-        elsewhere.append(_elsewhere(before.entry_id))
-    if after is not None and (before is None or _shard_number(after) != _shard_number(before)):
-        elsewhere = [and_(entries.c.version <= at, *elsewhere)] if elsewhere else []
-        elsewhere.append(and_(entries.c.version > at, _elsewhere(after.entry_id)))
-    high = _version_before(connection, account_id, last, time_ms + 1 + MAX_CLOCK_SKEW_MS) + 1
-    latest = (
-        select(entries.c.at_ms, entries.c.version)
-        .where(
-            of_account,
-            entries.c.version > low,
-            entries.c.version < high,
-            or_(*elsewhere),
-            entries.c.at_ms <= time_ms,
-        )
-        .order_by(entries.c.at_ms.desc(), entries.c.version.desc())
-        .limit(1)
-    )
-    found = connection.execute(latest).first()
-    if found is None or (before is not None and (before.at_ms, at) > (found.at_ms, found.version)):
-        return None if before is None else at
-    version: int = found.version
-    return version
-
-
-def _shard_number(entry: Any) -> int:
-    number: int = entry.entry_id >> SEQUENCE_BITS
-    return number
-
-
-def _elsewhere(entry_id: int) -> ColumnElement[bool]:
-    """Whether an entry is of another shard than the given one."""
-    first = entry_id >> SEQUENCE_BITS << SEQUENCE_BITS
-    return not_(entries.c.entry_id.between(first, first | SEQUENCE_MASK))
+    near = connection.execute(_AROUND, {"account_id": account_id, "at": at}).all()
+    candidates: list[tuple[int, int]] = []
+    for entry in near:
+        if entry.version == at:
+            candidates.append((entry.at_ms, at))
+            low = _version_before(connection, account_id, last, entry.at_ms - MAX_CLOCK_SKEW_MS)
+            high = at
+        else:
+            low = entry.version
+            high = _version_before(connection, account_id, last, time_ms + 1 + MAX_CLOCK_SKEW_MS) + 1
+        first_id = entry.entry_id >> SEQUENCE_BITS << SEQUENCE_BITS
+        given = {"account_id": account_id, "low": low, "high": high, "time_ms": time_ms}
+        given |= {"first_id": first_id, "last_id": first_id | SEQUENCE_MASK}
+        candidates += [(row.at_ms, row.version) for row in connection.execute(_LATEST_ELSEWHERE, given)]
+        if at < 0:
+            # Both are after the time.
+            break
+    return max(candidates)[1] if candidates else None
 
 
 def _version_before(connection: Connection, account_id: str, last: int, time_ms: int) -> int:
@@ -406,7 +378,7 @@ def _version_before(connection: Connection, account_id: str, last: int, time_ms:
 
 
 def _halving() -> Select[Any]:
-    """What :func:`_version_before` asks, made once: to make it costs more than to answer it."""
+    """What :func:`_version_before` asks."""
     end, time_ms = bindparam("end", type_=BigInteger), bindparam("time_ms", type_=BigInteger)
     halved = select(literal(-1, BigInteger).label("low"), end.label("high")).cte("halved", recursive=True)
     low, high = halved.c.low, halved.c.high
@@ -429,7 +401,36 @@ def _halving() -> Select[Any]:
     return select(halved.c.low).where(halved.c.high - halved.c.low == 1)
 
 
+def _around() -> Select[Any]:
+    """An account's entry of a version, if there is one, and the next."""
+    return (
+        select(entries.c.version, entries.c.at_ms, entries.c.entry_id)
+        .where(entries.c.account_id == bindparam("account_id"), entries.c.version >= bindparam("at"))
+        .order_by(entries.c.version)
+        .limit(2)
+    )
+
+
+def _latest_elsewhere() -> Select[Any]:
+    """Between two versions, the latest entry up to a time that is not of the shard with these ids."""
+    return (
+        select(entries.c.at_ms, entries.c.version)
+        .where(
+            entries.c.account_id == bindparam("account_id"),
+            entries.c.version > bindparam("low"),
+            entries.c.version < bindparam("high"),
+            not_(entries.c.entry_id.between(bindparam("first_id"), bindparam("last_id"))),
+            entries.c.at_ms <= bindparam("time_ms"),
+        )
+        .order_by(entries.c.at_ms.desc(), entries.c.version.desc())
+        .limit(1)
+    )
+
+
+# Made once: to make one costs more than to answer it.
 _VERSION_BEFORE: Final = _halving()
+_AROUND: Final = _around()
+_LATEST_ELSEWHERE: Final = _latest_elsewhere()
 
 
 def is_well_formed(batch: Any) -> bool:
