@@ -10,17 +10,17 @@ Blocking: call it in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, func, insert, select, tuple_
+from sqlalchemy import Connection, Engine, LargeBinary, func, insert, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shard_node.errors import BatchTakenError, LedgerError
 from shard_node.ledger.chain import GENESIS, Header, Sealed
-from shard_node.ledger.entries import ArchivedShard, Row
+from shard_node.ledger.entries import ArchivedShard, Columns, Row, columns_of, is_one_value
 from shard_node.ledger.schema import (
     POSTGRESQL,
     SEQUENCE_BITS,
@@ -40,7 +40,6 @@ STREAM_START: Final = "0"
 _LOOKUP_ROWS: Final = 500
 
 _COLUMNS: Final = ", ".join(column.name for column in entries.columns)
-_INSERT: Final = f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(entries.columns))})"  # noqa: S608 -- names of our own
 _COPY: Final = f"COPY entries ({_COLUMNS}) FROM STDIN"
 
 
@@ -249,14 +248,54 @@ def _insert(connection: Connection, rows: Sequence[Row]) -> None:
     """Adds entries by the driver's fastest way: SQLAlchemy's own makes a dictionary of each."""
     if not rows:
         return
-    if connection.dialect.name != POSTGRESQL:
-        connection.exec_driver_sql(_INSERT, list(rows))
-        return
     driver: Any = connection.connection.driver_connection
     dialect: Any = connection.dialect
     try:
-        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for row in rows:
-                copy.write_row(row)
+        if dialect.name == POSTGRESQL:
+            with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        else:
+            _insert_by_column(driver, columns_of(rows))
     except dialect.dbapi.Error as error:
-        raise DBAPIError.instance(_COPY, None, error, dialect.dbapi.Error, dialect=dialect) from error
+        raise DBAPIError.instance("INSERT", None, error, dialect.dbapi.Error, dialect=dialect) from error
+
+
+def _insert_by_column(driver: Any, columns: Columns) -> None:
+    """Into SQLite. Each value that is bound costs as much as storing it, so few are."""
+    places: list[str] = []
+    bound: list[Iterable[Any]] = []
+    for described, values in zip(entries.columns, columns, strict=True):
+        same = None if described.primary_key else _literal(values)
+        if same is not None:
+            places.append(same)
+            continue
+        places.append("?")
+        # The driver looks for an adapter of each bytes and None, at ten times the price of a bytearray.
+        is_binary = isinstance(described.type, LargeBinary)
+        bound.append(map(bytearray if None not in values else _as_bytearray, values) if is_binary else values)
+    driver.executemany(
+        f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join(places)})",  # noqa: S608 -- names and numbers of our own
+        zip(*bound, strict=True),
+    )
+
+
+def _as_bytearray(value: bytes | None) -> bytearray | None:
+    return None if value is None else bytearray(value)
+
+
+def _literal(values: Sequence[Any]) -> str | None:
+    """What stands in a statement for a column that has one value in all rows; None when it must be bound.
+
+    Of texts only those that are empty or all letters, such as a currency: nothing in them can end a text.
+    """
+    if not is_one_value(values):
+        return None
+    value = values[0]
+    if value is None:
+        return "NULL"
+    if type(value) is int:
+        return str(value)
+    if type(value) is str and (not value or (value.isascii() and value.isalpha())):
+        return f"'{value}'"
+    return None

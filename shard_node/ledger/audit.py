@@ -319,7 +319,7 @@ class Audit:
             source.stream_id = head.stream_id
         return rows
 
-    async def _waiting(self, source: _Source, found: tuple[int, Head] | None) -> list[Row]:
+    async def _waiting(self, source: _Source, found: tuple[int, Head] | None) -> Sequence[Row]:
         """The next entries of a shard from its stream. Raises ForgottenError."""
         number = found[0] if found else source.number
         self._replay.reader.shard_ids.setdefault(number, source.shard.shard_id)

@@ -4,25 +4,32 @@ Each batch carries BLAKE2b-256 (RFC 7693) of the hash before it and of its own c
 changes, removes or swaps a stored row or batch would have to compute all later hashes anew, and the last of
 them is also kept on the shard, as is the number of batches: so a tail that was cut off shows too.
 
-Canonical bytes are one MessagePack array: the header's fields, then the rows, each an array of its columns.
-MessagePack can be read back without a schema, so two different batches never have the same bytes; texts and
-bytes are different types, and lengths stand before contents.
+Canonical bytes are one MessagePack array: the header's fields, then the entries by column, in the order of
+:class:`~shard_node.ledger.entries.Entry`: whole numbers as one string of bytes, 8 little-endian ones each,
+all others as an array of the values; a column that has one value in all rows as an array of that one, but
+never the first, which so tells how many there are. MessagePack can be read back without a schema, so two
+different batches never have the same bytes; texts and bytes are different types, and lengths stand before
+contents.
 """
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final, get_type_hints
 
 import msgpack
 
-from shard_node.ledger.entries import ArchivedShard, Row
+from shard_node.ledger.entries import ArchivedShard, Entry, Row, columns_of, is_one_value
 
 HASH_BYTES: Final = 32
 # What stands before the first batch.
 GENESIS: Final = bytes(HASH_BYTES)
+# Whether a column is one of whole numbers, column by column.
+_NUMBERS: Final = tuple(hint is int for hint in get_type_hints(Entry).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,16 @@ class Sealed:
 def canonical(header: Header, rows: Sequence[Row]) -> bytes:
     """The bytes that stand for a batch; equal for equal batches only.
 
-    ``rows`` are plain tuples of the columns of ``schema.entries``, as :func:`..entries.decode` makes them
-    and as a database's driver returns them.
+    ``rows`` are what :func:`..entries.decode` makes, or plain tuples of the columns of ``schema.entries`` as
+    a database's driver returns them. Raises TypeError, ValueError or OverflowError for values that no
+    archiver stores.
     """
+    columns: list[Any] = []
+    for column, is_number in zip(columns_of(rows), _NUMBERS, strict=True):
+        if columns and is_one_value(column):
+            columns.append(column[:1])
+        else:
+            columns.append(_packed(column) if is_number else column)
     packed: bytes = msgpack.packb(
         (
             header.shard.number,
@@ -66,10 +80,17 @@ def canonical(header: Header, rows: Sequence[Row]) -> bytes:
             header.first_at_ms,
             header.last_at_ms,
             header.archived_at_ms,
-            rows,
+            columns,
         )
     )
     return packed
+
+
+def _packed(numbers: Sequence[int]) -> bytes:
+    packed = array("q", numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def chain_hash(previous_hash: bytes, header: Header, rows: Sequence[Row]) -> bytes:

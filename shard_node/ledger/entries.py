@@ -2,8 +2,9 @@
 
 A shard appends one stream entry a function call: the columns of the ledger entries that the call made.
 Here they become rows, in the order in which the shard made them. This is the hot loop of the archiver, so
-a row is a plain tuple; :class:`Entry` names its places. A stream entry of an unknown form is an error,
-never skipped: what is not understood must not be trimmed.
+rows stay columns as long as nobody looks at one (:class:`Rows`), and are then plain tuples;
+:class:`Entry` names their places. A stream entry of an unknown form is an error, never skipped: what is not
+understood must not be trimmed.
 
 | columns | entries |
 |---|---|
@@ -22,13 +23,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from itertools import compress
+from typing import Any, Final, NamedTuple, overload
 
 import msgpack
 
-from shard_node.bundles import split_bodies, split_decisions, split_short
+from shard_node.bundles import split_decisions, split_short
 from shard_node.errors import LedgerError
 from shard_node.journals import LEG_TAIL, NO_ID
 from shard_node.ledger.schema import entry_id
@@ -37,9 +39,11 @@ from shard_node.transfers import BODY_HEAD, Kind
 
 # The values of one row of ``schema.entries``, in the order of its columns.
 Row = tuple[Any, ...]
+# The same of many rows: a sequence of values a column, all of one length.
+Columns = Sequence[Sequence[Any]]
 # A stream entry: its id, "milliseconds-number", and its packed columns.
 StreamEntry = tuple[str, bytes]
-_Columns = Sequence[Any]
+_Packed = Sequence[Any]
 
 # PostgreSQL's text cannot hold a zero byte; Unicode's picture of one stands for it (U+2400).
 _ZERO, _PICTURE_OF_ZERO = "\0", "\u2400"
@@ -54,6 +58,9 @@ _EXPIRY_LEG: Final = 1
 
 _TRANSFER, _EXPIRY, _OPEN = int(Kind.TRANSFER), int(Kind.EXPIRY), int(Kind.OPEN)
 _HEAD_SIZE, _TAIL_SIZE = BODY_HEAD.size, LEG_TAIL.size
+# A body in its column: its length, then its head.
+_BODY: Final = struct.Struct("<H" + BODY_HEAD.format.removeprefix("<"))
+_LENGTH_SIZE: Final = _BODY.size - _HEAD_SIZE
 
 
 class Entry(NamedTuple):
@@ -81,6 +88,51 @@ class Entry(NamedTuple):
     attributes: str
 
 
+class Rows(Sequence[Row]):
+    """Rows kept by column: a batch is made, hashed and stored a column at a time."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self)})"
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        return zip(*self.columns, strict=True)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> Rows: ...
+    def __getitem__(self, at: int | slice) -> Row | Rows:
+        if isinstance(at, slice):
+            return Rows([column[at] for column in self.columns])
+        return tuple(column[at] for column in self.columns)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def columns_of(rows: Sequence[Row]) -> Columns:
+    """The columns of some rows, those of :class:`Entry`."""
+    if isinstance(rows, Rows):
+        return rows.columns
+    return list(zip(*rows, strict=True)) or [()] * len(Entry._fields)
+
+
+def is_one_value(column: Sequence[Any]) -> bool:
+    """Whether a column has the same value in all rows, of which there must be some."""
+    # The last one differs already in most columns that have several.
+    return bool(column) and column[-1] == column[0] and column.count(column[0]) == len(column)
+
+
 @dataclass(frozen=True, slots=True)
 class ArchivedShard:
     """A shard as the archive knows it: the number in its entries' ids, and its id."""
@@ -100,26 +152,30 @@ def row_count(packed: bytes) -> int:
         raise LedgerError(f"a stream entry is unreadable: {error or type(error).__name__}") from error
 
 
-def decode(shard: ArchivedShard, stream: Iterable[StreamEntry], first_sequence: int) -> list[Row]:
+def decode(shard: ArchivedShard, stream: Iterable[StreamEntry], first_sequence: int) -> Rows:
     """The rows of some stream entries, the first with the given sequence.
 
     Raises LedgerError when one of them is not of a known form.
     """
-    rows: list[Row] = []
-    append = rows.append
+    columns: list[list[Any]] = [[] for _ in Entry._fields]
     next_id = entry_id(shard.number, first_sequence)
     suffix = f":{shard.shard_id}"
     for stream_id, packed in stream:
         try:
             at_ms = int(stream_id.partition("-")[0])
-            tag, *columns = msgpack.unpackb(packed, raw=True)
-            _DECODERS[tag](columns, _Place(at_ms, next_id + len(rows), suffix), append)
+            tag, *values = msgpack.unpackb(packed, raw=True)
+            made = _DECODERS[tag](values, _Place(at_ms, next_id, suffix))
+            if len({len(column) for column in made}) != 1:
+                raise ValueError("its columns are not of one length")  # noqa: TRY301 -- told as all else is
         except (ValueError, TypeError, KeyError, IndexError, struct.error, msgpack.UnpackException) as error:
             raise LedgerError(
                 f"{shard.shard_id}: the ledger's stream entry {stream_id} is of no known form: "
                 f"{type(error).__name__} {error}"
             ) from error
-    return rows
+        for column, more in zip(columns, made, strict=True):
+            column.extend(more)
+        next_id += len(made[0])
+    return Rows(columns)
 
 
 class _Place(NamedTuple):
@@ -130,96 +186,164 @@ class _Place(NamedTuple):
     suffix: str
 
 
-_Append = Callable[[Row], None]
+class _Sent(NamedTuple):
+    """Those transfers of a bundle that were carried out, by column."""
+
+    transaction_ids: Sequence[bytes]
+    fingerprints: Sequence[bytes]
+    amounts: Sequence[int]
+    kinds: Sequence[int]
+    currencies: Sequence[str]
+    payers: Sequence[str]
+    payees: Sequence[str]
+    references: Sequence[str]
+    external_ids: Sequence[str]
+    initiators: Sequence[str]
 
 
-def _post(columns: _Columns, place: _Place, append: _Append) -> None:
-    at_ms, next_id, suffix = place
-    unpack, details = BODY_HEAD.unpack_from, _details
+def _post(columns: _Packed, place: _Place) -> Columns:
+    """Two legs of each transfer, next to each other: the payer's, the payee's."""
     *bundle, payer_balances, payer_versions, payee_balances, payee_versions = columns
-    numbers = map(_numbers, (payer_balances, payer_versions, payee_balances, payee_versions))
-    for (
-        transaction_id,
-        fingerprint,
-        body,
-    ), payer_balance, payer_version, payee_balance, payee_version in zip(
-        _carried_out(*bundle), *numbers, strict=True
-    ):
-        amount, currency, _, _, kind, payer_length, payee_length = unpack(body)
-        payee_at = _HEAD_SIZE + payer_length
-        tail_at = payee_at + payee_length
-        payer, payee = body[_HEAD_SIZE:payee_at].decode(), body[payee_at:tail_at].decode()
-        if payer[0] == "@":
-            payer += suffix
-        if payee[0] == "@":
-            payee += suffix
-        reference, external, initiated = details(kind, body[tail_at:])
-        currency = currency.decode()
-        append(
-            (next_id, payer, payer_version, at_ms, kind, transaction_id, fingerprint, 0, 2, payee, currency,
-             -amount, 0, payer_balance, None, reference, external, initiated, "")
-        )  # fmt: skip
-        append(
-            (next_id + 1, payee, payee_version, at_ms, kind, transaction_id, fingerprint, 1, 2, payer,
-             currency, amount, 0, payee_balance, None, reference, external, initiated, "")
-        )  # fmt: skip
-        next_id += 2
+    sent = _carried_out(place.suffix, *bundle)
+    (ids, prints, amounts, kinds, currencies, payers, payees, *texts) = sent
+    count = 2 * len(ids)
+
+    def mixed(payers: Sequence[Any], payees: Sequence[Any]) -> list[Any]:
+        column: list[Any] = [None] * count
+        column[::2], column[1::2] = payers, payees
+        return column
+
+    return (
+        range(place.first_id, place.first_id + count),
+        mixed(payers, payees),
+        mixed(_numbers(payer_versions), _numbers(payee_versions)),
+        [place.at_ms] * count,
+        mixed(kinds, kinds),
+        mixed(ids, ids),
+        mixed(prints, prints),
+        [0, 1] * len(ids),
+        [2] * count,
+        mixed(payees, payers),
+        mixed(currencies, currencies),
+        mixed([-amount for amount in amounts], amounts),
+        [0] * count,
+        mixed(_numbers(payer_balances), _numbers(payee_balances)),
+        [None] * count,
+        *[mixed(text, text) for text in texts],
+        [""] * count,
+    )
 
 
-def _carried_out(
-    codes: bytes, decisions: bytes, terms: bytes, bodies: bytes
-) -> list[tuple[bytes, bytes, bytes]]:
-    """Transaction id, fingerprint and body of those transfers of a bundle that were carried out."""
-    ids = [decision[:_ID_BYTES] for decision in split_decisions(decisions)]
-    prints = [term[:_FINGERPRINT_BYTES] for term in split_short(terms)]
-    rows = zip(ids, prints, split_bodies(bodies), strict=True)
-    if codes == _ALL:
-        return list(rows)
-    return [row for row, code in zip(rows, codes, strict=True) if code == Outcome.COMMITTED]
+def _decide(columns: _Packed, place: _Place) -> Columns:
+    return _half(columns, place, leg=0)
+
+
+def _finish(columns: _Packed, place: _Place) -> Columns:
+    return _half(columns, place, leg=1)
+
+
+def _half(columns: _Packed, place: _Place, *, leg: int) -> Columns:
+    """One leg of each transfer between two shards: 0 the payer's, 1 the payee's."""
+    *bundle, balances, versions = columns
+    sent = _carried_out(place.suffix, *bundle)
+    count = len(sent.transaction_ids)
+    return (
+        range(place.first_id, place.first_id + count),
+        sent.payees if leg else sent.payers,
+        _numbers(versions),
+        [place.at_ms] * count,
+        sent.kinds,
+        sent.transaction_ids,
+        sent.fingerprints,
+        [leg] * count,
+        [2] * count,
+        sent.payers if leg else sent.payees,
+        sent.currencies,
+        sent.amounts if leg else [-amount for amount in sent.amounts],
+        [0] * count,
+        _numbers(balances),
+        [None] * count,
+        sent.references,
+        sent.external_ids,
+        sent.initiators,
+        [""] * count,
+    )
+
+
+def _carried_out(suffix: str, codes: bytes, decisions: bytes, terms: bytes, bodies: bytes) -> _Sent:
+    """Raises ValueError when the columns are not of one length, or a value is cut short."""
+    columns: Columns = (
+        [decision[:_ID_BYTES] for decision in split_decisions(decisions)],
+        [term[:_FINGERPRINT_BYTES] for term in split_short(terms)],
+        *_bodies(bodies),
+    )
+    lengths = {len(column) for column in columns}
+    if codes != _ALL:
+        lengths.add(len(codes))
+        carried_out = [code == Outcome.COMMITTED for code in codes]
+        columns = [list(compress(column, carried_out)) for column in columns]
+    if len(lengths) != 1:
+        raise ValueError(f"a bundle's columns have {sorted(lengths)} rows")
+    ids, prints, amounts, kinds, currencies, payers, payees, details = columns
+    codes_of = {currency: currency.decode() for currency in set(currencies)}
+    return _Sent(
+        ids,
+        prints,
+        amounts,
+        kinds,
+        [codes_of[currency] for currency in currencies],
+        _named(payers, suffix),
+        _named(payees, suffix),
+        *_texts(kinds, details),
+    )
+
+
+def _bodies(joined: bytes) -> Columns:
+    """Amounts, kinds, currencies, payers, payees and details of a column of bodies, packed as they are."""
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
+    amounts, kinds, currencies, payers, payees, details = (column.append for column in columns)
+    unpack = _BODY.unpack_from
+    at, size = 0, len(joined)
+    while at < size:
+        length, amount, currency, _, _, kind, payer_length, payee_length = unpack(joined, at)
+        payer_at = at + _BODY.size
+        payee_at = payer_at + payer_length
+        details_at = payee_at + payee_length
+        at += _LENGTH_SIZE + length
+        if details_at > at or not payer_length or not payee_length:
+            raise ValueError(f"a body of {length} bytes has no room for its accounts, or has none")
+        amounts(amount)
+        kinds(kind)
+        currencies(currency)
+        payers(joined[payer_at:payee_at])
+        payees(joined[payee_at:details_at])
+        details(joined[details_at:at])
+    if at != size:
+        raise ValueError(f"a column of {size} bytes has a body that ends at {at}")
+    return columns
+
+
+def _named(raw: Sequence[bytes], suffix: str) -> list[str]:
+    """Account ids as the ledger has them: every shard has system accounts of the same names."""
+    return [name + suffix if name[0] == "@" else name for name in map(bytes.decode, raw)]
 
 
 def _numbers(column: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(column) // _NUMBER_BYTES}q", column)
 
 
-def _decide(columns: _Columns, place: _Place, append: _Append) -> None:
-    _half(columns, place, append, leg=0)
+def _texts(kinds: Sequence[int], details: Sequence[bytes]) -> Columns:
+    """References, external ids and initiators, as ``shard_node.transfers`` packs them."""
+    if kinds.count(_TRANSFER) == len(kinds):
+        references = [packed.decode().replace(_ZERO, _PICTURE_OF_ZERO) for packed in details]
+        return references, [""] * len(kinds), [""] * len(kinds)
+    told = [_details(kind, packed) for kind, packed in zip(kinds, details, strict=True)]
+    return tuple(zip(*told, strict=True))
 
 
-def _finish(columns: _Columns, place: _Place, append: _Append) -> None:
-    _half(columns, place, append, leg=1)
-
-
-def _half(columns: _Columns, place: _Place, append: _Append, *, leg: int) -> None:
-    """One leg of each transfer between two shards: 0 the payer's, 1 the payee's."""
+def _legs(columns: _Packed, place: _Place) -> Columns:
     at_ms, next_id, suffix = place
-    unpack, details = BODY_HEAD.unpack_from, _details
-    *bundle, balances, versions = columns
-    for (transaction_id, fingerprint, body), balance, version in zip(
-        _carried_out(*bundle), _numbers(balances), _numbers(versions), strict=True
-    ):
-        amount, currency, _, _, kind, payer_length, payee_length = unpack(body)
-        payee_at = _HEAD_SIZE + payer_length
-        tail_at = payee_at + payee_length
-        account, other = body[_HEAD_SIZE:payee_at].decode(), body[payee_at:tail_at].decode()
-        if leg:
-            account, other = other, account
-        else:
-            amount = -amount
-        if account[0] == "@":
-            account += suffix
-        if other[0] == "@":
-            other += suffix
-        reference, external, initiated = details(kind, body[tail_at:])
-        append(
-            (next_id, account, version, at_ms, kind, transaction_id, fingerprint, leg, 2, other,
-             currency.decode(), amount, 0, balance, None, reference, external, initiated, "")
-        )  # fmt: skip
-        next_id += 1
-
-
-def _legs(columns: _Columns, place: _Place, append: _Append) -> None:
-    at_ms, next_id, suffix = place
+    rows: list[Row] = []
     keys, bodies, deltas, held_deltas, balances, versions = columns
     for key, body, delta, held_delta, balance, version in zip(
         keys, bodies, deltas, held_deltas, balances, versions, strict=True
@@ -230,47 +354,50 @@ def _legs(columns: _Columns, place: _Place, append: _Append) -> None:
         _, leg, leg_count, _, related_id, _ = LEG_TAIL.unpack_from(body, tail_at)
         account, other = body[account_at:tail_at].decode(), body[_HEAD_SIZE:account_at].decode()
         reference, external, initiated = _details(kind, body[tail_at + _TAIL_SIZE :])
-        append(
+        rows.append(
             (next_id, account + suffix if account[0] == "@" else account, version, at_ms, kind, key[:16],
              key[16:24], _EXPIRY_LEG if kind == _EXPIRY else leg, leg_count,
              other + suffix if other.startswith("@") else other, currency.decode(), delta, held_delta,
              balance, None if related_id == NO_ID else related_id, reference, external, initiated, "")
         )  # fmt: skip
         next_id += 1
+    return columns_of(rows)
 
 
-def _open(columns: _Columns, place: _Place, append: _Append) -> None:
+def _open(columns: _Packed, place: _Place) -> Columns:
     at_ms, next_id, suffix = place
+    rows: list[Row] = []
     for raw, currency, floor, maximum, transfer_maximum in zip(*columns, strict=True):
         attributes = json.dumps(
             {"minimum_balance": floor, "maximum_balance": maximum, "maximum_transfer": transfer_maximum}
         )
-        _append_bare(append, (next_id, at_ms, suffix), (raw, _OPEN, currency, 0, 0), attributes)
+        rows.append(_bare((next_id, at_ms, suffix), (raw, _OPEN, currency, 0, 0), attributes))
         next_id += 1
+    return columns_of(rows)
 
 
-def _state(columns: _Columns, place: _Place, append: _Append) -> None:
+def _state(columns: _Packed, place: _Place) -> Columns:
     at_ms, next_id, suffix = place
-    for row in zip(*columns, strict=True):
-        _append_bare(append, (next_id, at_ms, suffix), row, "")
-        next_id += 1
+    rows = [
+        _bare((number, at_ms, suffix), row, "")
+        for number, row in enumerate(zip(*columns, strict=True), next_id)
+    ]
+    return columns_of(rows)
 
 
-def _append_bare(
-    append: _Append, place: tuple[int, int, str], row: tuple[bytes, int, bytes, int, int], attributes: str
-) -> None:
+def _bare(place: tuple[int, int, str], row: tuple[bytes, int, bytes, int, int], attributes: str) -> Row:
     """An entry without a transaction; ``row`` is name, kind, currency, balance, version."""
     next_id, at_ms, suffix = place
     raw, kind, currency, balance, version = row
     account = raw.decode()
-    append(
-        (next_id, account + suffix if account[0] == "@" else account, version, at_ms, kind, None, None, 0, 0,
-         "", currency.decode(), 0, 0, balance, None, "", "", "", attributes)
+    return (
+        next_id, account + suffix if account[0] == "@" else account, version, at_ms, kind, None, None, 0, 0,
+        "", currency.decode(), 0, 0, balance, None, "", "", "", attributes,
     )  # fmt: skip
 
 
 def _details(kind: int, packed: bytes) -> tuple[str, str, str]:
-    """Reference, external id and initiator, as ``shard_node.transfers`` packs them."""
+    """Reference, external id and initiator of one."""
     if not packed:
         return "", "", ""
     if kind == _TRANSFER:
@@ -283,7 +410,7 @@ def _details(kind: int, packed: bytes) -> tuple[str, str, str]:
     return reference, external, initiated
 
 
-_DECODERS: Final[dict[bytes, Callable[[_Columns, _Place, _Append], None]]] = {
+_DECODERS: Final[dict[bytes, Callable[[_Packed, _Place], Columns]]] = {
     b"open": _open,
     b"post": _post,
     b"decide": _decide,

@@ -13,12 +13,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import Select, and_, case, false, func, literal_column, not_, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from shard_node.errors import LedgerError, LedgerUnavailableError
 from shard_node.ledger.entries import Entry
-from shard_node.ledger.schema import SEQUENCE_BITS, as_ledger_error, batches, entries, shards, shown
+from shard_node.ledger.schema import (
+    SEQUENCE_BITS,
+    SEQUENCE_MASK,
+    as_ledger_error,
+    batches,
+    entries,
+    shards,
+    shown,
+)
 from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
@@ -133,12 +154,10 @@ class History:
         """
         after = query.version_of(token) if token else None
         with self.reading() as connection:
-            last = connection.scalar(
-                select(func.max(entries.c.version)).where(entries.c.account_id == query.account_id)
-            )
+            last = _newest_version(connection, query.account_id)
             if last is None:
                 return None
-            low, high = self._version_bounds(connection, query, last)
+            low, high = _version_bounds(connection, query, last)
             if after is not None:
                 low, high = (low, min(high, after)) if query.newest_first else (max(low, after), high)
             if query.newest_first:
@@ -159,16 +178,12 @@ class History:
 
         None when the account has no entry up to then.
         """
-        last = select(entries.c.version, entries.c.at_ms, entries.c.currency, entries.c.balance).where(
-            entries.c.account_id == account_id
-        )
-        if time_ms is None:
-            last = last.order_by(entries.c.version.desc())
-        else:
-            last = last.where(entries.c.at_ms <= time_ms)
-            last = last.order_by(entries.c.at_ms.desc(), entries.c.version.desc())
+        columns = (entries.c.version, entries.c.at_ms, entries.c.currency, entries.c.balance)
+        last = select(*columns).where(entries.c.account_id == account_id)
         with self.reading() as connection:
-            row = connection.execute(last.limit(1)).first()
+            if time_ms is not None:
+                last = last.where(entries.c.version == _version_at(connection, account_id, time_ms))
+            row = connection.execute(last.order_by(entries.c.version.desc()).limit(1)).first()
             if row is None:
                 return None
             held = connection.scalar(
@@ -298,27 +313,126 @@ class History:
         order = entries.c.version.desc() if query.newest_first else entries.c.version.asc()
         return _stored(connection, select(entries).where(*conditions).order_by(order).limit(limit))
 
-    def _version_bounds(self, connection: Connection, query: HistoryQuery, last: int) -> tuple[int, int]:
-        """Versions between which, both not included, everything of the time range lies.
 
-        Two look-ups in the index by time, however long the history is. The margin makes it right also
-        where an account's times are not quite in the order of its versions.
-        """
-        low, high = -1, last + 1
-        by_account = select(entries.c.version).where(entries.c.account_id == query.account_id).limit(1)
-        if query.from_ms is not None:
-            before = by_account.where(entries.c.at_ms < query.from_ms - MAX_CLOCK_SKEW_MS).order_by(
-                entries.c.at_ms.desc(), entries.c.version.desc()
-            )
-            found = connection.scalar(before)
-            low = -1 if found is None else found
-        if query.to_ms is not None:
-            beyond = by_account.where(entries.c.at_ms >= query.to_ms + MAX_CLOCK_SKEW_MS).order_by(
-                entries.c.at_ms, entries.c.version
-            )
-            found = connection.scalar(beyond)
-            high = last + 1 if found is None else found
-        return low, high
+def _newest_version(connection: Connection, account_id: str) -> int | None:
+    """An account's newest version; None when it has no entry."""
+    newest = select(func.max(entries.c.version)).where(entries.c.account_id == account_id)
+    version: int | None = connection.scalar(newest)
+    return version
+
+
+def _version_bounds(connection: Connection, query: HistoryQuery, last: int) -> tuple[int, int]:
+    """Versions between which, both not included, everything of the time range lies.
+
+    The margin makes it right also where an account's times are not quite in the order of its versions.
+    """
+    low, high = -1, last + 1
+    if query.from_ms is not None:
+        low = _version_before(connection, query.account_id, last, query.from_ms - MAX_CLOCK_SKEW_MS)
+    if query.to_ms is not None:
+        high = _version_before(connection, query.account_id, last, query.to_ms + MAX_CLOCK_SKEW_MS) + 1
+    return low, high
+
+
+def _version_at(connection: Connection, account_id: str, time_ms: int) -> int | None:
+    """The version of an account's latest entry up to a time, of several at that moment the last.
+
+    None when there is none. An account that moved may have later entries among earlier ones, but each
+    shard's own are in the order of its time. So near the place where the time passes by, in each direction
+    only those of other shards can be meant; they are looked for among SCAN_ROWS entries either way.
+    """
+    last = _newest_version(connection, account_id)
+    if last is None:
+        return None
+    at = _version_before(connection, account_id, last, time_ms + 1)
+    near = connection.execute(_AROUND, {"account_id": account_id, "at": at}).all()
+    candidates: list[tuple[int, int]] = []
+    for entry in near:
+        if entry.version == at:
+            candidates.append((entry.at_ms, at))
+            low = _version_before(connection, account_id, last, entry.at_ms - MAX_CLOCK_SKEW_MS)
+            high = at
+        else:
+            low = entry.version
+            high = _version_before(connection, account_id, last, time_ms + 1 + MAX_CLOCK_SKEW_MS) + 1
+        # Bounded, as every question is: of an account this busy only so many are looked at.
+        low, high = max(low, at - SCAN_ROWS), min(high, at + SCAN_ROWS)
+        first_id = entry.entry_id >> SEQUENCE_BITS << SEQUENCE_BITS
+        given = {"account_id": account_id, "low": low, "high": high, "time_ms": time_ms}
+        given |= {"first_id": first_id, "last_id": first_id | SEQUENCE_MASK}
+        candidates += [(row.at_ms, row.version) for row in connection.execute(_LATEST_ELSEWHERE, given)]
+        if at < 0:
+            # Both are after the time.
+            break
+    return max(candidates)[1] if candidates else None
+
+
+def _version_before(connection: Connection, account_id: str, last: int, time_ms: int) -> int:
+    """A version before a time whose successor is not; -1 when the first one is not. ``last`` is the newest.
+
+    Halves the versions, all in one statement. Where an account's times are not in the order of its versions
+    there may be several such; by :data:`MAX_CLOCK_SKEW_MS` at least, all before it are before the time and
+    that much, all after it not before the time less that much.
+    """
+    given = {"account_id": account_id, "end": last + 1, "time_ms": time_ms}
+    version: int = connection.execute(_VERSION_BEFORE, given).scalar_one()
+    return version
+
+
+def _halving() -> Select[Any]:
+    """What :func:`_version_before` asks."""
+    end, time_ms = bindparam("end", type_=BigInteger), bindparam("time_ms", type_=BigInteger)
+    halved = select(literal(-1, BigInteger).label("low"), end.label("high")).cte("halved", recursive=True)
+    low, high = halved.c.low, halved.c.high
+    middle = (low + high) // 2
+    # The next one, should a version be missing; none when the next one is not before the time.
+    found = (
+        select(case((entries.c.at_ms < time_ms, entries.c.version)))
+        .where(
+            entries.c.account_id == bindparam("account_id"),
+            entries.c.version >= middle,
+            entries.c.version < high,
+        )
+        .order_by(entries.c.version)
+        .limit(1)
+        .correlate(halved)
+        .scalar_subquery()
+    )
+    half = select(func.coalesce(found, low), case((found.is_(None), middle), else_=high))
+    halved = halved.union_all(half.where(high - low > 1))
+    return select(halved.c.low).where(halved.c.high - halved.c.low == 1)
+
+
+def _around() -> Select[Any]:
+    """An account's entry of a version, if there is one, and the next."""
+    return (
+        select(entries.c.version, entries.c.at_ms, entries.c.entry_id)
+        .where(entries.c.account_id == bindparam("account_id"), entries.c.version >= bindparam("at"))
+        .order_by(entries.c.version)
+        .limit(2)
+    )
+
+
+def _latest_elsewhere() -> Select[Any]:
+    """Between two versions, the latest entry up to a time that is not of the shard with these ids."""
+    return (
+        select(entries.c.at_ms, entries.c.version)
+        .where(
+            entries.c.account_id == bindparam("account_id"),
+            entries.c.version > bindparam("low"),
+            entries.c.version < bindparam("high"),
+            not_(entries.c.entry_id.between(bindparam("first_id"), bindparam("last_id"))),
+            entries.c.at_ms <= bindparam("time_ms"),
+        )
+        .order_by(entries.c.at_ms.desc(), entries.c.version.desc())
+        .limit(1)
+    )
+
+
+# Made once: to make one costs more than to answer it.
+_VERSION_BEFORE: Final = _halving()
+_AROUND: Final = _around()
+_LATEST_ELSEWHERE: Final = _latest_elsewhere()
 
 
 def is_well_formed(batch: Any) -> bool:

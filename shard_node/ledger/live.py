@@ -128,7 +128,7 @@ class Tail:
         self.stream_id = stream_id
         self.next_sequence = next_sequence
 
-    async def read(self) -> list[Row]:
+    async def read(self) -> Sequence[Row]:
         """The next entries; [] at the end.
 
         Raises ForgottenError when the shard has forgotten some of them: they were archived before.

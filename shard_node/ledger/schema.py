@@ -55,11 +55,13 @@ WRITING: Final = "ledger_writing"
 _BUSY_TIMEOUT_MS = 10_000
 # In a connection's own notes: the path of its file, and which file was there when it was opened.
 _FILE: Final = "ledger_file"
-# What a batch touches are the ends of every account in two indexes, and those are all over the file: the
+# What a batch touches are the ends of every account in an index, and those are all over the file: the
 # more of them stay in memory the better (`python -m bench.archive`). Readers are many, and look at few pages.
 _WRITER_CACHE_KIB, _READER_CACHE_KIB = 512 * 1024, 64 * 1024
+# Of a new file. Twice SQLite's own: half as many pages to look up, and half as many to split.
+_PAGE_BYTES = 8192
 # 256 MiB of write-ahead log before its pages go to the file: one that several batches touch goes once.
-_CHECKPOINT_PAGES = 65_536
+_CHECKPOINT_PAGES = 256 * 1024 * 1024 // _PAGE_BYTES
 # A server that went without a word is given up after some 20 seconds, not after the kernel's two hours.
 _POSTGRESQL_ARGUMENTS: Final[dict[str, Any]] = {
     "connect_timeout": 5,
@@ -141,7 +143,6 @@ entries = Table(
 )
 # A version that is there twice is an entry stored twice: the last line of defence.
 Index("entries_account_version", entries.c.account_id, entries.c.version, unique=True)
-Index("entries_account_time", entries.c.account_id, entries.c.at_ms, entries.c.version)
 Index("entries_transaction", entries.c.transaction_id)
 # What is held at a moment is the sum of these, few beside the rest.
 Index(
@@ -216,6 +217,7 @@ def _open_sqlite(url: URL) -> Engine:
         # The driver's own idea of when a transaction begins is off; :func:`begin` says it.
         connection.isolation_level = None
         for pragma in (
+            f"page_size = {_PAGE_BYTES}",
             # Readers go on while a batch is stored.
             "journal_mode = WAL",
             # A commit is on disk when it returns: the shard forgets its copy right after. NORMAL would

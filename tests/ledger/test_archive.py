@@ -30,10 +30,9 @@ class _Stopping:
     def __init__(self, engine: Engine, moment: str) -> None:
         self._engine = engine
         self._name = "commit" if moment == "before the commit" else "before_cursor_execute"
-        # With PostgreSQL entries go past SQLAlchemy: there the header's own return is the moment before.
-        self._text = "INTO batches" if moment == "before the header" else "INTO entries"
-        if moment == "before the entries" and engine.dialect.name == POSTGRESQL:
-            self._name, self._text = "after_cursor_execute", "INTO batches"
+        # Entries go past SQLAlchemy: the header's own return is the moment before.
+        if moment == "before the entries":
+            self._name = "after_cursor_execute"
 
     def __enter__(self) -> None:
         event.listen(self._engine, self._name, self._stop)
@@ -42,7 +41,7 @@ class _Stopping:
         event.remove(self._engine, self._name, self._stop)
 
     def _stop(self, connection: Connection, *arguments: object) -> None:
-        if self._name == "commit" or self._text in str(arguments[1]):
+        if self._name == "commit" or "INTO batches" in str(arguments[1]):
             # As when the process ends: nobody rolls back.
             connection.invalidate()
             raise StoppedError

@@ -15,7 +15,7 @@ from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger import history as history_module
 from shard_node.ledger.comparison import balances, openings
 from shard_node.ledger.entries import Entry
-from shard_node.ledger.history import History, Page
+from shard_node.ledger.history import MAX_CLOCK_SKEW_MS, History, Page
 from shard_node.ledger.positions import BadTokenError, HistoryQuery
 from shard_node.ledger.schema import open_ledger
 from shard_node.transfers import Kind
@@ -226,6 +226,55 @@ def test_balance_at_every_moment(history: History, books: Books) -> None:
                 "EUR",
             )
     assert history.balance_at("alice") == history.balance_at("alice", 2**50)
+
+
+def skewed(steps: Sequence[tuple[int, int]], clocks: Sequence[int]) -> Books:
+    """An account that moves: by step the milliseconds since the last one, and the shard."""
+    books = Books(shards=len(clocks))
+    books.open("ann")
+    model, now_ms = books.accounts["ann"], books.now_ms
+    latest: dict[int, int] = {}
+    for passed_ms, shard in steps:
+        model.shard = shard
+        now_ms += passed_ms
+        # No shard's own time ever goes back.
+        latest[shard] = max(now_ms + clocks[shard - 1], latest.get(shard, 0))
+        books.now_ms = latest[shard] - 1
+        books.hold("ann", 1)
+    return books
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from([0, 1, 1000, 30_000, MAX_CLOCK_SKEW_MS]), st.integers(1, 3)), max_size=25
+    ),
+    clocks=st.tuples(*[st.sampled_from([0, 1, 2000, MAX_CLOCK_SKEW_MS])] * 3),
+)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_times_that_are_not_in_the_order_of_versions(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int]], clocks: tuple[int, ...]
+) -> None:
+    """At each moment the latest entry up to then counts, and of two the last, whatever clocks it met."""
+    books = skewed(steps, clocks)
+    engine = fresh_ledger(f"sqlite:///{tmp_path_factory.mktemp('skewed') / 'ledger.db'}")
+    try:
+        books.store(engine, batch=4)
+        history, rows = History(engine), of(books, "ann")
+        for moment in {time for row in rows for time in (row.at_ms - 1, row.at_ms, row.at_ms + 1)}:
+            up_to = [row for row in rows if row.at_ms <= moment]
+            latest = max(up_to, key=lambda row: (row.at_ms, row.version), default=None)
+            found = history.balance_at("ann", moment)
+            assert (found and found.version) == (latest and latest.version)
+            query = HistoryQuery("ann", moment, moment + 1000)
+            assert entries_of(history, query) == [
+                row for row in reversed(rows) if moment <= row.at_ms < moment + 1000
+            ]
+    finally:
+        engine.dispose()
 
 
 def test_no_balance_before_the_opening(history: History, books: Books) -> None:

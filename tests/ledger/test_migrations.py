@@ -71,7 +71,6 @@ def test_up_from_nothing(empty_url: str) -> None:
     assert indexes["entries_account_version"]["unique"]
     assert set(indexes) == {
         "entries_account_version",
-        "entries_account_time",
         "entries_transaction",
         "entries_held",
     }

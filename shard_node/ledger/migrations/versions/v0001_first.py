@@ -62,7 +62,6 @@ def upgrade() -> None:
         sa.Column("attributes", sa.Text, nullable=False),
     )
     op.create_index("entries_account_version", "entries", ["account_id", "version"], unique=True)
-    op.create_index("entries_account_time", "entries", ["account_id", "at_ms", "version"])
     op.create_index("entries_transaction", "entries", ["transaction_id"])
     held = sa.text("held_delta <> 0")
     op.create_index(
