@@ -86,7 +86,7 @@ class Stream:
 
 def batch(
     position: Position, stream: Sequence[StreamEntry], archived_at_ms: int = 7
-) -> tuple[Sealed, list[Row]]:
+) -> tuple[Sealed, Sequence[Row]]:
     """The batch that follows a position."""
     rows = decode(position.shard, stream, position.next_sequence)
     header = Header(
