@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from coordinator.gathering import Gatherer, Request, Told
+from coordinator.protocol import Part
 from shard_node.bundles import Bundle
+from shard_node.calls import ATTEMPT_BYTES, Attempt
 from shard_node.journal_calls import Journals
 from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import Outcome
@@ -27,7 +29,7 @@ T = TypeVar("T")
 MAX_IN_HAND = 20 * MAX_BATCH
 # A router may know a topology first; the coordinator hears of it within moments.
 TOPOLOGY_WAIT_SECONDS = 2.0
-_STALE = Told(bytes((Outcome.STALE_EPOCH,)), b"", b"")
+_STALE = bytes((Outcome.STALE_EPOCH,))
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
@@ -35,7 +37,6 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     def __init__(self, driver: Driver, directory: Directory) -> None:
         self._driver = driver
-        self._gatherer = Gatherer(driver)
         self._directory = directory
         self._in_hand = 0
         # Kept, so that a router that hangs up does not stop what may be past its commit point.
@@ -48,14 +49,14 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> coordinator_pb2.CommitResponse:
         """Commits one batch."""
         count = sum(part.count for part in request.parts)
-        told = await self._in_task(self._commit(request), count, context)
+        parts = await self._in_task(self._commit(request), count, context)
         results = [
             coordinator_pb2.CommitResult(
-                outcomes=one.outcomes,
-                payer_balances=one.payer_balances,
-                payee_balances=one.payee_balances,
+                outcomes=part.outcomes,
+                payer_balances=part.payer_balances,
+                payee_balances=part.payee_balances,
             )
-            for one in told
+            for part in parts
         ]
         return coordinator_pb2.CommitResponse(results=results)
 
@@ -103,16 +104,19 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         batch = Journals.unpack(request.transaction_ids, request.bodies)
         return await self._driver.commit_journals(batch, cluster)
 
-    async def _commit(self, request: coordinator_pb2.CommitRequest) -> Sequence[Told]:
+    async def _commit(self, request: coordinator_pb2.CommitRequest) -> Sequence[Part]:
         cluster = await self._cluster(request.topology_version)
+        parts = [_part(part) for part in request.parts]
         if cluster.topology.version != request.topology_version:
             # Split by another map than the one that would be used now.
-            return [_STALE] * len(request.parts)
-        requests = [_request(part) for part in request.parts]
-        return await self._gatherer.commit(requests, cluster, with_balances=request.with_balances)
+            for part in parts:
+                part.outcomes = _STALE
+            return parts
+        commit = await self._driver.commit(parts, cluster, with_balances=request.with_balances)
+        return commit.parts
 
 
-def _request(part: coordinator_pb2.CommitPart) -> Request:
+def _part(part: coordinator_pb2.CommitPart) -> Part:
     bundle = Bundle(
         part.count,
         part.oldest_ms,
@@ -125,4 +129,4 @@ def _request(part: coordinator_pb2.CommitPart) -> Request:
         part.currencies,
         part.bodies,
     )
-    return Request(part.payer_shard, part.payee_shard, bundle)
+    return Part(part.payer_shard, part.payee_shard, Attempt(os.urandom(ATTEMPT_BYTES), bundle))

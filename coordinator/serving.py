@@ -6,15 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from shard_node.errors import ShardNodeError
 from shard_node.limits import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Clients ping at most this often; a server that allows less would cut them off.
 KEEPALIVE_MS = 30_000
@@ -65,6 +65,9 @@ class Methods(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
+    def __iter__(self) -> Iterator[grpc.RpcMethodHandler[Any, Any]]:
+        return iter(self._handlers.values())
+
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
@@ -89,13 +92,14 @@ class Server:
         self._grpc = grpc.aio.server(handlers=(self.methods,), options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._names = [*service_names, ""]
-        # Their annotations ask for a server.
+        # Their annotations ask for a server. The packages' own helpers would take the table for one
+        # without an event loop, and have each open stream hold a thread.
         methods: Any = self.methods
         health_pb2_grpc.add_HealthServicer_to_server(self._health, methods)
-        channelz.add_channelz_servicer(methods)
-        reflection.enable_server_reflection(
-            (*service_names, health.SERVICE_NAME, CHANNELZ, reflection.SERVICE_NAME), methods
-        )
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), methods)
+        names = (*service_names, health.SERVICE_NAME, CHANNELZ, reflection.SERVICE_NAME)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add_reflection(reflection.aio.ReflectionServicer(names), methods)
 
     async def start(self, listen: str) -> str:
         """Listens on host:port (port 0 for a free one); the address it got. Raises ListenError."""

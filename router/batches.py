@@ -133,7 +133,8 @@ def _row_ends(data: bytes) -> Numbers:
     at, last = len(_MARGIN), len(data) - len(_MARGIN)
     ends = array("q")
     add = ends.append
-    while at < last:
+    # No further than a batch may be: of garbage there may be millions, while all others wait.
+    while at < last and len(ends) <= MAX_BATCH:
         length = data[at + 1]
         if length >= _MORE:
             # Of two bytes, the first with seven bits. Of three, it comes out longer than any row taken here.

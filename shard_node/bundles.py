@@ -30,8 +30,6 @@ DECISION_BYTES = 18
 # Where a UUID has its version, in its high half (RFC 9562).
 _VERSION_AT = 6
 _TIMED_VERSION = 7
-# Of a currency's code.
-_CODE_BYTES = 3
 _BODY_LENGTH = struct.Struct("<H")
 
 
@@ -67,27 +65,6 @@ class Bundle:
     def of(cls, transfers: Transfers) -> Bundle:
         """All of these transfers, in their order."""
         return transfers.bundle(range(len(transfers)))
-
-    @classmethod
-    def joined(cls, bundles: Sequence[Bundle]) -> Bundle:
-        """The transfers of some bundles of one pair of shards, in their order. There must be some."""
-        if len(bundles) == 1:
-            return bundles[0]
-        currencies = {bundle.currencies for bundle in bundles}
-        if len(currencies) > 1 or len(bundles[0].currencies) > _CODE_BYTES:
-            currencies = {b"".join([each_code(bundle) for bundle in bundles])}
-        return cls(
-            sum(bundle.count for bundle in bundles),
-            min(bundle.oldest_ms for bundle in bundles),
-            max(bundle.newest_ms for bundle in bundles),
-            b"".join([bundle.decisions for bundle in bundles]),
-            b"".join([bundle.terms for bundle in bundles]),
-            b"".join([bundle.payers for bundle in bundles]),
-            b"".join([bundle.payees for bundle in bundles]),
-            b"".join([bundle.amounts for bundle in bundles]),
-            currencies.pop(),
-            b"".join([bundle.bodies for bundle in bundles]),
-        )
 
     def rows(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Decision, terms and body of each transfer. For rare paths."""
@@ -187,12 +164,6 @@ def _require_end(joined: bytes, end: int) -> None:
     """A column ends where its last value does, or what it says is not known."""
     if end != len(joined):
         raise ValueError(f"a column of {len(joined)} bytes has a value that ends at {end}")
-
-
-def each_code(bundle: Bundle) -> bytes:
-    """The currency of each transfer of a bundle, also when all have the same."""
-    alone = len(bundle.currencies) == _CODE_BYTES
-    return bundle.currencies * bundle.count if alone else bundle.currencies
 
 
 def each(codes: bytes, count: int) -> bytes:

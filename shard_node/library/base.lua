@@ -221,6 +221,9 @@ end
 
 -- The same of currencies: a list of them, or nil and the one that all rows have.
 local function join_currencies(args, starts, at, counts)
+  if #starts == 0 then
+    return {}, nil
+  end
   local first, same = args[starts[1] + at], true
   for m = 2, #starts do
     same = same and args[starts[m] + at] == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -68,3 +69,13 @@ async def test_no_method_is_registered_with_the_core(monkeypatch: pytest.MonkeyP
     server = Server(("tallystick.v1.CoordinatorService",))
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CommitsNothing(), server.methods)
     assert registered == []
+
+
+async def test_no_stream_takes_a_thread() -> None:
+    """The server's own are answered on the event loop: a few open ones would use up all of its threads."""
+    server = Server(("tallystick.v1.CoordinatorService",))
+    streams = [handler for handler in server.methods if handler.response_streaming]
+    assert len(streams) == 2
+    for handler in streams:
+        answers = handler.stream_stream or handler.unary_stream
+        assert inspect.iscoroutinefunction(answers) or inspect.isasyncgenfunction(answers), answers

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -111,6 +112,23 @@ def test_many(count: int) -> None:
         ("reference", "x" * 257),
     ):
         assert not agree([*requests[:-1], with_field(requests[-1], field, value)])
+
+
+def test_garbage_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that could be millions of empty rows are read no further than a batch may be."""
+    made: list[array[int]] = []
+
+    class Kept(array):  # type: ignore[type-arg]
+        """An array that the test can look at."""
+
+        def __new__(cls, code: str) -> Self:
+            made.append(super().__new__(cls, code))
+            return made[-1]  # type: ignore[return-value]
+
+    monkeypatch.setattr(batches, "array", Kept)
+    read = reader()
+    assert BatchReader(read.decimals).read(b"\n\0" * 100_000, read.latest_id()) is None
+    assert [len(ends) for ends in made] == [MAX_BATCH + 1]
 
 
 @pytest.mark.parametrize(("count", "is_taken"), [(MAX_BATCH, True), (MAX_BATCH + 1, False)])
