@@ -511,7 +511,7 @@ end
 local LETTERS = { 'd', 't', 'p', 'a', 'b' }
 
 -- What finish reads and changes, of some attempts together that are kept.
-local function open_arrived(ids)
+local function open_ending(ids)
   local fields, columns, counts = {}, { {}, {}, {}, {}, {} }, {}
   for _, id in ipairs(ids) do
     for _, letter in ipairs(LETTERS) do
@@ -538,17 +538,17 @@ local function open_arrived(ids)
 end
 
 -- One attempt, of rows `first` to `last`. -> codes, payee balances
-local function finish_attempt(arrived_now, head, verdicts, first, last, with_balances)
+local function finish_attempt(ending, head, verdicts, first, last, with_balances)
   local count, kept = last - first + 1, sub(head, ATTEMPT_HEAD + 1)
   local all = kept == char(PREPARED) and verdicts == char(COMMITTED)
   if not all then
     kept, verdicts = every(kept, count), every(verdicts, count)
   end
-  local payees, amounts, arrivals = arrived_now.payees, arrived_now.amounts, arrived_now.arrivals
-  local book, odd, balances = arrived_now.book, {}, {}
+  local payees, amounts, arrivals = ending.payees, ending.amounts, ending.arrivals
+  local book, odd, balances = ending.book, {}, {}
   local index, available, held = book.index, book.available, book.held
   local version, dirty = book.version, book.dirty
-  local lb, lv, l = arrived_now.balances, arrived_now.versions, arrived_now.entries
+  local lb, lv, l = ending.balances, ending.versions, ending.entries
   for i = first, last do
     local k, code = i - first + 1, nil
     local prepared = all or byte(kept, k) == PREPARED
@@ -556,13 +556,13 @@ local function finish_attempt(arrived_now, head, verdicts, first, last, with_bal
       code = DROPPED
     elseif not prepared then
       -- R5: committed, yet it was refused here.
-      code, arrived_now.alarms = MISSING_LEG, arrived_now.alarms + 1
+      code, ending.alarms = MISSING_LEG, ending.alarms + 1
     end
     if arrivals and prepared then
       arrived(arrivals, payees[i], amounts[i])
     end
     if code then
-      odd[k], arrived_now.without_entry[i], balances[k] = code, 0, NO_BALANCE
+      odd[k], ending.without_entry[i], balances[k] = code, 0, NO_BALANCE
     else
       local payee = index[payees[i]]
       local has, now_at = available[payee] + amounts[i], version[payee] + 1
@@ -573,29 +573,29 @@ local function finish_attempt(arrived_now, head, verdicts, first, last, with_bal
     end
   end
   local _, sum, big = struct.unpack('<I6i8I4', head)
-  arrived_now.entries, arrived_now.sum, arrived_now.big = l, arrived_now.sum + sum, arrived_now.big + big
+  ending.entries, ending.sum, ending.big = l, ending.sum + sum, ending.big + big
   return join_codes(FINISHED, odd, count), with_balances and join_numbers(balances, count) or ''
 end
 
 -- Writes what became of attempts that were kept.
-local function close_arrived(arrived_now, ids)
-  if arrived_now.alarms > 0 then
-    redis.call('HINCRBY', 'meta', 'alarms', arrived_now.alarms)
+local function close_ending(ending, ids)
+  if ending.alarms > 0 then
+    redis.call('HINCRBY', 'meta', 'alarms', ending.alarms)
   end
-  if arrived_now.arrivals then
-    close_incoming(arrived_now.arrivals)
+  if ending.arrivals then
+    close_incoming(ending.arrivals)
   end
-  if arrived_now.big > 0 then
-    redis.call('HINCRBY', 'meta', 'big', -arrived_now.big)
+  if ending.big > 0 then
+    redis.call('HINCRBY', 'meta', 'big', -ending.big)
   end
-  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - arrived_now.sum))
-  local count, columns = arrived_now.entries, arrived_now.columns
+  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - ending.sum))
+  local count, columns = ending.entries, ending.columns
   if count > 0 then
-    close_book(arrived_now.book)
-    append_bundle(count, 'finish', join_codes(COMMITTED, arrived_now.without_entry, arrived_now.total), columns[1],
-      columns[2], columns[5], join_numbers(arrived_now.balances, count), join_numbers(arrived_now.versions, count))
+    close_book(ending.book)
+    append_bundle(count, 'finish', join_codes(COMMITTED, ending.without_entry, ending.total), columns[1],
+      columns[2], columns[5], join_numbers(ending.balances, count), join_numbers(ending.versions, count))
   end
-  local fields, n = arrived_now.fields, #arrived_now.fields
+  local fields, n = ending.fields, #ending.fields
   for m = 1, #ids do
     fields[n + m] = ids[m]
   end
@@ -639,13 +639,13 @@ local function finish(_, args)
     end
   end
   if #kept > 0 then
-    local arrived_now, first = open_arrived(kept), 1
+    local ending, first = open_ending(kept), 1
     for m, n in ipairs(kept_places) do
-      local last = first + arrived_now.counts[m] - 1
-      codes[n], balances[n] = finish_attempt(arrived_now, heads[n], args[2 * n + 2], first, last, with_balances)
+      local last = first + ending.counts[m] - 1
+      codes[n], balances[n] = finish_attempt(ending, heads[n], args[2 * n + 2], first, last, with_balances)
       first = last + 1
     end
-    close_arrived(arrived_now, kept)
+    close_ending(ending, kept)
   end
   local before = which_ended(left)
   for i, n in ipairs(left_places) do

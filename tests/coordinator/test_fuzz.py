@@ -223,7 +223,7 @@ FAULTS: dict[str, tuple[Fault, Setting]] = {
         Setting(3, STEPS),
     ),
     "prepared credits are not taken off again": (
-        Lua("  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - arrived_now.sum))\n", ""),
+        Lua("  redis.call('HINCRBY', 'meta', 'credits', string.format('%.0f', 0 - ending.sum))\n", ""),
         Setting(1, STEPS),
     ),
     "a refused row is applied": (
