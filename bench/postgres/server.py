@@ -40,6 +40,17 @@ def _user() -> str | None:
     return "nobody" if os.geteuid() == 0 else None
 
 
+def _command(program: str, *arguments: str) -> list[str]:
+    """One of PostgreSQL's programs, run as that user.
+
+    Another program changes the user, not `subprocess`: for that it would fork, which runs gRPC's handlers in
+    the child of a process that has used gRPC, and they may end it. Without, the child is made by vfork.
+    """
+    user = _user()
+    as_user = [] if user is None else ["setpriv", f"--reuid={user}"]
+    return [*as_user, _program(program), *arguments]
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -84,21 +95,24 @@ class PostgresqlServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as out:
             self._process = subprocess.Popen(
-                [_program("postgres"), "-D", ".", "-p", str(self.port), *options],
+                _command("postgres", "-D", ".", "-p", str(self.port), *options),
                 cwd=self.folder,
-                user=_user(),
                 stdout=out,
                 stderr=out,
                 # A terminal's Ctrl-C is for the command, which then stops the server in order.
                 start_new_session=True,
             )
         self._run(
-            "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", str(int(START_SECONDS)), wait=True
+            "pg_isready",
+            *self._as_client(),
+            "-t",
+            str(int(START_SECONDS)),
+            wait=True,
         )
 
     def create_database(self, name: str) -> str:
         """Makes an empty database; how libpq connects to it."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-T", "template0", name)
+        self._run("createdb", *self._as_client(), "-T", "template0", name)
         return self.conninfo(name)
 
     def stop(self) -> None:
@@ -112,13 +126,15 @@ class PostgresqlServer:
                 self._process.wait()
             self._process = None
 
+    def _as_client(self) -> tuple[str, ...]:
+        return ("-h", "127.0.0.1", "-p", str(self.port), "-U", USER)
+
     def _run(self, program: str, *arguments: str, wait: bool = False) -> None:
-        command = [_program(program), *arguments]
+        command = _command(program, *arguments)
         while True:
             done = subprocess.run(
                 command,
                 cwd=self.folder,
-                user=_user(),
                 capture_output=True,
                 timeout=START_SECONDS,
                 check=False,
@@ -127,7 +143,9 @@ class PostgresqlServer:
                 return
             if not wait or self._process is None or self._process.poll() is not None:
                 said = (done.stdout + done.stderr).decode(errors="replace")
-                raise BenchError(f"PostgreSQL's {program} failed: {said}{self._log_end()}")
+                raise BenchError(
+                    f"PostgreSQL's {program} failed with code {done.returncode}: {said}{self._log_end()}"
+                )
 
     def _log_end(self) -> str:
         log = self.folder / "log"
