@@ -129,14 +129,15 @@ class Scan(NamedTuple):
 class World(NamedTuple):
     """One state.
 
-    ``shards`` are numbers of frozen ones; ``told`` the definite outcomes that clients were given.
+    ``shards`` are numbers of frozen ones, and ``tries`` of those that are under way; ``told`` the definite
+    outcomes that clients were given.
     """
 
     shards: tuple[int, ...]
     placement: tuple[int, ...]
     epochs: tuple[int, ...]
     waiting: tuple[str, ...]
-    tries: tuple[Try, ...]
+    tries: tuple[int, ...]
     scan: Scan | None
     network: frozenset[Message]
     told: frozenset[tuple[str, int]]
@@ -153,11 +154,14 @@ class Explorer(ABC):
         self.slots = sorted(slots)
         self._frozen: list[Frozen] = []
         self._frozen_numbers: dict[Frozen, int] = {}
+        self._tries: list[Try] = []
+        self._try_numbers: dict[Try, int] = {}
         self._calls: list[Any] = []
         self._index: dict[tuple[object, ...], int] = {}
         # Bound caches: one explorer's answers must not leak into another's.
         self.deliver = lru_cache(maxsize=None)(self._deliver)
-        self.next_step = lru_cache(maxsize=None)(self.step_of)
+        self.next_step = lru_cache(maxsize=None)(self._next_step)
+        self.name = lru_cache(maxsize=None)(self._name)
         self.next_scan = lru_cache(maxsize=None)(self._next_scan)
         self.heals = lru_cache(maxsize=None)(self._heals)
         self.is_dead = lru_cache(maxsize=None)(self._is_dead)
@@ -317,6 +321,13 @@ class Explorer(ABC):
             calls = (feed(got) or {}) if feed else {}
         return ()
 
+    def _next_step(self, number: int) -> tuple[Step, frozenset[Message]]:
+        """The next step of the try of that number, with the messages that it sends."""
+        attempt = self._tries[number]
+        step = self.step_of(attempt)
+        sent = step.calls or step.settles
+        return step, frozenset(Message(shard, attempt.epochs[shard], call) for shard, call in sent)
+
     def _next_scan(self, scan: Scan) -> tuple[tuple[int, int], ...]:
         """The resolver's next calls as (shard, call), () when it is through with the entry."""
         recovery = self.recovery(scan)
@@ -349,9 +360,9 @@ class Explorer(ABC):
             waiting = list(w.waiting)
             waiting.remove(payload)
             attempt = Try(payload, self.number_of(w), w.placement, w.epochs, ())
-            yield f"a try begins: {payload}", self._go(w._replace(waiting=tuple(waiting)), attempt)
-        for attempt in set(w.tries):
-            yield from self._try_events(w, attempt)
+            yield f"a try begins: {payload}", self._go(w, attempt, w.tries, waiting=tuple(waiting))
+        for number in set(w.tries):
+            yield from self._try_events(w, number)
         yield from self._scan_events(w)
         yield from self._network_events(w)
         if w.moves:
@@ -372,28 +383,27 @@ class Explorer(ABC):
     def _network_events(self, w: World) -> Iterator[tuple[str, World]]:
         for message in w.network:
             if w.epochs[message.shard] == message.epoch:
-                shards, _ = self._applied(w, message)
+                shards, _ = self._applied(w, message.shard, message.call)
                 if shards != w.shards:
-                    name = f"{self._name(message.call)} reaches shard {message.shard}, no reply"
+                    name = f"{self.name(message.call)} reaches shard {message.shard}, no reply"
                     yield name, w._replace(shards=shards)
 
-    def _try_events(self, w: World, attempt: Try) -> Iterator[tuple[str, World]]:
-        shard, call = self.next_step(attempt).calls[0]
-        message = Message(shard, attempt.epochs[shard], call)
-        others = list(w.tries)
-        others.remove(attempt)
-        base = w._replace(tries=tuple(others))
-        name = self._name(call)
-        if w.epochs[shard] == message.epoch:
-            shards, reply = self._applied(w, message)
+    def _try_events(self, w: World, number: int) -> Iterator[tuple[str, World]]:
+        attempt = self._tries[number]
+        shard, call = self.next_step(number)[0].calls[0]
+        at = w.tries.index(number)
+        others = (*w.tries[:at], *w.tries[at + 1 :])
+        name = self.name(call)
+        if w.epochs[shard] == attempt.epochs[shard]:
+            shards, reply = self._applied(w, shard, call)
             answered = attempt._replace(answers=(*attempt.answers, reply))
-            yield f"{name} reaches shard {shard}, reply", self._go(base._replace(shards=shards), answered)
+            yield f"{name} reaches shard {shard}, reply", self._go(w, answered, others, shards=shards)
         else:
             stale = attempt._replace(answers=(*attempt.answers, (NoReply.STALE,)))
-            yield f"{name} is refused by shard {shard}: epoch", self._go(base, stale)
+            yield f"{name} is refused by shard {shard}: epoch", self._go(w, stale, others)
         lost = attempt._replace(answers=(*attempt.answers, (NoReply.LOST,)))
-        yield f"{name}: its coordinator gives up waiting", self._go(base, lost)
-        yield f"{name}: its coordinator dies", base
+        yield f"{name}: its coordinator gives up waiting", self._go(w, lost, others)
+        yield f"{name}: its coordinator dies", w._replace(tries=others)
 
     def _scan_events(self, w: World) -> Iterator[tuple[str, World]]:
         if w.scan is None:
@@ -405,27 +415,26 @@ class Explorer(ABC):
                         yield f"the resolver finds {what}", self._scan(w, scan)
             return
         shard, call = self.next_scan(w.scan)[0]
-        message = Message(shard, w.scan.epochs[shard], call)
-        name = self._name(call)
-        if w.epochs[shard] == message.epoch:
-            shards, reply = self._applied(w, message)
+        name = self.name(call)
+        if w.epochs[shard] == w.scan.epochs[shard]:
+            shards, reply = self._applied(w, shard, call)
             answered = w.scan._replace(answers=(*w.scan.answers, reply))
             yield f"resolver: {name} at shard {shard}", self._scan(w._replace(shards=shards), answered)
         lost = w.scan._replace(answers=(*w.scan.answers, (NoReply.LOST,)))
         yield f"resolver: {name} gets no answer", self._scan(w, lost)
 
-    def _go(self, w: World, attempt: Try) -> World:
+    def _go(self, w: World, attempt: Try, others: tuple[int, ...], **changes: Any) -> World:
         """The try sends the calls of its step, which leave together, or ends."""
-        step = self.next_step(attempt)
+        number = self._try_numbers.setdefault(attempt, len(self._tries))
+        if number == len(self._tries):
+            self._tries.append(attempt)
+        step, sent = self.next_step(number)
+        tries, told = others, w.told
         if step.calls:
-            return w._replace(
-                tries=tuple(sorted((*w.tries, attempt), key=repr)),
-                network=w.network | {Message(s, attempt.epochs[s], call) for s, call in step.calls},
-            )
-        w = w._replace(network=w.network | {Message(s, attempt.epochs[s], call) for s, call in step.settles})
-        if step.outcome not in (Outcome.OUTCOME_UNKNOWN, Outcome.STALE_EPOCH):
-            w = w._replace(told=w.told | {(attempt.payload, without_side(step.outcome))})
-        return w
+            tries = tuple(sorted((*others, number)))
+        elif step.outcome not in (Outcome.OUTCOME_UNKNOWN, Outcome.STALE_EPOCH):
+            told |= {(attempt.payload, without_side(step.outcome))}
+        return w._replace(tries=tries, network=w.network | sent, told=told, **changes)
 
     def _scan(self, w: World, scan: Scan) -> World:
         calls = self.next_scan(scan)
@@ -434,9 +443,9 @@ class Explorer(ABC):
         sent = {Message(shard, scan.epochs[shard], call) for shard, call in calls}
         return w._replace(scan=scan, network=w.network | sent)
 
-    def _applied(self, w: World, message: Message) -> tuple[tuple[int, ...], Columns]:
-        shard, reply = self.deliver(w.shards[message.shard], message.call)
-        return (*w.shards[: message.shard], shard, *w.shards[message.shard + 1 :]), reply
+    def _applied(self, w: World, shard: int, call: int) -> tuple[tuple[int, ...], Columns]:
+        after, reply = self.deliver(w.shards[shard], call)
+        return (*w.shards[:shard], after, *w.shards[shard + 1 :]), reply
 
     def _forgotten(self, w: World, index: int) -> World | None:
         """Two rotations of one shard, if it may; by then every message and coordinator is gone."""
