@@ -19,8 +19,8 @@ demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits
 	@$(PYTHON_IN_VENV) -m deploy.demo
 
 .PHONY: test
-test: setup ## All tests, two at a time; ARGS="-k name" for some
-	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal $(ARGS)
+test: setup ## All tests, three at a time; ARGS="-k name" for some
+	$(PYTHON_IN_VENV) -m pytest -n 3 --dist worksteal $(ARGS)
 
 .PHONY: lint
 lint: setup ## ruff: rules and format
