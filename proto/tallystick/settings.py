@@ -35,7 +35,7 @@ class ClientSettings:
     attempt_timeout_s: float = 4.0
     batch_limit: int = 2048
     batch_floor: int = 512
-    batches_in_flight: int = 4
+    batches_in_flight: int = 3
     queue_limit: int = 65_536
     first_retry_delay_s: float = 0.02
     longest_retry_delay_s: float = 1.0

@@ -73,11 +73,11 @@ async def test_float_is_a_type_error_and_nothing_is_sent() -> None:
 
 
 async def test_concurrent_transfers_leave_in_a_few_batches() -> None:
-    """Two thousand callers at once cost four calls, not two thousand."""
+    """Two thousand callers at once cost three calls, not two thousand."""
     async with wallet() as (service, client):
         results = await asyncio.gather(*(client.transfer("alice", "bob", "0.01", "EUR") for _ in range(2000)))
         assert all(result.committed for result in results)
-        assert sorted(service.batch_sizes) == [464, 512, 512, 512]
+        assert sorted(service.batch_sizes) == [666, 667, 667]
         assert service.balances["bob"] == 20
 
 
