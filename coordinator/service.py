@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from coordinator.protocol import Part
-from shard_node.bundles import Bundle
+from shard_node.bundles import Bundle, require_sizes
 from shard_node.calls import ATTEMPT_BYTES, Attempt
 from shard_node.journal_calls import Journals
 from shard_node.limits import MAX_BATCH
@@ -32,6 +32,10 @@ TOPOLOGY_WAIT_SECONDS = 2.0
 _STALE = bytes((Outcome.STALE_EPOCH,))
 
 
+class MalformedError(Exception):
+    """Columns that cannot be those of as many transfers as they are said to be. Nothing was begun."""
+
+
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     """Unpacks columns, has them committed, packs the outcomes."""
 
@@ -49,7 +53,10 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     ) -> coordinator_pb2.CommitResponse:
         """Commits one batch."""
         count = sum(part.count for part in request.parts)
-        parts = await self._in_task(self._commit(request), count, context)
+        try:
+            parts = await self._in_task(self._commit(request), count, context)
+        except MalformedError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         results = [
             coordinator_pb2.CommitResult(
                 outcomes=part.outcomes,
@@ -106,7 +113,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
     async def _commit(self, request: coordinator_pb2.CommitRequest) -> Sequence[Part]:
         cluster = await self._cluster(request.topology_version)
-        parts = [_part(part) for part in request.parts]
+        parts = [_part(index, part) for index, part in enumerate(request.parts)]
         if cluster.topology.version != request.topology_version:
             # Split by another map than the one that would be used now.
             for part in parts:
@@ -116,7 +123,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         return commit.parts
 
 
-def _part(part: coordinator_pb2.CommitPart) -> Part:
+def _part(index: int, part: coordinator_pb2.CommitPart) -> Part:
     bundle = Bundle(
         part.count,
         part.oldest_ms,
@@ -129,4 +136,8 @@ def _part(part: coordinator_pb2.CommitPart) -> Part:
         part.currencies,
         part.bodies,
     )
+    try:
+        require_sizes(bundle)
+    except ValueError as error:
+        raise MalformedError(f"parts[{index}].{error}") from None
     return Part(part.payer_shard, part.payee_shard, Attempt(os.urandom(ATTEMPT_BYTES), bundle))

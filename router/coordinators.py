@@ -127,7 +127,12 @@ class Coordinators:
             try:
                 response = await method(coordinator.stub)(request, timeout=remaining)
             except grpc.aio.AioRpcError as error:
-                log.warning("coordinator failed", coordinator=coordinator.name, status=error.code().name)
+                log.warning(
+                    "coordinator failed",
+                    coordinator=coordinator.name,
+                    status=error.code().name,
+                    error=error.details(),
+                )
                 failed.add(coordinator.name)
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     reason = NoReply.LOST

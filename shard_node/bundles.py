@@ -33,6 +33,12 @@ _TIMED_VERSION = 7
 _BODY_LENGTH = struct.Struct("<H")
 
 
+# Bytes of a row in the columns whose rows are of one size, and the fewest in the others.
+_EXACT = {"decisions": DECISION_BYTES, "amounts": 8}
+_AT_LEAST = {"terms": 1, "payers": 1, "payees": 1, "bodies": _BODY_LENGTH.size}
+_CURRENCY_BYTES = 3
+
+
 class Packable(Protocol):
     """Transfers in columns that can be split by shards and packed."""
 
@@ -81,6 +87,27 @@ class Part:
     payee_shard: int
     rows: Sequence[int]
     bundle: Bundle
+
+
+def require_sizes(bundle: Bundle) -> None:
+    """Raises ValueError, which begins with a field's name, when a column is not of ``count`` rows by size.
+
+    So much can be said without a look at the rows; it finds a sender that packs them otherwise.
+    """
+    count = bundle.count
+    if count < 1:
+        raise ValueError(f"count: {count}, not 1 or more")
+    for name, size in _EXACT.items():
+        found = len(getattr(bundle, name))
+        if found != size * count:
+            raise ValueError(f"{name}: {found} bytes, not {size * count} for {count} transfers")
+    for name, size in _AT_LEAST.items():
+        found = len(getattr(bundle, name))
+        if found < size * count:
+            raise ValueError(f"{name}: {found} bytes, not at least {size * count} for {count} transfers")
+    found = len(bundle.currencies)
+    if found not in {_CURRENCY_BYTES, _CURRENCY_BYTES * count}:
+        raise ValueError(f"currencies: {found} bytes, not {_CURRENCY_BYTES} or {_CURRENCY_BYTES * count}")
 
 
 def rows_by_pair(

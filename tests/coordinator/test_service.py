@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import grpc
 import pytest
 
 from coordinator import service as service_module
@@ -138,3 +139,30 @@ async def test_balances_come_when_they_are_wanted(stage: Stage, wanted: bool) ->
     answer = await stage.service.Commit(request_of(1, with_balances=wanted), AnyAbort())
     expected = [struct.pack("<q", 7), struct.pack("<qq", 7, 7)] if wanted else [b"", b""]
     assert [result.payer_balances for result in answer.results] == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("count", 0, "parts[1].count: 0, not 1 or more"),
+        ("count", 3, "parts[1].decisions: 36 bytes, not 54 for 3 transfers"),
+        ("decisions", bytes(35), "parts[1].decisions: 35 bytes, not 36 for 2 transfers"),
+        ("amounts", bytes(8), "parts[1].amounts: 8 bytes, not 16 for 2 transfers"),
+        ("terms", b"\0", "parts[1].terms: 1 bytes, not at least 2 for 2 transfers"),
+        ("payers", b"", "parts[1].payers: 0 bytes, not at least 2 for 2 transfers"),
+        ("payees", b"", "parts[1].payees: 0 bytes, not at least 2 for 2 transfers"),
+        ("bodies", bytes(3), "parts[1].bodies: 3 bytes, not at least 4 for 2 transfers"),
+        ("currencies", b"EURO", "parts[1].currencies: 4 bytes, not 3 or 6"),
+    ],
+)
+async def test_columns_of_another_size_are_refused(
+    stage: Stage, column: str, value: int | bytes, said: str
+) -> None:
+    """As a router of another version may send them: no part of the batch is begun."""
+    request = request_of(1)
+    setattr(request.parts[1], column, value)
+    context = AnyAbort()
+    with pytest.raises(AbortedError):
+        await stage.service.Commit(request, context)
+    assert (context.code, context.text) == (grpc.StatusCode.INVALID_ARGUMENT, said)
+    assert stage.driver.committed == []
