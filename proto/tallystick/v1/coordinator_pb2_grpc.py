@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class CoordinatorServiceStub:
     """Router to coordinator. Not for services: the routers have validated every
-    value here, and the coordinator trusts them.
+    value here. The coordinator trusts them; columns that cannot be of `count`
+    transfers by their size are refused as INVALID_ARGUMENT, with nothing begun.
     """
 
     def __init__(self, channel):
@@ -50,7 +51,8 @@ class CoordinatorServiceStub:
 
 class CoordinatorServiceServicer:
     """Router to coordinator. Not for services: the routers have validated every
-    value here, and the coordinator trusts them.
+    value here. The coordinator trusts them; columns that cannot be of `count`
+    transfers by their size are refused as INVALID_ARGUMENT, with nothing begun.
     """
 
     def Commit(self, request, context):
@@ -90,7 +92,8 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService:
     """Router to coordinator. Not for services: the routers have validated every
-    value here, and the coordinator trusts them.
+    value here. The coordinator trusts them; columns that cannot be of `count`
+    transfers by their size are refused as INVALID_ARGUMENT, with nothing begun.
     """
 
     @staticmethod
