@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON_IN_VENV := .venv/bin/python
+# The tests start hundreds of processes, each of which would compile all of this project by itself.
+unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(sort $(wildcard proto/tallystick/v1/*.proto))
 # protoc's arguments but for the folder that the stubs go to.
 PROTOC := $(PYTHON_IN_VENV) -m grpc_tools.protoc -I proto
