@@ -145,6 +145,29 @@ class World(NamedTuple):
     forgets: int
     environment: tuple[str, ...]
 
+    def after(
+        self,
+        shards: tuple[int, ...],
+        tries: tuple[int, ...],
+        scan: Scan | None,
+        network: frozenset[Message],
+        told: frozenset[tuple[str, int]],
+    ) -> World:
+        """The same with what most events change; a search spends much of its time here."""
+        return World(
+            shards,
+            self.placement,
+            self.epochs,
+            self.waiting,
+            tries,
+            scan,
+            network,
+            told,
+            self.moves,
+            self.forgets,
+            self.environment,
+        )
+
 
 class Explorer(ABC):
     """Searches one setting; :meth:`run` raises ViolationError or returns how many states there are."""
@@ -360,7 +383,10 @@ class Explorer(ABC):
             waiting = list(w.waiting)
             waiting.remove(payload)
             attempt = Try(payload, self.number_of(w), w.placement, w.epochs, ())
-            yield f"a try begins: {payload}", self._go(w, attempt, w.tries, waiting=tuple(waiting))
+            yield (
+                f"a try begins: {payload}",
+                self._go(w._replace(waiting=tuple(waiting)), attempt, w.tries, w.shards),
+            )
         for number in set(w.tries):
             yield from self._try_events(w, number)
         yield from self._scan_events(w)
@@ -386,7 +412,7 @@ class Explorer(ABC):
                 shards, _ = self._applied(w, message.shard, message.call)
                 if shards != w.shards:
                     name = f"{self.name(message.call)} reaches shard {message.shard}, no reply"
-                    yield name, w._replace(shards=shards)
+                    yield name, w.after(shards, w.tries, w.scan, w.network, w.told)
 
     def _try_events(self, w: World, number: int) -> Iterator[tuple[str, World]]:
         attempt = self._tries[number]
@@ -397,13 +423,13 @@ class Explorer(ABC):
         if w.epochs[shard] == attempt.epochs[shard]:
             shards, reply = self._applied(w, shard, call)
             answered = attempt._replace(answers=(*attempt.answers, reply))
-            yield f"{name} reaches shard {shard}, reply", self._go(w, answered, others, shards=shards)
+            yield f"{name} reaches shard {shard}, reply", self._go(w, answered, others, shards)
         else:
             stale = attempt._replace(answers=(*attempt.answers, (NoReply.STALE,)))
-            yield f"{name} is refused by shard {shard}: epoch", self._go(w, stale, others)
+            yield f"{name} is refused by shard {shard}: epoch", self._go(w, stale, others, w.shards)
         lost = attempt._replace(answers=(*attempt.answers, (NoReply.LOST,)))
-        yield f"{name}: its coordinator gives up waiting", self._go(w, lost, others)
-        yield f"{name}: its coordinator dies", w._replace(tries=others)
+        yield f"{name}: its coordinator gives up waiting", self._go(w, lost, others, w.shards)
+        yield f"{name}: its coordinator dies", w.after(w.shards, others, w.scan, w.network, w.told)
 
     def _scan_events(self, w: World) -> Iterator[tuple[str, World]]:
         if w.scan is None:
@@ -412,18 +438,18 @@ class Explorer(ABC):
                     for entry in entries:
                         scan = Scan(prepared, home, entry, w.placement, w.epochs, ())
                         what = f"{self.payload_of(entry)} {'prepared' if prepared else 'unsettled'}"
-                        yield f"the resolver finds {what}", self._scan(w, scan)
+                        yield f"the resolver finds {what}", self._scan(w, scan, w.shards)
             return
         shard, call = self.next_scan(w.scan)[0]
         name = self.name(call)
         if w.epochs[shard] == w.scan.epochs[shard]:
             shards, reply = self._applied(w, shard, call)
             answered = w.scan._replace(answers=(*w.scan.answers, reply))
-            yield f"resolver: {name} at shard {shard}", self._scan(w._replace(shards=shards), answered)
+            yield f"resolver: {name} at shard {shard}", self._scan(w, answered, shards)
         lost = w.scan._replace(answers=(*w.scan.answers, (NoReply.LOST,)))
-        yield f"resolver: {name} gets no answer", self._scan(w, lost)
+        yield f"resolver: {name} gets no answer", self._scan(w, lost, w.shards)
 
-    def _go(self, w: World, attempt: Try, others: tuple[int, ...], **changes: Any) -> World:
+    def _go(self, w: World, attempt: Try, others: tuple[int, ...], shards: tuple[int, ...]) -> World:
         """The try sends the calls of its step, which leave together, or ends."""
         number = self._try_numbers.setdefault(attempt, len(self._tries))
         if number == len(self._tries):
@@ -434,14 +460,14 @@ class Explorer(ABC):
             tries = tuple(sorted((*others, number)))
         elif step.outcome not in (Outcome.OUTCOME_UNKNOWN, Outcome.STALE_EPOCH):
             told |= {(attempt.payload, without_side(step.outcome))}
-        return w._replace(tries=tries, network=w.network | sent, told=told, **changes)
+        return w.after(shards, tries, w.scan, w.network | sent, told)
 
-    def _scan(self, w: World, scan: Scan) -> World:
+    def _scan(self, w: World, scan: Scan, shards: tuple[int, ...]) -> World:
         calls = self.next_scan(scan)
         if not calls:
-            return w._replace(scan=None)
+            return w.after(shards, w.tries, None, w.network, w.told)
         sent = {Message(shard, scan.epochs[shard], call) for shard, call in calls}
-        return w._replace(scan=scan, network=w.network | sent)
+        return w.after(shards, w.tries, scan, w.network | sent, w.told)
 
     def _applied(self, w: World, shard: int, call: int) -> tuple[tuple[int, ...], Columns]:
         after, reply = self.deliver(w.shards[shard], call)
@@ -534,7 +560,8 @@ class Explorer(ABC):
             if what:
                 raise ViolationError(what, self._trace(cause, world))
             for name, event in self.events(world):
-                after = self._without_dead(event)
+                unchanged = event.shards == world.shards and event.network == world.network
+                after = event if unchanged else self._without_dead(event)
                 if after not in cause:
                     cause[after] = (world, name)
                     queue.append(after)
