@@ -195,7 +195,7 @@ async def test_killed_at_random_under_load(processes: Processes, opened: list[Sh
             await asyncio.sleep(0.02)
 
     async def kill() -> None:
-        for life in range(6):
+        for life in range(4):
             name = f"archiver-{life}"
             # Small batches, so that most of the time one is under way.
             processes.start(name, "--limit", "200")

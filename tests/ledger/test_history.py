@@ -251,7 +251,7 @@ def skewed(steps: Sequence[tuple[int, int]], clocks: Sequence[int]) -> Books:
     clocks=st.tuples(*[st.sampled_from([0, 1, 2000, MAX_CLOCK_SKEW_MS])] * 3),
 )
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

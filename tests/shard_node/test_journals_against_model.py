@@ -63,7 +63,7 @@ NO_BACKLOG_LIMIT = 10**6
 OWNER = [0] * SLOT_COUNT
 SHARD_IDS = ["shard-0"]
 # More rules, and more to compare, than for transfers alone.
-SETTINGS = settings(QUICK, max_examples=60)
+SETTINGS = settings(QUICK, max_examples=40)
 # The same sequences each time: each fault is found by them, or never.
 SAME_EVERY_TIME = settings(FIRST_DIFFERENCE, derandomize=True)
 STATES = [Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE]

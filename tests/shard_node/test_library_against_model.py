@@ -317,7 +317,7 @@ class Comparison(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=100,
+    max_examples=70,
     stateful_step_count=30,
     deadline=None,
     print_blob=True,
