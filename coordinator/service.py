@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+import structlog
 
 from coordinator.protocol import Part
 from shard_node.bundles import Bundle, require_sizes
@@ -31,6 +32,8 @@ MAX_IN_HAND = 20 * MAX_BATCH
 TOPOLOGY_WAIT_SECONDS = 2.0
 _STALE = bytes((Outcome.STALE_EPOCH,))
 
+log = structlog.get_logger(__name__)
+
 
 class MalformedError(Exception):
     """Columns that cannot be those of as many transfers as they are said to be. Nothing was begun."""
@@ -52,11 +55,14 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         context: grpc.aio.ServicerContext[coordinator_pb2.CommitRequest, coordinator_pb2.CommitResponse],
     ) -> coordinator_pb2.CommitResponse:
         """Commits one batch."""
-        count = sum(part.count for part in request.parts)
         try:
-            parts = await self._in_task(self._commit(request), count, context)
+            parts = [_part(index, part) for index, part in enumerate(request.parts)]
         except MalformedError as error:
+            log.error("a router sent columns that are none", peer=context.peer(), error=str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        count = sum(part.bundle.count for part in parts)
+        work = self._commit(parts, request.topology_version, with_balances=request.with_balances)
+        await self._in_task(work, count, context)
         results = [
             coordinator_pb2.CommitResult(
                 outcomes=part.outcomes,
@@ -111,16 +117,15 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         batch = Journals.unpack(request.transaction_ids, request.bodies)
         return await self._driver.commit_journals(batch, cluster)
 
-    async def _commit(self, request: coordinator_pb2.CommitRequest) -> Sequence[Part]:
-        cluster = await self._cluster(request.topology_version)
-        parts = [_part(index, part) for index, part in enumerate(request.parts)]
-        if cluster.topology.version != request.topology_version:
+    async def _commit(self, parts: Sequence[Part], topology_version: int, *, with_balances: bool) -> None:
+        """Leaves in the parts what became of them."""
+        cluster = await self._cluster(topology_version)
+        if cluster.topology.version != topology_version:
             # Split by another map than the one that would be used now.
             for part in parts:
                 part.outcomes = _STALE
-            return parts
-        commit = await self._driver.commit(parts, cluster, with_balances=request.with_balances)
-        return commit.parts
+            return
+        await self._driver.commit(parts, cluster, with_balances=with_balances)
 
 
 def _part(index: int, part: coordinator_pb2.CommitPart) -> Part:

@@ -47,8 +47,13 @@ def _command(program: str, *arguments: str) -> list[str]:
     the child of a process that has used gRPC, and they may end it. Without, the child is made by vfork.
     """
     user = _user()
-    as_user = [] if user is None else ["setpriv", f"--reuid={user}"]
-    return [*as_user, _program(program), *arguments]
+    if user is None:
+        return [_program(program), *arguments]
+    if shutil.which("setpriv") is None:
+        raise BenchError(
+            "setpriv is not installed (Debian's package util-linux): run this as another user than root"
+        )
+    return ["setpriv", f"--reuid={user}", _program(program), *arguments]
 
 
 def _free_port() -> int:

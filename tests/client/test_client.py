@@ -151,9 +151,9 @@ async def test_deadline_without_an_answer_is_unknown_and_asking_again_tells() ->
 async def test_overload_up_to_the_deadline_says_that_nothing_was_begun() -> None:
     """Every try was refused for load, so the caller may know that nothing happened."""
     # No try can be under way at the deadline: such a one might have begun.
-    async with wallet(*[stand_in.busy(retry_after_ms=900)] * 2) as (service, client):
+    async with wallet(*[stand_in.busy(retry_after_ms=990)] * 2) as (service, client):
         with pytest.raises(Overloaded):
-            await client.transfer("alice", "bob", 10, "EUR", timeout_s=1.5)
+            await client.transfer("alice", "bob", 10, "EUR", timeout_s=1.9)
         assert len(service.calls) == 2
         assert not service.moves
 

@@ -67,6 +67,10 @@ class AnyAbort(Context):
         """Ends the call."""
         await super().abort(code, text, trailing)
 
+    def peer(self) -> str:
+        """Who calls."""
+        return "ipv4:127.0.0.1:1"
+
 
 @dataclass(slots=True)
 class Stage:
@@ -152,11 +156,11 @@ async def test_balances_come_when_they_are_wanted(stage: Stage, wanted: bool) ->
         ("payers", b"", "parts[1].payers: 0 bytes, not at least 2 for 2 transfers"),
         ("payees", b"", "parts[1].payees: 0 bytes, not at least 2 for 2 transfers"),
         ("bodies", bytes(3), "parts[1].bodies: 3 bytes, not at least 4 for 2 transfers"),
-        ("currencies", b"EURO", "parts[1].currencies: 4 bytes, not 3 or 6"),
+        ("currencies", b"EURUSDGBP", "parts[1].currencies: 9 bytes, not 3 or 6"),
     ],
 )
 async def test_columns_of_another_size_are_refused(
-    stage: Stage, column: str, value: int | bytes, said: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, column: str, value: int | bytes, said: str
 ) -> None:
     """As a router of another version may send them: no part of the batch is begun."""
     request = request_of(1)
@@ -166,3 +170,7 @@ async def test_columns_of_another_size_are_refused(
         await stage.service.Commit(request, context)
     assert (context.code, context.text) == (grpc.StatusCode.INVALID_ARGUMENT, said)
     assert stage.driver.committed == []
+    # Nor does it count as under way.
+    monkeypatch.setattr(service_module, "MAX_IN_HAND", 3)
+    await stage.service.Commit(request_of(1), AnyAbort())
+    assert len(stage.driver.committed) == 2

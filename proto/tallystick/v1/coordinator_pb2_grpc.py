@@ -27,8 +27,7 @@ if _version_not_supported:
 
 class CoordinatorServiceStub:
     """Router to coordinator. Not for services: the routers have validated every
-    value here. The coordinator trusts them; columns that cannot be of `count`
-    transfers by their size are refused as INVALID_ARGUMENT, with nothing begun.
+    value here, and the coordinator trusts them.
     """
 
     def __init__(self, channel):
@@ -51,12 +50,13 @@ class CoordinatorServiceStub:
 
 class CoordinatorServiceServicer:
     """Router to coordinator. Not for services: the routers have validated every
-    value here. The coordinator trusts them; columns that cannot be of `count`
-    transfers by their size are refused as INVALID_ARGUMENT, with nothing begun.
+    value here, and the coordinator trusts them.
     """
 
     def Commit(self, request, context):
-        """Carries a batch of cross-shard transfers through two-phase commit.
+        """Carries a batch of cross-shard transfers through two-phase commit. Columns
+        that by their size cannot be of `count` transfers are refused as
+        INVALID_ARGUMENT, with nothing begun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,8 +92,7 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CoordinatorService:
     """Router to coordinator. Not for services: the routers have validated every
-    value here. The coordinator trusts them; columns that cannot be of `count`
-    transfers by their size are refused as INVALID_ARGUMENT, with nothing begun.
+    value here, and the coordinator trusts them.
     """
 
     @staticmethod
