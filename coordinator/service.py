@@ -35,10 +35,6 @@ _STALE = bytes((Outcome.STALE_EPOCH,))
 log = structlog.get_logger(__name__)
 
 
-class MalformedError(Exception):
-    """Columns that cannot be those of as many transfers as they are said to be. Nothing was begun."""
-
-
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
     """Unpacks columns, has them committed, packs the outcomes."""
 
@@ -57,7 +53,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
         """Commits one batch."""
         try:
             parts = [_part(index, part) for index, part in enumerate(request.parts)]
-        except MalformedError as error:
+        except ValueError as error:
             log.error("a router sent columns that are none", peer=context.peer(), error=str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         count = sum(part.bundle.count for part in parts)
@@ -129,6 +125,7 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
 
 
 def _part(index: int, part: coordinator_pb2.CommitPart) -> Part:
+    """One part, under a fresh attempt id. Raises ValueError when its columns do not fit its count."""
     bundle = Bundle(
         part.count,
         part.oldest_ms,
@@ -144,5 +141,5 @@ def _part(index: int, part: coordinator_pb2.CommitPart) -> Part:
     try:
         require_sizes(bundle)
     except ValueError as error:
-        raise MalformedError(f"parts[{index}].{error}") from None
+        raise ValueError(f"parts[{index}].{error}") from None
     return Part(part.payer_shard, part.payee_shard, Attempt(os.urandom(ATTEMPT_BYTES), bundle))

@@ -19,7 +19,7 @@ Integers are little-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,8 +31,6 @@ DECISION_BYTES = 18
 _VERSION_AT = 6
 _TIMED_VERSION = 7
 _BODY_LENGTH = struct.Struct("<H")
-
-
 # Bytes of a row in the columns whose rows are of one size, and the fewest in the others.
 _EXACT = {"decisions": DECISION_BYTES, "amounts": 8}
 _AT_LEAST = {"terms": 1, "payers": 1, "payees": 1, "bodies": _BODY_LENGTH.size}
@@ -108,22 +106,6 @@ def require_sizes(bundle: Bundle) -> None:
     found = len(bundle.currencies)
     if found not in {_CURRENCY_BYTES, _CURRENCY_BYTES * count}:
         raise ValueError(f"currencies: {found} bytes, not {_CURRENCY_BYTES} or {_CURRENCY_BYTES * count}")
-
-
-def rows_by_pair(
-    rows: Sequence[int], payer_shards: Sequence[int], payee_shards: Sequence[int]
-) -> dict[tuple[int, int], list[int]]:
-    """Rows by their pair of shards: the payer's and the payee's."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    add: dict[tuple[int, int], Callable[[int], None]] = {}
-    for row in rows:
-        pair = payer_shards[row], payee_shards[row]
-        try:
-            add[pair](row)
-        except KeyError:
-            groups[pair] = [row]
-            add[pair] = groups[pair].append
-    return groups
 
 
 def id_times_ms(ids: Sequence[bytes]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ the router into the prepared leg, the unsettled entry and the ledger.
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from shard_node.bundles import (
     join_bodies,
     join_currencies,
     join_short,
-    rows_by_pair,
 )
 
 if TYPE_CHECKING:
@@ -198,9 +198,10 @@ class Transfers:
 
     def split(self, rows: Sequence[int], owner: Sequence[int]) -> list[Part]:
         """The given rows, each in one part. ``owner`` has the shard of each slot."""
-        groups = rows_by_pair(
-            rows, [owner[slot] for slot in self.payer_slots], [owner[slot] for slot in self.payee_slots]
-        )
+        groups: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        payer_slots, payee_slots = self.payer_slots, self.payee_slots
+        for row in rows:
+            groups[owner[payer_slots[row]], owner[payee_slots[row]]].append(row)
         return [Part(*pair, group, self.bundle(group)) for pair, group in groups.items()]
 
     def bundle(self, rows: Sequence[int]) -> Bundle:

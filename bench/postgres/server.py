@@ -107,13 +107,7 @@ class PostgresqlServer:
                 # A terminal's Ctrl-C is for the command, which then stops the server in order.
                 start_new_session=True,
             )
-        self._run(
-            "pg_isready",
-            *self._as_client(),
-            "-t",
-            str(int(START_SECONDS)),
-            wait=True,
-        )
+        self._run("pg_isready", *self._as_client(), "-t", str(int(START_SECONDS)), wait=True)
 
     def create_database(self, name: str) -> str:
         """Makes an empty database; how libpq connects to it."""

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from coordinator.protocol import NoReply
 from shard_node.outcomes import Outcome, without_side
@@ -30,6 +30,8 @@ from tests.model import Faults, ShardModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
 
 
 class Frozen(NamedTuple):
@@ -169,6 +171,14 @@ class World(NamedTuple):
         )
 
 
+def _number(value: T, values: list[T], numbers: dict[T, int]) -> int:
+    """A value's place among those that came before; a new one is added to them."""
+    number = numbers.setdefault(value, len(values))
+    if number == len(values):
+        values.append(value)
+    return number
+
+
 class Explorer(ABC):
     """Searches one setting; :meth:`run` raises ViolationError or returns how many states there are."""
 
@@ -300,10 +310,7 @@ class Explorer(ABC):
             frozenset(shard.holds.items()),
             frozenset(shard.refunds.items()),
         )
-        number = self._frozen_numbers.setdefault(frozen, len(self._frozen))
-        if number == len(self._frozen):
-            self._frozen.append(frozen)
-        return number
+        return _number(frozen, self._frozen, self._frozen_numbers)
 
     def _deliver(self, number: int, call: int) -> tuple[int, Columns]:
         shard = self.thaw(number)
@@ -383,10 +390,8 @@ class Explorer(ABC):
             waiting = list(w.waiting)
             waiting.remove(payload)
             attempt = Try(payload, self.number_of(w), w.placement, w.epochs, ())
-            yield (
-                f"a try begins: {payload}",
-                self._go(w._replace(waiting=tuple(waiting)), attempt, w.tries, w.shards),
-            )
+            begun = w._replace(waiting=tuple(waiting))
+            yield f"a try begins: {payload}", self._go(begun, attempt, w.tries, w.shards)
         for number in set(w.tries):
             yield from self._try_events(w, number)
         yield from self._scan_events(w)
@@ -451,9 +456,7 @@ class Explorer(ABC):
 
     def _go(self, w: World, attempt: Try, others: tuple[int, ...], shards: tuple[int, ...]) -> World:
         """The try sends the calls of its step, which leave together, or ends."""
-        number = self._try_numbers.setdefault(attempt, len(self._tries))
-        if number == len(self._tries):
-            self._tries.append(attempt)
+        number = _number(attempt, self._tries, self._try_numbers)
         step, sent = self.next_step(number)
         tries, told = others, w.told
         if step.calls:

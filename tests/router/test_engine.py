@@ -15,7 +15,6 @@ from router import maps as maps_module
 from router.engine import Engine
 from router.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
 from router.requests import columns
-from shard_node.bundles import rows_by_pair
 from shard_node.calls import Post, Reply
 from shard_node.errors import (
     ShardDefectError,
@@ -27,6 +26,7 @@ from shard_node.limits import NO_BALANCE
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.records import RememberedOutcome
 from shard_node.slots import SLOT_COUNT, slot
+from shard_node.transfers import Kind, Terms, Transfers
 from tallystick.v1 import coordinator_pb2
 from tests.router.samples import Asked, reader, uuid7
 from tests.router.stand_ins import (
@@ -44,7 +44,6 @@ from tests.router.stand_ins import (
 
 if TYPE_CHECKING:
     from shard_node.directory import Cluster
-    from shard_node.transfers import Transfers
 
 UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
 STALE = int(Outcome.STALE_EPOCH)
@@ -80,10 +79,13 @@ LL, HH, LH, HL = (LOW, "{" + LOW + "}"), (HIGH, "{" + HIGH + "}"), (LOW, HIGH), 
 def test_split(shards: list[tuple[int, int]]) -> None:
     """Each row goes to exactly one part, that of its pair of shards, in order; no part is empty."""
     rows = [row for row in range(len(shards)) if row % 3]
-    parts = rows_by_pair(rows, [payer for payer, _ in shards], [payee for _, payee in shards])
-    assert {pair: list(part) for pair, part in parts.items()} == {
+    terms = [Terms(1, "EUR", payer, payee, Kind.TRANSFER, "a", "b", b"") for payer, payee in shards]
+    # Each slot is its own shard's.
+    parts = Transfers.of([(bytes(16), one) for one in terms]).split(rows, range(4))
+    assert {(part.payer_shard, part.payee_shard): list(part.rows) for part in parts} == {
         pair: [row for row in rows if shards[row] == pair] for pair in {shards[row] for row in rows}
     }
+    assert all(part.bundle.count == len(part.rows) for part in parts)
 
 
 async def test_each_part_goes_its_way(clock: Clock) -> None:
