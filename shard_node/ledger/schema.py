@@ -10,6 +10,8 @@ every shard.
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +55,7 @@ WRITING: Final = "ledger_writing"
 
 # Another process' commit of a large batch takes less by far, and so does a migration of a fresh database.
 _BUSY_TIMEOUT_MS = 10_000
+_ASK_AGAIN_SECONDS = 0.01
 # In a connection's own notes: the path of its file, and which file was there when it was opened.
 _FILE: Final = "ledger_file"
 # What a batch touches are the ends of every account in an index, and those are all over the file: the
@@ -218,8 +221,6 @@ def _open_sqlite(url: URL) -> Engine:
         connection.isolation_level = None
         for pragma in (
             f"page_size = {_PAGE_BYTES}",
-            # Readers go on while a batch is stored.
-            "journal_mode = WAL",
             # A commit is on disk when it returns: the shard forgets its copy right after. NORMAL would
             # leave the last commits to a power failure, and with them history that nobody has any more.
             "synchronous = FULL",
@@ -228,6 +229,7 @@ def _open_sqlite(url: URL) -> Engine:
             "foreign_keys = OFF",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+        _write_ahead(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -238,6 +240,24 @@ def _open_sqlite(url: URL) -> Engine:
             connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Has a file of SQLite keep a write-ahead log, so that readers go on while a batch is stored.
+
+    To change that of a new file SQLite wants a lock while it holds one, for which it does not wait: of two
+    processes that open the file at once, one is told that it is locked. So it asks again.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_ASK_AGAIN_SECONDS)
+        else:
+            return
 
 
 def require_same_file(connection: Connection) -> None:

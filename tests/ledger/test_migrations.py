@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -97,6 +99,28 @@ def test_many_processes_start_at_once(empty_url: str) -> None:
     together = context.Barrier(AT_ONCE)
     with context.Pool(AT_ONCE, meet, (together,)) as processes:
         assert set(processes.map(upgrade_together, [empty_url] * AT_ONCE, chunksize=1)) == {newest()}
+
+
+def test_a_new_file_that_another_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself does not wait when a new file is to get its write-ahead log."""
+    other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused, go_on = threading.Event(), threading.Event()
+
+    def pause(_: float) -> None:
+        refused.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr("shard_node.ledger.schema.time.sleep", pause)
+    with ThreadPoolExecutor(1) as thread:
+        upgraded = thread.submit(upgrade_at, f"sqlite:///{tmp_path / 'ledger.db'}")
+        try:
+            assert refused.wait(10)
+            other.rollback()
+        finally:
+            go_on.set()
+        assert upgraded.result() == newest()
+    other.close()
 
 
 def test_a_newer_database_is_refused(ledger_url: str, engine: Engine) -> None:
