@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from router.ledger_reader import TooManyQuestionsError
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.completeness import Completeness, completeness
+from shard_node.ledger.unacknowledged import stream_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,6 +70,9 @@ class _Line:
     upcoming: asyncio.Future[LedgerState | None] | None = None
     calling: asyncio.Task[None] | None = None
     since_seconds: float = field(default_factory=time.monotonic)
+    # The oldest entry that waits, and the epoch and batch after which it is: the same till the next batch.
+    oldest_after: tuple[str, int] | None = None
+    oldest_ms: int | None = None
 
     @property
     def hangs(self) -> bool:
@@ -124,10 +128,29 @@ class LedgerStates:
                 line.since_seconds = time.monotonic()
                 state = None
                 with contextlib.suppress(ShardNodeError):
-                    state = await line.shard.ledger_state()
+                    state = await _state(line)
                 upcoming.set_result(state)
         finally:
             line.calling = None
+
+
+async def _state(line: _Line) -> LedgerState:
+    """What the shard says, and when the oldest entry that waits there was made.
+
+    That entry may be large, so it is read once for each batch that is archived before it.
+    """
+    shard = line.shard
+    state = await shard.ledger_state()
+    if not state.length:
+        return state
+    place = (shard.fence, state.number)
+    if line.oldest_after != place:
+        first = await shard.ledger_after(state.stream_id, 1)
+        if not first or (await shard.ledger_state()).number != state.number:
+            # Archived meanwhile: what was read may be a later one.
+            return state
+        line.oldest_after, line.oldest_ms = place, stream_place(first[0][0])[0]
+    return replace(state, oldest_ms=line.oldest_ms)
 
 
 class CompleteAnswers:

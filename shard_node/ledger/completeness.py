@@ -120,6 +120,8 @@ def _reach(
     if not state.length:
         last_ms, _ = stream_place(state.stream_id)
         return Reach(shard_id, max(state.now_ms, last_ms) - 1, answered=True, caught_up=True)
+    if state.oldest_ms is not None:
+        until_ms = max(state.oldest_ms - 1, until_ms or 0)
     has_arrived = False
     if arrived is not None and (not arrived.number or arrived.number in ends):
         before, _ = ends.get(arrived.number, (0, b""))
