@@ -22,10 +22,11 @@ from rich.table import Table
 from coordinator.money import decimals, to_text
 from deploy import cluster_file
 from deploy.answers import print_json
+from deploy.completeness import EXIT_NOT_KNOWN, until_document, until_text
 from deploy.connection import DEFAULT_DATA, ledger_client
 from deploy.errors import NoClusterError
 from deploy.ledger_file import find_ledger
-from deploy.moments import ms_of
+from deploy.moments import moment_of_ms, ms_of
 from deploy.options import DataOption, JsonOption, LedgerOption, RouterOption, err, out
 from shard_node.errors import ShardNodeError
 from shard_node.transfers import Kind
@@ -35,8 +36,9 @@ from tallystick.ledger import Finding as ToldFinding
 if TYPE_CHECKING:
     from shard_node.ledger.audit import AuditReport, InFlight
     from shard_node.ledger.findings import Finding
+    from tallystick.ledger import ConsistencyReport
 
-EXIT_CONSISTENT, EXIT_DIFFERS, EXIT_NOT_KNOWN = 0, 1, 2
+EXIT_CONSISTENT, EXIT_DIFFERS = 0, 1
 # What a screen takes; --json has all that was kept.
 SHOWN_IN_FLIGHT = 20
 
@@ -92,10 +94,25 @@ def audit(
     raise typer.Exit(EXIT_CONSISTENT if report.consistent else EXIT_DIFFERS)
 
 
-def check(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
+def check(
+    *,
+    max_backlog: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ENTRIES",
+            help="When more entries wait to be archived, the ledger is too far behind to be called "
+            "consistent. Default: 10,000.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    router: RouterOption = None,
+    data: DataOption = None,
+) -> None:
     """The same as a quick check by a router: chain ends, the newest entries, every live account.
 
-    What lies further back is for `audit`. Exit codes as there.
+    What lies further back is for `audit`. Exit codes as there; 2 also when too many entries wait.
     """
     columns = (TextColumn("comparing accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
@@ -105,19 +122,31 @@ def check(*, as_json: JsonOption = False, router: RouterOption = None, data: Dat
     ):
         task = bar.add_task("check", total=None)
         report = client.consistency_check(
-            lambda checked, total: bar.update(task, completed=checked, total=total)
+            lambda checked, total: bar.update(task, completed=checked, total=total),
+            max_backlog=max_backlog or 0,
         )
+    too_far_behind = not report.consistent and not report.findings_total
+    verdict = (
+        "[bold yellow]not known: too many entries wait[/]"
+        if too_far_behind
+        else _verdict(consistent=report.consistent)
+    )
     if as_json:
-        print_json(asdict(report))
+        consistent = None if too_far_behind else report.consistent
+        until = until_document(report.complete_until)
+        print_json(asdict(report) | {"consistent": consistent, "complete_until": until})
     else:
         _show_findings([_text_of(finding) for finding in report.findings], report.findings_total)
         out.print(
-            f"{_verdict(consistent=report.consistent)}: {report.accounts_checked:,} accounts, "
-            f"{report.entries_archived:,} entries archived, {report.entries_waiting:,} waiting, "
-            f"{report.in_flight:,} in flight",
+            f"{verdict}: {report.accounts_checked:,} accounts, "
+            f"{report.entries_archived:,} entries archived, {report.entries_waiting:,} waiting"
+            f"{_age(report)}, {report.in_flight:,} in flight; the archive is "
+            f"{until_text(report.complete_until)}",
             highlight=False,
             soft_wrap=True,
         )
+    if too_far_behind:
+        raise typer.Exit(EXIT_NOT_KNOWN)
     raise typer.Exit(EXIT_CONSISTENT if report.consistent else EXIT_DIFFERS)
 
 
@@ -137,7 +166,8 @@ def show_report(report: AuditReport, seconds: float) -> None:
     out.print(
         f"{_verdict(consistent=report.consistent)}: {report.entries:,} entries in {report.batches:,} batches "
         f"({report.entries_waiting:,} not archived yet), {report.live_accounts:,} live accounts, "
-        f"{report.in_flight_total:,} in flight; {seconds:.1f} s ({rate:,.0f} entries/s)",
+        f"{report.in_flight_total:,} in flight; {until_text(_moment(report.complete_until_ms))}; "
+        f"{seconds:.1f} s ({rate:,.0f} entries/s)",
         highlight=False,
         soft_wrap=True,
     )
@@ -199,6 +229,17 @@ def _text(minor: int, currency: str) -> str:
     return to_text(minor, decimals(currency) or 0)
 
 
+def _age(report: ConsistencyReport) -> str:
+    """For how long the oldest entry has waited: because of it the archive is not complete up to now."""
+    if not report.entries_waiting or report.complete_until is None:
+        return ""
+    return f" (the oldest for {(datetime.now(UTC) - report.complete_until).total_seconds():,.0f} s)"
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else moment_of_ms(ms)
+
+
 def _kind(one: InFlight) -> str:
     return Kind(one.kind).name.lower() if one.kind in Kind.__members__.values() else str(one.kind)
 
@@ -211,6 +252,7 @@ def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
         "findings": [_finding_document(finding) for finding in report.findings.kept],
         "entries": report.entries,
         "entries_waiting": report.entries_waiting,
+        "complete_until": until_document(_moment(report.complete_until_ms)),
         "batches": report.batches,
         "accounts": report.accounts,
         "live_accounts": report.live_accounts,

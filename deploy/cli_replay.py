@@ -19,12 +19,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from coordinator.money import decimals, to_text
+from deploy.completeness import until_text
 from deploy.ledger_file import find_ledger
 from deploy.moments import moment_of_ms, moment_text, ms_of
 from deploy.options import DataOption, JsonOption, LedgerOption, err, out, parsed_moment
 
 if TYPE_CHECKING:
     from shard_node.ledger.fold import Fold
+    from shard_node.ledger.replay import Replay
 
 EXIT_FINDINGS = 1
 _ACCOUNT_COLUMNS = (
@@ -62,20 +64,24 @@ def replay(
 ) -> None:
     """Rebuild every balance from the ledger's first entry; the sums, or with --csv and --json every account.
 
-    Exit code 1 when entries contradict each other; they are listed. `audit` also compares with the shards.
+    It reads the ledger alone, so it is complete up to the last archived entry of each shard, and says when
+    those were. Exit code 1 when entries contradict each other; they are listed. `audit` also compares with
+    the shards.
     """
     from deploy.auditor import run_replay  # noqa: PLC0415 - see there
 
     start = time.monotonic()
     run = run_replay(find_ledger(ledger, data), None if until is None else ms_of(until))
     seconds = time.monotonic() - start
+    complete = _complete_text(run, until)
     if as_json:
-        json.dump(_document(run.fold, until), sys.stdout)
+        json.dump(_document(run, until), sys.stdout)
         sys.stdout.write("\n")
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, _ACCOUNT_COLUMNS)
         writer.writeheader()
         writer.writerows(_accounts(run.fold))
+        err.print(complete, highlight=False, soft_wrap=True)
     else:
         show_totals(run.fold)
         rate = run.fold.entries / max(seconds, 1e-9)
@@ -84,6 +90,7 @@ def replay(
             f"({rate:,.0f} entries/s)",
             highlight=False,
         )
+        out.print(complete, highlight=False, soft_wrap=True)
     findings = run.findings
     for finding in findings.kept:
         err.print(f"[bold red]found:[/] {escape(str(finding))}", soft_wrap=True)
@@ -127,9 +134,26 @@ def _accounts(fold: Fold) -> Iterator[dict[str, Any]]:
         }
 
 
-def _document(fold: Fold, until: datetime | None) -> dict[str, Any]:
+def _complete_text(run: Replay, until: datetime | None) -> str:
+    """Up to when it is complete. Without the shards that is how far each is archived, but for the past."""
+    known_ms = run.complete_until_ms
+    if until is not None and known_ms is not None and ms_of(until) <= known_ms:
+        return until_text(until)
+    ends = [f"{shard} {moment_text(moment_of_ms(ms))}" for shard, ms in sorted(run.archived_until_ms.items())]
+    return (
+        f"complete up to the last archived entry of each shard ({', '.join(ends) or 'none'}); "
+        "what shards did since is not in it"
+    )
+
+
+def _document(run: Replay, until: datetime | None) -> dict[str, Any]:
+    fold, until_ms = run.fold, run.complete_until_ms
     return {
         "until": None if until is None else moment_text(until),
+        "complete_until": None if until_ms is None else moment_text(moment_of_ms(until_ms)),
+        "archived_until": {
+            shard_id: moment_text(moment_of_ms(ms)) for shard_id, ms in run.archived_until_ms.items()
+        },
         "entries": fold.entries,
         "findings": fold.findings.total,
         "currencies": {

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from deploy.cli_import import DEFAULT_FUND, run_import, show_summary
 from deploy.cli_operate import show_verification, verify_balance
+from deploy.completeness import EVERYTHING
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
 from deploy.demo_ledger import KilledArchiver, TamperedCopies, audit_passes, wait_until_archived
 from deploy.demo_money import Cast, MoneyDemo, choose_cast
@@ -99,7 +100,7 @@ class Demo:
 
     def _statement(self, cast: Cast) -> None:
         with SyncLedgerClient(self.cluster.router_addresses) as client:
-            statement = read_statement(client, cast.customer, None, None)
+            statement = read_statement(client, cast.customer, None, None, wait_for=EVERYTHING)
         show_statement(statement)
         with SyncClient(self.cluster.router_addresses) as client:
             live = client.get_account(cast.customer)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import takewhile
 from typing import Any, TextIO
 
 from rich.markup import escape
 
+from deploy.completeness import TICK, until_document, until_text
 from deploy.entries import counterparty_name, entry_columns, entry_document, kind_name
 from deploy.moments import moment_text, parse_moment, times
 from deploy.options import out
@@ -41,8 +42,6 @@ CSV_COLUMNS = (
 )
 # What a cell begins with that a spreadsheet computes; some do after a tab or a line's end, too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# The ledger's resolution: just before a time is this much before it.
-_TICK = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +55,37 @@ class Statement:
     opening: Position
     lines: list[Line[Entry]]
     closing: Position
+    # Nothing that happened up to then is missing; None: not known.
+    complete_until: datetime | None
 
 
 def read_statement(
-    client: SyncLedgerClient, account_id: str, from_time: datetime | None, to_time: datetime | None
+    client: SyncLedgerClient,
+    account_id: str,
+    from_time: datetime | None,
+    to_time: datetime | None,
+    **waiting: Any,
 ) -> Statement:
     """An account's statement from its first entry, or ``from_time``, until now, or ``to_time``.
 
-    Raises AccountNotFound when the account has no entry before that, StatementError when it does not add up.
+    ``waiting`` may be ``wait_for`` and ``timeout_s`` of the client's calls: then it begins once all is
+    archived up to that moment, or raises NotYetArchived. Raises AccountNotFound when the account has no entry
+    before its end, StatementError when it does not add up.
     """
-    end = to_time or parse_moment("now", datetime.now(UTC))
-    last = client.balance_at(account_id, end - _TICK)
+    now = parse_moment("now", datetime.now(UTC))
+    last = client.balance_at(account_id, None if to_time is None else to_time - TICK, **waiting)
+    # What has happened by now is in it, also where a shard's clock is ahead of this one.
+    end = to_time or max(now, last.changed_at + TICK)
     # Nothing, with the currency's decimals.
     closing, opening = _position(last), unopened(account_id, last.balance - last.balance)
     if from_time is not None:
         # Not there yet: it began with nothing.
         with suppress(AccountNotFound):
-            opening = _position(client.balance_at(account_id, from_time - _TICK))
+            opening = _position(client.balance_at(account_id, from_time - TICK))
     entries = client.entries(account_id, from_time=from_time, to_time=end, order=EntryOrder.OLDEST_FIRST)
     known = takewhile(lambda entry: entry.version <= closing.version, entries)
     lines = list(statement_lines(account_id, opening, known, closing))
-    return Statement(account_id, last.currency, from_time, end, opening, lines, closing)
+    return Statement(account_id, last.currency, from_time, end, opening, lines, closing, last.complete_until)
 
 
 def show_statement(made: Statement) -> None:
@@ -115,6 +124,7 @@ def show_statement(made: Statement) -> None:
     balance = f"[bold]{closing.balance:f}[/]"
     table.add_row("", "closing", change, balance, _unless_zero(closing.held))
     out.print(table)
+    out.print(until_text(made.complete_until), highlight=False)
 
 
 def write_csv(made: Statement, sink: TextIO) -> None:
@@ -156,6 +166,7 @@ def statement_document(made: Statement) -> dict[str, Any]:
         "opening": _position_document(made.opening),
         "entries": [entry_document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines],
         "closing": _position_document(made.closing),
+        "complete_until": until_document(made.complete_until),
     }
 
 

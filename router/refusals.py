@@ -164,15 +164,24 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
         violation = error_details_pb2.BadRequest.FieldViolation(field=why.field, description=why.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if outcome in (Outcome.RESOURCE_EXHAUSTED, Outcome.OUTCOME_UNKNOWN):
-        delay = Duration()
-        delay.FromMilliseconds(RETRY_AFTER_MS)
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        details.append(_retry_info())
     await _abort(context, code, why.message, details)
 
 
-async def abort_with(context: Any, code: grpc.StatusCode, reason: str, message: str) -> NoReturn:
+async def abort_with(
+    context: Any, code: grpc.StatusCode, reason: str, message: str, **metadata: str
+) -> NoReturn:
     """Ends a call for a reason that is no outcome of a transfer."""
-    await _abort(context, code, message, [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)])
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)]
+    if code is grpc.StatusCode.UNAVAILABLE:
+        details.append(_retry_info())
+    await _abort(context, code, message, details)
+
+
+def _retry_info() -> error_details_pb2.RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(RETRY_AFTER_MS)
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 async def check_size(field: str, count: int, context: Any) -> None:

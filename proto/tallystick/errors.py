@@ -4,6 +4,7 @@
     ├── RetryableError               nothing final is known: send it again with the same transaction_id
     │   ├── OutcomeUnknown           it may have happened
     │   ├── Overloaded               it was not begun; `retry_after_s` when the service said so
+    │   ├── NotYetArchived           the ledger is complete up to `complete_until` only
     │   └── ClientClosed             it was not sent
     └── Refused                      final: nothing moved, and the same id gets the same answer
         ├── InsufficientFunds
@@ -33,6 +34,7 @@ called refused, and never called done. gRPC's own errors do not leave the packag
 
 # ruff: noqa: N818 - the names say what happened, in the contract's own words
 
+from datetime import datetime
 from enum import IntEnum
 from typing import ClassVar
 
@@ -145,6 +147,36 @@ class ClientClosed(RetryableError):
     summary = "the client is closed, nothing was sent"
 
 
+class _UpTo(TallystickError):
+    """What a ledger client raises of the archive, which knows the past up to a moment only.
+
+    Attributes:
+        complete_until: what happened up to then is known (UTC); None when that is not known, and
+            where no archive was asked.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        transaction_id: str = "",
+        field: str = "",
+        complete_until: datetime | None = None,
+    ) -> None:
+        super().__init__(message, transaction_id, field)
+        self.args = (message, transaction_id, field, complete_until)
+        self.complete_until = complete_until
+
+    def concerning(self, transaction_id: str) -> "TallystickError":
+        """The same error, said of one transaction."""
+        return type(self)(self.message, transaction_id, self.field, self.complete_until)
+
+
+class NotYetArchived(_UpTo, RetryableError):
+    """The ledger did not become complete up to `wait_for` in time. The message names the shards that lag."""
+
+    summary = "not archived yet"
+
+
 class Refused(TallystickError):
     """Final: nothing moved, and the same transaction_id will get the same answer."""
 
@@ -186,8 +218,8 @@ class BalanceLimit(Refused):
     summary = "the payee's balance would pass the limit"
 
 
-class AccountNotFound(Refused):
-    """No account has this id."""
+class AccountNotFound(_UpTo, Refused):
+    """No account has this id; from a ledger client, none had by `complete_until`."""
 
     outcome = Outcome.ACCOUNT_NOT_FOUND
     summary = "account not found"
@@ -217,8 +249,8 @@ class TransactionIdExpired(Refused):
     summary = "the transaction_id is too old"
 
 
-class TransactionNotFound(Refused):
-    """No outcome is remembered under this id (get_transfer only)."""
+class TransactionNotFound(_UpTo, Refused):
+    """No outcome is remembered under this id; from a ledger client, nothing moved by `complete_until`."""
 
     outcome = Outcome.TRANSACTION_NOT_FOUND
     summary = "transaction not found"

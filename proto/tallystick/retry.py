@@ -9,7 +9,7 @@ its one true answer.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tallystick.errors import OutcomeUnknown, Overloaded, TallystickError
+from tallystick.errors import NotYetArchived, OutcomeUnknown, Overloaded, TallystickError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def closing_error(error: TallystickError, *, begun_before: bool, transaction_id:
         begun_before: whether an earlier try may have done the work.
         transaction_id: the transfer it concerns; empty when none.
     """
-    if begun_before and not may_have_begun(error):
+    if begun_before and not may_have_begun(error) and not isinstance(error, NotYetArchived):
         # "Not begun" and "not allowed" speak of the last try only.
         return OutcomeUnknown(f"an earlier try may have succeeded; the last one: {error}", transaction_id)
     return error.concerning(transaction_id)

@@ -9,6 +9,7 @@ question in part.
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -124,16 +125,30 @@ class History:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._shard_ids: Mapping[int, str] = {}
+        # Each thread's connection, while it has one.
+        self._in_use = threading.local()
 
     def __repr__(self) -> str:
         return f"History({shown(self._engine)})"
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for some questions; the database's errors become those of ``errors.py``."""
+        """A connection for some questions; the database's errors become those of ``errors.py``.
+
+        What a thread asks meanwhile is asked on the same connection: of several databases behind one address,
+        of the same one.
+        """
+        outer: Connection | None = getattr(self._in_use, "connection", None)
+        if outer is not None:
+            yield outer
+            return
         try:
             with self._engine.connect() as connection, connection.begin():
-                yield connection
+                self._in_use.connection = connection
+                try:
+                    yield connection
+                finally:
+                    self._in_use.connection = None
         except DBAPIError as error:
             raise as_ledger_error(self._engine, error) from error
         except SQLAlchemyError as error:

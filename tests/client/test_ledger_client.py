@@ -31,6 +31,7 @@ from tallystick import (
 from tallystick.ledger import Entry, EntryKind, EntryOrder
 from tallystick.v1 import ledger_pb2_grpc
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
+from tests.router.stand_ins import NoShards
 
 QUICK = WatchSettings(poll_seconds=0.02, heartbeat_seconds=0.1)
 WAIT_SECONDS = 20.0
@@ -56,8 +57,7 @@ class Router:
     """A server of the ledger that can be stopped."""
 
     def __init__(self, engine: Engine | None) -> None:
-        # Of the directory only the consistency check takes the live shards.
-        self.service = LedgerService(History(engine) if engine else None, None, QUICK)  # type: ignore[arg-type]
+        self.service = LedgerService(History(engine) if engine else None, NoShards(), QUICK)
         self.server = grpc.aio.server()
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(self.service, self.server)
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"

@@ -94,7 +94,7 @@ def test_no_text_in_csv_is_a_formula() -> None:
     values |= {"reference": "=HYPERLINK(1)", "external_id": "+1", "initiated_by": "rent"}
     entry = Entry(**values)
     after = Position(Decimal("-2.50"), Decimal(0), 1)
-    made = Statement("alice", "EUR", None, _AT, unopened("alice"), [Line(entry, after)], after)
+    made = Statement("alice", "EUR", None, _AT, unopened("alice"), [Line(entry, after)], after, _AT)
     sink = io.StringIO()
     write_csv(made, sink)
     row = list(csv.DictReader(io.StringIO(sink.getvalue())))[1]

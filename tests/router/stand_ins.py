@@ -39,6 +39,16 @@ CommitAsked = tuple[dict[tuple[int, int], list[int]], int]
 JournalAnswer = NoReply | coordinator_pb2.CommitJournalsResponse
 
 
+class NoShards:
+    """Maps whose cluster has no shards to ask, for tests of the archive alone."""
+
+    current = Cluster(Topology.initial("test", ["shard-0"]), ())
+
+    async def newer_than(self, version: int, timeout_seconds: float) -> bool:
+        """There never is one."""
+        return False
+
+
 class Clock:
     """Stands in for the module ``time``; time passes only when a test lets it."""
 
@@ -126,7 +136,7 @@ class ShardStandIn(Shard):
 
     async def ledger_state(self) -> LedgerState:
         """Nothing was archived yet."""
-        return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting))
+        return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting), 0)
 
     async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
         """What waits."""

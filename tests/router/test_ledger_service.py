@@ -31,6 +31,7 @@ from shard_node.transfers import Kind
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 from tests.router.contract import Refusal, read_refusal
+from tests.router.stand_ins import NoShards
 
 # The contract's reader of refusals takes errors of either kind of client: they have the same methods.
 grpc.Call.register(grpc.aio.AioRpcError)
@@ -81,7 +82,7 @@ class Served:
 @asynccontextmanager
 async def serving(history: History | None, settings: WatchSettings = QUICK) -> AsyncIterator[Served]:
     """A server for one test. No test here asks the live shards."""
-    service = LedgerService(history, None, settings)  # type: ignore[arg-type]  # no directory
+    service = LedgerService(history, NoShards(), settings)
     server = grpc.aio.server()
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -259,7 +260,7 @@ async def test_a_token_of_another_request(ledger: Served) -> None:
         ({"transaction_id": "0192e4a6-7c5e-7d3a-8f1b-2c3d4e5f6a7b", "from_account": "a b"}, "from_account"),
     ],
 )
-async def test_bad_transfers(ledger: Served, fields: dict[str, str], field: str) -> None:
+async def test_bad_transfers(ledger: Served, fields: dict[str, Any], field: str) -> None:
     """The same for a transaction."""
     request = ledger_pb2.GetLedgerTransferRequest(**fields)
     assert await refused(ledger.stub.GetTransfer(request)) == invalid(field)
