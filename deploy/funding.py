@@ -19,7 +19,7 @@ from deploy.errors import DeployError
 from deploy.knowledge import FOUND, WORLD_PREFIX, Knowledge, Record, Standing, now_text
 from deploy.payments_file import Instruction, instruction
 from deploy.results_file import Result
-from deploy.witness import Finding, Witness
+from deploy.witness import Finding, Memory, Witness
 from tallystick import (
     AccountExists,
     AccountResult,
@@ -61,7 +61,7 @@ def deposit_id(row_transaction_id: str, account_id: str) -> str | None:
     return str(UUID(int=(row_id.int & _TIME_MASK) | _VERSION_BITS | _VARIANT_BITS | random_bits))
 
 
-class Wallet(Protocol):
+class Wallet(Memory, Protocol):
     """What an import needs of `tallystick.Client`."""
 
     async def open_accounts(

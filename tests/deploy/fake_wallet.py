@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from uuid import UUID
 
 from deploy.funding import Wallet
-from deploy.witness import Ledger, Memory
+from deploy.witness import Ledger
 from tallystick import (
     Account,
     AccountExists,
@@ -36,7 +36,7 @@ Terms = tuple[str, str, Decimal, str]
 
 
 @dataclass(slots=True)
-class FakeWallet(Wallet, Memory, Ledger):
+class FakeWallet(Wallet, Ledger):
     """Balances by account, outcomes by id and payer. ``unanswered`` ids get no outcome while they are in it.
 
     ``forget`` is the end of a deduplication window; ``is_archived`` is whether the ledger is complete.
