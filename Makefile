@@ -60,7 +60,8 @@ check-proto: setup ## Fail when the committed stubs differ from what `make proto
 .PHONY: constraints
 constraints: setup ## Pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --extra dev \
-		--no-emit-index-url --no-emit-find-links --no-header -o constraints.txt pyproject.toml
+		--no-emit-index-url --no-emit-find-links --no-emit-package tallystick-client --no-header \
+		-o constraints.txt pyproject.toml
 
 .PHONY: clean
 clean: ## Remove what was built: .venv, caches
