@@ -15,6 +15,7 @@ help: ## This list
 .PHONY: setup
 setup: ## Servers from Debian's packages where missing, .venv, pinned dependencies
 	@bash deploy/setup.sh
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo 'setup: ready. To have tallystick on the PATH: source .venv/bin/activate' >&2)
 
 .PHONY: demo
 demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits: no money got lost
