@@ -48,6 +48,7 @@ from tallystick.settings import ClientSettings
 from tallystick.sync import SyncClient
 from tallystick.values import (
     Account,
+    AccountPage,
     AccountResult,
     AccountState,
     Amount,
@@ -69,6 +70,7 @@ __all__ = [
     "AccountInUse",
     "AccountNotEmpty",
     "AccountNotFound",
+    "AccountPage",
     "AccountResult",
     "AccountState",
     "Amount",
