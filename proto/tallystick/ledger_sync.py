@@ -32,7 +32,7 @@ def _iterating(
 
     @functools.wraps(method)
     def iterate(client: "SyncLedgerClient", /, *args: Given.args, **kwargs: Given.kwargs) -> Iterator[ItemT]:
-        return client._thread.iterate(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
+        return client._iterate(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
 
     return iterate
 
@@ -73,3 +73,21 @@ class SyncLedgerClient:
     consistency_check = _waiting(LedgerClient.consistency_check)
     entries = _iterating(LedgerClient.entries)
     watch = _iterating(LedgerClient.watch)
+
+    def _iterate(self, items: AsyncIterator[ItemT]) -> Iterator[ItemT]:
+        async def following() -> tuple[ItemT, ...]:
+            async for item in items:
+                return (item,)
+            return ()
+
+        async def ended() -> None:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+        try:
+            while found := self._thread.run(following()):
+                yield found[0]
+        finally:
+            if not self._thread.closed:
+                self._thread.run(ended())

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -50,26 +50,6 @@ class LoopThread:
             # Ctrl-C stops the wait; the call must not go on behind the caller's back.
             future.cancel()
             raise
-
-    def iterate(self, items: AsyncIterator[ResultT]) -> Iterator[ResultT]:
-        """The items, each of which is waited for; left early, it ends what makes them."""
-
-        async def following() -> tuple[ResultT, ...]:
-            async for item in items:
-                return (item,)
-            return ()
-
-        async def ended() -> None:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                await close()
-
-        try:
-            while found := self.run(following()):
-                yield found[0]
-        finally:
-            if not self.closed:
-                self.run(ended())
 
     def close(self) -> None:
         """Ends the loop and its thread. A second call does nothing."""

@@ -78,4 +78,11 @@ class SyncClient:
 
     def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> Iterator[Account]:
         """As `Client.accounts`; waits for each page when the one before it is used up."""
-        return self._thread.iterate(self._client.accounts(prefix, timeout_s=timeout_s))
+        # Not that iterator itself: each of its items would be waited for, in another thread.
+        token = ""
+        while True:
+            page = self.list_accounts(prefix, page_token=token, timeout_s=timeout_s)
+            yield from page.accounts
+            token = page.next_token
+            if not token:
+                return
