@@ -61,6 +61,8 @@ from tallystick.values import (
     TransferResult,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Aborted",
     "Account",

@@ -10,7 +10,6 @@ from email import message_from_bytes
 from email.message import Message
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -19,11 +18,6 @@ import tallystick
 from deploy.launcher import LocalCluster
 
 ROOT = Path(__file__).parents[2]
-
-
-def _project(folder: Path) -> dict[str, Any]:
-    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    return project
 
 
 def _wheel(folder: Path, target: Path) -> Path:
@@ -116,11 +110,12 @@ def test_the_servers_wheel_leaves_the_client_out(tmp_path: Path) -> None:
     assert packages == {"shard_node", "coordinator", "router", "bench", "deploy"}
 
 
-def test_the_servers_need_the_client_of_their_own_version() -> None:
+def test_the_servers_need_the_client_of_their_own_version(wheel: Path) -> None:
     """One commit, one version: the contract between them has no other."""
-    servers, client = _project(ROOT), _project(ROOT / "proto")
-    assert servers["version"] == client["version"]
-    assert f"tallystick-client=={client['version']}" in servers["dependencies"]
+    _, metadata = _contents(wheel)
+    servers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert metadata["Version"] == tallystick.__version__ == servers["version"]
+    assert f"tallystick-client=={tallystick.__version__}" in servers["dependencies"]
 
 
 @pytest.mark.cluster
