@@ -74,11 +74,12 @@ def show_result(transaction_id: str, outcome: Outcome, balances: Iterable[Balanc
         out.print(f"  {escape(account_id)}: {amount} available", highlight=False, soft_wrap=True)
 
 
-def show_accounts(accounts: Iterable[Account], *, as_json: bool) -> None:
-    """Prints accounts as they stand."""
+def show_accounts(accounts: Iterable[Account], *, as_json: bool, more: bool | None = None) -> None:
+    """Prints accounts as they stand; in JSON also whether there are more, where that is given."""
     shown = list(accounts)
     if as_json:
-        print_json({"accounts": [_account_document(account) for account in shown]})
+        document: dict[str, Any] = {"accounts": [_account_document(account) for account in shown]}
+        print_json(document if more is None else {**document, "more": more})
         return
     limits = {
         "maximum": [_limit(account.maximum_balance) for account in shown],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -20,8 +21,11 @@ from deploy.options import (
     RouterOption,
     ValidateOption,
     err,
+    out,
 )
 from tallystick import new_transaction_id
+
+DEFAULT_LIMIT = 100
 
 _BankOption = Annotated[
     str,
@@ -34,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     accounts = typer.Typer(help="Open an account, look at accounts, bring money in or take it out.")
     accounts.command("open")(open_account)
     accounts.command("show")(show)
+    accounts.command("list")(list_accounts)
     for command in (deposit, withdraw, freeze, unfreeze, close):
         accounts.command()(command)
     app.add_typer(accounts, name="account", no_args_is_help=True)
@@ -89,6 +94,31 @@ def show(
         err.print(f"[bold red]error:[/] {result.account_id}: {result.error}", soft_wrap=True)
     if missing:
         raise typer.Exit(1)
+
+
+def list_accounts(
+    *,
+    prefix: Annotated[str, typer.Option(help="Only accounts whose id begins so.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = DEFAULT_LIMIT,
+    as_json: JsonOption = False,
+    router: RouterOption = None,
+    data: DataOption = None,
+) -> None:
+    """List accounts and their balances, in order of slot, then of id.
+
+    Closed accounts are among them; the system's own, @world, are not: `tallystick verify` adds them up.
+    """
+    with wallet(router, data) as client:
+        # One more than asked for tells whether there is more.
+        accounts = list(islice(client.accounts(prefix), limit + 1))
+    more, accounts = len(accounts) > limit, accounts[:limit]
+    show_accounts(accounts, as_json=as_json, more=more)
+    if as_json:
+        return
+    if not accounts:
+        out.print("no accounts")
+    if more:
+        out.print(f"there are more than {limit}; --limit shows more")
 
 
 def deposit(

@@ -253,6 +253,17 @@ class Shard:
         records = await self._fcall("FCALL_RO", "accounts", pack(account_ids))
         return [None if record is None else Account.unpack(record) for record in records]
 
+    async def account_names(self, slots: Sequence[int], cursor: int = 0) -> tuple[int, list[list[bytes]]]:
+        """Names of customers' accounts by slot, some thousand a call: a list for each slot that was read.
+
+        The slots behind these were not read. The last one was read only in part unless the cursor that comes
+        with it is 0: go on with that slot as the first, and the cursor. Within a slot there is no order, and
+        a name may come twice.
+        """
+        packed = await self._fcall("FCALL_RO", "account_names", cursor, pack(slots))
+        further, names = unpack(packed)
+        return int(further), names
+
     async def outcome(self, decision: bytes) -> RememberedOutcome | None:
         """What is remembered under a decision key."""
         record = await self._fcall("FCALL_RO", "outcome", decision)

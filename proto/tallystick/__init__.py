@@ -49,6 +49,7 @@ from tallystick.settings import ClientSettings
 from tallystick.sync import SyncClient
 from tallystick.values import (
     Account,
+    AccountPage,
     AccountResult,
     AccountState,
     Amount,
@@ -61,6 +62,8 @@ from tallystick.values import (
     TransferResult,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Aborted",
     "Account",
@@ -70,6 +73,7 @@ __all__ = [
     "AccountInUse",
     "AccountNotEmpty",
     "AccountNotFound",
+    "AccountPage",
     "AccountResult",
     "AccountState",
     "Amount",

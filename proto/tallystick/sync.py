@@ -1,12 +1,13 @@
 """The same client for code that does not use asyncio."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tallystick.client import Client
 from tallystick.loop_thread import LoopThread
 from tallystick.settings import ClientSettings
+from tallystick.values import Account
 
 ResultT = TypeVar("ResultT")
 Given = ParamSpec("Given")
@@ -59,6 +60,7 @@ class SyncClient:
     open_accounts = _waiting(Client.open_accounts)
     get_account = _waiting(Client.get_account)
     get_accounts = _waiting(Client.get_accounts)
+    list_accounts = _waiting(Client.list_accounts)
     freeze_account = _waiting(Client.freeze_account)
     unfreeze_account = _waiting(Client.unfreeze_account)
     close_account = _waiting(Client.close_account)
@@ -73,3 +75,14 @@ class SyncClient:
     capture = _waiting(Client.capture)
     void = _waiting(Client.void)
     post_journal = _waiting(Client.post_journal)
+
+    def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> Iterator[Account]:
+        """As `Client.accounts`; waits for each page when the one before it is used up."""
+        # Not that iterator itself: each of its items would be waited for, in another thread.
+        token = ""
+        while True:
+            page = self.list_accounts(prefix, page_token=token, timeout_s=timeout_s)
+            yield from page.accounts
+            token = page.next_token
+            if not token:
+                return

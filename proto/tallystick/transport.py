@@ -51,6 +51,9 @@ GET_ACCOUNT: Method[wallet_pb2.GetAccountRequest, wallet_pb2.Account] = Method("
 GET_ACCOUNTS: Method[wallet_pb2.BatchGetAccountsRequest, wallet_pb2.BatchAccountsResponse] = Method(
     "BatchGetAccounts"
 )
+LIST_ACCOUNTS: Method[wallet_pb2.ListAccountsRequest, wallet_pb2.ListAccountsResponse] = Method(
+    "ListAccounts"
+)
 TRANSFERS: Method[wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferResponse] = Method("BatchTransfer")
 GET_TRANSFER: Method[wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse] = Method("GetTransfer")
 DEPOSIT: Method[wallet_pb2.DepositRequest, wallet_pb2.TransferResponse] = Method("Deposit")

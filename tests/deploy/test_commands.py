@@ -52,6 +52,23 @@ def test_money_comes_in_moves_and_goes_out(data: str) -> None:
     assert "3.00" in shown
 
 
+def test_accounts_are_listed(data: str) -> None:
+    """All whose id begins so, as `account show` shows them; a list that was cut says so."""
+    names = [f"cli-list-{letter}" for letter in "abc"]
+    for name in names:
+        _ok("account", "open", name, "EUR", "--data", data)
+    command = ("account", "list", "--prefix", "cli-list-", "--data", data)
+    shown = _ok(*command)
+    assert all(name in shown for name in names)
+    assert "there are more than 2" in _ok(*command, "--limit", "2")
+    assert json.loads(_ok(*command, "--limit", "2", "--json"))["more"] is True
+    document = json.loads(_ok(*command, "--json"))
+    one_by_one = json.loads(_ok("account", "show", *names, "--json", "--data", data))["accounts"]
+    assert document["more"] is False
+    assert sorted(document["accounts"], key=lambda account: str(account["account_id"])) == one_by_one
+    assert _ok("account", "list", "--prefix", "cli-no-such", "--data", data) == "no accounts\n"
+
+
 def test_a_transfer_repeated_by_its_id_moves_nothing(data: str) -> None:
     """The id of an earlier try makes a second one safe."""
     for account in ("cli-carol", "cli-dave"):
