@@ -55,7 +55,9 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         self._directory = directory
         self._fields = FieldReader()
         self._reader = LedgerReader()
-        self._answers = CompleteAnswers(history, directory, self._reader) if history else None
+        self._answers = (
+            CompleteAnswers(history, lambda: directory.current.shards, self._reader) if history else None
+        )
         self._watchers = (
             Watchers(history, self._reader, self._answers, settings or WatchSettings())
             if history and self._answers
