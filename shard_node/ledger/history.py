@@ -289,6 +289,16 @@ class History:
         self._shard_ids = {number: head.shard_id for number, head in heads.items()}
         return heads
 
+    def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
+        """Whether a shard's batch is there, with this hash; number 0 stands for the one before the first."""
+        statement = (
+            select(batches.c.hash)
+            .join(shards, shards.c.shard_number == batches.c.shard_number)
+            .where(shards.c.shard_id == shard_id, batches.c.number == number)
+        )
+        with self.reading() as connection:
+            return number == 0 or connection.scalar(statement) == batch_hash
+
     def shard_id(self, entry_id: int) -> str:
         """The name of the shard that made an entry. Asks the database only for one that is new."""
         shard_number = entry_id >> SEQUENCE_BITS

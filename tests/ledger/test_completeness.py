@@ -111,7 +111,12 @@ async def test_a_database_that_lags_behind_is_judged_by_what_it_has(town: Town, 
     assert caught_up(await look(town, states)) == [True, True, True]
     replica = open_ledger(f"sqlite:///{copy}")
     try:
-        found = await asyncio.to_thread(completeness, History(replica), states)
+        history = History(replica)
+        found = await asyncio.to_thread(completeness, history, states)
+        told = [
+            (shard_id, state.number, state.head) for shard_id, state in states.items() if state is not None
+        ]
+        assert [history.has_batch(*one) for one in told] == caught_up(found)
     finally:
         replica.dispose()
     assert caught_up(found) == [False, True, True]
