@@ -20,10 +20,9 @@ from shard_node.ledger.completeness import Completeness, completeness
 from shard_node.ledger.unacknowledged import stream_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from router.ledger_reader import LedgerReader
-    from router.maps import Maps
     from shard_node.ledger.completeness import Reach
     from shard_node.ledger.history import History
     from shard_node.shard import LedgerState, Shard
@@ -81,10 +80,10 @@ class _Line:
 
 
 class LedgerStates:
-    """Asks the shards of the newest map how far their ledgers are."""
+    """Asks shards how far their ledgers are. ``shards`` gives those of the newest map."""
 
-    def __init__(self, maps: Maps) -> None:
-        self._maps = maps
+    def __init__(self, shards: Callable[[], Sequence[Shard]]) -> None:
+        self._shards = shards
         self._lines: dict[str, _Line] = {}
 
     def __repr__(self) -> str:
@@ -92,7 +91,7 @@ class LedgerStates:
 
     async def ask(self) -> dict[str, LedgerState | None]:
         """What each says, as of some moment after this call; None where there is no answer soon."""
-        lines = [self._joined(shard) for shard in self._maps.current.shards]
+        lines = [self._joined(shard) for shard in self._shards()]
         awaited = {line.shard.shard_id: line.upcoming for line in lines}
         waiting = [line.upcoming for line in lines if line.upcoming is not None and not line.hangs]
         if waiting:
@@ -154,12 +153,12 @@ async def _state(line: _Line) -> LedgerState:
 
 
 class CompleteAnswers:
-    """Asks the archive."""
+    """Asks the archive. ``shards`` gives those of the newest map."""
 
-    def __init__(self, history: History, maps: Maps, reader: LedgerReader) -> None:
+    def __init__(self, history: History, shards: Callable[[], Sequence[Shard]], reader: LedgerReader) -> None:
         self._history = history
         self._reader = reader
-        self._states = LedgerStates(maps)
+        self._states = LedgerStates(shards)
         self._waiting = 0
         self._closing = asyncio.Event()
 

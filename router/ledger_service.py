@@ -55,12 +55,11 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         self._directory = directory
         self._fields = FieldReader()
         self._reader = LedgerReader()
-        self._answers = CompleteAnswers(history, directory, self._reader) if history else None
-        self._watchers = (
-            Watchers(history, self._reader, self._answers, settings or WatchSettings())
-            if history and self._answers
-            else None
-        )
+        self._answers: CompleteAnswers | None = None
+        self._watchers: Watchers | None = None
+        if history:
+            self._answers = CompleteAnswers(history, lambda: directory.current.shards, self._reader)
+            self._watchers = Watchers(history, self._reader, self._answers, settings or WatchSettings())
         self._checks = 0
 
     def close_watches(self) -> None:

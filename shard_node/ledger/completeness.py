@@ -91,10 +91,13 @@ def completeness(
         reaches = []
         for shard_id, state in states.items():
             number = numbers.get(shard_id, 0)
-            first = (arrived or {}).get(shard_id)
-            told = {one.number for one in (state, first) if one is not None and one.number}
-            ends = _ends(history, number, told) if told else {}
-            reaches.append(_reach(shard_id, state, first, heads.get(number), ends))
+            head, first = heads.get(number), (arrived or {}).get(shard_id)
+            ends = {head.number: (head.sequence, head.hash)} if head is not None else {}
+            told = {one.number for one in (state, first) if one is not None and one.number} - ends.keys()
+            if told:
+                # An archiver between storing and telling, or a database that lags.
+                ends |= _ends(history, number, told)
+            reaches.append(_reach(shard_id, state, first, head, ends))
     return Completeness(tuple(reaches), heads)
 
 

@@ -266,20 +266,9 @@ class History:
 
         Raises LedgerError when many rows in turn are damaged.
         """
-        newest = (
-            select(func.max(batches.c.number))
-            .where(batches.c.shard_number == shards.c.shard_number)
-            .correlate(shards)
-            .scalar_subquery()
-        )
-        statement = select(shards.c.shard_number, shards.c.shard_id, *_BATCH_COLUMNS).select_from(
-            shards.outerjoin(
-                batches, and_(batches.c.shard_number == shards.c.shard_number, batches.c.number == newest)
-            )
-        )
         heads: dict[int, Head] = {}
         with self.reading() as connection:
-            for row in connection.execute(statement).all():
+            for row in connection.execute(_NEWEST_BATCHES).all():
                 if row.number is None:
                     heads[row.shard_number] = Head(row.shard_id, 0, 0, bytes(32), "0", 0)
                 elif is_well_formed(row):
@@ -288,6 +277,16 @@ class History:
                     heads[row.shard_number] = _sound_head(connection, row.shard_number, row.shard_id)
         self._shard_ids = {number: head.shard_id for number, head in heads.items()}
         return heads
+
+    def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
+        """Whether a shard's batch is there, with this hash; number 0 stands for the one before the first."""
+        statement = (
+            select(batches.c.hash)
+            .join(shards, shards.c.shard_number == batches.c.shard_number)
+            .where(shards.c.shard_id == shard_id, batches.c.number == number)
+        )
+        with self.reading() as connection:
+            return number == 0 or connection.scalar(statement) == batch_hash
 
     def shard_id(self, entry_id: int) -> str:
         """The name of the shard that made an entry. Asks the database only for one that is new."""
@@ -444,7 +443,23 @@ def _latest_elsewhere() -> Select[Any]:
     )
 
 
+def _newest_batches() -> Select[Any]:
+    """Every shard, and its newest batch if there is one."""
+    newest = (
+        select(func.max(batches.c.number))
+        .where(batches.c.shard_number == shards.c.shard_number)
+        .correlate(shards)
+        .scalar_subquery()
+    )
+    return select(shards.c.shard_number, shards.c.shard_id, *_BATCH_COLUMNS).select_from(
+        shards.outerjoin(
+            batches, and_(batches.c.shard_number == shards.c.shard_number, batches.c.number == newest)
+        )
+    )
+
+
 # Made once: to make one costs more than to answer it.
+_NEWEST_BATCHES: Final = _newest_batches()
 _VERSION_BEFORE: Final = _halving()
 _AROUND: Final = _around()
 _LATEST_ELSEWHERE: Final = _latest_elsewhere()

@@ -1,4 +1,4 @@
-"""What a command does that asks for more than is archived: which answer it gives, and with which exit code."""
+"""What a command answers that asks for more than is archived, and when it ends with exit code 2."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from google.rpc import status_pb2
 from coordinator.protocol import NoReply
 from shard_node.calls import Call, Post, Reply
 from shard_node.directory import Cluster
+from shard_node.errors import ShardUnavailableError
 from shard_node.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
 from shard_node.journals import Journal
 from shard_node.outcomes import Outcome
@@ -40,9 +41,11 @@ JournalAnswer = NoReply | coordinator_pb2.CommitJournalsResponse
 
 
 class NoShards:
-    """Maps whose cluster has no shards to ask, for tests of the archive alone."""
+    """Maps whose shards do not answer, for tests of the archive alone."""
 
-    current = Cluster(Topology.initial("test", ["shard-0"]), ())
+    def __init__(self) -> None:
+        away = [_Away(shard_id) for shard_id in ("shard-0", "shard-1")]
+        self.current = cluster_cut_at(1, SLOT_COUNT // 2, *away)
 
     async def newer_than(self, version: int, timeout_seconds: float) -> bool:
         """There never is one."""
@@ -172,6 +175,11 @@ class ShardStandIn(Shard):
             answer = self.answers.pop(0)
             assert isinstance(answer, Exception)
             raise answer
+
+
+class _Away(ShardStandIn):
+    async def ledger_state(self) -> LedgerState:
+        raise ShardUnavailableError(self.shard_id)
 
 
 def cluster_cut_at(version: int, boundary: int, left: ShardStandIn, right: ShardStandIn) -> Cluster:

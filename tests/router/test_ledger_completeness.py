@@ -24,7 +24,7 @@ from shard_node.shard import LedgerState
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
 from tests.router.bank import Bank, new_id, wait_for
 from tests.router.contract import Client
-from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at
+from tests.router.stand_ins import ShardStandIn
 
 ARCHIVER = "archiver-0"
 # "All that happened before this request."
@@ -235,7 +235,7 @@ async def test_questions_share_a_call_that_began_after_them() -> None:
     """Those that come while a call is under way get the answer to the next one, all together."""
     shard, other = Asked("shard-0"), Asked("shard-1")
     other.answering.set()
-    states = LedgerStates(MapsStandIn(Clock(), cluster_cut_at(1, 100, shard, other)))
+    states = LedgerStates(lambda: (shard, other))
     first = asyncio.ensure_future(states.ask())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -253,7 +253,7 @@ async def test_questions_share_a_call_that_began_after_them() -> None:
 async def test_the_oldest_entry_that_waits_is_read_once_a_batch() -> None:
     """It may be large. And never one that is oldest only because others were archived meanwhile."""
     shard = Waiting("shard-0")
-    states = LedgerStates(MapsStandIn(Clock(), cluster_cut_at(1, 100, shard, shard)))
+    states = LedgerStates(lambda: (shard,))
 
     async def oldest_ms() -> int | None:
         state = (await states.ask())["shard-0"]
@@ -274,11 +274,11 @@ async def test_a_silent_shard_is_waited_for_once() -> None:
     """Those who come while it is known to hang get the others' answers at once."""
     shard, other = Asked("shard-0"), Asked("shard-1")
     other.answering.set()
-    states = LedgerStates(MapsStandIn(Clock(), cluster_cut_at(1, 100, shard, other)))
+    states = LedgerStates(lambda: (shard, other))
     begun = time.monotonic()
     assert numbers(await states.ask()) == [None, 1]
     waited = time.monotonic() - begun
-    assert waited >= ANSWER_SECONDS
+    assert ANSWER_SECONDS <= waited < 8 * ANSWER_SECONDS
     assert numbers(await states.ask()) == [None, 2]
     assert time.monotonic() - begun - waited < ANSWER_SECONDS / 2
     states.close()
