@@ -285,7 +285,8 @@ class ImportMachine(RuleBasedStateMachine):
             results.write_bytes(b"\xef\xbb\xbf" + text.replace("\r\n", "\n").replace("\n", "\r\n").encode())
 
     def _account(self, number: int) -> str:
-        return f"import-{self._name}-{number}"
+        # On one shard: transfers across shards are remembered for as long as they are not settled.
+        return f"{{import-{self._name}}}:{number}"
 
     def _results(self) -> list[Result]:
         return list(read_results(result_path(self._path)))
