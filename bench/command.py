@@ -5,19 +5,16 @@ Whatever ends a command early (an error, Ctrl-C, the end of a CI job), what it s
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from bench.errors import BenchError
 from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
 from deploy.errors import DeployError
+from deploy.rendering import Screen, bad, err, faint, out, write_json
 from tallystick import TallystickError
 
 _INTERRUPTED = 130
@@ -45,7 +42,7 @@ JsonOption = Annotated[
 
 def carry_out(
     work: Callable[[Progress], Figures],
-    show: Callable[[Console, Figures], None],
+    show: Callable[[Screen, Figures], None],
     document: Callable[[Figures], Mapping[str, object]],
     *,
     as_json: bool,
@@ -54,19 +51,18 @@ def carry_out(
 
     Raises typer.Exit: 1, after a sentence that says why, when there are none to print; 130 when interrupted.
     """
-    err = Console(stderr=True)
     for ending in _ENDINGS:
         signal.signal(ending, _interrupt_once)
     try:
-        figures = work(lambda step: err.print(f"[dim]{escape(step)}[/]", highlight=False))
+        figures = work(lambda step: err.print(faint(step)))
     except (BenchError, DeployError, TallystickError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        err.print(bad("error:"), f" {error}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
-    show(err if as_json else Console(), figures)
+    show(err if as_json else out, figures)
     if as_json:
-        sys.stdout.write(json.dumps(document(figures), separators=(",", ":")) + "\n")
+        write_json(document(figures), one_line=True)
 
 
 def _interrupt_once(*_: object) -> None:

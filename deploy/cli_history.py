@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import datetime
 from itertools import islice
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from deploy.answers import print_json
 from deploy.connection import ledger_client
 from deploy.entries import entries_table, entry_document, entry_line, kind_name
 from deploy.moments import moment_text
-from deploy.options import AccountId, DataOption, JsonOption, RouterOption, err, out, parsed_moment
+from deploy.options import AccountId, DataOption, JsonOption, RouterOption, parsed_moment
+from deploy.rendering import csv_sink, err, out, strong, write_json
 from deploy.statement_view import read_statement, show_statement, statement_document, write_csv
 from tallystick.ledger import EntryKind, EntryOrder
 
@@ -78,12 +75,12 @@ def history(
         entries = list(islice(found, limit + 1))
     more, entries = len(entries) > limit, entries[:limit]
     if as_json:
-        print_json({"entries": [entry_document(entry) for entry in entries], "more": more})
+        write_json({"entries": [entry_document(entry) for entry in entries], "more": more})
         return
     if not entries:
         out.print("no entries")
         return
-    out.print(entries_table(entries))
+    out.table(entries_table(entries))
     if more:
         out.print(f"there are more than {limit}; --limit shows more")
 
@@ -93,7 +90,9 @@ def statement(
     *,
     from_time: _FromOption = None,
     to_time: _ToOption = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for spreadsheets.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="As CSV, the data as it is: a spreadsheet may compute a cell.")
+    ] = False,
     as_json: JsonOption = False,
     router: RouterOption = None,
     data: DataOption = None,
@@ -105,9 +104,9 @@ def statement(
     with ledger_client(router, data) as client:
         made = read_statement(client, account_id, from_time, to_time)
     if as_json:
-        print_json(statement_document(made))
+        write_json(statement_document(made))
     elif as_csv:
-        write_csv(made, sys.stdout)
+        write_csv(made, csv_sink())
     else:
         show_statement(made)
 
@@ -124,7 +123,7 @@ def balance_at(
     with ledger_client(router, data) as client:
         found = client.balance_at(account_id, time)
     if as_json:
-        print_json(
+        write_json(
             {
                 "account_id": account_id,
                 "time": moment_text(time),
@@ -138,11 +137,10 @@ def balance_at(
         )
         return
     out.print(
-        f"{escape(account_id)} at {moment_text(time)}: [bold]{found.balance:f} {found.currency}[/], "
-        f"{found.available:f} available, {found.held:f} held; version {found.version}, "
+        f"{account_id} at {moment_text(time)}: ",
+        strong(f"{found.balance:f} {found.currency}"),
+        f", {found.available:f} available, {found.held:f} held; version {found.version}, "
         f"changed at {moment_text(found.changed_at)}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -171,10 +169,10 @@ def watch(
             for news in client.watch(account_ids or (), cursor=cursor, from_beginning=from_beginning):
                 if as_json:
                     document = {"entries": [entry_document(e) for e in news.entries], "cursor": news.cursor}
-                    out.print(json.dumps(document), highlight=False, markup=False, soft_wrap=True)
+                    write_json(document, one_line=True)
                 else:
                     for entry in news.entries:
-                        out.print(entry_line(entry), highlight=False, soft_wrap=True)
+                        out.print(entry_line(entry))
                 seen, last = seen + len(news.entries), news.cursor
                 if limit is not None and seen >= limit:
                     break
@@ -183,4 +181,4 @@ def watch(
         pass
     finally:
         if last and not as_json:
-            err.print(f"to go on from here: --cursor {last}", highlight=False, soft_wrap=True)
+            err.print(f"to go on from here: --cursor {last}")

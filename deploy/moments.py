@@ -7,7 +7,7 @@ milliseconds, the resolution of the ledger.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,12 +54,12 @@ def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def times(moments: Iterable[datetime]) -> Iterator[str]:
+def times(moments: Iterable[datetime]) -> Iterator[Sequence[str]]:
     """Moments for the rows of a narrow table: times of day in UTC, each day's first one under its date."""
     day = ""
     for moment in moments:
         date, _, time = moment_text(moment).rstrip("Z").partition("T")
-        yield time if date == day else f"{date}\n{time}"
+        yield (time,) if date == day else (date, time)
         day = date
 
 

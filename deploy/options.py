@@ -1,4 +1,4 @@
-"""Options that several commands share, and two consoles: answers to standard output, the rest to error."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.connection import DEFAULT_DATA, ROUTER_VARIABLE
 from deploy.moments import parse_duration, parse_moment
@@ -75,7 +74,3 @@ def parsed_duration(text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-
-
-out = Console()
-err = Console(stderr=True)

@@ -58,9 +58,9 @@ def test_times_in_a_table_bear_a_date_when_it_changes() -> None:
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     moments = [noon, noon + timedelta(hours=1), noon + timedelta(hours=12)]
     assert list(times(moments)) == [
-        "2026-03-01\n12:00:00.000",
-        "13:00:00.000",
-        "2026-03-02\n00:00:00.000",
+        ("2026-03-01", "12:00:00.000"),
+        ("13:00:00.000",),
+        ("2026-03-02", "00:00:00.000"),
     ]
 
 
