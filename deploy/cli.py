@@ -7,10 +7,12 @@ of a pipe went away; `verify`, `audit` and `check` have their own.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -106,7 +108,7 @@ for part in (
 
 def _with_checked_texts(commands: typer.Typer) -> None:
     for command in commands.registered_commands:
-        command.cls = command.cls or _Command
+        command.cls = _Command
     for group in commands.registered_groups:
         if group.typer_instance is not None:
             _with_checked_texts(group.typer_instance)
@@ -117,6 +119,9 @@ _with_checked_texts(app)
 
 def main() -> None:
     """Runs the command line."""
+    # Closed by who started this: then nobody reads it.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - the same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # A terminal of another encoding shows what it can.

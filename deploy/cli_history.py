@@ -10,13 +10,15 @@ import typer
 
 from deploy.connection import ledger_client
 from deploy.entries import entries_table, entry_document, entry_line, kind_name
-from deploy.moments import moment_text
-from deploy.options import AccountId, DataOption, JsonOption, RouterOption, parsed_moment
+from deploy.moments import local_text, moment_text
+from deploy.options import TIME_HELP, AccountId, DataOption, JsonOption, RouterOption, parsed_moment
 from deploy.rendering import csv_sink, err, out, strong, write_json
 from deploy.statement_view import read_statement, show_statement, statement_document, write_csv
 from tallystick.ledger import EntryKind, EntryOrder
 
 DEFAULT_LIMIT = 20
+# All of them are kept until the table's columns are known.
+MAX_LIMIT = 1_000_000
 
 
 def _kind(text: str) -> EntryKind:
@@ -27,11 +29,10 @@ def _kind(text: str) -> EntryKind:
         raise typer.BadParameter(f"{text!r} is no kind of entry: {known}") from None
 
 
-_TIME_HELP = '"2026-03-01T12:30:00Z", "2026-03-01" (UTC), or how long ago: "2h", "1d12h".'
 _FromOption = Annotated[
     datetime | None,
     typer.Option(
-        "--from", parser=parsed_moment, metavar="TIME", help=f"Included. {_TIME_HELP}", show_default=False
+        "--from", parser=parsed_moment, metavar="TIME", help=f"Included. {TIME_HELP}", show_default=False
     ),
 ]
 _ToOption = Annotated[
@@ -60,7 +61,7 @@ def history(
         typer.Option("--kind", parser=_kind, metavar="KIND", help="Only these: purchase, refund, ..."),
     ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = DEFAULT_LIMIT,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="At most so many.")] = DEFAULT_LIMIT,
     as_json: JsonOption = False,
     router: RouterOption = None,
     data: DataOption = None,
@@ -113,7 +114,7 @@ def statement(
 
 def balance_at(
     account_id: AccountId,
-    time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=_TIME_HELP)],
+    time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=TIME_HELP)],
     *,
     as_json: JsonOption = False,
     router: RouterOption = None,
@@ -137,10 +138,10 @@ def balance_at(
         )
         return
     out.print(
-        f"{account_id} at {moment_text(time)}: ",
+        f"{account_id} at {local_text(time)}: ",
         strong(f"{found.balance:f} {found.currency}"),
         f", {found.available:f} available, {found.held:f} held; version {found.version}, "
-        f"changed at {moment_text(found.changed_at)}",
+        f"changed at {local_text(found.changed_at)}",
     )
 
 

@@ -38,6 +38,8 @@ _STATES = {
     cluster_pb2.IN_DOUBT_STATE_PREPARED: "prepared",
     cluster_pb2.IN_DOUBT_STATE_UNSETTLED: "unsettled",
 }
+# Thirty years: in milliseconds still a number that the contract holds.
+MAX_AGE_SECONDS = 1e9
 # `status` only counts; `in-doubt` lists.
 _STATUS_IN_DOUBT_LIMIT = 10_000
 
@@ -80,6 +82,7 @@ def status(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
             _waiting(backlogs.get(shard.shard_id)),
         )
     out.table(table)
+    out.print()
     table = Table("member", "kind", "address", "pid")
     for member in members:
         table.add_row(member.name, _KINDS.get(member.kind, "?"), member.address, str(member.pid))
@@ -107,7 +110,8 @@ def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
 def in_doubt(
     *,
     min_age: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Only entries at least this old.")
+        float,
+        typer.Option(min=0, max=MAX_AGE_SECONDS, metavar="SECONDS", help="Only entries at least this old."),
     ] = 0.0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 1000,
     as_json: JsonOption = False,

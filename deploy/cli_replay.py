@@ -17,7 +17,7 @@ import typer
 from coordinator.money import decimals, to_text
 from deploy.ledger_file import find_ledger
 from deploy.moments import moment_of_ms, moment_text, ms_of
-from deploy.options import DataOption, JsonOption, LedgerOption, parsed_moment
+from deploy.options import TIME_HELP, DataOption, JsonOption, LedgerOption, parsed_moment
 from deploy.rendering import Table, bad, csv_sink, err, out, write_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def replay(
         typer.Option(
             parser=parsed_moment,
             metavar="TIME",
-            help='Up to this moment, included: "2026-03-01T12:30:00Z", "2h" (ago). Default: all there is.',
+            help=f"Up to this moment, included. Default: all there is. {TIME_HELP}",
             show_default=False,
         ),
     ] = None,

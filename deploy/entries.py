@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from deploy.moments import moment_text, times
+from deploy.moments import local_text, moment_text, times
 from deploy.rendering import Table
 from tallystick.ledger import Entry, EntryKind
 
@@ -78,6 +78,6 @@ def entry_line(entry: Entry) -> str:
         changes.append(f"held {entry.held_delta:+f}")
     counterparty = f" with {entry.counterparty}" if entry.counterparty else ""
     return (
-        f"{moment_text(entry.at)} {entry.account_id} {kind_name(entry.kind)}{counterparty}: "
+        f"{local_text(entry.at)} {entry.account_id} {kind_name(entry.kind)}{counterparty}: "
         f"{', '.join(changes) or 'nothing moved'}; balance {entry.balance:f}, version {entry.version}"
     )

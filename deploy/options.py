@@ -59,6 +59,11 @@ LedgerOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 
+TIME_HELP = (
+    '"2026-03-01T12:30:00Z"; "2026-03-01" or "2026-03-01T12:30" in the time zone of this machine, or of TZ; '
+    'or how long ago: "2h", "1d12h".'
+)
+
 
 def parsed_moment(text: str) -> datetime:
     """A moment that an option gives; a wrong one is wrong usage."""

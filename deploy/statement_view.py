@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from deploy.entries import counterparty_name, entry_document, kind_name
-from deploy.moments import moment_text, parse_moment, times
+from deploy.moments import local_text, moment_text, parse_moment, times
 from deploy.rendering import Sink, Table, out, strong
 from deploy.statement import Line, Position, statement_lines, unopened
 from tallystick import AccountNotFound, SyncLedgerClient
@@ -77,8 +77,8 @@ def read_statement(
 
 def show_statement(made: Statement) -> None:
     """Prints a statement as a table."""
-    begin = "its opening" if made.from_time is None else moment_text(made.from_time)
-    span = f"from {begin} to {moment_text(made.to_time)}"
+    begin = "its opening" if made.from_time is None else local_text(made.from_time)
+    span = f"from {begin} to {local_text(made.to_time)}"
     out.print(strong(made.account_id), f", {made.currency}, {span}")
     table = Table(
         "time",
