@@ -11,13 +11,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from bench.errors import BenchError
 from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
-from deploy.errors import DeployError
-from deploy.rendering import Screen, bad, err, faint, out, write_json
-from tallystick import TallystickError
+from deploy.plain_errors import plain_errors
+from deploy.rendering import Screen, err, faint, out, write_json
 
-_INTERRUPTED = 130
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Progress = Callable[[str], None]
@@ -49,20 +46,15 @@ def carry_out(
 ) -> None:
     """Measures, then prints tables, and with ``as_json`` the document on one line.
 
-    Raises typer.Exit: 1, after a sentence that says why, when there are none to print; 130 when interrupted.
+    Raises SystemExit, after a sentence that says why, when there are none to print: see `plain_errors`.
     """
     for ending in _ENDINGS:
         signal.signal(ending, _interrupt_once)
-    try:
+    with plain_errors(as_json=as_json):
         figures = work(lambda step: err.print(faint(step)))
-    except (BenchError, DeployError, TallystickError) as error:
-        err.print(bad("error:"), f" {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(_INTERRUPTED) from None
-    show(err if as_json else out, figures)
-    if as_json:
-        write_json(document(figures), one_line=True)
+        show(err if as_json else out, figures)
+        if as_json:
+            write_json(document(figures), one_line=True)
 
 
 def _interrupt_once(*_: object) -> None:

@@ -144,6 +144,7 @@ def _show_addresses(cluster: LocalCluster) -> None:
             if kind is not Kind.REDIS:
                 what = f"{process.name} (Redis)" if kind is Kind.SHARD_NODE else process.name
                 out.print(f"  {what:<18} {process.address:<22} pid {process.pid}")
+    out.print(f"  logs               {cluster.log('zookeeper').parent}")
     if record.archivers:
         out.print(f"  ledger             {masked(cluster.ledger_url)}")
 
