@@ -126,8 +126,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # A terminal of another encoding shows what it can.
             stream.reconfigure(errors="backslashreplace")
-    # A server that comes or goes is news to kazoo at every try; the commands say themselves what matters.
-    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
+    # Libraries report every try, with tracebacks; the commands say themselves what matters.
+    logging.disable(logging.ERROR)
     app()
 
 

@@ -90,7 +90,7 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("nowhere")
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(line=_lines())
 def test_nonsense_without_a_cluster(line: list[str]) -> None:
     """Exit code 1 or 2, a sentence, and with --json a document."""
@@ -98,7 +98,7 @@ def test_nonsense_without_a_cluster(line: list[str]) -> None:
 
 
 @pytest.mark.cluster
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(line=_lines())
 def test_nonsense_to_a_cluster(line: list[str], cluster: LocalCluster, nowhere: pytest.MonkeyPatch) -> None:
     """The same where somebody answers."""
