@@ -141,8 +141,10 @@ def _failure(error: BaseException) -> _Failure:
 
 def _usage(error: Any) -> _Failure:
     """What is wrong with a command line, and where to read on."""
-    more = f"; see '{error.ctx.command_path} --help'" if getattr(error, "ctx", None) else ""
-    return _Failure(error.exit_code, str(error.format_message()).rstrip(".") + more)
+    said, context = str(error.format_message()).rstrip("."), getattr(error, "ctx", None)
+    # Nothing is said of a command without arguments: its help has been printed.
+    more = f" (see '{context.command_path} --help')" if said and context is not None else ""
+    return _Failure(error.exit_code, said + more)
 
 
 def _defect(error: BaseException) -> _Failure:

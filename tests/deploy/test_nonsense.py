@@ -54,7 +54,8 @@ def _commands(command: Any, words: Sequence[str] = ()) -> Iterator[tuple[tuple[s
         yield tuple(words), command
 
 
-_ALL = dict(_commands(typer.main.get_command(app)))
+_COMMAND = typer.main.get_command(app)
+_ALL = dict(_commands(_COMMAND))
 
 
 @st.composite
@@ -85,6 +86,8 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyP
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("nowhere"))
         patch.setattr(connection, "CONNECT_SECONDS", 0.01)
+        # Made once: that takes longer than most of these commands.
+        patch.setattr("typer.testing._get_command", lambda _: _COMMAND)
         patch.setenv(connection.ROUTER_VARIABLE, "127.0.0.1:1")
         yield patch
 

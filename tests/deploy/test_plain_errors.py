@@ -159,9 +159,9 @@ def _typed(line: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
         ("tallystick down >&-", 0, b""),
         ("tallystick account show nobody >&- 2>&-", 1, b""),
         (
-            "tallystick void a b --reference $'\\xe9'",
+            "tallystick void $'\\xe9' b",
             2,
-            b"error: Invalid value for '--reference': '\\udce9' is not UTF-8; see 'tallystick void --help'\n",
+            b"error: Invalid value for 'HOLD': '\\udce9' is not UTF-8 (see 'tallystick void --help')\n",
         ),
     ],
 )
