@@ -13,16 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 import structlog
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from deploy.options import err
+from deploy.rendering import err
 from shard_node.directory import Directory
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
@@ -37,14 +29,12 @@ def run_replay(ledger: str, until_ms: int | None = None) -> Replay:
 
     Raises the errors of `shard_node.errors` when the ledger does not answer, or is none.
     """
-    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
     engine = open_ledger(ledger)
     try:
         replay = Replay(History(engine), until_ms=until_ms)
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            task = bar.add_task("replay", total=None)
+        with err.progress("replaying") as advance:
             for step in replay.run():
-                bar.update(task, completed=step.entries, total=step.total)
+                advance(step.entries, step.total, f"{step.entries:,} of {step.total:,}")
         replay.fold.finish()
         return replay
     finally:
@@ -57,17 +47,10 @@ def run_audit(ledger: str, zookeeper: str) -> AuditReport:
     Raises the errors of `shard_node.errors` when a part does not answer and nothing was found before: then
     nothing is known.
     """
-    columns = (
-        TextColumn("audit: {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with _quiet_logs(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+    with _quiet_logs(), err.progress("audit") as advance:
 
         def on_progress(step: AuditProgress) -> None:
-            bar.update(task, description=step.phase, completed=step.done, total=step.total)
+            advance(step.done, step.total, f"{step.phase}, {step.done:,}")
 
         return asyncio.run(_audit(ledger, zookeeper, on_progress))
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from deploy.cluster_file import Kind
 from deploy.connection import DEFAULT_DATA
 from deploy.launcher import DEFAULT_SHARDS, MAX_NICENESS, ClusterSpec, LocalCluster
 from deploy.ledger_url import masked
-from deploy.options import err, out
+from deploy.rendering import doubtful, err, good, out
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
 # How often the foreground looks whether a process has ended.
@@ -103,16 +102,16 @@ def up(
     # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    with err.status("starting ZooKeeper, shard nodes, archivers, coordinators, routers"):
+    with err.busy("starting ZooKeeper, shard nodes, archivers, coordinators, routers"):
         # Interrupted in here, it stops what it has started.
         started = cluster.start()
     try:
         if not started:
-            out.print(f"already up in {escape(str(data))}:", soft_wrap=True)
+            out.print(f"already up in {data}:")
         _show_addresses(cluster)
         if not started:
             return
-        out.print("[bold green]ready[/]")
+        out.print(good("ready"))
         if detach:
             return
         err.print("Ctrl-C stops the cluster.")
@@ -123,19 +122,19 @@ def up(
             signal.signal(ending, signal.SIG_IGN)
         if not started:
             return
-    with err.status("stopping"):
+    with err.busy("stopping"):
         cluster.stop()
     out.print("stopped")
 
 
 def down(*, data: _DataFolder = DEFAULT_DATA) -> None:
     """Stop the cluster in --data. Its data stays."""
-    with err.status("stopping"):
+    with err.busy("stopping"):
         stopped = LocalCluster(data).stop()
     if stopped:
-        out.print(f"stopped {', '.join(stopped)}", soft_wrap=True)
+        out.print(f"stopped {', '.join(stopped)}")
     else:
-        out.print(f"no cluster runs in {escape(str(data))}", soft_wrap=True)
+        out.print(f"no cluster runs in {data}")
 
 
 def _show_addresses(cluster: LocalCluster) -> None:
@@ -144,11 +143,10 @@ def _show_addresses(cluster: LocalCluster) -> None:
         for process in record.of_kind(kind):
             if kind is not Kind.REDIS:
                 what = f"{process.name} (Redis)" if kind is Kind.SHARD_NODE else process.name
-                out.print(f"  {what:<18} {process.address:<22} pid {process.pid}", highlight=False)
+                out.print(f"  {what:<18} {process.address:<22} pid {process.pid}")
+    out.print(f"  logs               {cluster.log('zookeeper').parent}")
     if record.archivers:
-        out.print(
-            f"  ledger             {escape(masked(cluster.ledger_url))}", highlight=False, soft_wrap=True
-        )
+        out.print(f"  ledger             {masked(cluster.ledger_url)}")
 
 
 def _watch(cluster: LocalCluster) -> None:
@@ -161,6 +159,5 @@ def _watch(cluster: LocalCluster) -> None:
             # `tallystick down`, from elsewhere.
             return
         for name in ended:
-            log, data = escape(str(cluster.log(name))), escape(str(cluster.data))
-            err.print(f"[yellow]{name} has ended[/], its log is {log}; to start it again, in another")
-            err.print(f"terminal: tallystick up --detach --data {data}", soft_wrap=True)
+            err.print(doubtful(f"{name} has ended"), f", its log is {cluster.log(name)}")
+            err.print(f"to start it again, in another terminal: tallystick up --detach --data {cluster.data}")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from deploy.answers import print_json
 from deploy.completeness import (
     EVERYTHING,
     TICK,
@@ -24,12 +20,15 @@ from deploy.completeness import (
 )
 from deploy.connection import ledger_client
 from deploy.entries import entries_table, entry_document, entry_line, kind_name
-from deploy.moments import moment_text
-from deploy.options import AccountId, DataOption, JsonOption, RouterOption, err, out, parsed_moment
+from deploy.moments import local_text, moment_text
+from deploy.options import TIME_HELP, AccountId, DataOption, JsonOption, RouterOption, parsed_moment
+from deploy.rendering import csv_sink, err, out, strong, write_json
 from deploy.statement_view import read_statement, show_statement, statement_document, write_csv
 from tallystick.ledger import BalanceAt, Entry, EntryKind, EntryOrder
 
 DEFAULT_LIMIT = 20
+# All of them are kept until the table's columns are known.
+MAX_LIMIT = 1_000_000
 
 
 def _kind(text: str) -> EntryKind:
@@ -40,11 +39,10 @@ def _kind(text: str) -> EntryKind:
         raise typer.BadParameter(f"{text!r} is no kind of entry: {known}") from None
 
 
-_TIME_HELP = '"2026-03-01T12:30:00Z", "2026-03-01" (UTC), or how long ago: "2h", "1d12h".'
 _FromOption = Annotated[
     datetime | None,
     typer.Option(
-        "--from", parser=parsed_moment, metavar="TIME", help=f"Included. {_TIME_HELP}", show_default=False
+        "--from", parser=parsed_moment, metavar="TIME", help=f"Included. {TIME_HELP}", show_default=False
     ),
 ]
 _ToOption = Annotated[
@@ -73,7 +71,7 @@ def history(
         typer.Option("--kind", parser=_kind, metavar="KIND", help="Only these: purchase, refund, ..."),
     ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = DEFAULT_LIMIT,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="At most so many.")] = DEFAULT_LIMIT,
     wait: WaitOption = None,
     as_json: JsonOption = False,
     router: RouterOption = None,
@@ -96,7 +94,7 @@ def history(
         (entries, complete_until), late = answered(read, to_time or EVERYTHING, wait, lambda _: read())
     more, entries = len(entries) > limit, entries[:limit]
     if as_json:
-        print_json(
+        write_json(
             {
                 "entries": [entry_document(entry) for entry in entries],
                 "more": more,
@@ -104,10 +102,13 @@ def history(
             }
         )
     else:
-        out.print(entries_table(entries) if entries else "no entries")
+        if entries:
+            out.table(entries_table(entries))
+        else:
+            out.print("no entries")
         if more:
             out.print(f"there are more than {limit}; --limit shows more")
-        out.print(until_text(complete_until), highlight=False)
+        out.print(until_text(complete_until))
     end_if_late(late)
 
 
@@ -116,7 +117,9 @@ def statement(
     *,
     from_time: _FromOption = None,
     to_time: _ToOption = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for spreadsheets.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="As CSV, the data as it is: a spreadsheet may compute a cell.")
+    ] = False,
     wait: WaitOption = None,
     as_json: JsonOption = False,
     router: RouterOption = None,
@@ -135,10 +138,10 @@ def statement(
             lambda until: read_statement(client, account_id, from_time, until + TICK),
         )
     if as_json:
-        print_json(statement_document(made))
+        write_json(statement_document(made))
     elif as_csv:
-        write_csv(made, sys.stdout)
-        err.print(until_text(made.complete_until), highlight=False)
+        write_csv(made, csv_sink())
+        err.print(until_text(made.complete_until))
     else:
         show_statement(made)
     end_if_late(late)
@@ -146,7 +149,7 @@ def statement(
 
 def balance_at(
     account_id: AccountId,
-    time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=_TIME_HELP)],
+    time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=TIME_HELP)],
     *,
     wait: WaitOption = None,
     as_json: JsonOption = False,
@@ -164,7 +167,7 @@ def balance_at(
 
         (time, found), late = answered(partial(read, time), time, wait, lambda until: read(min(time, until)))
     if as_json:
-        print_json(
+        write_json(
             {
                 "account_id": account_id,
                 "time": moment_text(time),
@@ -179,11 +182,10 @@ def balance_at(
         )
     else:
         out.print(
-            f"{escape(account_id)} at {moment_text(time)}: [bold]{found.balance:f} {found.currency}[/], "
-            f"{found.available:f} available, {found.held:f} held; version {found.version}, "
-            f"changed at {moment_text(found.changed_at)}; {until_text(found.complete_until)}",
-            highlight=False,
-            soft_wrap=True,
+            f"{account_id} at {local_text(time)}: ",
+            strong(f"{found.balance:f} {found.currency}"),
+            f", {found.available:f} available, {found.held:f} held; version {found.version}, "
+            f"changed at {local_text(found.changed_at)}; {until_text(found.complete_until)}",
         )
     end_if_late(late)
 
@@ -218,10 +220,10 @@ def watch(
                         "cursor": news.cursor,
                         "complete_until": until_document(news.complete_until),
                     }
-                    out.print(json.dumps(document), highlight=False, markup=False, soft_wrap=True)
+                    write_json(document, one_line=True)
                 else:
                     for entry in news.entries:
-                        out.print(entry_line(entry), highlight=False, soft_wrap=True)
+                        out.print(entry_line(entry))
                 seen, last = seen + len(news.entries), news.cursor
                 complete_until = news.complete_until or complete_until
                 if limit is not None and seen >= limit:
@@ -231,5 +233,5 @@ def watch(
         pass
     finally:
         if last and not as_json:
-            err.print(until_text(complete_until), highlight=False)
-            err.print(f"to go on from here: --cursor {last}", highlight=False, soft_wrap=True)
+            err.print(until_text(complete_until))
+            err.print(f"to go on from here: --cursor {last}")

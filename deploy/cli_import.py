@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, find_routers
 from deploy.importer import MAX_RETRY_SECONDS, Importer, ImportSettings, ImportSummary
-from deploy.options import DataOption, RouterOption, err, out
+from deploy.options import DataOption, RouterOption
 from deploy.payments_file import COLUMNS
+from deploy.rendering import Table, doubtful, err, out
 from deploy.results_file import OPEN_OUTCOMES, result_path
 from tallystick import Client, LedgerClient
 from tallystick.v1 import cluster_pb2
@@ -76,9 +74,9 @@ def import_file(
     settings = ImportSettings(fund if open_accounts else None, retry_seconds)
     summary, seconds = run_import(file, find_routers(router, data), settings, results)
     show_summary(summary, seconds)
-    out.print(f"outcome of every row: {escape(str(results or result_path(file)))}", soft_wrap=True)
+    out.print(f"outcome of every row: {results or result_path(file)}")
     if summary.open:
-        err.print(f"[yellow]{summary.open} rows have no outcome yet[/]: run the same command again")
+        err.print(doubtful(f"{summary.open} rows have no outcome yet"), ": run the same command again")
         raise typer.Exit(1)
 
 
@@ -91,21 +89,12 @@ def run_import(
     """
     with cluster_service(addresses) as service:
         topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    columns = (
-        TextColumn("importing"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
     start = time.monotonic()
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+    with err.progress("importing") as advance:
 
         def on_progress(so_far: ImportSummary, rows: int) -> None:
             rate = so_far.rows / (time.monotonic() - start)
-            description = f"{so_far.rows:,} rows, {rate:,.0f}/s"
-            progress.update(task, completed=so_far.rows, total=rows, description=description)
+            advance(so_far.rows, rows, f"{so_far.rows:,} rows, {rate:,.0f}/s")
 
         def on_stopping() -> None:
             err.print(
@@ -152,16 +141,14 @@ def _cancelled_by(*signals: signal.Signals) -> Iterator[None]:
 
 def show_summary(summary: ImportSummary, seconds: float) -> None:
     """Prints how many rows had which outcome."""
-    table = Table("outcome", "rows")
-    table.columns[1].justify = "right"
+    table = Table("outcome", "rows", right={"rows"})
     for outcome, rows in summary.outcomes.most_common():
-        table.add_row(f"[yellow]{outcome.name}[/]" if outcome in OPEN_OUTCOMES else outcome.name, f"{rows:,}")
+        table.add_row(doubtful(outcome.name) if outcome in OPEN_OUTCOMES else outcome.name, f"{rows:,}")
     table.add_section()
     table.add_row("all", f"{summary.rows:,}")
-    out.print(table)
+    out.table(table)
     known = summary.rows - summary.sent
     out.print(
         f"{summary.sent:,} rows sent, {known:,} known before, in {seconds:.1f} s "
-        f"({summary.rows / max(seconds, 1e-9):,.0f} rows/s)",
-        highlight=False,
+        f"({summary.rows / max(seconds, 1e-9):,.0f} rows/s)"
     )

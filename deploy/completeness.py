@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
-from rich.markup import escape
 
-from deploy.moments import moment_text
-from deploy.options import err, parsed_duration
+from deploy.moments import local_text, moment_text
+from deploy.options import parsed_duration
+from deploy.rendering import doubtful, err
 from tallystick import AccountNotFound, NotYetArchived
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def until_text(complete_until: datetime | None) -> str:
     """Up to when an answer is complete, in words."""
     if complete_until is None:
         return "up to when this is complete is not known"
-    return f"complete up to {moment_text(complete_until)}"
+    return f"complete up to {local_text(complete_until)}"
 
 
 def until_document(complete_until: datetime | None) -> str | None:
@@ -82,7 +82,7 @@ def answered(
         try:
             return shorter(until), late
         except AccountNotFound as absent:
-            err.print(escape(str(absent)), highlight=False, soft_wrap=True)
+            err.print(str(absent))
             end_not_known(late)
 
 
@@ -95,9 +95,7 @@ def end_if_late(late: NotYetArchived | None) -> None:
 def end_not_known(late: NotYetArchived) -> NoReturn:
     """Says what is missing, and ends the command."""
     err.print(
-        f"[bold yellow]not known yet:[/] {escape(late.message)}; does the archiver run? 'tallystick status' "
-        "tells",
-        highlight=False,
-        soft_wrap=True,
+        doubtful("not known yet"),
+        f": {late.message}; does the archiver run? 'tallystick status' tells",
     )
     raise typer.Exit(EXIT_NOT_KNOWN)

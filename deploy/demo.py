@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from deploy.cli_import import DEFAULT_FUND, run_import, show_summary
 from deploy.cli_operate import show_verification, verify_balance
@@ -33,7 +32,6 @@ from deploy.demo_money import Cast, MoneyDemo, choose_cast
 from deploy.demo_steps import heading, must
 from deploy.importer import ImportSettings
 from deploy.launcher import ClusterSpec, LocalCluster
-from deploy.options import err, out
 from deploy.payments import (
     DEFAULT_ROWS,
     EXPECTED,
@@ -43,6 +41,7 @@ from deploy.payments import (
     write_payments,
 )
 from deploy.plain_errors import plain_errors
+from deploy.rendering import Table, err, good, out
 from deploy.results_file import read_results, result_path
 from deploy.statement_view import read_statement, show_statement
 from shard_node.slots import slot
@@ -147,14 +146,13 @@ class Demo:
     def _show_shards(self, accounts: list[Account]) -> None:
         topology = self._topology()
         currencies = sorted({account.currency for account in accounts})
-        table = Table("shard", "accounts", *(f"customers, {currency}" for currency in currencies))
-        for column in table.columns[1:]:
-            column.justify = "right"
+        figures = ("accounts", *(f"customers, {currency}" for currency in currencies))
+        table = Table("shard", *figures, right=figures)
         for shard in topology.shards:
             here = [a for a in accounts if any(r.first <= slot(a.account_id) <= r.last for r in shard.slots)]
             sums = (sum((a.available for a in here if a.currency == c), Decimal(0)) for c in currencies)
             table.add_row(shard.shard_id, f"{len(here):,}", *(f"{total:,f}" for total in sums))
-        out.print(table)
+        out.table(table)
 
 
 def main(
@@ -175,24 +173,24 @@ def main(
         heading(f"A cluster: ZooKeeper, {SHARDS} shards, an archiver, a coordinator, a router")
         cluster = LocalCluster(Path(scratch) / "data", ClusterSpec(shards=SHARDS, archivers=1))
         try:
-            with err.status("starting"):
+            with err.busy("starting"):
                 cluster.start()
-            out.print(f"ready in {time.monotonic() - start:.1f} s", highlight=False)
+            out.print(f"ready in {time.monotonic() - start:.1f} s")
             Demo(cluster, payments, kinds).run()
         finally:
             for ending in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(ending, signal.SIG_IGN)
             stopped = cluster.stop()
-            out.print(f"\nstopped {len(stopped)} processes", highlight=False)
-        out.print(f"[bold green]done in {time.monotonic() - start:.0f} s[/]: nothing was made, nothing lost")
+            out.print()
+            out.print(f"stopped {len(stopped)} processes")
+        out.print(good(f"done in {time.monotonic() - start:.0f} s"), ": nothing was made, nothing lost")
 
 
 def _show_kinds(kinds: Counter[Kind]) -> None:
-    table = Table("rows that are", "rows", "must end as")
-    table.columns[1].justify = "right"
+    table = Table("rows that are", "rows", "must end as", right={"rows"})
     for kind in Kind:
         table.add_row(kind.value, f"{kinds[kind]:,}", EXPECTED[kind].name)
-    out.print(table)
+    out.table(table)
 
 
 def _outcomes(payments: Path) -> list[tuple[int | None, Outcome]]:

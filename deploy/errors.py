@@ -4,8 +4,13 @@ DeployError                 what an engineer did or has; the text says what to d
 ├── StartError              a part of the cluster did not start, or not in time
 ├── DataError               the data folder belongs to a cluster of another shape, or is unreadable
 ├── TableError              a CSV file cannot be read without guessing
-└── NoClusterError          no cluster runs where one was asked for
+├── NoClusterError          no cluster runs where one was asked for
+└── NotKnownError           a question about the whole cluster has no answer: a part did not give its own
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class DeployError(Exception):
@@ -26,3 +31,11 @@ class TableError(DeployError):
 
 class NoClusterError(DeployError):
     """There is no running cluster where one was asked for."""
+
+
+class NotKnownError(DeployError):
+    """A part did not answer, so that nothing is proved. ``fields`` is how an answer in JSON says so."""
+
+    def __init__(self, sentence: str, fields: Mapping[str, str | None]) -> None:
+        super().__init__(sentence)
+        self.fields = fields

@@ -99,7 +99,9 @@ def tail(log: Path, *, since: int = 0, lines: int = TAIL_LINES) -> str:
     """The last lines of what a log has from byte ``since`` on; empty when there is nothing."""
     try:
         with log.open("rb") as source:
-            source.seek(max(since, source.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            size = source.seek(0, os.SEEK_END)
+            # A log that had grown too large begins anew.
+            source.seek(max(since if since <= size else 0, size - _TAIL_BYTES))
             text = source.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

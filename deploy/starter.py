@@ -25,6 +25,8 @@ from shard_node.registry import bootstrap
 
 # As in shard_node.ledger.schema, which would import SQLAlchemy into every command.
 _LEDGER_VARIABLE = "TALLYSTICK_LEDGER"
+# Keeps all logs small, ZooKeeper's too: one process does, and this one is in every cluster.
+_LOG_KEEPER = "shard-0"
 # How often readiness is looked at.
 _POLL_SECONDS = 0.05
 # Another process may take the port between the moment it was found free and ZooKeeper's bind.
@@ -122,6 +124,8 @@ class Starter:
                 command += ["--dedupe-window-seconds", str(record.dedupe_window_seconds)]
             if record.max_backlog is not None:
                 command += ["--max-backlog", str(record.max_backlog)]
+            if name == _LOG_KEEPER:
+                command += ["--logs", str(self.log(name).parent)]
         elif kind is Kind.ARCHIVER:
             command = [*start, "shard_node.archiver", "--name", name]
             if record.archiver_niceness:

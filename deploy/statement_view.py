@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import takewhile
-from typing import Any, TextIO
-
-from rich.markup import escape
+from typing import Any
 
 from deploy.completeness import TICK, until_document, until_text
-from deploy.entries import counterparty_name, entry_columns, entry_document, kind_name
-from deploy.moments import moment_text, parse_moment, times
-from deploy.options import out
+from deploy.entries import counterparty_name, entry_document, kind_name
+from deploy.moments import local_text, moment_text, parse_moment, times
+from deploy.rendering import Sink, Table, out, strong
 from deploy.statement import Line, Position, statement_lines, unopened
 from tallystick import AccountNotFound, SyncLedgerClient
 from tallystick.ledger import BalanceAt, Entry, EntryOrder
@@ -40,8 +38,6 @@ CSV_COLUMNS = (
     "initiated_by",
     "related_transaction_id",
 )
-# What a cell begins with that a spreadsheet computes; some do after a tab or a line's end, too.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +86,22 @@ def read_statement(
 
 def show_statement(made: Statement) -> None:
     """Prints a statement as a table."""
-    begin = "its opening" if made.from_time is None else moment_text(made.from_time)
-    out.print(
-        f"[bold]{escape(made.account_id)}[/], {made.currency}, from {begin} to {moment_text(made.to_time)}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = entry_columns(
-        ("time", "left"),
-        ("kind", "left"),
-        ("amount", "right"),
-        ("balance", "right"),
-        ("held", "right"),
-        ("with", "fold"),
-        ("reference", "fold"),
+    begin = "its opening" if made.from_time is None else local_text(made.from_time)
+    span = f"from {begin} to {local_text(made.to_time)}"
+    out.print(strong(made.account_id), f", {made.currency}, {span}")
+    table = Table(
+        "time",
+        "kind",
+        "amount",
+        "balance",
+        "held",
+        "with",
+        "reference",
+        right={"amount", "balance", "held"},
+        folds={"with", "reference"},
     )
     opening, closing = made.opening, made.closing
-    table.add_row("", "opening", "", f"{opening.balance:f}", _unless_zero(opening.held))
+    table.add_row("", "opening", "", f"{opening.balance:f}", _unless_zero(opening.held), "", "")
     table.add_section()
     for time, line in zip(times(line.entry.at for line in made.lines), made.lines, strict=True):
         entry = line.entry
@@ -116,19 +111,23 @@ def show_statement(made: Statement) -> None:
             f"{entry.delta:+f}" if entry.delta else "",
             f"{line.after.balance:f}",
             _unless_zero(line.after.held),
-            escape(counterparty_name(entry)),
-            escape(entry.reference),
+            counterparty_name(entry),
+            entry.reference,
         )
     table.add_section()
     change = f"{closing.balance - opening.balance:+f}"
-    balance = f"[bold]{closing.balance:f}[/]"
-    table.add_row("", "closing", change, balance, _unless_zero(closing.held))
-    out.print(table)
-    out.print(until_text(made.complete_until), highlight=False)
+    balance = strong(f"{closing.balance:f}")
+    table.add_row("", "closing", change, balance, _unless_zero(closing.held), "", "")
+    out.table(table)
+    out.print(until_text(made.complete_until))
 
 
-def write_csv(made: Statement, sink: TextIO) -> None:
-    """Writes a statement as CSV: the opening balance, the entries, the closing balance."""
+def write_csv(made: Statement, sink: Sink) -> None:
+    """Writes a statement as CSV: the opening balance, the entries, the closing balance.
+
+    The data is what the ledger has, to the byte. Whoever pays writes the reference, so that a cell may be
+    what a spreadsheet takes for a formula: who opens such a file in one imports its columns as text.
+    """
     writer = csv.DictWriter(sink, CSV_COLUMNS, restval="")
     writer.writeheader()
     opened = "" if made.from_time is None else moment_text(made.from_time)
@@ -141,15 +140,15 @@ def write_csv(made: Statement, sink: TextIO) -> None:
                 "version": entry.version,
                 "kind": kind_name(entry.kind),
                 "transaction_id": entry.transaction_id,
-                "counterparty": _plain(entry.counterparty),
+                "counterparty": entry.counterparty,
                 "amount": f"{entry.delta:f}",
                 "held_change": f"{entry.held_delta:f}",
                 "balance": f"{after.balance:f}",
                 "held": f"{after.held:f}",
                 "currency": entry.currency,
-                "reference": _plain(entry.reference),
-                "external_id": _plain(entry.external_id),
-                "initiated_by": _plain(entry.initiated_by),
+                "reference": entry.reference,
+                "external_id": entry.external_id,
+                "initiated_by": entry.initiated_by,
                 "related_transaction_id": entry.related_transaction_id,
             }
         )
@@ -164,7 +163,7 @@ def statement_document(made: Statement) -> dict[str, Any]:
         "from": None if made.from_time is None else moment_text(made.from_time),
         "to": moment_text(made.to_time),
         "opening": _position_document(made.opening),
-        "entries": [entry_document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines],
+        "entries": (entry_document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines),
         "closing": _position_document(made.closing),
         "complete_until": until_document(made.complete_until),
     }
@@ -186,11 +185,6 @@ def _bound_cells(kind: str, time: str, position: Position, currency: str) -> dic
         "held": f"{position.held:f}",
         "currency": currency,
     }
-
-
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: whoever pays writes the reference."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _unless_zero(held: Decimal) -> str:

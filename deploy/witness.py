@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Final, Protocol
 from uuid import UUID
 
+from deploy.completeness import EVERYTHING
 from deploy.knowledge import FOUND, WORLD_PREFIX, Record, Standing
 from deploy.payments_file import Instruction
 from deploy.results_file import Result
 from tallystick import Outcome, Refused, RetryableError, TallystickError, TransactionNotFound, TransferRecord
 from tallystick.ledger import Entry
 
-# All that happened before the question (see LedgerClient.transfer).
-_EVERYTHING: Final = datetime.max.replace(tzinfo=UTC)
 # A question costs the database some milliseconds.
 _QUESTIONS_AT_ONCE: Final = 16
 # The archiver is a second behind, or has stopped.
@@ -128,7 +127,7 @@ class Witness:
     async def _entries(self, instruction: Instruction) -> Sequence[Entry]:
         try:
             return await self._ledger.transfer(
-                instruction.transaction_id, wait_for=_EVERYTHING, timeout_s=_WAIT_SECONDS
+                instruction.transaction_id, wait_for=EVERYTHING, timeout_s=_WAIT_SECONDS
             )
         except TransactionNotFound:
             return ()

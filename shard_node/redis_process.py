@@ -96,6 +96,11 @@ class RedisProcess:
         return f"{self._host}:{self._port}"
 
     @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self._data / "redis.log"
+
+    @property
     def _pid_file(self) -> Path:
         return self._data / "redis.pid"
 
@@ -186,7 +191,7 @@ class RedisProcess:
                 max_memory_bytes=self._max_memory_bytes,
             )
         )
-        output = (self._data / "redis.log").open("ab")
+        output = self.log.open("ab")
         try:
             # A session of its own: a Ctrl-C meant for the agent must not reach Redis first.
             self._process = await asyncio.create_subprocess_exec(
@@ -230,7 +235,7 @@ class RedisProcess:
             async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
                 while True:
                     if not _alive(self.pid) or (self._process and self._process.returncode is not None):
-                        tail = (self._data / "redis.log").read_text(errors="replace").splitlines()[-5:]
+                        tail = self.log.read_text(errors="replace").splitlines()[-5:]
                         raise ShardUnavailableError("redis ended while starting: " + " | ".join(tail))
                     try:
                         if await client.ping():

@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from bench.locust_rig.errors import RigError
 from bench.locust_rig.settings import Mode
 from bench.locust_rig.stand_in_process import StandInProcess
+from deploy.rendering import Table, bad, err, faint, out, write_json
 from shard_node.limits import MAX_BATCH
 
 TARGET_RATE = 1_000_000
@@ -85,19 +84,18 @@ def main(
     ] = False,
 ) -> None:
     """Measure the transfers/s that one Locust worker drives, and the workers that a million/s takes."""
-    err = Console(stderr=True)
     found = []
     try:
         for mode, users in ((Mode.BATCH, batch_users), (Mode.UNARY, unary_users)):
-            err.print(f"[dim]{mode}: {users} users for {seconds:g} s[/]", highlight=False)
+            err.print(faint(f"{mode}: {users} users for {seconds:g} s"))
             found.append(measure(mode, batch, users, seconds))
     except RigError as error:
-        err.print(f"[bold red]error:[/] {error}")
+        err.print(bad("error:"), f" {error}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if as_json:
-        sys.stdout.write(json.dumps(_document(found)) + "\n")
+        write_json(_document(found), one_line=True)
     else:
         _show(found)
 
@@ -118,11 +116,8 @@ def _document(found: list[Capacity]) -> dict[str, object]:
 
 
 def _show(found: list[Capacity]) -> None:
-    table = Table(
-        "users", "batch", "CPU µs/transfer", "transfers/s a core", "workers for a million/s", "measured/s"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    columns = ("batch", "CPU µs/transfer", "transfers/s a core", "workers for a million/s", "measured/s")
+    table = Table("users", *columns, right=columns)
     for capacity in found:
         table.add_row(
             capacity.mode,
@@ -132,13 +127,10 @@ def _show(found: list[Capacity]) -> None:
             f"{capacity.workers_for_target:,}",
             f"{capacity.transfers_per_second:,.0f} on {capacity.cores_used:.2f} cores",
         )
-    console = Console()
-    console.print(table)
-    console.print(
+    out.table(table)
+    out.print(
         f"A worker is planned to use {PLANNED_SHARE:.0%} of a core; "
-        "beyond that its latencies are partly its own.",
-        highlight=False,
-        soft_wrap=True,
+        "beyond that its latencies are partly its own."
     )
 
 

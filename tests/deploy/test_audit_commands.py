@@ -156,7 +156,7 @@ def test_what_was_found_before_an_error_is_told(monkeypatch: pytest.MonkeyPatch,
     assert shown.exit_code == 1
     assert "found chain: batch 3 is not what was sealed" in shown.stdout
     assert "the ledger went away" in shown.stderr
-    assert _json(*where, exit_code=2)["reason"] == "the ledger went away"
+    assert _json(*where, exit_code=2)["error"] == "not known: the ledger went away"
 
 
 def test_what_is_in_flight_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,5 +240,5 @@ def test_what_cannot_be_asked_is_not_known(own: LocalCluster, tmp_path: Path) ->
     ):
         answer = _json(*arguments, exit_code=2)
         assert answer["consistent"] is None
-        assert answer["reason"]
+        assert answer["error"]
         assert "not known" in _run(*arguments).stderr

@@ -236,3 +236,4 @@ def test_help_and_version_are_there(command: list[str]) -> None:
     result = _tallystick(*command)
     assert result.exit_code == (0 if command else 2)
     assert "tallystick" in (result.stdout + result.stderr).lower()
+    assert "error" not in result.stderr

@@ -21,6 +21,7 @@ from deploy.launcher import ClusterSpec, LocalCluster
 from shard_node import agent as agent_module
 from shard_node.agent import Agent, AgentSettings, Holding, claim, load_library
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
+from shard_node.logs import MAX_LOG_BYTES
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import Registry, bootstrap
 from shard_node.shard import Shard, connect
@@ -50,6 +51,26 @@ async def test_settings_make_acknowledged_writes_durable(own_cluster: LocalClust
     found = {name: (await client.config_get(name))[name] for name in expected}
     await client.aclose()
     assert found == expected
+
+
+def test_logs_that_have_grown_are_cut(own_cluster: LocalCluster) -> None:
+    """Of every process, of Redis and ZooKeeper too; they go on writing, and what was there is kept."""
+    router, redis = own_cluster.log("router-0"), own_cluster.data / "shard-0" / "redis.log"
+    small = own_cluster.log("coordinator-0").read_bytes()
+    for file in (router, redis, own_cluster.log("zookeeper")):
+        os.truncate(file, MAX_LOG_BYTES + 1)
+    own_cluster.kill("shard-0")
+    own_cluster.restart("shard-0")
+    deadline = time.monotonic() + 30
+    while any(file.stat().st_size > MAX_LOG_BYTES for file in (router, redis, own_cluster.log("zookeeper"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for file in (router, redis, own_cluster.log("zookeeper")):
+        assert file.with_name(f"{file.name}.1").stat().st_size > MAX_LOG_BYTES
+    assert own_cluster.log("coordinator-0").read_bytes().startswith(small)
+    own_cluster.restart("router-0")
+    assert b"\0" not in router.read_bytes()
+    assert router.stat().st_size > 0
 
 
 def test_a_new_agent_adopts_the_running_redis(own_cluster: LocalCluster) -> None:
