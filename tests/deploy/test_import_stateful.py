@@ -199,7 +199,8 @@ class ImportMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._rows)
     @rule(
-        data=st.data(), change=st.sampled_from(["add", "edit", "remove", "repeat", "reorder", "spreadsheet"])
+        data=st.data(),
+        change=st.sampled_from(["add", "edit", "edit", "remove", "repeat", "reorder", "spreadsheet"]),
     )
     def change(self, data: st.DataObject, change: str) -> None:
         """What people do to a file."""
