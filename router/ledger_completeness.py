@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from router.ledger_reader import TooManyQuestionsError
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.completeness import Completeness, completeness
-from shard_node.ledger.unacknowledged import stream_place
+from shard_node.ledger.entries import stream_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from router.maps import at_owner
 from shard_node.bundles import id_times_ms
 from shard_node.errors import LedgerUnavailableError
-from shard_node.ledger.unacknowledged import stream_place
+from shard_node.ledger.entries import stream_place
 from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:

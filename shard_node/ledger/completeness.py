@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from shard_node.ledger.entries import stream_place
 from shard_node.ledger.history import MAX_CLOCK_SKEW_MS, is_well_formed
 from shard_node.ledger.schema import batches
-from shard_node.ledger.unacknowledged import stream_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, update
+from sqlalchemy import Engine, update
 
-from router.ledger_completeness import CompleteAnswers
-from router.ledger_reader import LedgerReader
 from shard_node.ledger.completeness import Completeness, Reach, completeness
-from shard_node.ledger.history import MAX_CLOCK_SKEW_MS, BalanceAt, History
-from shard_node.ledger.positions import HistoryQuery
+from shard_node.ledger.history import MAX_CLOCK_SKEW_MS, History
 from shard_node.ledger.schema import batches, open_ledger
 from shard_node.shard import LedgerState
+from tests.ledger.books import fresh_ledger
 from tests.ledger.streams import Stream
 from tests.ledger.test_archiver import add
 from tests.ledger.town import Town, town_on
 from tests.real_shards import RealShards
 
 AHEAD_MS = 5_000
-WAIT_SECONDS = 20.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger in a file: what is asked here is the same of either database."""
+    made = fresh_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield made
+    made.dispose()
 
 
 @pytest.fixture
@@ -97,7 +100,6 @@ async def test_a_shard_that_does_not_answer_counts_up_to_its_last_archived_entry
     assert (found.reaches[2].until_ms, found.until_ms) == (None, None)
 
 
-@pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
 async def test_a_database_that_lags_behind_is_judged_by_what_it_has(town: Town, tmp_path: Path) -> None:
     """Shards say that all is archived; a replica, which lacks the last batch of one, does not have it."""
     await town.archive()
@@ -179,79 +181,6 @@ async def test_what_had_happened_is_told_by_a_count_not_by_a_clock(town: Town) -
     await write(3)
     assert not await lacking(arrived)
     assert await lacking(await shard.ledger_state())
-
-
-@pytest.mark.parametrize("waiting", [0, 2])
-async def test_what_is_archived_while_an_answer_is_read_is_not_claimed(town: Town, waiting: int) -> None:
-    """The moment is that of before the reading, whatever waited then: what comes later may not be in it."""
-    await town.archive()
-    (name, other, _) = town.names[0]
-    loop, history = asyncio.get_running_loop(), History(town.engine)
-    for _ in range(waiting):
-        await town.pay(name, other, 5)
-
-    async def pay_and_archive() -> None:
-        await town.pay(name, other, 5)
-        await town.archiver(0).step(town.shards[0])
-        await town.pay(name, other, 5)
-
-    def read_slowly() -> BalanceAt | None:
-        found = history.balance_at(name)
-        asyncio.run_coroutine_threadsafe(pay_and_archive(), loop).result()
-        return found
-
-    reader = LedgerReader()
-    try:
-        read, found = await CompleteAnswers(history, lambda: town.shards, reader).ask(read_slowly, None, 0.0)
-    finally:
-        reader.close()
-    assert read is not None
-    query = HistoryQuery(name, newest_first=False)
-    page = await asyncio.to_thread(history.page, query, 1, query.token(read.version))
-    assert page is not None
-    assert found.until_ms is not None
-    assert read.changed_at_ms - 1 <= found.until_ms < page.entries[0].at_ms
-
-
-async def test_who_waits_is_answered_though_more_comes_all_the_time(town: Town) -> None:
-    """What had been made when the request arrived is what is waited for, not all that there is by now."""
-    (name, other, _) = town.names[0]
-    reader = LedgerReader()
-    answers = CompleteAnswers(History(town.engine), lambda: town.shards, reader)
-    await town.archive(1, 2)
-    waiting = asyncio.ensure_future(answers.ask(lambda: "answer", 2**50, time.monotonic() + WAIT_SECONDS))
-    try:
-        archiver = town.archiver(0)
-        while not waiting.done():
-            await town.pay(name, other, 1)
-            await archiver.step(town.shards[0])
-            # Never nothing that waits.
-            await town.pay(name, other, 1)
-            await asyncio.sleep(0)
-        answer, found = await waiting
-    finally:
-        waiting.cancel()
-        reader.close()
-    assert answer == "answer"
-    assert caught_up(found) == [False, True, True]
-
-
-async def test_a_thread_asks_one_connection(town: Town) -> None:
-    """Of several databases behind one address, an answer and its completeness are of the same."""
-    history = History(town.engine)
-
-    def is_connection(outer: Connection) -> bool:
-        with history.reading() as mine:
-            return mine is outer
-
-    def connections() -> tuple[bool, bool]:
-        with history.reading() as outer:
-            with history.reading() as inner:
-                same = inner is outer
-            with ThreadPoolExecutor(1) as others:
-                return same, others.submit(is_connection, outer).result()
-
-    assert await asyncio.to_thread(connections) == (True, False)
 
 
 def test_clocks_are_compared_with_a_margin() -> None:
