@@ -8,11 +8,9 @@ longer to load than all other commands together.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
-import structlog
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +21,7 @@ from rich.progress import (
 )
 
 from deploy.options import err
+from deploy.quiet_logs import quiet_logs
 from shard_node.directory import Directory
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
@@ -63,7 +62,7 @@ def run_audit(ledger: str, zookeeper: str) -> AuditReport:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with _quiet_logs(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with quiet_logs(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def on_progress(step: AuditProgress) -> None:
@@ -94,14 +93,3 @@ async def complete(audit: Audit, on_progress: Callable[[AuditProgress], None]) -
             raise
         audit.report.ended_by = str(error)
     return audit.report
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Servers log what they do; a command says itself what matters."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)

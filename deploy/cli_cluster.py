@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.command()(up)
     app.command()(down)
+    app.command()(adopt)
 
 
 def up(
@@ -84,6 +85,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    new_ports: Annotated[
+        bool, typer.Option("--new-ports", help="Choose other ports than the cluster has had so far.")
+    ] = False,
 ) -> None:
     """Start a cluster of real servers on this machine, or resume the one in --data.
 
@@ -98,6 +102,7 @@ def up(
         ledger,
         max_backlog,
         archiver_niceness,
+        new_ports,
     )
     cluster = LocalCluster(data, spec)
     # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
@@ -136,6 +141,49 @@ def down(*, data: _DataFolder = DEFAULT_DATA) -> None:
         out.print(f"stopped {', '.join(stopped)}", soft_wrap=True)
     else:
         out.print(f"no cluster runs in {escape(str(data))}", soft_wrap=True)
+
+
+def adopt(
+    *,
+    data: _DataFolder = DEFAULT_DATA,
+    cluster_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The copy's own id. [default: made up]", show_default=False),
+    ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A database with a copy of the original's ledger; needed when that is not in the folder.",
+            show_default=False,
+        ),
+    ] = None,
+    moved: Annotated[
+        bool,
+        typer.Option(
+            "--moved", help="It is no copy but the cluster itself, moved or restored: it keeps its identity."
+        ),
+    ] = False,
+) -> None:
+    """Make a copied data folder a cluster of its own, which may run beside the original.
+
+    It gets an id, ports and a ledger of its own; accounts and history are as they were copied. Until then
+    every command refuses the folder.
+    """
+    cluster = LocalCluster(data)
+    folder = escape(str(data))
+    if moved:
+        if cluster_id or ledger:
+            raise typer.BadParameter("--moved keeps the cluster's id and ledger")
+        cluster.adopt_moved()
+        out.print(f"{folder} is the place of cluster {cluster.record.cluster_id} now", soft_wrap=True)
+    else:
+        with err.status("adopting"):
+            notes = cluster.adopt(cluster_id, ledger)
+        for note in notes:
+            err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+        out.print(f"{folder} is cluster {cluster.record.cluster_id} now", soft_wrap=True)
+    out.print(f"'tallystick up --data {folder}' starts it", soft_wrap=True)
 
 
 def _show_addresses(cluster: LocalCluster) -> None:

@@ -42,8 +42,8 @@ def find_routers(router: str | None, data: Path | None) -> list[str]:
         return [address.strip() for address in given.split(",") if address.strip()]
     folder = data or DEFAULT_DATA
     record = cluster_file.read(folder)
-    alive = [] if record is None else [r for r in record.of_kind(cluster_file.Kind.ROUTER) if r.is_alive()]
-    addresses = [router.address for router in alive if router.address]
+    alive = [] if record is None else cluster_file.living(folder, record)
+    addresses = [p.address for p in alive if p.kind is cluster_file.Kind.ROUTER and p.address]
     if not addresses:
         raise NoClusterError(
             f"no cluster runs in {folder}: start one with 'tallystick up --data {folder}', or name a router "

@@ -72,8 +72,8 @@ class Member:
     pid: int
 
 
-def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
-    """Writes the first topology. Does nothing when one with the same shards is there.
+def bootstrap(hosts: str, shard_ids: Sequence[str]) -> Topology:
+    """Writes the first topology, unless one with the same shards is there; the one that is there then.
 
     Raises RegistryError when ZooKeeper cannot be reached, or holds a topology with other shards.
     """
@@ -95,11 +95,13 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
                     f"the cluster has {len(have)} shards ({', '.join(have)}), not {len(shard_ids)} "
                     f"({', '.join(shard_ids)}): changing the shards of a cluster is a resize, not a start"
                 ) from None
+            topology = present
     except (KazooException, KazooTimeoutError, TopologyError) as error:
         raise RegistryError(f"ZooKeeper at {hosts}: {str(error) or type(error).__name__}") from error
     finally:
         client.stop()
         client.close()
+    return topology
 
 
 class _Errand:
