@@ -131,6 +131,11 @@ def read(data: Path) -> ClusterRecord | None:
     or when its adoption is not finished.
     """
     record = read_anywhere(data)
+    if record is not None and record.adopting:
+        raise DataError(
+            f"the adoption of {data} as cluster {record.adopting} was not finished: run "
+            f"'tallystick adopt --data {data}' again"
+        )
     origin = origin_of_copy(data, record)
     if origin is not None:
         raise DataError(
@@ -138,11 +143,6 @@ def read(data: Path) -> ClusterRecord | None:
             f"touched. To make the copy a cluster of its own: 'tallystick adopt --data {data}'. If this is "
             f"the cluster itself, moved or restored, and the original is no more: "
             f"'tallystick adopt --moved --data {data}'"
-        )
-    if record is not None and record.adopting:
-        raise DataError(
-            f"the adoption of {data} as cluster {record.adopting} was not finished: run "
-            f"'tallystick adopt --data {data}' again"
         )
     return record
 
@@ -166,22 +166,28 @@ def origin_of_copy(data: Path, record: ClusterRecord | None) -> Path | None:
     named a place, was removed, or was edited to fit.
     """
     home = None if record is None else record.home
+    configured = zookeeper.configured_folder(data / ZOOKEEPER_FOLDER)
+    place = None if configured is None else configured.parent
+    elsewhere = place is not None and place.resolve() != data.resolve()
     if home is not None and not home.is_at(data):
-        return Path(home.path)
-    place = zookeeper.configured_folder(data / ZOOKEEPER_FOLDER)
-    if place is None or place.parent.resolve() == data.resolve():
+        return place if place is not None and elsewhere else Path(home.path)
+    if place is None or not elsewhere or (home is not None and not _is_of(record, place, data)):
         return None
-    other = place.parent
-    if home is None:
-        return other
-    # Moved within its file system, or seen through another path: then the other place is gone, or this one.
+    return place
+
+
+def _is_of(record: ClusterRecord | None, place: Path, data: Path) -> bool:
+    """Whether the cluster of ``record`` is also in ``place``, and that is not ``data`` by another path."""
     try:
-        present = read_anywhere(other)
-        if present is None or record is None or other.samefile(data):
-            return None
+        present = read_anywhere(place)
+        return (
+            present is not None
+            and record is not None
+            and present.cluster_id == record.cluster_id
+            and not place.samefile(data)
+        )
     except (DataError, OSError):
-        return None
-    return other if present.cluster_id == record.cluster_id else None
+        return False
 
 
 def living(data: Path, record: ClusterRecord) -> list[ProcessRecord]:

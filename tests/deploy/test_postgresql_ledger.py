@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.demo_ledger import wait_until_archived
+from deploy.errors import DataError, StartError
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.ledger_url import FILE_NAME
+from shard_node.ledger.schema import open_ledger
 from tallystick import SyncClient
-from tests.postgresql import postgresql_server
+from tests.postgresql import PostgresqlServer, postgresql_server
 
 pytestmark = pytest.mark.cluster
 
@@ -50,3 +54,27 @@ def test_the_ledger_of_a_cluster_in_postgresql(tmp_path: Path) -> None:
             logs = [log.read_text() for log in (data / "logs").iterdir()]
             assert not any("s3cret" in text for text in (*said, *logs))
         assert not (data / FILE_NAME).exists()
+        _adopt_copy(data, server, url)
+
+
+def _adopt_copy(data: Path, server: PostgresqlServer, url: str) -> None:
+    """A copy of the folder gets a copy of the database, never the original's, nor an empty one."""
+    copy = LocalCluster(data.with_name("copy"))
+    shutil.copytree(data, copy.data, symlinks=True)
+    with pytest.raises(DataError, match="belongs to the original") as caught:
+        copy.adopt()
+    assert "s3cret" not in str(caught.value)
+    # By another name and user, too.
+    with pytest.raises(DataError, match="it is the original's ledger"):
+        copy.adopt(ledger=url.replace("tallystick:s3cret@127.0.0.1", "tallystick@localhost"))
+    with pytest.raises(StartError, match="lacks batch"):
+        copy.adopt("copied", server.create_database("empty"))
+    with pytest.raises(DataError, match="was not finished"):
+        copy.start()
+    engine = open_ledger(server.create_database("other"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE copied TEMPLATE ledger"))
+    engine.dispose()
+    assert copy.adopt(ledger=url.replace("/ledger", "/copied")) == []
+    assert copy.record.cluster_id == "copied"
+    assert copy.ledger_url.endswith("/copied")
