@@ -100,7 +100,8 @@ def adopt_moved(data: Path) -> None:
     running = [process.name for process in record.processes if process.is_alive()]
     if running:
         raise DataError(f"{', '.join(running)} of the original still runs: stop the original first")
-    if origin.resolve() != data.resolve() and (origin / cluster_file.FILE_NAME).exists():
+    there = None if origin.resolve() == data.resolve() else cluster_file.read_anywhere(origin)
+    if there is not None and there.cluster_id == record.cluster_id:
         raise DataError(
             f"the original is still in {origin}, so {data} is a copy: 'tallystick adopt --data {data}' makes "
             f"it a cluster of its own"

@@ -22,6 +22,7 @@ from deploy import (
     cli_money,
     cli_operate,
     cli_replay,
+    cli_status,
 )
 from deploy.options import out
 from deploy.plain_errors import plain_errors
@@ -67,6 +68,7 @@ for part in (
     cli_accounts,
     cli_money,
     cli_import,
+    cli_status,
     cli_operate,
     cli_history,
     cli_audit,

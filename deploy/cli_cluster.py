@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from deploy.cli_status import show_problems
 from deploy.cluster_file import Kind
 from deploy.connection import DEFAULT_DATA
 from deploy.launcher import DEFAULT_SHARDS, MAX_NICENESS, ClusterSpec, LocalCluster
 from deploy.ledger_url import masked
 from deploy.options import err, out
+from deploy.survey import Verdict, survey
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
 # How often the foreground looks whether a process has ended.
@@ -115,10 +117,10 @@ def up(
         if not started:
             out.print(f"already up in {escape(str(data))}:", soft_wrap=True)
         _show_addresses(cluster)
-        if not started:
-            return
-        out.print("[bold green]ready[/]")
-        if detach:
+        well = _show_readiness(cluster)
+        if not started or detach:
+            if not well:
+                raise typer.Exit(1)
             return
         err.print("Ctrl-C stops the cluster.")
         _watch(cluster)
@@ -197,6 +199,16 @@ def _show_addresses(cluster: LocalCluster) -> None:
         out.print(
             f"  ledger             {escape(masked(cluster.ledger_url))}", highlight=False, soft_wrap=True
         )
+
+
+def _show_readiness(cluster: LocalCluster) -> bool:
+    """Says whether the whole cluster is ready, and what of it is not."""
+    found = survey(cluster.data, cluster.record)
+    if well := found.verdict is Verdict.WELL:
+        out.print("[bold green]ready[/]")
+    else:
+        show_problems(found, cluster.data)
+    return well
 
 
 def _watch(cluster: LocalCluster) -> None:

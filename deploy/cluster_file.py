@@ -190,6 +190,17 @@ def _is_of(record: ClusterRecord | None, place: Path, data: Path) -> bool:
         return False
 
 
+def missing_parts(record: ClusterRecord) -> list[tuple[str, Kind]]:
+    """What the record's shape asks for and its processes lack, in the order in which it starts."""
+    wanted = [("zookeeper", Kind.ZOOKEEPER)]
+    wanted += [(f"shard-{i}", Kind.SHARD_NODE) for i in range(record.shards)]
+    wanted += [(f"archiver-{i}", Kind.ARCHIVER) for i in range(record.archivers)]
+    wanted += [(f"coordinator-{i}", Kind.COORDINATOR) for i in range(record.coordinators)]
+    wanted += [(f"router-{i}", Kind.ROUTER) for i in range(record.routers)]
+    present = {process.name for process in record.processes}
+    return [(name, kind) for name, kind in wanted if name not in present]
+
+
 def living(data: Path, record: ClusterRecord) -> list[ProcessRecord]:
     """The processes of the record that run, and surely are of the cluster in this folder.
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Self
 
 from deploy import adoption, cluster_file, processes
-from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, living
+from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, living, missing_parts
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.home import Home
 from deploy.ledger_url import checked, default_url, rebased
 from deploy.membership import membership
 from deploy.processes import ProcessIdentity
-from deploy.starter import Starter, missing_parts, redis_record
+from deploy.starter import Starter, redis_record
 from deploy.stopper import STOP_GRACE_SECONDS, redis_servers, stop_processes
 from shard_node.redis_process import CONFIGURATION as REDIS_CONFIGURATION
 
@@ -152,6 +152,8 @@ class LocalCluster:
             if record.ready and not missing_parts(record):
                 return False
             record = self._at_home(record)
+            if self._spec.new_ports:
+                record = self._without_ports(record)
             try:
                 self._starter.start(record)
             except BaseException:
@@ -239,12 +241,6 @@ class LocalCluster:
         alive = living(self.data, old)
         if alive and (new != old or spec.new_ports):
             raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")
-        if spec.new_ports:
-            if redis_servers(self.data):
-                raise DataError(f"a Redis of {self.data} still runs: 'tallystick down' first")
-            for configuration in self.data.glob(f"shard-*/{REDIS_CONFIGURATION}"):
-                configuration.unlink()
-            new = replace(new, ports={})
         return replace(new, processes=tuple(alive))
 
     def _at_home(self, record: ClusterRecord) -> ClusterRecord:
@@ -255,14 +251,22 @@ class LocalCluster:
         """
         here = Home.of(self.data)
         if record.processes and record.home != here:
-            was = "an earlier version" if record.home is None else record.home.path
+            how = "by an earlier version" if record.home is None else f"from {record.home.path}"
             raise DataError(
-                f"a part of the cluster in {self.data} runs since it was started from {was}: "
+                f"what runs of the cluster in {self.data} was started {how}: "
                 f"'tallystick down --data {self.data}' first"
             )
         if record.home is None:
             return replace(record, home=here)
         return replace(record, home=here, ledger=rebased(record.ledger, Path(record.home.path), self.data))
+
+    def _without_ports(self, record: ClusterRecord) -> ClusterRecord:
+        """The record of a cluster that shall have other ports; nothing of it may run."""
+        if redis_servers(self.data):
+            raise DataError(f"a Redis of {self.data} still runs: 'tallystick down' first")
+        for configuration in self.data.glob(f"shard-*/{REDIS_CONFIGURATION}"):
+            configuration.unlink()
+        return replace(record, ports={})
 
     def _stop(self, keep: tuple[ProcessRecord, ...] = ()) -> list[str]:
         record = cluster_file.read(self.data)
@@ -289,7 +293,7 @@ class LocalCluster:
         deadline = time.monotonic() + self._ready_timeout_seconds
         with membership(self.zookeeper_address) as members:
             while True:
-                member = members.read([Kind.SHARD_NODE]).get(shard)
+                member = (members.read([Kind.SHARD_NODE]) or {}).get(shard)
                 redis = redis_record(member) if member is not None else None
                 if redis is not None:
                     break

@@ -33,7 +33,7 @@ def require_answer(url: str) -> None:
             current(engine)
     except ShardNodeError as error:
         raise StartError(
-            f"{error}: make it answer, name another with --ledger URL, or start with --archivers 0: history "
+            f"{error}; correct that, name another with --ledger URL, or start with --archivers 0: history "
             f"then waits on the shards"
         ) from error
 

@@ -28,7 +28,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except OutcomeUnknown as error:
         again = f" with --transaction-id {error.transaction_id}" if error.transaction_id else ""
-        _fail(f"{error.summary} ({error.message}): run the same command again{again}")
+        _fail(
+            f"{error.summary} ({error.message}): run the same command again{again}; 'tallystick status' "
+            f"tells whether a part of the cluster is missing"
+        )
     except RetryableError as error:
         _fail(f"{error}; try again in a moment")
     except grpc.RpcError as error:

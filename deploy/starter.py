@@ -9,24 +9,26 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from deploy import cluster_file, ports, processes, zookeeper
-from deploy.cluster_file import ZOOKEEPER_FOLDER, ClusterRecord, Kind, ProcessRecord
+from deploy.cluster_file import ZOOKEEPER_FOLDER, ClusterRecord, Kind, ProcessRecord, missing_parts
 from deploy.errors import DataError, StartError
 from deploy.ledger_url import default_url
 from deploy.membership import Member, membership
 from deploy.processes import ProcessIdentity
 from deploy.stopper import redis_servers
+from deploy.survey import Part, State, survey
 from shard_node.errors import RegistryError
 from shard_node.redis_process import CONFIGURATION as REDIS_CONFIGURATION
 from shard_node.registry import bootstrap
 
 # As in shard_node.ledger.schema, which would import SQLAlchemy into every command.
 _LEDGER_VARIABLE = "TALLYSTICK_LEDGER"
+# Longer than a session with ZooKeeper takes to be lost and begun anew.
+_SETTLE_SECONDS = 15.0
 # How often readiness is looked at.
 _POLL_SECONDS = 0.05
 
@@ -69,9 +71,17 @@ class Starter:
         the data folder is another one. What had been started until then runs, and is in the file.
         """
         missing = missing_parts(record)
+        # A whole cluster starts well or not at all. A part that comes back to a running one does not have to
+        # wait for others that are away, nor for the ledger's database.
+        whole = not record.processes
+        if whole and record.archivers and record.ledger:
+            from deploy.ledger_probe import require_answer  # noqa: PLC0415 - see there
+
+            require_answer(record.ledger)
         with ports.chosen(self._without_port(record, missing)) as found:
             record = replace(record, ports={**record.ports, **found}, ready=False)
             record = self._start_missing(record, missing)
+            self.await_ready(record, [name for name, _ in missing], whole=whole)
         record = replace(record, ready=True)
         cluster_file.write(self._data, record)
         return record
@@ -118,7 +128,11 @@ class Starter:
         port = record.ports["zookeeper"]
         command = zookeeper.command(zookeeper.write_configuration(self._data / ZOOKEEPER_FOLDER, port))
         record = self._spawn(record, "zookeeper", Kind.ZOOKEEPER, command)
-        self._wait_until(partial(zookeeper.is_serving, port), ["zookeeper"])
+
+        def lacking() -> dict[str, str]:
+            return {} if zookeeper.is_serving(port) else {"zookeeper": "it does not answer"}
+
+        self._wait_until(lacking, ["zookeeper"])
         return record
 
     def _bootstrap(self, record: ClusterRecord) -> ClusterRecord:
@@ -178,12 +192,17 @@ class Starter:
         pids = {name: self._children[name].process.pid for name in names}
         found: dict[str, Member] = {}
 
-        def all_registered() -> bool:
-            found.update((name, member) for name, member in members.read().items() if name in pids)
-            return all(name in found and found[name].pid == pid for name, pid in pids.items())
+        def unregistered() -> dict[str, str]:
+            found.update(members.read() or {})
+            return {
+                name: "it has not registered"
+                for name, pid in pids.items()
+                if name not in found or found[name].pid != pid
+            }
 
         with membership(record.zookeeper) as members:
-            self._wait_until(all_registered, names)
+            self._wait_until(unregistered, names)
+        found = {name: found[name] for name in names}
         record = record.with_processes(
             replace(process, address=found[process.name].address)
             for process in record.processes
@@ -194,11 +213,33 @@ class Starter:
         cluster_file.write(self._data, record)
         return record
 
-    def _wait_until(self, ready: Callable[[], bool], names: Sequence[str]) -> None:
-        """Waits for readiness, the exit of one of the named children, or the deadline (StartError)."""
+    def await_ready(self, record: ClusterRecord, names: Sequence[str], *, whole: bool) -> None:
+        """Waits until every part is well; when not the ``whole`` was started, until the named ones are.
+
+        Others that lost touch with a ZooKeeper that comes back get some time to register again.
+        """
+        fine = {State.PRESENT} if whole else {State.PRESENT, State.FAILING}
+        settled = time.monotonic() + _SETTLE_SECONDS
+
+        def awaited(part: Part) -> bool:
+            if whole or part.name in names:
+                return part.state not in fine
+            return part.state is State.UNREGISTERED and time.monotonic() < settled
+
+        def lacking() -> dict[str, str]:
+            parts = survey(self._data, record).parts
+            return {part.name: f"{part.state}: {part.how}" for part in parts if awaited(part)}
+
+        self._wait_until(lacking, names)
+
+    def _wait_until(self, lacking: Callable[[], Mapping[str, str]], names: Sequence[str]) -> None:
+        """Waits until nothing is lacking, by name and reason; StartError with those when the time is over.
+
+        So when one of the named children exits.
+        """
         deadline = time.monotonic() + self._ready_timeout_seconds
         children = {name: self._children[name] for name in names}
-        while not ready():
+        while reasons := lacking():
             for name, child in children.items():
                 if (status := child.process.poll()) is not None:
                     del self._children[name]
@@ -207,22 +248,14 @@ class Starter:
                         f"{child.log_tail()}"
                     )
             if time.monotonic() > deadline:
-                logs = "\n".join(f"--- {child.log}\n{child.log_tail()}" for child in children.values())
-                raise StartError(
-                    f"not ready within {self._ready_timeout_seconds:.0f} s: {', '.join(names)}\n{logs}"
+                why = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+                logs = "".join(
+                    f"\n--- {child.log}\n{child.log_tail()}"
+                    for name, child in children.items()
+                    if name in reasons
                 )
+                raise StartError(f"not ready within {self._ready_timeout_seconds:g} s: {why}{logs}")
             time.sleep(_POLL_SECONDS)
-
-
-def missing_parts(record: ClusterRecord) -> list[tuple[str, Kind]]:
-    """What the record's shape asks for and its processes lack, in the order in which it starts."""
-    wanted = [("zookeeper", Kind.ZOOKEEPER)]
-    wanted += [(f"shard-{i}", Kind.SHARD_NODE) for i in range(record.shards)]
-    wanted += [(f"archiver-{i}", Kind.ARCHIVER) for i in range(record.archivers)]
-    wanted += [(f"coordinator-{i}", Kind.COORDINATOR) for i in range(record.coordinators)]
-    wanted += [(f"router-{i}", Kind.ROUTER) for i in range(record.routers)]
-    present = {process.name for process in record.processes}
-    return [(name, kind) for name, kind in wanted if name not in present]
 
 
 def redis_record(member: Member) -> ProcessRecord | None:

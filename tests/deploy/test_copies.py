@@ -113,17 +113,23 @@ def test_copies_are_adopted_and_run_beside_their_original(original: LocalCluster
         assert "consistent" in _ok("audit", "--data", str(live.data))
     assert _pids(original) == before
 
+    ports = original.record.ports
     original.stop()
     stopped = _copied(original.data, tmp_path / "stopped")
     exit_code, said = _run("up", "--detach", "--data", str(stopped))
     assert (exit_code, "is a copy" in said) == (1, True)
     assert "cluster staging now" in _ok("adopt", "--cluster-id", "staging", "--data", str(stopped))
-    moved = LocalCluster(stopped.rename(tmp_path / "moved"))
+    record = LocalCluster(stopped).record
+    cluster_file.write(stopped, replace(record, cluster_id=original.record.cluster_id))
+    with pytest.raises(DataError, match="topology of cluster staging, but its"):
+        LocalCluster(stopped).start()
+    cluster_file.write(stopped, record)
+    given = record.ports
+    moved = LocalCluster(stopped.rename(tmp_path / "moved"), ClusterSpec(new_ports=True))
     with moved:
+        assert not set(given.values()) & set(moved.record.ports.values())
         assert original.start()
-        assert {name: original.record.ports[name] for name in before if name in original.record.ports} == {
-            name: port for name, port in original.record.ports.items() if name in before
-        }
+        assert original.record.ports == ports
         assert moved.record.cluster_id == "staging"
         assert moved.record.home == Home.of(moved.data)
         for cluster in (moved, original):

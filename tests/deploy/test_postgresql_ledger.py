@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,30 @@ def test_the_ledger_of_a_cluster_in_postgresql(tmp_path: Path) -> None:
             assert json.loads(said[0])["entries"] == 6
             assert "12.50" in said[3]
             assert "postgresql://tallystick:hidden@127.0.0.1" in said[4]
+            server.stop()
+            # It says so itself once it has something to store.
+            with SyncClient(cluster.router_addresses) as client:
+                client.transfer("ann", "bob", "1.00", "EUR")
+            failing = _failing_archiver(data)
+            assert "127.0.0.1" in failing
+            server.start()
+            wait_until_archived(cluster.router_addresses)
             logs = [log.read_text() for log in (data / "logs").iterdir()]
-            assert not any("s3cret" in text for text in (*said, *logs))
+            assert not any("s3cret" in text for text in (*said, failing, *logs))
         assert not (data / FILE_NAME).exists()
         _adopt_copy(data, server, url)
+
+
+def _failing_archiver(data: Path) -> str:
+    """What `status` says of the archiver, once it says that it fails."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        result = CliRunner().invoke(app, ["status", "--json", "--data", str(data)], catch_exceptions=False)
+        for part in json.loads(result.stdout)["parts"]:
+            if part["state"] == "failing":
+                assert (result.exit_code, part["name"]) == (1, "archiver-0")
+                return str(part["how"])
+    raise AssertionError("the archiver never said that it fails")
 
 
 def _adopt_copy(data: Path, server: PostgresqlServer, url: str) -> None:
