@@ -29,6 +29,13 @@ def test_the_ledger_of_a_cluster_in_postgresql(tmp_path: Path) -> None:
     with postgresql_server() as server:
         # The server trusts everybody, so any password will do.
         url = server.create_database("ledger").replace("tallystick@", "tallystick:s3cret@")
+        for problem, wrong in {
+            'database "nowhere" does not exist': url.replace("/ledger", "/nowhere"),
+            'role "nobody" does not exist': url.replace("//tallystick:", "//nobody:"),
+        }.items():
+            with pytest.raises(StartError, match=problem) as caught:
+                LocalCluster(data, ClusterSpec(shards=1, ledger=wrong)).start()
+            assert "s3cret" not in str(caught.value)
         spec = ClusterSpec(shards=1, ledger=url.replace("+psycopg", ""))
         with LocalCluster(data, spec) as cluster:
             with SyncClient(cluster.router_addresses) as client:
