@@ -301,10 +301,12 @@ def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: Local
 def test_archivers_give_way_and_shards_keep_more_when_asked_to(data: Path) -> None:
     """Also after a restart; the process that was started is the archiver itself, not what made it nice."""
     spec = ClusterSpec(shards=1, max_backlog=4711, archiver_niceness=10)
+    # The tests themselves may be nice.
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
     with LocalCluster(data, spec) as cluster:
         for _ in range(2):
-            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("archiver-0")) == 10
-            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("router-0")) == 0
+            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("archiver-0")) == min(ours + 10, 19)
+            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("router-0")) == ours
             cluster.restart("archiver-0")
         with cluster_service(cluster.router_addresses) as service:
             answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=10)
