@@ -8,12 +8,10 @@ longer to load than all other commands together.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
-import structlog
-
+from deploy.quiet_logs import quiet_logs
 from deploy.rendering import err
 from shard_node.directory import Directory
 from shard_node.errors import ShardNodeError
@@ -47,7 +45,7 @@ def run_audit(ledger: str, zookeeper: str) -> AuditReport:
     Raises the errors of `shard_node.errors` when a part does not answer and nothing was found before: then
     nothing is known.
     """
-    with _quiet_logs(), err.progress("audit") as advance:
+    with quiet_logs(), err.progress("audit") as advance:
 
         def on_progress(step: AuditProgress) -> None:
             advance(step.done, step.total, f"{step.phase}, {step.done:,}")
@@ -77,14 +75,3 @@ async def complete(audit: Audit, on_progress: Callable[[AuditProgress], None]) -
             raise
         audit.report.ended_by = str(error)
     return audit.report
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Servers log what they do; a command says itself what matters."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)

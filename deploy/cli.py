@@ -28,6 +28,7 @@ from deploy import (
     cli_money,
     cli_operate,
     cli_replay,
+    cli_status,
 )
 from deploy.plain_errors import json_asked_for, plain_errors
 from deploy.rendering import out
@@ -97,6 +98,7 @@ for part in (
     cli_accounts,
     cli_money,
     cli_import,
+    cli_status,
     cli_operate,
     cli_history,
     cli_audit,

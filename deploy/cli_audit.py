@@ -198,7 +198,7 @@ def _verdict(*, consistent: bool) -> Styled:
 def _zookeeper_of(data: Path | None) -> str:
     folder = data or DEFAULT_DATA
     record = cluster_file.read(folder)
-    if record is None or not any(process.is_alive() for process in record.processes):
+    if record is None or not cluster_file.living(folder, record):
         raise NoClusterError(
             f"no cluster runs in {folder}: start it with 'tallystick up --data {folder}', or name its "
             f"ZooKeeper with --zookeeper; 'tallystick replay' needs no running cluster"

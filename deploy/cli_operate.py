@@ -1,18 +1,16 @@
-"""`tallystick status`, `verify` and `in-doubt`: what an operator asks of a running cluster."""
+"""`tallystick verify` and `in-doubt`: what an operator asks of a running cluster."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import grpc
 import typer
 
-from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, explain, find_routers
+from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, find_operators
 from deploy.options import DataOption, JsonOption, RouterOption
 from deploy.plain_errors import EXIT_NOT_KNOWN, not_known
-from deploy.rendering import Piece, Table, bad, doubtful, err, good, out, strong, write_json
+from deploy.rendering import Table, bad, doubtful, err, good, out, write_json
 from tallystick.v1 import cluster_pb2
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
@@ -28,67 +26,18 @@ _VERDICTS = {
     cluster_pb2.VERDICT_BROKEN: ("broken", EXIT_BROKEN),
     cluster_pb2.VERDICT_BUSY: ("busy", EXIT_NOT_KNOWN),
 }
-_KINDS = {
-    cluster_pb2.MEMBER_KIND_SHARD_NODE: "shard node",
-    cluster_pb2.MEMBER_KIND_COORDINATOR: "coordinator",
-    cluster_pb2.MEMBER_KIND_ROUTER: "router",
-    cluster_pb2.MEMBER_KIND_ARCHIVER: "archiver",
-}
 _STATES = {
     cluster_pb2.IN_DOUBT_STATE_PREPARED: "prepared",
     cluster_pb2.IN_DOUBT_STATE_UNSETTLED: "unsettled",
 }
 # Thirty years: in milliseconds still a number that the contract holds.
 MAX_AGE_SECONDS = 1e9
-# `status` only counts; `in-doubt` lists.
-_STATUS_IN_DOUBT_LIMIT = 10_000
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command()(status)
     app.command()(verify)
     app.command("in-doubt")(in_doubt)
-
-
-def status(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
-    """Show shards, slots, epochs, what waits to be archived, members and how much is in doubt."""
-    with cluster_service(find_routers(router, data)) as service:
-        topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        members = service.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_TIMEOUT_SECONDS).members
-        pending, problem = _count_in_doubt(service)
-        backlogs = _backlogs(service)
-    if as_json:
-        write_json(_status_document(topology, members, pending, backlogs))
-        return
-    out.print(
-        "cluster ",
-        strong(topology.cluster_id),
-        f", topology version {topology.version}, in doubt: {'unknown' if pending is None else pending}",
-    )
-    present = {member.name for member in members if member.kind == cluster_pb2.MEMBER_KIND_SHARD_NODE}
-    table = Table(
-        "shard", "epoch", "primary", "slots", "count", "node", "backlog", right={"backlog"}, folds={"slots"}
-    )
-    for shard in topology.shards:
-        here = good("present") if shard.shard_id in present else bad("missing")
-        table.add_row(
-            shard.shard_id,
-            str(shard.epoch),
-            shard.primary,
-            _slots(shard),
-            str(shard.slot_count),
-            here,
-            _waiting(backlogs.get(shard.shard_id)),
-        )
-    out.table(table)
-    out.print()
-    table = Table("member", "kind", "address", "pid")
-    for member in members:
-        table.add_row(member.name, _KINDS.get(member.kind, "?"), member.address, str(member.pid))
-    out.table(table)
-    if problem:
-        err.print(doubtful("in doubt is not known:"), f" {problem}")
 
 
 def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
@@ -97,7 +46,7 @@ def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
     Exit code 0: balanced. 1: money was made or lost. 2: not known, because transfers kept running or a part
     of the cluster did not answer.
     """
-    with not_known("verdict", "unknown"), cluster_service(find_routers(router, data)) as service:
+    with not_known("verdict", "unknown"), cluster_service(find_operators(router, data)) as service:
         result = verify_balance(service)
     verdict, exit_code = _VERDICTS.get(result.verdict, ("unknown", EXIT_NOT_KNOWN))
     if as_json:
@@ -123,7 +72,7 @@ def in_doubt(
     Under load there are always some, a moment old. The resolvers finish what grows older than seconds.
     """
     request = cluster_pb2.ListInDoubtRequest(minimum_age_ms=round(min_age * 1000), limit=limit)
-    with cluster_service(find_routers(router, data)) as service:
+    with cluster_service(find_operators(router, data)) as service:
         answer = service.ListInDoubt(request, timeout=CALL_TIMEOUT_SECONDS)
     if as_json:
         write_json(_in_doubt_document(answer))
@@ -200,74 +149,6 @@ def _verify_once(service: ClusterServiceStub) -> cluster_pb2.VerifyResult:
             if answer.HasField("result"):
                 result = answer.result
     return result
-
-
-def _count_in_doubt(service: ClusterServiceStub) -> tuple[int | None, str]:
-    """How many are in doubt, or None and why: with a shard away, the rest of the status is worth having."""
-    request = cluster_pb2.ListInDoubtRequest(limit=_STATUS_IN_DOUBT_LIMIT)
-    try:
-        return len(service.ListInDoubt(request, timeout=CALL_TIMEOUT_SECONDS).transfers), ""
-    except grpc.RpcError as error:
-        return None, explain(error)
-
-
-def _backlogs(service: ClusterServiceStub) -> dict[str, cluster_pb2.Backlog]:
-    """What waits to be archived, by shard; without those of which it is not known."""
-    try:
-        answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    except grpc.RpcError:
-        return {}
-    return {backlog.shard_id: backlog for backlog in answer.backlogs if not backlog.unknown}
-
-
-def _waiting(backlog: cluster_pb2.Backlog | None) -> Piece:
-    if backlog is None:
-        return "unknown"
-    waiting = f"{backlog.entries_waiting:,}"
-    full = backlog.entries_limit and backlog.entries_waiting >= backlog.entries_limit
-    return bad(f"{waiting}, full") if full else waiting
-
-
-def _slots(shard: cluster_pb2.Shard) -> str:
-    return ", ".join(f"{r.first}-{r.last}" for r in shard.slots)
-
-
-def _status_document(
-    topology: cluster_pb2.Topology,
-    members: Sequence[cluster_pb2.Member],
-    pending: int | None,
-    backlogs: Mapping[str, cluster_pb2.Backlog],
-) -> dict[str, Any]:
-    return {
-        "cluster_id": topology.cluster_id,
-        "topology_version": topology.version,
-        "in_doubt": pending,
-        "shards": [
-            {
-                "shard_id": shard.shard_id,
-                "epoch": shard.epoch,
-                "primary": shard.primary,
-                "slot_count": shard.slot_count,
-                "slots": [[r.first, r.last] for r in shard.slots],
-                "backlog": _backlog_document(backlogs.get(shard.shard_id)),
-            }
-            for shard in topology.shards
-        ],
-        "members": [
-            {"name": m.name, "kind": _KINDS.get(m.kind, "?"), "address": m.address, "pid": m.pid}
-            for m in members
-        ],
-    }
-
-
-def _backlog_document(backlog: cluster_pb2.Backlog | None) -> dict[str, int] | None:
-    if backlog is None:
-        return None
-    return {
-        "entries_waiting": backlog.entries_waiting,
-        "entries_limit": backlog.entries_limit,
-        "archived_batch": backlog.archived_batch,
-    }
 
 
 def _verify_document(result: cluster_pb2.VerifyResult, verdict: str) -> dict[str, Any]:

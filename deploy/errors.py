@@ -2,7 +2,7 @@
 
 DeployError                 what an engineer did or has; the text says what to do about it
 ├── StartError              a part of the cluster did not start, or not in time
-├── DataError               the data folder belongs to a cluster of another shape, or is unreadable
+├── DataError               the data folder is a copy, or of a cluster of another shape, or is unreadable
 ├── TableError              a CSV file cannot be read without guessing
 ├── NoClusterError          no cluster runs where one was asked for
 └── NotKnownError           a question about the whole cluster has no answer: a part did not give its own

@@ -49,6 +49,15 @@ def checked(url: str) -> str:
     raise DataError(f"a ledger is kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
 
 
+def rebased(url: str, old: Path, new: Path) -> str:
+    """The URL of a ledger once its data folder is ``new``, not ``old``: a file within it moves along."""
+    file = sqlite_file(url) if url else None
+    if file is None or not file.is_relative_to(old):
+        return url
+    moved = new.absolute() / file.relative_to(old)
+    return _parsed(url).set(database=str(moved)).render_as_string(hide_password=False)
+
+
 def masked(url: str) -> str:
     """The URL for people to see: without its passwords."""
     parsed = _parsed(url)

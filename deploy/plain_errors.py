@@ -91,7 +91,10 @@ def sentence_of(error: BaseException) -> str:
     match error:
         case OutcomeUnknown():
             again = f" with --transaction-id {error.transaction_id}" if error.transaction_id else ""
-            return f"{error.summary} ({error.message}): run the same command again{again}"
+            return (
+                f"{error.summary} ({error.message}): run the same command again{again}; "
+                "'tallystick status' tells whether a part of the cluster is missing"
+            )
         case RetryableError():
             return f"{error}; try again in a moment"
         case grpc.RpcError():

@@ -51,12 +51,25 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identify(identity.pid) == identity
 
 
+def works_in(pid: int, folder: Path) -> bool:
+    """Whether the process has ``folder`` as its working folder, by whatever path."""
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except OSError:
+        # It is gone, or another user's.
+        return False
+
+
 def spawn(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own, so that a terminal's Ctrl-C does not reach it.
 
-    Its output is appended to ``log``; ``environment`` is added to this process' own.
+    Its output is appended to ``log``; ``environment`` is added to this process' own. It works in ``folder``,
+    this process' own when None.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
@@ -66,6 +79,7 @@ def spawn(
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
         )
 

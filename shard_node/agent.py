@@ -164,8 +164,7 @@ class Agent:
         self._registry = Registry(settings.zookeeper)
         self._redis = RedisProcess(settings.data, settings.host, settings.port, settings.max_memory_bytes)
         self._bound_epoch = 0
-        # Addresses that this agent named in the topology: the present one, and while Redis moves to
-        # another port both.
+        # Addresses that this agent named in the topology.
         self._named: set[str] = set()
         self._topology_changed = asyncio.Event()
 

@@ -217,7 +217,7 @@ def test_what_waits_for_a_dead_archiver_is_audited_too(
     own.kill("archiver-0")
     with SyncClient(own.router_addresses) as client:
         client.transfers([Transfer("ann", "bob", "0.01", "EUR") for _ in range(50)])
-    shards = _json("status", "--data", str(own.data))["shards"]
+    shards = _json("status", "--data", str(own.data), exit_code=1)["shards"]
     assert sum(shard["backlog"]["entries_waiting"] for shard in shards) == 100
     report = _json("audit", "--data", str(own.data))
     assert (report["consistent"], report["entries_waiting"]) == (True, 100)
