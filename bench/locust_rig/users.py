@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar
 
 import gevent
-from locust import User, task
-from locust.exception import StopUser
+from locust import task
 
-from bench.locust_rig.answers import INSUFFICIENT_FUNDS, batch_outcomes, single_outcome
+from bench.locust_rig.answers import COMMITTED, batch_outcomes, single_outcome
 from bench.locust_rig.calls import RouterCalls, Routers
 from bench.locust_rig.settings import RigSettings
-from bench.locust_rig.statistics import count_transfers
 from bench.locust_rig.transfer_bytes import TransferRequests
+from tallystick import Outcome, TallystickError
+from tallystick.errors import ERROR_TYPES
+from tallystick.locust import TallystickUser
+from tallystick.locust.greenlets import Done
+from tallystick.locust.reporting import Outcomes, reported
 
 
 class Rig:
@@ -28,11 +33,11 @@ class Rig:
         self.settings = settings
         self.requests = TransferRequests(settings.accounts, settings.reject_share)
         self.routers = Routers(settings.routers, settings.call_timeout_seconds)
-        self.expected = frozenset({INSUFFICIENT_FUNDS} if settings.expect_insufficient_funds else ())
+        self.expected = {Outcome.INSUFFICIENT_FUNDS} if settings.expect_insufficient_funds else set()
 
 
-class TransferUser(User):
-    """What both kinds of users have in common."""
+class TransferUser(TallystickUser):
+    """What both kinds of users have in common. Their calls are bytes, and not their wallet's."""
 
     abstract = True
     # Of the test that runs; a process runs one at a time.
@@ -50,6 +55,7 @@ class TransferUser(User):
 
     def on_start(self) -> None:
         """Takes a router, and a moment of its own, so that the users do not all send at once."""
+        self.expected = self.rig.expected
         self._router: RouterCalls = self.rig.routers.next()
         self._interval_seconds = 1 / self.calls_per_second(self.rig.settings)
         gevent.sleep(random.uniform(0, self._interval_seconds))
@@ -60,8 +66,11 @@ class TransferUser(User):
         self._due += self._interval_seconds
         return max(0.0, self._due - time.perf_counter())
 
-    def _latency_ms(self) -> float:
-        return (time.perf_counter() - self._due) * 1000
+    def _count(self, name: str, done: Done[bytes], outcomes: Mapping[str, int]) -> None:
+        """Reports the transfers of a call that has ended by how many had which outcome."""
+        latency_ms = (time.perf_counter() - self._due) * 1000
+        self.report(name, latency_ms, _with_errors(outcomes), 0 if done.error else len(done.result))
+        self.end_if_killed(done)
 
 
 class BatchTransferUser(TransferUser):
@@ -82,14 +91,7 @@ class BatchTransferUser(TransferUser):
         """One batch."""
         batch = self.rig.requests.batch(self.rig.settings.batch)
         done = self._router.batch_transfer(batch.request)
-        outcomes = batch_outcomes(batch, done.answer)
-        size = len(done.answer) if isinstance(done.answer, bytes) else 0
-        latency_ms = self._latency_ms()
-        count_transfers(
-            self.environment.stats, "BatchTransfer", latency_ms, outcomes, self.rig.expected, size
-        )
-        if done.killed:
-            raise StopUser
+        self._count("BatchTransfer", done, batch_outcomes(batch, done.error or done.result))
 
 
 class UnaryTransferUser(TransferUser):
@@ -110,10 +112,19 @@ class UnaryTransferUser(TransferUser):
         """One transfer."""
         single = self.rig.requests.single()
         done = self._router.transfer(single.request)
-        outcome = single_outcome(single, done.answer)
-        size = len(done.answer) if isinstance(done.answer, bytes) else 0
-        count_transfers(
-            self.environment.stats, "Transfer", self._latency_ms(), {outcome: 1}, self.rig.expected, size
-        )
-        if done.killed:
-            raise StopUser
+        self._count("Transfer", done, {single_outcome(single, done.error or done.result): 1})
+
+
+def _with_errors(outcomes: Mapping[str, int]) -> Outcomes:
+    """The counts by outcome with the error that stands for each, as `TallystickUser.report` wants them."""
+    return [(count, _error(name)) for name, count in outcomes.items()]
+
+
+@cache
+def _error(name: str) -> TallystickError | None:
+    if name == COMMITTED:
+        return None
+    outcome = Outcome.__members__.get(name)
+    # Locust shows the name of the type of an error that has no outcome of the contract.
+    kind = ERROR_TYPES[outcome] if outcome else type(name, (TallystickError,), {})
+    return reported(kind())

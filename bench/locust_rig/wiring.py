@@ -94,14 +94,10 @@ class _Wiring:
             _stop(environment)
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
-        """Sends a worker's last counts; reports to who leads the test from a web page."""
-        runner = environment.runner
-        if isinstance(runner, WorkerRunner):
-            # Before the word that it has stopped, after which its master no longer waits.
-            report: dict[str, Any] = {}
-            environment.events.report_to_master.fire(client_id=runner.client_id, data=report)
-            runner.send_message("stats", report)
-        elif self._settings is not None and not _options(environment).headless:
+        """Reports to who leads the test from a web page."""
+        if isinstance(environment.runner, WorkerRunner):
+            return
+        if self._settings is not None and not _options(environment).headless:
             self._report(environment, self._settings)
 
     def on_quitting(self, environment: Environment, **_: Any) -> None:
@@ -109,8 +105,6 @@ class _Wiring:
         runner = environment.runner
         if runner is None or isinstance(runner, WorkerRunner):
             return
-        # After Ctrl-C there are still users, and answers on their way.
-        runner.stop()
         headless = bool(_options(environment).headless)
         if self._settings is None:
             # From a web page nobody need have started a test.
