@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.locust_rig.errors import RigError
+from bench.errors import BenchError
 from bench.locust_rig.settings import Mode
 from bench.locust_rig.stand_in_process import StandInProcess
 from shard_node.limits import MAX_BATCH
@@ -52,7 +52,7 @@ class Capacity:
 
 
 def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
-    """Runs one worker. Raises RigError when it fails, or any of its transfers did."""
+    """Runs one worker. Raises BenchError when it fails, or any of its transfers did."""
     with StandInProcess() as stand_in:
         command = [sys.executable, "-m", "bench.locust_rig.one_worker", "--routers", stand_in.address]
         command += ["--mode", mode, "--batch", str(batch), "--users", str(users), "--seconds", str(seconds)]
@@ -61,10 +61,10 @@ def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
                 command, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + _START_SECONDS
             )
         except subprocess.SubprocessError as error:
-            raise RigError(f"the worker failed: {error}") from error
+            raise BenchError(f"the worker failed: {error}") from error
     seen = json.loads(done.stdout)
     if seen["failures"] or not seen["transfers"]:
-        raise RigError(f"{seen['failures']} of {seen['transfers']} transfers failed")
+        raise BenchError(f"{seen['failures']} of {seen['transfers']} transfers failed")
     return Capacity(
         mode,
         1 if mode is Mode.UNARY else batch,
@@ -91,7 +91,7 @@ def main(
         for mode, users in ((Mode.BATCH, batch_users), (Mode.UNARY, unary_users)):
             err.print(f"[dim]{mode}: {users} users for {seconds:g} s[/]", highlight=False)
             found.append(measure(mode, batch, users, seconds))
-    except RigError as error:
+    except BenchError as error:
         err.print(f"[bold red]error:[/] {error}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:

@@ -14,16 +14,20 @@ from typing import ClassVar
 
 import gevent
 from locust import task
+from locust.stats import RequestStats, StatsError
 
 from bench.locust_rig.answers import COMMITTED, batch_outcomes, single_outcome
 from bench.locust_rig.calls import RouterCalls, Routers
 from bench.locust_rig.settings import RigSettings
 from bench.locust_rig.transfer_bytes import TransferRequests
-from tallystick import Outcome, TallystickError
+from tallystick import Outcome, Overloaded, Refused, TallystickError
 from tallystick.errors import ERROR_TYPES
 from tallystick.locust import TallystickUser
 from tallystick.locust.greenlets import Done
 from tallystick.locust.reporting import Outcomes, reported
+
+# How transfers are named in the statistics.
+BATCH, SINGLE = "BatchTransfer", "Transfer"
 
 
 class Rig:
@@ -91,7 +95,7 @@ class BatchTransferUser(TransferUser):
         """One batch."""
         batch = self.rig.requests.batch(self.rig.settings.batch)
         done = self._router.batch_transfer(batch.request)
-        self._count("BatchTransfer", done, batch_outcomes(batch, done.error or done.result))
+        self._count(BATCH, done, batch_outcomes(batch, done.error or done.result))
 
 
 class UnaryTransferUser(TransferUser):
@@ -112,7 +116,7 @@ class UnaryTransferUser(TransferUser):
         """One transfer."""
         single = self.rig.requests.single()
         done = self._router.transfer(single.request)
-        self._count("Transfer", done, {single_outcome(single, done.error or done.result): 1})
+        self._count(SINGLE, done, {single_outcome(single, done.error or done.result): 1})
 
 
 def _with_errors(outcomes: Mapping[str, int]) -> Outcomes:
@@ -128,3 +132,24 @@ def _error(name: str) -> TallystickError | None:
     # Locust shows the name of the type of an error that has no outcome of the contract.
     kind = ERROR_TYPES[outcome] if outcome else type(name, (TallystickError,), {})
     return reported(kind())
+
+
+def counted(stats: RequestStats) -> tuple[int, int]:
+    """How many transfers Locust was told of as committed, and of how many it does not know the outcome."""
+    done = sum(
+        entry.num_requests - entry.num_failures
+        for (name, _), entry in stats.entries.items()
+        if name in {BATCH, SINGLE}
+    )
+    doubtful = sum(
+        error.occurrences
+        for error in stats.errors.values()
+        # On a master it is text.
+        if not _nothing_moved(StatsError.parse_error(error.error))
+    )
+    return done, doubtful
+
+
+def _nothing_moved(name: str) -> bool:
+    outcome = Outcome.__members__.get(name)
+    return outcome is not None and issubclass(ERROR_TYPES[outcome], Refused | Overloaded)
