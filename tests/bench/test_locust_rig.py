@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from bench.errors import BenchError
+from bench.locust_rig.capacity import given_costs
 from bench.locust_rig.stand_in_process import StandInProcess
 from deploy import cluster_file
 from deploy.launcher import LocalCluster
@@ -292,9 +294,10 @@ def test_the_starter_leaves_nothing_behind(tmp_path: Path) -> None:
         page(url)
 
 
-def test_capacity_measures_both_modes() -> None:
-    """A line of JSON with the figures of a worker, and the workers that a million a second takes."""
-    figures = figures_of("bench.locust_rig.capacity", "--seconds=0.5", "--batch=500")
+def test_capacity_plans_both_sides() -> None:
+    """Workers from what was measured of them; the cluster from the costs that are given, by part."""
+    given = "--cluster-us=shard=17.5,router=2,coordinator=0.7,archiver=22"
+    figures = figures_of("bench.locust_rig.capacity", "--seconds=0.5", "--batch=500", "--rate=400000", given)
     batch, unary = figures["modes"]
     assert (batch["mode"], batch["batch"]) == ("batch", 500)
     assert (unary["mode"], unary["batch"]) == ("unary", 1)
@@ -303,4 +306,16 @@ def test_capacity_measures_both_modes() -> None:
         per_core = capacity["transfers_per_second_per_core"]
         assert per_core == pytest.approx(1e6 / capacity["cpu_us_per_transfer"])
         planned = capacity["workers_for_target"] * per_core * figures["planned_share_of_a_core"]
-        assert planned >= figures["target_transfers_per_second"]
+        assert planned >= figures["target_transfers_per_second"] == 400_000
+    cluster = figures["cluster"]
+    # 400,000 times 17.5 us are 7 cores, which 10 shards fill to 70 %.
+    processes = {part: row["processes"] for part, row in cluster["parts"].items()}
+    assert processes == {"shard": 10, "router": 2, "coordinator": 1, "archiver": 13}
+    assert cluster["cores"] == 26
+
+
+@pytest.mark.parametrize("costs", ["shard=3,foo=1", "shard=x", "shard=nan", "shard=-1", "shard=17"])
+def test_costs_that_are_none_are_named(costs: str) -> None:
+    """Every part once, with microseconds above 0."""
+    with pytest.raises(BenchError, match=r"^--cluster-us: "):
+        given_costs(costs)
