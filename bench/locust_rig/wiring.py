@@ -18,8 +18,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import calculate_response_time_percentile
 
 from bench.errors import BenchError
-from bench.locust_rig.accounts import check_cluster, open_all
-from bench.locust_rig.cluster_side import ClusterSide, Watch
+from bench.locust_rig.cluster_side import ClusterSide, Watch, check_cluster, open_all
 from bench.locust_rig.knee import find_knee
 from bench.locust_rig.report import Findings
 from bench.locust_rig.service_levels import Measured, judge

@@ -15,6 +15,8 @@
 `locust` of this package brings Locust along. Import this before anything else that uses gRPC.
 """
 
+import locust  # noqa: F401 - first: it replaces the standard library's threads, on which all here counts
+
 from tallystick.locust.greenlets import GreenletClient
 from tallystick.locust.user import TallystickUser, Wallet
 

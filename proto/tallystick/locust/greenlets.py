@@ -20,7 +20,6 @@ from typing import Any, Generic, TypeVar, cast
 
 import gevent
 import grpc
-import locust  # noqa: F401 - replaces the standard library's threads, which init_gevent has to come after
 from gevent.event import AsyncResult, Event
 from grpc.experimental import gevent as grpc_gevent
 
@@ -36,6 +35,7 @@ from tallystick.v1 import wallet_pb2_grpc
 
 ResultT = TypeVar("ResultT")
 
+# After the standard library's threads were replaced, and before the first channel.
 grpc_gevent.init_gevent()
 
 
