@@ -134,9 +134,10 @@ class _Wiring:
             if options.headless:
                 environment.process_exit_code = EXIT_NOT_STARTED
             return
-        if options.html_file:
-            report = Path(options.html_file)
-            report.write_text(self._findings.within(report.read_text()))
+        # Not written when Locust was told to end by a signal other than Ctrl-C's.
+        if options.html_file and (report := Path(options.html_file)).exists():
+            page = self._findings.within(report.read_text(encoding="utf-8"))
+            report.write_text(page, encoding="utf-8")
         if environment.process_exit_code is None:
             passed = self._findings.verdict.passed
             environment.process_exit_code = EXIT_PASSED if passed else EXIT_FAILED

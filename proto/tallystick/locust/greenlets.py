@@ -8,11 +8,10 @@ its calls go by gRPC's synchronous API, which has gevent support. That runs the 
 ten native threads, of which a blocking call holds one until its answer comes: the eleventh user would wait
 for the first one's answer, unseen. Calls as futures share one waiting thread a channel, however many are
 under way.
-
-Until its first call a client has neither connection nor greenlet, so that Locust may fork its workers.
 """
 
 import asyncio
+import os
 from asyncio.events import _set_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -89,7 +88,13 @@ class GreenletClient(SyncClient):
         # Not SyncClient's, which would start a thread.
         world = Surroundings(connect=GreenletTransport)
         self._client = Client(*addresses, settings=settings, surroundings=world)
-        self._thread = LoopGreenlet(type(self).__name__)  # type: ignore[assignment] # the same methods
+        self._thread = LoopGreenlet()  # type: ignore[assignment] # it has what a SyncClient's methods use
+
+    def close(self) -> None:
+        """As `Client.close`; then its greenlet ends. A second call does nothing."""
+        if not self._thread.closed:
+            self._thread.run(self._client.close())
+            self._thread.close()
 
 
 class GreenletTransport:
@@ -137,14 +142,10 @@ class GreenletTransport:
 
 
 class LoopGreenlet:
-    """A `LoopThread` for gevent: runs coroutines for greenlets, each of which waits for its own.
+    """A `LoopThread` for gevent: runs coroutines for greenlets, each of which waits for its own."""
 
-    Args:
-        owner: who is closed when it is closed, for the error that says so.
-    """
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
+    def __init__(self) -> None:
+        self._process_id = os.getpid()
         self._loop = _GeventLoop()
         self._greenlet: Any = None
 
@@ -157,11 +158,12 @@ class LoopGreenlet:
         """The coroutine's result, or its error; killed while it waits, it takes the call back.
 
         Raises:
-            RuntimeError: it was closed.
+            ClientClosed: it was closed, or made before this process was forked: it cannot be used here.
         """
-        if self._loop.is_closed():
+        forked = self._process_id != os.getpid()
+        if forked or self._loop.is_closed():
             call.close()
-            raise RuntimeError(f"this {self._owner} is closed")
+            raise ClientClosed("it was made before a fork; make one in each process" if forked else "")
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._loop.run_forever)
         ended = AsyncResult()
