@@ -203,7 +203,7 @@ def measure_singles(settings: SinglesSettings, progress: Progress) -> SinglesFig
             progress(f"opening {settings.accounts:,} accounts")
             open_accounts(books, ids)
             before = changes(books, ids)
-            pids = {_CLIENT: worker.pid, **process_ids(cluster)}
+            pids = {_CLIENT: worker.pid, **process_ids(cluster.record)}
             # Connections, tables, code paths taken for the first time.
             committed = _run(Run(0, _WARM_UP_SECONDS), worker, pids).sent.committed
             runs = []

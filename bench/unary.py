@@ -240,7 +240,7 @@ def _peak(
         peaks = []
         for tried, concurrency in ((load, settings.concurrency), (wider, more.in_flight)):
             progress(f"peak: {concurrency} in flight")
-            pids = {**tried.pids, **process_ids(cluster)}
+            pids = {**tried.pids, **process_ids(cluster.record)}
             before = read_cpu(pids)
             result = counter.move(tried, settings.seconds)
             spent = before.until(read_cpu(pids))
