@@ -10,13 +10,17 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from coordinator.money import to_text
 from deploy.options import err, out
 from tallystick import Account, Outcome, RetryableError, TallystickError
+
+if TYPE_CHECKING:
+    from shard_node.currencies import Exponents
 
 # Account, what it has available where that is known, and the currency, if that is.
 Balance = tuple[str, Decimal | None, str]
@@ -102,6 +106,11 @@ def show_accounts(accounts: Iterable[Account], *, as_json: bool) -> None:
         )
     if table.rows:
         out.print(table)
+
+
+def minor_text(minor: int, currency: str, exponents: Exponents) -> str:
+    """An amount in the currency's unit; in words where nobody knows how many decimals the currency has."""
+    return to_text(minor, exponents[currency]) if currency in exponents else f"{minor} minor units"
 
 
 def print_json(document: Any) -> None:

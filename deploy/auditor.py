@@ -23,30 +23,33 @@ from rich.progress import (
 )
 
 from deploy.options import err
+from shard_node.currencies import Exponents
 from shard_node.directory import Directory
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
+from shard_node.ledger.exponents import judge_exponents
 from shard_node.ledger.history import History
 from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import open_ledger
 from shard_node.registry import Registry
 
 
-def run_replay(ledger: str, until_ms: int | None = None) -> Replay:
-    """Replays the ledger at an URL, up to a time; the finished replay.
+def run_replay(ledger: str, until_ms: int | None = None) -> tuple[Replay, Exponents]:
+    """Replays the ledger at an URL, up to a time; the finished replay, and the currencies' exponents.
 
     Raises the errors of `shard_node.errors` when the ledger does not answer, or is none.
     """
     columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
     engine = open_ledger(ledger)
     try:
-        replay = Replay(History(engine), until_ms=until_ms)
+        history = History(engine)
+        replay = Replay(history, until_ms=until_ms)
         with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
             task = bar.add_task("replay", total=None)
             for step in replay.run():
                 bar.update(task, completed=step.entries, total=step.total)
         replay.fold.finish()
-        return replay
+        return replay, judge_exponents(history, replay.findings, replay.fold.totals())
     finally:
         engine.dispose()
 
@@ -81,7 +84,11 @@ async def _audit(ledger: str, zookeeper: str, on_progress: Callable[[AuditProgre
         ending.push_async_callback(registry.stop)
         directory = Directory(registry)
         ending.push_async_callback(directory.close)
-        return await complete(Audit(History(engine), directory.current.shards), on_progress)
+        audit = Audit(History(engine, registry.exponents), directory.current.shards)
+        report = await complete(audit, on_progress)
+        # Of currencies of which nothing is archived yet.
+        report.exponents.learn({**registry.exponents, **report.exponents})
+        return report
 
 
 async def complete(audit: Audit, on_progress: Callable[[AuditProgress], None]) -> AuditReport:

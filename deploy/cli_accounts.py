@@ -20,8 +20,8 @@ from deploy.options import (
     RouterOption,
     ValidateOption,
     err,
+    identity_of,
 )
-from tallystick import new_transaction_id
 
 _BankOption = Annotated[
     str,
@@ -106,7 +106,7 @@ def deposit(
     data: DataOption = None,
 ) -> None:
     """Bring money from outside into an account."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.deposit(
             account_id,
@@ -136,7 +136,7 @@ def withdraw(
     data: DataOption = None,
 ) -> None:
     """Take money from an account to outside."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.withdraw(
             account_id,

@@ -72,7 +72,7 @@ def history(
     order = EntryOrder.OLDEST_FIRST if oldest_first else EntryOrder.NEWEST_FIRST
     with ledger_client(router, data) as client:
         found = client.entries(
-            account_id, from_time=from_time, to_time=to_time, kinds=kinds or (), order=order
+            account_id, from_time=from_time, to_time=to_time, kinds=kinds or None, order=order
         )
         # One more than asked for tells whether there is more.
         entries = list(islice(found, limit + 1))
@@ -151,7 +151,10 @@ def watch(
         list[str] | None, typer.Argument(metavar="ACCOUNT...", help="All accounts when none is named.")
     ] = None,
     *,
-    cursor: Annotated[str, typer.Option(help="Go on after what was seen up to here.")] = "",
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Go on after what was seen up to here. Default: from now on.", show_default=False),
+    ] = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="From the very first entry, not from now on.")
     ] = False,
@@ -168,7 +171,7 @@ def watch(
     seen, last = 0, cursor
     try:
         with ledger_client(router, data) as client:
-            for news in client.watch(account_ids or (), cursor=cursor, from_beginning=from_beginning):
+            for news in client.watch(account_ids or None, cursor=cursor, from_beginning=from_beginning):
                 if as_json:
                     document = {"entries": [entry_document(e) for e in news.entries], "cursor": news.cursor}
                     out.print(json.dumps(document), highlight=False, markup=False, soft_wrap=True)

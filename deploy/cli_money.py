@@ -22,11 +22,21 @@ from deploy.options import (
     ReferenceOption,
     RouterOption,
     ValidateOption,
+    identity_of,
     parsed_duration,
 )
-from tallystick import JournalLeg, new_transaction_id
+from tallystick import JournalLeg
 
 _HoldId = Annotated[str, typer.Argument(metavar="HOLD", help="The transaction id of the hold.")]
+
+_SECOND = timedelta(seconds=1)
+
+
+def _parsed_life(text: str) -> timedelta:
+    life = parsed_duration(text)
+    if life % _SECOND:
+        raise typer.BadParameter(f"{text!r} is not a whole number of seconds")
+    return life
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,7 +59,7 @@ def transfer(
     data: DataOption = None,
 ) -> None:
     """Move money between two accounts, whatever shards they are on."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.transfer(
             from_account,
@@ -80,7 +90,7 @@ def purchase(
     data: DataOption = None,
 ) -> None:
     """A customer pays a merchant; such a payment can be refunded."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.purchase(
             customer,
@@ -112,7 +122,7 @@ def refund(
     data: DataOption = None,
 ) -> None:
     """Money of a purchase back to its customer; over all refunds never more than was paid."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.refund(
             purchase_id,
@@ -134,7 +144,9 @@ def hold(
     *,
     life: Annotated[
         timedelta,
-        typer.Option(parser=parsed_duration, metavar="TIME", help='How long it lasts: "90s", "30m", "7d".'),
+        typer.Option(
+            parser=_parsed_life, metavar="TIME", help='How long it lasts, 1s to 31d: "90s", "30m", "7d".'
+        ),
     ] = "7d",  # type: ignore[assignment]  # the parser makes it a timedelta
     reference: ReferenceOption = "",
     transaction_id: IdOption = None,
@@ -144,13 +156,13 @@ def hold(
     data: DataOption = None,
 ) -> None:
     """Reserve money of an account for a time. The id it answers with is what `capture` and `void` take."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.hold(
             account_id,
             amount,
             currency,
-            life_seconds=round(life.total_seconds()),
+            life_seconds=life // _SECOND,
             transaction_id=identity,
             reference=reference,
             validate_only=validate_only,
@@ -173,7 +185,7 @@ def capture(
     data: DataOption = None,
 ) -> None:
     """Pay from a hold of ACCOUNT, fully or in part, once; the rest is available again."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.capture(
             hold_id,
@@ -201,7 +213,7 @@ def void(
     data: DataOption = None,
 ) -> None:
     """End a hold of ACCOUNT; all of it is available again."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.void(
             hold_id,
@@ -247,7 +259,7 @@ def journal(
     if (file is None) == (not legs):
         raise LegsError("name the legs as arguments, or their file with --file: one of the two")
     parsed = read_legs(file, currency) if file is not None else parse_legs(legs or [], currency)
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client, announced(identity, as_json=as_json):
         result = client.post_journal(
             [JournalLeg(leg.account_id, leg.amount, leg.currency) for leg in parsed],

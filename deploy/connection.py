@@ -35,11 +35,17 @@ def find_routers(router: str | None, data: Path | None) -> list[str]:
     """The routers' addresses: as given, else of the cluster in ``data``, else as the environment says.
 
     ``router`` is HOST:PORT, or several with commas between. Raises NoClusterError when the data folder has
-    no running cluster.
+    no running cluster, or ``router`` names none.
     """
-    given = router or (os.environ.get(ROUTER_VARIABLE) if data is None else None)
-    if given:
-        return [address.strip() for address in given.split(",") if address.strip()]
+    given = router
+    if router is None and data is None:
+        # One that is empty counts as not set.
+        given = os.environ.get(ROUTER_VARIABLE) or None
+    if given is not None:
+        named = [address.strip() for address in given.split(",") if address.strip()]
+        if not named:
+            raise NoClusterError(f"no router is named: --router is {given!r}, not HOST:PORT")
+        return named
     folder = data or DEFAULT_DATA
     record = cluster_file.read(folder)
     alive = [] if record is None else [r for r in record.of_kind(cluster_file.Kind.ROUTER) if r.is_alive()]

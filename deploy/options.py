@@ -11,6 +11,7 @@ from rich.console import Console
 
 from deploy.connection import DEFAULT_DATA, ROUTER_VARIABLE
 from deploy.moments import parse_duration, parse_moment
+from tallystick import new_transaction_id
 
 RouterOption = Annotated[
     str | None,
@@ -59,6 +60,11 @@ LedgerOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+
+def identity_of(transaction_id: str | None) -> str:
+    """The id of what is done: as given, a new one only when none was. The service refuses an empty one."""
+    return new_transaction_id() if transaction_id is None else transaction_id
 
 
 def parsed_moment(text: str) -> datetime:

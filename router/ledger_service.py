@@ -22,6 +22,7 @@ from router.ledger_watch import (
     Watchers,
     WatchSettings,
 )
+from shard_node.currencies import Exponents
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.positions import BadTokenError
 from shard_node.ledger.quick_check import QuickCheck
@@ -48,7 +49,8 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
     ) -> None:
         self._history = history
         self._directory = directory
-        self._fields = FieldReader()
+        # For ids alone.
+        self._fields = FieldReader(Exponents())
         self._reader = LedgerReader()
         self._watchers = Watchers(history, self._reader, settings or WatchSettings()) if history else None
         self._checks = 0
@@ -74,7 +76,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             if page is None:
                 return None
             return ledger_pb2.ListEntriesResponse(
-                entries=[entry_message(entry, history.shard_id(entry.entry_id)) for entry in page.entries],
+                entries=[entry_message(entry, history) for entry in page.entries],
                 next_page_token=page.next_token,
             )
 
@@ -94,7 +96,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
         def ask() -> list[ledger_pb2.Entry]:
             found = history.transaction(transaction_id, payer)
-            return [entry_message(entry, history.shard_id(entry.entry_id)) for entry in found]
+            return [entry_message(entry, history) for entry in found]
 
         entries = await self._ask(ask, context)
         if not entries:
@@ -112,15 +114,20 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         """The balance of an account at a moment."""
         history = await self._ledger(context)
         account_id, time_ms = await _read(partial(ledger_requests.balance_request, request), context)
-        found = await self._ask(partial(history.balance_at, account_id, time_ms), context)
-        if found is None:
+
+        def ask() -> ledger_pb2.BalanceAt | None:
+            found = history.balance_at(account_id, time_ms)
+            return None if found is None else balance_message(found, history)
+
+        balance = await self._ask(ask, context)
+        if balance is None:
             await _not_found(
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
                 "account_id",
                 "no entry of it is archived from that time or before",
             )
-        return balance_message(found)
+        return balance
 
     async def WatchEntries(  # noqa: N802
         self, request: ledger_pb2.WatchEntriesRequest, context: Any

@@ -136,9 +136,8 @@ class Watchers:
     def _advance(self, follower: Follower, heads: Mapping[int, int]) -> ledger_pb2.WatchEntriesResponse:
         """The follower's next piece. Blocks."""
         news = follower.advance(heads)
-        shard_id = self._history.shard_id
         return ledger_pb2.WatchEntriesResponse(
-            entries=[entry_message(entry, shard_id(entry.entry_id)) for entry in news.entries],
+            entries=[entry_message(entry, self._history) for entry in news.entries],
             cursor=news.cursor.text(),
         )
 

@@ -30,6 +30,7 @@ from shard_node.outcomes import PAYEE, Outcome
 from shard_node.shard import LedgerState, Shard
 from shard_node.slots import slot
 from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
+from tests.exponents import EXPONENTS
 from tests.ledger.streams import Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
 from tests.real_shards import RealShards
@@ -115,7 +116,7 @@ def threads() -> ThreadPoolExecutor:
 
 def archiver(archive: Archive, threads: ThreadPoolExecutor) -> ShardArchiver:
     """A process that begins."""
-    return ShardArchiver("shard-0", archive, threads, lambda: 1, BATCH_ENTRIES)
+    return ShardArchiver("shard-0", archive, threads, lambda: 1, EXPONENTS, BATCH_ENTRIES)
 
 
 async def add(shard: Shard, *made: StreamEntry) -> None:

@@ -29,6 +29,7 @@ from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
 from tests.coordinator.bank import name_on
+from tests.exponents import EXPONENTS
 from tests.real_shards import RealShards
 
 NO_DETAILS = pack_details(Details())
@@ -145,7 +146,12 @@ class Town:
         """A shard's archiver that begins, with small batches."""
         shard_id = self.cluster.shards[index].shard_id
         return ShardArchiver(
-            shard_id, Archive(self.engine), self.threads, lambda: int(time.time() * 1000), self.batch_entries
+            shard_id,
+            Archive(self.engine),
+            self.threads,
+            lambda: int(time.time() * 1000),
+            EXPONENTS,
+            self.batch_entries,
         )
 
     async def archive(self, *indexes: int) -> None:
