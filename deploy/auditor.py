@@ -29,6 +29,7 @@ from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
 from shard_node.ledger.exponents import judge_exponents
 from shard_node.ledger.history import History
+from shard_node.ledger.migrations import require_newest
 from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import open_ledger
 from shard_node.registry import Registry
@@ -42,6 +43,7 @@ def run_replay(ledger: str, until_ms: int | None = None) -> tuple[Replay, Expone
     columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
     engine = open_ledger(ledger)
     try:
+        require_newest(engine)
         history = History(engine)
         replay = Replay(history, until_ms=until_ms)
         with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
@@ -79,6 +81,7 @@ async def _audit(ledger: str, zookeeper: str, on_progress: Callable[[AuditProgre
     async with AsyncExitStack() as ending:
         engine = open_ledger(ledger)
         ending.callback(engine.dispose)
+        require_newest(engine)
         registry = Registry(zookeeper)
         await registry.start()
         ending.push_async_callback(registry.stop)

@@ -97,7 +97,7 @@ class RequestReader(FieldReader):
                     or payer == payee
                     or request.validate_only
                     or len(reference) > MAX_REFERENCE_BYTES
-                    or b"\0" in reference
+                    or 0 in reference
                 ):
                     raise ValueError  # noqa: TRY301 -- to where the request is looked at again
             except (ValueError, ExponentUnknownError):

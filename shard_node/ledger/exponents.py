@@ -62,6 +62,8 @@ def judge_exponents(history: History, findings: Findings, used: Iterable[str] = 
         return Exponents()
     for currency in sorted(set(used) - found.keys()):
         findings.add(
-            Rule.CURRENCY, f"the ledger has entries in {currency}, but not how many decimals {currency} has"
+            Rule.CURRENCY,
+            f"the ledger has entries in {currency}, but not how many decimals {currency} has: an archiver of "
+            "its cluster copies that",
         )
     return found
