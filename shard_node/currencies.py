@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 import structlog
-from iso4217 import Currency
 
 from shard_node.errors import ExponentUnknownError
 
@@ -86,6 +85,9 @@ def package_exponent(currency: str) -> int | None:
 
     Only for a currency that is new to the cluster.
     """
+    # Takes longer to load than most commands to run, few of which need it.
+    from iso4217 import Currency  # noqa: PLC0415
+
     try:
         found: int | None = Currency(currency).exponent
     except ValueError:
