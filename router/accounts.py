@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.money import to_text
 from router import refusals
-from router.fields import BadField
+from router.fields import CURRENCY, BadField
 from router.maps import at_owner, spread
 from shard_node.errors import ExponentUnknownError, RegistryError, ShardNodeError
 from shard_node.outcomes import Outcome
@@ -107,7 +107,11 @@ async def _read_terms(
             terms.pop(position, None)
             results[position] = _refused(refusals.invalid(bad))
 
-    new = [position for position, request in enumerate(requests) if request.currency not in known]
+    new = {
+        position
+        for position, request in enumerate(requests)
+        if request.currency not in known and CURRENCY.fullmatch(request.currency)
+    }
     try:
         if new:
             with suppress(ExponentUnknownError):
@@ -126,11 +130,11 @@ async def _read_terms(
                 read(position)
     except RegistryError as error:
         for position in range(len(requests)):
-            if requests[position].currency in known:
-                read(position)
-            else:
+            if position in new and requests[position].currency not in known:
                 terms.pop(position, None)
                 results[position] = _refused(refusals.no_answer(error))
+            else:
+                read(position)
     return terms, results
 
 

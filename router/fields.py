@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shard_node.currencies import Exponents
 
 ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:@{}\-]{1,64}")
-_CURRENCY = re.compile(r"[A-Z]{3}")
+CURRENCY = re.compile(r"[A-Z]{3}")
 
 # Account ids whose slot is remembered; emptied when full. About 100 bytes each.
 MAX_REMEMBERED_SLOTS = 2**18
@@ -99,11 +99,11 @@ class FieldReader:
         try:
             return self.exponents[code]
         except ExponentUnknownError:
-            if not _CURRENCY.fullmatch(code):
+            if not CURRENCY.fullmatch(code):
                 raise BadField(field, _no_currency(code)) from None
             told = _no_currency(code)
             if package_exponent(code) is not None:
-                told = f"no account was ever opened in {code}: open one first"
+                told = f"no account was ever opened in {code}, so none can pay or be paid in it"
             raise UnknownCurrency(field, told, code) from None
 
     def amount(
@@ -119,7 +119,7 @@ class FieldReader:
 
 def new_currency(code: str) -> int:
     """The exponent of a currency that the cluster has no account in, by ISO 4217. Raises BadField."""
-    exponent = package_exponent(code) if _CURRENCY.fullmatch(code) else None
+    exponent = package_exponent(code) if CURRENCY.fullmatch(code) else None
     if exponent is None:
         raise BadField("currency", _no_currency(code))
     return exponent

@@ -304,5 +304,5 @@ async def test_money_of_a_currency_that_no_account_has() -> None:
     bench = Bench(currencies=ZookeeperStandIn({}))
     context, reason = await aborted(bench.service.Transfer, of_currency("CHF"))
     assert (context.code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
-    assert context.text == "currency: no account was ever opened in CHF: open one first"
+    assert context.text == "currency: no account was ever opened in CHF, so none can pay or be paid in it"
     assert bench.left.calls == []

@@ -246,18 +246,18 @@ def test_a_system_account_at_its_bound_is_not_the_customers_fault(bank: Bank) ->
     bank.fund(poor, "0.01", "AFN")
 
     credit = f"{LARGEST[:-1]}0"
-    debtor = bank.open(tag, currency="ALL", minimum_balance=f"-{credit}")
-    other = bank.open(tag, currency="ALL", minimum_balance="-1.00")
-    bank.wallet.call("Withdraw", transaction_id=new_id(), account_id=debtor, amount=credit, currency="ALL")
-    told = refused_by_system(bank, "Withdraw", account_id=other, amount="0.02", currency="ALL")
-    assert "@world:ALL" in told
+    debtor = bank.open(tag, currency="AOA", minimum_balance=f"-{credit}")
+    other = bank.open(tag, currency="AOA", minimum_balance="-1.00")
+    bank.wallet.call("Withdraw", transaction_id=new_id(), account_id=debtor, amount=credit, currency="AOA")
+    told = refused_by_system(bank, "Withdraw", account_id=other, amount="0.02", currency="AOA")
+    assert "@world:AOA" in told
     assert "refused until others deposit as much" in told
 
 
 def refused_by_system(bank: Bank, method: str, **fields: str) -> str:
     """What is said of a call that only a system account stands in the way of, checked and for good."""
     before = bank.look(fields["account_id"])
-    told = set()
+    told: set[str] = set()
     for only_check in (True, False):
         with pytest.raises(grpc.RpcError) as caught:
             bank.wallet.call(method, transaction_id=new_id(), validate_only=only_check, **fields)

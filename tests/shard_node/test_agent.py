@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
@@ -143,8 +144,8 @@ async def make_it_older_than_stored_exponents(cluster: LocalCluster) -> None:
             client.open_account(f"a:{currency}", currency)
             client.deposit(f"a:{currency}", "7", currency)
     async with client_of(cluster.shard_addresses["shard-0"]) as redis:
-        record = Account.unpack(await redis.hget("accounts", "@world:EUR"))
-        await redis.hset("accounts", "@world:BGN", replace(record, currency="BGN").pack())
+        record: Any = await redis.hget("accounts", "@world:EUR")
+        await redis.hset("accounts", "@world:BGN", replace(Account.unpack(record), currency="BGN").pack())
     zookeeper = KazooClient(cluster.zookeeper_address)
     await asyncio.to_thread(zookeeper.start)
     await asyncio.to_thread(zookeeper.delete, CURRENCIES)

@@ -43,6 +43,8 @@ class WalletServiceStub:
     No sign, exponent or grouping.
     currency        an ISO 4217 code, "EUR". How many decimals it has is stored
     with the cluster when its first account opens, and stays.
+    Money of a currency that no account was ever opened in is an
+    INVALID_ARGUMENT.
     reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
     free texts (order_id, bank_transaction_id, initiated_by): up
     to 128 bytes, kept there too. None may hold the character
@@ -170,6 +172,8 @@ class WalletServiceServicer:
     No sign, exponent or grouping.
     currency        an ISO 4217 code, "EUR". How many decimals it has is stored
     with the cluster when its first account opens, and stays.
+    Money of a currency that no account was ever opened in is an
+    INVALID_ARGUMENT.
     reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
     free texts (order_id, bank_transaction_id, initiated_by): up
     to 128 bytes, kept there too. None may hold the character
@@ -433,6 +437,8 @@ class WalletService:
     No sign, exponent or grouping.
     currency        an ISO 4217 code, "EUR". How many decimals it has is stored
     with the cluster when its first account opens, and stays.
+    Money of a currency that no account was ever opened in is an
+    INVALID_ARGUMENT.
     reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
     free texts (order_id, bank_transaction_id, initiated_by): up
     to 128 bytes, kept there too. None may hold the character
