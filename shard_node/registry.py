@@ -45,6 +45,8 @@ ARCHIVER_LOCKS = f"{ROOT}/locks/archiver"
 # After this long without a word ZooKeeper drops a process' member nodes and locks.
 SESSION_TIMEOUT_SECONDS = 6.0
 REQUEST_TIMEOUT_SECONDS = 5.0
+# For a reading that a request waits for: its caller is told before it gives up waiting (a client, after 4 s).
+ANEW_TIMEOUT_SECONDS = 2.0
 # For each step of a start: longer than a ZooKeeper needs to start beside us, or to choose a new leader.
 START_TIMEOUT_SECONDS = 20.0
 # Between two tries of an errand: a ZooKeeper that is away is not hurried, and the session time-out,
@@ -162,7 +164,8 @@ class Registry:
         self._topology_changed, self._currencies_changed = map(self._asking, self._readers)
         self._exponents = Exponents()
         self._reading_currencies = asyncio.Lock()
-        self._currency_readings = 0
+        # Numbers of the last reading anew that was begun, and that was answered, and its error.
+        self._currencies_asked = self._currencies_read = 0
         self._currencies_error: RegistryError | None = None
         self._watchers: list[Callable[[Topology], None]] = []
         self._topology: Topology | None = None
@@ -353,24 +356,33 @@ class Registry:
 
     async def _read_currencies_anew(self) -> None:
         """One reading at a time, for all that asked before it began. Raises RegistryError."""
-        asked = self._currency_readings
+        if not self._client.connected:
+            # At once: a caller that repeats itself hears why until its time is up.
+            raise RegistryError(f"there is no connection to ZooKeeper at {self._hosts}")
+        asked, is_under_way = self._currencies_asked, self._reading_currencies.locked()
         async with self._reading_currencies:
-            if self._currency_readings == asked:
-                self._currency_readings += 1
-                # Until it is answered: whoever asks may be cancelled, and others wait for the same.
-                self._currencies_error = RegistryError(
-                    "the currencies were not read: whoever asked went away"
-                )
-                try:
-                    # The server that answers may be behind the one that took another process' change.
-                    await self._request(self._client.sync_async, CURRENCIES)
-                    with contextlib.suppress(NoNodeError):
-                        self._learn((await self._request(self._client.get_async, CURRENCIES))[0])
-                    self._currencies_error = None
-                except RegistryError as error:
-                    self._currencies_error = error
+            # What has failed while we waited is no more likely to succeed now.
+            has_failed = is_under_way and self._currencies_read == asked and self._currencies_error
+            if self._currencies_read <= asked and not has_failed:
+                self._currencies_asked += 1
+                self._currencies_error = await self._read_currencies_in_time()
+                # Not reached when whoever asked is cancelled: others then ask for themselves.
+                self._currencies_read = self._currencies_asked
             if self._currencies_error is not None:
                 raise self._currencies_error
+
+    async def _read_currencies_in_time(self) -> RegistryError | None:
+        try:
+            async with asyncio.timeout(ANEW_TIMEOUT_SECONDS):
+                # The server that answers may be behind the one that took another process' change.
+                await self._request(self._client.sync_async, CURRENCIES)
+                with contextlib.suppress(NoNodeError):
+                    self._learn((await self._request(self._client.get_async, CURRENCIES))[0])
+        except TimeoutError:
+            return RegistryError(f"ZooKeeper at {self._hosts} did not answer in time")
+        except RegistryError as error:
+            return error
+        return None
 
     def _learn(self, content: bytes) -> dict[str, int]:
         try:
