@@ -112,7 +112,7 @@ async def _archive(address: str, fence: str, ledger: str, limit: int) -> None:
     with ThreadPoolExecutor(1) as executor:
         async with Shard(_SHARD, fence, connect(address)) as shard:
             archiver = ShardArchiver(
-                _SHARD, Archive(engine), executor, lambda: time.time_ns() // 1_000_000, limit
+                _SHARD, Archive(engine), executor, lambda: time.time_ns() // 1_000_000, {"EUR": 2}, limit
             )
             total = (await shard.ledger_state()).backlog
             done, told = 0, 0

@@ -90,6 +90,7 @@ def _fill(url: str, entries: int, accounts: int) -> None:
     try:
         upgrade(engine)
         archive = Archive(engine)
+        archive.keep_exponents({"EUR": 2})
         positions = [archive.position(f"shard-{n}") for n in range(_SHARDS)]
         maker = _Maker(accounts)
         made = accounts + 1

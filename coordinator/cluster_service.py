@@ -9,7 +9,7 @@ from uuid import UUID
 import grpc
 
 from coordinator.audit import Audit, audit_pages
-from coordinator.money import decimals, to_text
+from coordinator.money import to_text
 from shard_node.errors import ShardNodeError
 from shard_node.registry import MemberKind
 from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
@@ -17,6 +17,7 @@ from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from shard_node.currencies import Exponents
     from shard_node.directory import Directory
     from shard_node.records import PendingTransfer
     from shard_node.registry import Registry
@@ -94,11 +95,13 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         self, request: cluster_pb2.ListInDoubtRequest, context: Any
     ) -> cluster_pb2.ListInDoubtResponse:
         """Prepared and unsettled entries, the oldest first."""
-        limit = request.limit or DEFAULT_IN_DOUBT
-        if not 1 <= limit <= MAX_IN_DOUBT or request.minimum_age_ms < 0:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"limit is 1 to {MAX_IN_DOUBT}, minimum_age_ms not negative"
-            )
+        limit = request.limit if request.HasField("limit") else DEFAULT_IN_DOUBT
+        if not 1 <= limit <= MAX_IN_DOUBT:
+            told = f"limit: must be 1 to {MAX_IN_DOUBT}, or left out for {DEFAULT_IN_DOUBT}, is {limit}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+        if request.minimum_age_ms < 0:
+            told = f"minimum_age_ms: must not be negative, is {request.minimum_age_ms}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
         found: list[cluster_pb2.InDoubtTransfer] = []
         try:
             for shard in self._directory.current.shards:
@@ -109,7 +112,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
                     (cluster_pb2.IN_DOUBT_STATE_PREPARED, prepared),
                     (cluster_pb2.IN_DOUBT_STATE_UNSETTLED, unsettled),
                 ):
-                    found += [_in_doubt(entry, state, shard.shard_id, now_ms) for entry in entries]
+                    await self._registry.require_exponents({entry.currency for entry in entries})
+                    exponents = self._registry.exponents
+                    found += [_in_doubt(entry, state, shard.shard_id, now_ms, exponents) for entry in entries]
         except ShardNodeError as error:
             await _unavailable(context, error)
         found.sort(key=lambda entry: -entry.age_ms)
@@ -125,10 +130,12 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         try:
             async for read, total in audit_pages(self._directory.current.shards, audit):
                 yield cluster_pb2.VerifyResponse(accounts_read=read, accounts_total=total)
+            await self._registry.require_exponents(audit.currencies)
         except ShardNodeError as error:
             await _unavailable(context, error)
+        result = _result(audit, self._registry.exponents)
         yield cluster_pb2.VerifyResponse(
-            accounts_read=audit.accounts, accounts_total=audit.accounts, result=_result(audit)
+            accounts_read=audit.accounts, accounts_total=audit.accounts, result=result
         )
 
 
@@ -146,7 +153,11 @@ async def _backlog(shard: Shard) -> cluster_pb2.Backlog:
 
 
 def _in_doubt(
-    entry: PendingTransfer, state: cluster_pb2.InDoubtState, shard_id: str, now_ms: int
+    entry: PendingTransfer,
+    state: cluster_pb2.InDoubtState,
+    shard_id: str,
+    now_ms: int,
+    exponents: Exponents,
 ) -> cluster_pb2.InDoubtTransfer:
     payer, payee = entry.accounts
     return cluster_pb2.InDoubtTransfer(
@@ -155,13 +166,13 @@ def _in_doubt(
         shard_id=shard_id,
         from_account=payer,
         to_account=payee,
-        amount=to_text(abs(entry.amount_minor), decimals(entry.currency) or 0),
+        amount=to_text(abs(entry.amount_minor), exponents[entry.currency]),
         currency=entry.currency,
         age_ms=max(0, now_ms - entry.since_ms),
     )
 
 
-def _result(audit: Audit) -> cluster_pb2.VerifyResult:
+def _result(audit: Audit, exponents: Exponents) -> cluster_pb2.VerifyResult:
     verdict = cluster_pb2.VERDICT_BALANCED
     if audit.busy:
         verdict = cluster_pb2.VERDICT_BUSY
@@ -169,7 +180,7 @@ def _result(audit: Audit) -> cluster_pb2.VerifyResult:
         verdict = cluster_pb2.VERDICT_BROKEN
     currencies = []
     for code, total in sorted(audit.currencies.items()):
-        digits = decimals(code) or 0
+        digits = exponents[code]
         currencies.append(
             cluster_pb2.CurrencySum(
                 currency=code,

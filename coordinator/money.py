@@ -1,22 +1,8 @@
-"""Amounts as text and as integers in minor units; currencies of ISO 4217."""
+"""Amounts as text and as integers in minor units. ``digits`` is a currency's exponent."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from iso4217 import Currency
-
 from shard_node.limits import MAX_MINOR
-
-
-@lru_cache(maxsize=512)
-def decimals(currency: str) -> int | None:
-    """How many decimals ISO 4217 gives the currency, None for a code it has none for."""
-    try:
-        found: int | None = Currency(currency).exponent
-    except ValueError:
-        return None
-    return found
 
 
 def to_text(minor: int, digits: int) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from coordinator.money import to_text
 from deploy.plain_errors import error_document
 from deploy.rendering import Table, good, out, write_json
 from tallystick import Account, Outcome, TallystickError
+
+if TYPE_CHECKING:
+    from shard_node.currencies import Exponents
 
 # Account, what it has available where that is known, and the currency, if that is.
 Balance = tuple[str, Decimal | None, str]
@@ -85,6 +89,11 @@ def show_accounts(
         )
     if accounts:
         out.table(table)
+
+
+def minor_text(minor: int, currency: str, exponents: Exponents) -> str:
+    """An amount in the currency's unit; in words where nobody knows how many decimals the currency has."""
+    return to_text(minor, exponents[currency]) if currency in exponents else f"{minor} minor units"
 
 
 def _limit(amount: Decimal | None) -> str:

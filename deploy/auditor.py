@@ -13,28 +13,33 @@ from contextlib import AsyncExitStack
 
 from deploy.quiet_logs import quiet_logs
 from deploy.rendering import err
+from shard_node.currencies import Exponents
 from shard_node.directory import Directory
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
+from shard_node.ledger.exponents import judge_exponents
 from shard_node.ledger.history import History
+from shard_node.ledger.migrations import require_newest
 from shard_node.ledger.replay import Replay
 from shard_node.ledger.schema import open_ledger
 from shard_node.registry import Registry
 
 
-def run_replay(ledger: str, until_ms: int | None = None) -> Replay:
-    """Replays the ledger at an URL, up to a time; the finished replay.
+def run_replay(ledger: str, until_ms: int | None = None) -> tuple[Replay, Exponents]:
+    """Replays the ledger at an URL, up to a time; the finished replay, and the currencies' exponents.
 
     Raises the errors of `shard_node.errors` when the ledger does not answer, or is none.
     """
     engine = open_ledger(ledger)
     try:
-        replay = Replay(History(engine), until_ms=until_ms)
+        require_newest(engine)
+        history = History(engine)
+        replay = Replay(history, until_ms=until_ms)
         with err.progress("replaying") as advance:
             for step in replay.run():
                 advance(step.entries, step.total, f"{step.entries:,} of {step.total:,}")
         replay.fold.finish()
-        return replay
+        return replay, judge_exponents(history, replay.findings, replay.fold.totals())
     finally:
         engine.dispose()
 
@@ -57,12 +62,17 @@ async def _audit(ledger: str, zookeeper: str, on_progress: Callable[[AuditProgre
     async with AsyncExitStack() as ending:
         engine = open_ledger(ledger)
         ending.callback(engine.dispose)
+        require_newest(engine)
         registry = Registry(zookeeper)
         await registry.start()
         ending.push_async_callback(registry.stop)
         directory = Directory(registry)
         ending.push_async_callback(directory.close)
-        return await complete(Audit(History(engine), directory.current.shards), on_progress)
+        audit = Audit(History(engine, registry.exponents), directory.current.shards)
+        report = await complete(audit, on_progress)
+        # Of currencies of which nothing is archived yet.
+        report.exponents.learn({**registry.exponents, **report.exponents})
+        return report
 
 
 async def complete(audit: Audit, on_progress: Callable[[AuditProgress], None]) -> AuditReport:

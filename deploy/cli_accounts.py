@@ -20,10 +20,10 @@ from deploy.options import (
     ReferenceOption,
     RouterOption,
     ValidateOption,
+    identity_of,
 )
 from deploy.plain_errors import about, sentence_of
 from deploy.rendering import bad, err, out
-from tallystick import new_transaction_id
 
 DEFAULT_LIMIT = 100
 
@@ -138,7 +138,7 @@ def deposit(
     data: DataOption = None,
 ) -> None:
     """Bring money from outside into an account."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.deposit(
@@ -169,7 +169,7 @@ def withdraw(
     data: DataOption = None,
 ) -> None:
     """Take money from an account to outside."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.withdraw(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.money import decimals, to_text
 from deploy import cluster_file
+from deploy.answers import minor_text
 from deploy.completeness import EXIT_NOT_KNOWN, until_document, until_text
 from deploy.connection import DEFAULT_DATA, ledger_client
 from deploy.errors import NoClusterError
@@ -73,7 +73,7 @@ def audit(
 
     with not_known("consistent"):
         url = find_ledger(ledger, data)
-        hosts = zookeeper or _zookeeper_of(data)
+        hosts = _zookeeper_of(data) if zookeeper is None else zookeeper
         start = time.monotonic()
         report = run_audit(url, hosts)
         seconds = time.monotonic() - start
@@ -145,7 +145,11 @@ def show_report(report: AuditReport, seconds: float) -> None:
     table = Table("currency", *sums_of, right=sums_of)
     for currency, sums in sorted(report.currencies.items()):
         amounts = (sums.customers_minor, sums.in_flight_minor, sums.deposits_minor, sums.withdrawals_minor)
-        table.add_row(currency, f"{sums.accounts:,}", *(_text(minor, currency) for minor in amounts))
+        table.add_row(
+            currency,
+            f"{sums.accounts:,}",
+            *(minor_text(minor, currency, report.exponents) for minor in amounts),
+        )
     out.table(table)
     if report.in_flight_total:
         _show_in_flight(report)
@@ -183,7 +187,9 @@ def _show_in_flight(report: AuditReport) -> None:
         folds={"in flight", "waits for"},
     )
     for one in report.in_flight[:SHOWN_IN_FLIGHT]:
-        amounts = ", ".join(f"{_text(minor, code)} {code}" for code, minor in one.sums_minor.items())
+        amounts = ", ".join(
+            f"{minor_text(minor, code, report.exponents)} {code}" for code, minor in one.sums_minor.items()
+        )
         age = (ms_of(datetime.now(UTC)) - one.since_ms) / 1000
         table.add_row(one.transaction_id, _kind(one), amounts, f"{age:.1f}", ", ".join(one.accounts))
     out.table(table)
@@ -204,10 +210,6 @@ def _zookeeper_of(data: Path | None) -> str:
             f"ZooKeeper with --zookeeper; 'tallystick replay' needs no running cluster"
         )
     return record.zookeeper
-
-
-def _text(minor: int, currency: str) -> str:
-    return to_text(minor, decimals(currency) or 0)
 
 
 def _age(report: ConsistencyReport) -> str:
@@ -241,11 +243,11 @@ def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
         "currencies": {
             currency: {
                 "accounts": sums.accounts,
-                "customers": _text(sums.customers_minor, currency),
-                "in_flight": _text(sums.in_flight_minor, currency),
-                "deposits": _text(sums.deposits_minor, currency),
-                "withdrawals": _text(sums.withdrawals_minor, currency),
-                "system": _text(sums.system_minor, currency),
+                "customers": minor_text(sums.customers_minor, currency, report.exponents),
+                "in_flight": minor_text(sums.in_flight_minor, currency, report.exponents),
+                "deposits": minor_text(sums.deposits_minor, currency, report.exponents),
+                "withdrawals": minor_text(sums.withdrawals_minor, currency, report.exponents),
+                "system": minor_text(sums.system_minor, currency, report.exponents),
             }
             for currency, sums in sorted(report.currencies.items())
         },
@@ -254,7 +256,9 @@ def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
             {
                 "transaction_id": one.transaction_id,
                 "kind": _kind(one),
-                "amounts": {code: _text(minor, code) for code, minor in one.sums_minor.items()},
+                "amounts": {
+                    code: minor_text(minor, code, report.exponents) for code, minor in one.sums_minor.items()
+                },
                 "since_ms": one.since_ms,
                 "accounts": list(one.accounts),
             }

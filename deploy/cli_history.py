@@ -86,7 +86,7 @@ def history(
 
         def read(**waiting: Any) -> tuple[list[Entry], datetime | None]:
             found = client.entries(
-                account_id, from_time=from_time, to_time=to_time, kinds=kinds or (), order=order, **waiting
+                account_id, from_time=from_time, to_time=to_time, kinds=kinds or None, order=order, **waiting
             )
             # One more than asked for tells whether there is more.
             return list(islice(found, limit + 1)), found.complete_until
@@ -195,7 +195,10 @@ def watch(
         list[str] | None, typer.Argument(metavar="ACCOUNT...", help="All accounts when none is named.")
     ] = None,
     *,
-    cursor: Annotated[str, typer.Option(help="Go on after what was seen up to here.")] = "",
+    cursor: Annotated[
+        str | None,
+        typer.Option(help="Go on after what was seen up to here. Default: from now on.", show_default=False),
+    ] = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="From the very first entry, not from now on.")
     ] = False,
@@ -213,7 +216,7 @@ def watch(
     complete_until = None
     try:
         with ledger_client(router, data) as client:
-            for news in client.watch(account_ids or (), cursor=cursor, from_beginning=from_beginning):
+            for news in client.watch(account_ids or None, cursor=cursor, from_beginning=from_beginning):
                 if as_json:
                     document = {
                         "entries": [entry_document(e) for e in news.entries],

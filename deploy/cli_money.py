@@ -22,12 +22,22 @@ from deploy.options import (
     ReferenceOption,
     RouterOption,
     ValidateOption,
+    identity_of,
     parsed_duration,
 )
 from deploy.plain_errors import about
-from tallystick import JournalLeg, new_transaction_id
+from tallystick import JournalLeg
 
 _HoldId = Annotated[str, typer.Argument(metavar="HOLD", help="The transaction id of the hold.")]
+
+_SECOND = timedelta(seconds=1)
+
+
+def _parsed_life(text: str) -> timedelta:
+    life = parsed_duration(text)
+    if life % _SECOND:
+        raise typer.BadParameter(f"{text!r} is not a whole number of seconds")
+    return life
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +60,7 @@ def transfer(
     data: DataOption = None,
 ) -> None:
     """Move money between two accounts, whatever shards they are on."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.transfer(
@@ -82,7 +92,7 @@ def purchase(
     data: DataOption = None,
 ) -> None:
     """A customer pays a merchant; such a payment can be refunded."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.purchase(
@@ -115,7 +125,7 @@ def refund(
     data: DataOption = None,
 ) -> None:
     """Money of a purchase back to its customer; over all refunds never more than was paid."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.refund(
@@ -138,7 +148,9 @@ def hold(
     *,
     life: Annotated[
         timedelta,
-        typer.Option(parser=parsed_duration, metavar="TIME", help='How long it lasts: "90s", "30m", "7d".'),
+        typer.Option(
+            parser=_parsed_life, metavar="TIME", help='How long it lasts, 1s to 31d: "90s", "30m", "7d".'
+        ),
     ] = "7d",  # type: ignore[assignment]  # the parser makes it a timedelta
     reference: ReferenceOption = "",
     transaction_id: IdOption = None,
@@ -148,14 +160,14 @@ def hold(
     data: DataOption = None,
 ) -> None:
     """Reserve money of an account for a time. The id it answers with is what `capture` and `void` take."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.hold(
             account_id,
             amount,
             currency,
-            life_seconds=round(life.total_seconds()),
+            life_seconds=life // _SECOND,
             transaction_id=identity,
             reference=reference,
             validate_only=validate_only,
@@ -178,7 +190,7 @@ def capture(
     data: DataOption = None,
 ) -> None:
     """Pay from a hold of ACCOUNT, fully or in part, once; the rest is available again."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.capture(
@@ -207,7 +219,7 @@ def void(
     data: DataOption = None,
 ) -> None:
     """End a hold of ACCOUNT; all of it is available again."""
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.void(
@@ -254,7 +266,7 @@ def journal(
     if (file is None) == (not legs):
         raise LegsError("name the legs as arguments, or their file with --file: one of the two")
     parsed = read_legs(file, currency) if file is not None else parse_legs(legs or [], currency)
-    identity = transaction_id or new_transaction_id()
+    identity = identity_of(transaction_id)
     with wallet(router, data) as client:
         about(transaction_id=identity)
         result = client.post_journal(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coordinator.money import decimals, to_text
+from deploy.answers import minor_text
 from deploy.completeness import until_text
 from deploy.ledger_file import find_ledger
 from deploy.moments import moment_of_ms, moment_text, ms_of
@@ -22,6 +22,7 @@ from deploy.options import TIME_HELP, DataOption, JsonOption, LedgerOption, pars
 from deploy.rendering import Table, bad, csv_sink, err, out, write_json
 
 if TYPE_CHECKING:
+    from shard_node.currencies import Exponents
     from shard_node.ledger.fold import Fold
     from shard_node.ledger.replay import Replay
 
@@ -68,18 +69,18 @@ def replay(
     from deploy.auditor import run_replay  # noqa: PLC0415 - see there
 
     start = time.monotonic()
-    run = run_replay(find_ledger(ledger, data), None if until is None else ms_of(until))
+    run, exponents = run_replay(find_ledger(ledger, data), None if until is None else ms_of(until))
     seconds = time.monotonic() - start
     complete = _complete_text(run, until)
     if as_json:
-        write_json(_document(run, until))
+        write_json(_document(run, exponents, until))
     elif as_csv:
         writer = csv.DictWriter(csv_sink(), _ACCOUNT_COLUMNS)
         writer.writeheader()
-        writer.writerows(_accounts(run.fold))
+        writer.writerows(_accounts(run.fold, exponents))
         err.print(complete)
     else:
-        show_totals(run.fold)
+        show_totals(run.fold, exponents)
         rate = run.fold.entries / max(seconds, 1e-9)
         out.print(
             f"{run.fold.entries:,} entries, {len(run.fold.accounts):,} accounts, in {seconds:.1f} s "
@@ -94,7 +95,7 @@ def replay(
         raise typer.Exit(EXIT_FINDINGS)
 
 
-def show_totals(fold: Fold) -> None:
+def show_totals(fold: Fold, exponents: Exponents) -> None:
     """Prints the sums of each currency."""
     sums_of = ("accounts", "customers", "in flight", "deposits", "withdrawals", "system")
     table = Table("currency", *sums_of, right=sums_of)
@@ -106,22 +107,20 @@ def show_totals(fold: Fold) -> None:
             totals.withdrawals_minor,
             totals.system_minor,
         )
-        table.add_row(currency, f"{totals.accounts:,}", *(_text(minor, currency) for minor in sums))
+        table.add_row(
+            currency, f"{totals.accounts:,}", *(minor_text(minor, currency, exponents) for minor in sums)
+        )
     out.table(table)
 
 
-def _text(minor: int, currency: str) -> str:
-    return to_text(minor, decimals(currency) or 0)
-
-
-def _accounts(fold: Fold) -> Iterator[dict[str, Any]]:
+def _accounts(fold: Fold, exponents: Exponents) -> Iterator[dict[str, Any]]:
     for account_id, account in sorted(fold.accounts.items()):
         yield {
             "account_id": account_id,
             "currency": account.currency,
-            "balance": _text(account.balance_minor, account.currency),
-            "available": _text(account.available_minor, account.currency),
-            "held": _text(account.held_minor, account.currency),
+            "balance": minor_text(account.balance_minor, account.currency, exponents),
+            "available": minor_text(account.available_minor, account.currency, exponents),
+            "held": minor_text(account.held_minor, account.currency, exponents),
             "version": account.version,
             "state": account.state.name.lower(),
             "changed_at": moment_text(moment_of_ms(account.at_ms)),
@@ -140,7 +139,7 @@ def _complete_text(run: Replay, until: datetime | None) -> str:
     )
 
 
-def _document(run: Replay, until: datetime | None) -> dict[str, Any]:
+def _document(run: Replay, exponents: Exponents, until: datetime | None) -> dict[str, Any]:
     fold, until_ms = run.fold, run.complete_until_ms
     return {
         "until": None if until is None else moment_text(until),
@@ -153,13 +152,13 @@ def _document(run: Replay, until: datetime | None) -> dict[str, Any]:
         "currencies": {
             currency: {
                 "accounts": totals.accounts,
-                "customers": _text(totals.customers_minor, currency),
-                "in_flight": _text(totals.in_flight_minor, currency),
-                "deposits": _text(totals.deposits_minor, currency),
-                "withdrawals": _text(totals.withdrawals_minor, currency),
-                "system": _text(totals.system_minor, currency),
+                "customers": minor_text(totals.customers_minor, currency, exponents),
+                "in_flight": minor_text(totals.in_flight_minor, currency, exponents),
+                "deposits": minor_text(totals.deposits_minor, currency, exponents),
+                "withdrawals": minor_text(totals.withdrawals_minor, currency, exponents),
+                "system": minor_text(totals.system_minor, currency, exponents),
             }
             for currency, totals in sorted(fold.totals().items())
         },
-        "accounts": _accounts(fold),
+        "accounts": _accounts(fold, exponents),
     }

@@ -35,10 +35,16 @@ _ADVICE = {
 def named_routers(router: str | None, data: Path | None) -> list[str]:
     """The routers that were named, in ``router`` or in the variable: HOST:PORT, several with commas between.
 
-    A data folder that was named counts more than the variable. Empty when none was named.
+    A data folder that was named counts more than the variable; one that is empty counts as not set. The list
+    is empty when none was named. Raises NoClusterError when ``router`` names none.
     """
-    given = router or (os.environ.get(ROUTER_VARIABLE) if data is None else None) or ""
-    return [address.strip() for address in given.split(",") if address.strip()]
+    if router is None:
+        given = (os.environ.get(ROUTER_VARIABLE) if data is None else None) or ""
+        return [address.strip() for address in given.split(",") if address.strip()]
+    named = [address.strip() for address in router.split(",") if address.strip()]
+    if not named:
+        raise NoClusterError(f"no router is named: --router is {router!r}, not HOST:PORT")
+    return named
 
 
 def find_routers(router: str | None, data: Path | None) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from deploy import adoption, cluster_file, processes
 from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, living, missing_parts
@@ -24,6 +24,8 @@ from deploy.processes import ProcessIdentity
 from deploy.starter import Starter, redis_record
 from deploy.stopper import STOP_GRACE_SECONDS, redis_servers, stop_processes
 from shard_node.redis_process import CONFIGURATION as REDIS_CONFIGURATION
+
+T = TypeVar("T")
 
 # Java and five Python processes on two busy cores take some seconds; a hang is not worth waiting for.
 READY_TIMEOUT_SECONDS = 60.0
@@ -214,7 +216,7 @@ class LocalCluster:
     def _planned(self) -> ClusterRecord:
         """The record to start from: what is remembered, with what was asked for, and what runs."""
         spec = self._spec
-        old = cluster_file.read(self.data) or ClusterRecord(spec.shards or DEFAULT_SHARDS)
+        old = cluster_file.read(self.data) or ClusterRecord(_given(spec.shards, DEFAULT_SHARDS))
         if spec.shards is not None and spec.shards != old.shards:
             raise DataError(
                 f"{self.data} holds a cluster of {old.shards} shards, not {spec.shards}: "
@@ -222,15 +224,13 @@ class LocalCluster:
             )
         new = replace(
             old,
-            routers=spec.routers or old.routers,
-            coordinators=spec.coordinators or old.coordinators,
-            dedupe_window_seconds=spec.dedupe_window_seconds or old.dedupe_window_seconds,
-            archivers=old.archivers if spec.archivers is None else spec.archivers,
+            routers=_given(spec.routers, old.routers),
+            coordinators=_given(spec.coordinators, old.coordinators),
+            dedupe_window_seconds=_given(spec.dedupe_window_seconds, old.dedupe_window_seconds),
+            archivers=_given(spec.archivers, old.archivers),
             ledger=old.ledger if spec.ledger is None else checked(spec.ledger),
-            max_backlog=spec.max_backlog or old.max_backlog,
-            archiver_niceness=(
-                old.archiver_niceness if spec.archiver_niceness is None else spec.archiver_niceness
-            ),
+            max_backlog=_given(spec.max_backlog, old.max_backlog),
+            archiver_niceness=_given(spec.archiver_niceness, old.archiver_niceness),
         )
         if not all(1 <= count <= MAX_OF_A_KIND for count in (new.shards, new.routers, new.coordinators)):
             raise DataError(f"a local cluster has 1 to {MAX_OF_A_KIND} shards, routers and coordinators each")
@@ -302,6 +302,11 @@ class LocalCluster:
                 time.sleep(_POLL_SECONDS)
         with _locked(self.data):
             cluster_file.write(self.data, self.record.with_processes([redis]))
+
+
+def _given(asked: T | None, remembered: T) -> T:
+    """What was asked for, zero included; without that what is remembered."""
+    return remembered if asked is None else asked
 
 
 @contextmanager

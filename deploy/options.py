@@ -10,6 +10,7 @@ import typer
 
 from deploy.connection import DEFAULT_DATA, ROUTER_VARIABLE
 from deploy.moments import parse_duration, parse_moment
+from tallystick import new_transaction_id
 
 RouterOption = Annotated[
     str | None,
@@ -63,6 +64,11 @@ TIME_HELP = (
     '"2026-03-01T12:30:00Z"; "2026-03-01" or "2026-03-01T12:30" in the time zone of this machine, or of TZ; '
     'or how long ago: "2h", "1d12h".'
 )
+
+
+def identity_of(transaction_id: str | None) -> str:
+    """The id of what is done: as given, a new one only when none was. The service refuses an empty one."""
+    return new_transaction_id() if transaction_id is None else transaction_id
 
 
 def parsed_moment(text: str) -> datetime:

@@ -40,12 +40,12 @@ def route(
 
     Raises LedgerError when that URL is none.
     """
-    engine = open_ledger(ledger, statement_timeout_seconds=10) if ledger else None
-    history = History(engine) if engine else None
+    engine = open_ledger(ledger, statement_timeout_seconds=10) if ledger is not None else None
 
     async def serve(stopping: asyncio.Event) -> None:
         registry = Registry(zookeeper)
         await registry.start()
+        history = History(engine, registry.exponents) if engine else None
         directory = Directory(registry)
         coordinators = Coordinators(registry)
         await coordinators.start()
@@ -53,7 +53,8 @@ def route(
             Engine(directory, coordinators),
             JournalEngine(directory, coordinators),
             directory,
-            RequestReader(),
+            RequestReader(registry.exponents),
+            registry,
             history,
         )
         ledger_service = LedgerService(history, directory)
@@ -100,7 +101,7 @@ def main() -> int:
     parser.add_argument(
         "--ledger",
         metavar="URL",
-        default=os.environ.get(LEDGER_VARIABLE),
+        default=os.environ.get(LEDGER_VARIABLE) or None,
         help="the ledger's database, for SQLAlchemy; without it no LedgerService "
         f"(default: the variable {LEDGER_VARIABLE})",
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from coordinator.money import decimals, to_text
+from coordinator.money import to_text
 from router import refusals
-from router.fields import BadField
+from router.fields import CURRENCY, BadField
 from router.maps import at_owner, spread
-from shard_node.errors import ShardNodeError
+from shard_node.errors import ExponentUnknownError, RegistryError, ShardNodeError
 from shard_node.outcomes import Outcome
 from shard_node.records import Account, AccountState
 from tallystick.v1 import wallet_pb2
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from router.maps import Maps
     from router.requests import AccountTerms, RequestReader
+    from shard_node.currencies import Currencies
     from shard_node.shard import Shard
     from shard_node.transfers import Kind
 
@@ -28,9 +30,8 @@ _STATES = {
 }
 
 
-def account_message(account_id: str, account: Account) -> wallet_pb2.Account:
-    """An account as callers see it."""
-    digits = decimals(account.currency) or 0
+def account_message(account_id: str, account: Account, digits: int) -> wallet_pb2.Account:
+    """An account as callers see it; ``digits`` is its currency's exponent."""
     message = wallet_pb2.Account(
         account_id=account_id,
         currency=account.currency,
@@ -50,22 +51,21 @@ def account_message(account_id: str, account: Account) -> wallet_pb2.Account:
 async def open_accounts(
     directory: Maps,
     reader: RequestReader,
+    currencies: Currencies,
     requests: Sequence[wallet_pb2.OpenAccountRequest],
     deadline_seconds: float,
 ) -> list[wallet_pb2.AccountResult]:
-    """Opens each account on its shard. Opening is idempotent, so a retry needs no id."""
-    terms: dict[int, AccountTerms] = {}
-    results: dict[int, wallet_pb2.AccountResult] = {}
-    for position, request in enumerate(requests):
-        try:
-            terms[position] = reader.account(request)
-        except BadField as bad:
-            results[position] = _refused(refusals.invalid(bad))
+    """Opens each account on its shard. Opening is idempotent, so a retry needs no id.
+
+    The first account of a currency has the currency's exponent stored with the cluster, before it opens.
+    """
+    terms, results = await _read_terms(reader, currencies, requests)
 
     def answer(position: int, outcome: Outcome, account: Account) -> wallet_pb2.AccountResult:
         if outcome is not Outcome.COMMITTED:
             return _refused(refusals.refusal(outcome, "account_id"))
-        return wallet_pb2.AccountResult(account=account_message(requests[position].account_id, account))
+        account_id, digits = requests[position].account_id, terms[position].digits
+        return wallet_pb2.AccountResult(account=account_message(account_id, account, digits))
 
     async def work(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
         asked = [terms[p] for p in positions]
@@ -92,8 +92,58 @@ async def open_accounts(
     return [results[position] for position in range(len(requests))]
 
 
+async def _read_terms(
+    reader: RequestReader, currencies: Currencies, requests: Sequence[wallet_pb2.OpenAccountRequest]
+) -> tuple[dict[int, AccountTerms], dict[int, wallet_pb2.AccountResult]]:
+    """What each account is to be opened with, by the stored exponents; and the results of all others."""
+    known = currencies.exponents
+    terms: dict[int, AccountTerms] = {}
+    results: dict[int, wallet_pb2.AccountResult] = {}
+
+    def read(position: int) -> None:
+        try:
+            terms[position] = reader.account(requests[position])
+        except BadField as bad:
+            terms.pop(position, None)
+            results[position] = _refused(refusals.invalid(bad))
+
+    new = {
+        position
+        for position, request in enumerate(requests)
+        if request.currency not in known and CURRENCY.fullmatch(request.currency)
+    }
+    try:
+        if new:
+            with suppress(ExponentUnknownError):
+                await currencies.require_exponents({requests[position].currency for position in new})
+        for position in range(len(requests)):
+            read(position)
+        wanted = {
+            requests[p].currency: terms[p].digits
+            for p in new
+            if p in terms and requests[p].currency not in known and not requests[p].validate_only
+        }
+        if wanted:
+            await currencies.store_exponents(wanted)
+            # Another router may have been first, and have had another release of the package.
+            for position in new:
+                read(position)
+    except RegistryError as error:
+        for position in range(len(requests)):
+            if position in new and requests[position].currency not in known:
+                terms.pop(position, None)
+                results[position] = _refused(refusals.no_answer(error))
+            else:
+                read(position)
+    return terms, results
+
+
 async def read_accounts(
-    directory: Maps, reader: RequestReader, account_ids: Sequence[str], deadline_seconds: float
+    directory: Maps,
+    reader: RequestReader,
+    currencies: Currencies,
+    account_ids: Sequence[str],
+    deadline_seconds: float,
 ) -> list[wallet_pb2.AccountResult]:
     """Reads each account from its shard."""
     slots: dict[int, int] = {}
@@ -106,7 +156,11 @@ async def read_accounts(
 
     async def work(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
         accounts = await shard.accounts([account_ids[p] for p in positions])
-        return [_found(account_ids[p], account) for p, account in zip(positions, accounts, strict=True)]
+        await currencies.require_exponents({account.currency for account in accounts if account})
+        return [
+            _found(account_ids[p], account, currencies)
+            for p, account in zip(positions, accounts, strict=True)
+        ]
 
     results |= await _answers(directory, slots, work, deadline_seconds)
     return [results[position] for position in range(len(account_ids))]
@@ -115,6 +169,7 @@ async def read_accounts(
 async def set_state(
     directory: Maps,
     reader: RequestReader,
+    currencies: Currencies,
     target: Kind,
     request: wallet_pb2.FreezeAccountRequest
     | wallet_pb2.UnfreezeAccountRequest
@@ -133,7 +188,9 @@ async def set_state(
             [account_id], [target], validate_only=request.validate_only
         )
         if outcome in (Outcome.COMMITTED, Outcome.VALID):
-            return _found(account_id, account)
+            if account:
+                await currencies.require_exponents((account.currency,))
+            return _found(account_id, account, currencies)
         return _refused(refusals.refusal(outcome, "account_id"))
 
     try:
@@ -186,10 +243,12 @@ async def _answers(
     }
 
 
-def _found(account_id: str, account: Account | None) -> wallet_pb2.AccountResult:
+def _found(account_id: str, account: Account | None, currencies: Currencies) -> wallet_pb2.AccountResult:
+    """``currencies`` has the account's."""
     if account is None:
         return _refused(refusals.refusal(Outcome.ACCOUNT_NOT_FOUND, "account_id"))
-    return wallet_pb2.AccountResult(account=account_message(account_id, account))
+    digits = currencies.exponents[account.currency]
+    return wallet_pb2.AccountResult(account=account_message(account_id, account, digits))
 
 
 def _refused(why: wallet_pb2.Refusal) -> wallet_pb2.AccountResult:

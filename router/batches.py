@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from router.byte_tables import Texts, joined, windows
 from router.packed import PackedTransfers
 from router.refusals import refusal
+from shard_node.errors import ExponentUnknownError
 from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_BATCH, MAX_REFERENCE_BYTES
 from shard_node.outcomes import Outcome
 from shard_node.slots import SLOT_COUNT
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from router.byte_tables import Bytes, Numbers
+    from shard_node.currencies import Exponents
 
 # The steps cost as much for one row as for a hundred: requests of fewer are read sooner row by row.
 LEAST_BYTES = 8 * 1024
@@ -72,8 +74,8 @@ class _Fields(NamedTuple):
 class BatchReader:
     """Reads batches in which nothing is out of the ordinary."""
 
-    def __init__(self, decimals: dict[str, int]) -> None:
-        self._decimals = decimals
+    def __init__(self, exponents: Exponents) -> None:
+        self._exponents = exponents
 
     def read(self, request: bytes, latest: bytes) -> PackedTransfers | None:
         """The batch, or None when it must be looked at row by row.
@@ -84,7 +86,7 @@ class BatchReader:
             return None
         try:
             return self._read(request, int.from_bytes(latest))
-        except ValueError:
+        except (ValueError, ExponentUnknownError):
             return None
 
     def _read(self, request: bytes, latest_ms: int) -> PackedTransfers:
@@ -117,7 +119,7 @@ class BatchReader:
             payees,
             slots[:count],
             slots[count:],
-            read_amounts(amounts, self._decimals[currency.decode("ascii")]),
+            read_amounts(amounts, self._exponents[currency.decode("ascii")]),
             references,
         )
 
@@ -205,10 +207,13 @@ def _reference_lengths(octets: Bytes, begins: Numbers, ends: Numbers) -> Numbers
 
 
 def _check_text(texts: Texts) -> None:
-    """Raises ValueError when one is no UTF-8."""
+    """Raises ValueError when one is no UTF-8, or has a NUL."""
     if texts.table.size:
         # An end of line between two of them, so that none can end what another began.
-        joined(np.full((len(texts), 1), ord("\n"), np.uint8), texts)[0].decode()
+        text = joined(np.full((len(texts), 1), ord("\n"), np.uint8), texts)[0]
+        text.decode()
+        if b"\0" in text:
+            raise ValueError
 
 
 def read_ids(texts: Bytes, latest_ms: int) -> tuple[NDArray[np.void], int, int]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from coordinator.money import decimals, to_minor
+from coordinator.money import to_minor
+from shard_node.currencies import package_exponent
+from shard_node.errors import ExponentUnknownError
 from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_MINOR, MAX_REFERENCE_BYTES, MAX_TEXT_BYTES
 from shard_node.slots import slot
 from shard_node.transfers import Details, pack_details
@@ -16,8 +18,10 @@ from shard_node.transfers import Details, pack_details
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shard_node.currencies import Exponents
+
 ACCOUNT_ID = re.compile(r"[A-Za-z0-9._:@{}\-]{1,64}")
-_CURRENCY = re.compile(r"[A-Z]{3}")
+CURRENCY = re.compile(r"[A-Z]{3}")
 
 # Account ids whose slot is remembered; emptied when full. About 100 bytes each.
 MAX_REMEMBERED_SLOTS = 2**18
@@ -38,6 +42,13 @@ class BadField(Exception):  # noqa: N818 -- a value that is thrown, never one th
         return f"{self.field}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownCurrency(BadField):
+    """A currency whose exponent is not known here. It may be by now: ZooKeeper has to be asked anew."""
+
+    currency: str
+
+
 class Slots(dict[str, int]):
     """Slot by account id. Only valid ids of customers get in, so a hit is a validation too."""
 
@@ -50,32 +61,21 @@ class Slots(dict[str, int]):
         return found
 
 
-class Decimals(dict[str, int]):
-    """Decimals by currency code; only codes that ISO 4217 gives decimals get in."""
-
-    def __missing__(self, currency: str) -> int:
-        digits = decimals(currency) if _CURRENCY.fullmatch(currency) else None
-        if digits is None:
-            raise ValueError(currency)
-        self[currency] = digits
-        return digits
-
-
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class FieldReader:
-    """Reads fields. ``clock_ms`` tells which UUIDv7 lie in the future.
+    """Reads fields, amounts by the exponents given. ``clock_ms`` tells which UUIDv7 lie in the future.
 
     Each method raises BadField, naming ``field``.
     """
 
-    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(self, exponents: Exponents, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
         self._clock_ms = clock_ms
         self.slots = Slots()
-        self.decimals = Decimals()
+        self.exponents = exponents
 
     def transaction_id(self, text: str, field: str = "transaction_id") -> bytes:
         """The 16 bytes of an id. Raises BadField, naming ``field``."""
@@ -95,55 +95,62 @@ class FieldReader:
             ) from None
 
     def currency(self, code: str, field: str = "currency") -> int:
-        """The decimals of a currency. Raises BadField, naming ``field``."""
+        """The exponent of a currency. Raises BadField, naming ``field``; UnknownCurrency if it may be new."""
         try:
-            return self.decimals[code]
-        except ValueError:
-            raise BadField(
-                field, f'must be an ISO 4217 code with minor units, such as "EUR", is {shown(code)}'
-            ) from None
-
-    def minimum_balance(self, text: str, currency: str) -> int:
-        """An account's floor in minor units: zero, or negative for a credit line. Raises BadField."""
-        digits = self.currency(currency)
-        if not text:
-            return 0
-        negative = text.startswith("-")
-        try:
-            minor = to_minor(text.removeprefix("-"), digits)
-        except ValueError as error:
-            raise BadField("minimum_balance", f"{error}; is {shown(text)}") from None
-        if minor and not negative:
-            raise BadField(
-                "minimum_balance",
-                f'must be "0" or negative (a credit line), is {shown(text)}: a new account has 0',
-            )
-        if minor == MAX_MINOR:
-            raise BadField(
-                "minimum_balance", f"must be above -{MAX_MINOR} minor units, the system accounts' own"
-            )
-        return -minor
+            return self.exponents[code]
+        except ExponentUnknownError:
+            if not CURRENCY.fullmatch(code):
+                raise BadField(field, _no_currency(code)) from None
+            told = _no_currency(code)
+            if package_exponent(code) is not None:
+                told = f"no account was ever opened in {code}, so none can pay or be paid in it"
+            raise UnknownCurrency(field, told, code) from None
 
     def amount(
         self, amount: str, currency: str, field: str = "amount", currency_field: str = "currency"
     ) -> int:
         """An amount above zero, in minor units. Raises BadField, naming one of the fields."""
-        digits = self.currency(currency, currency_field)
-        try:
-            minor = to_minor(amount, digits)
-        except ValueError as error:
-            raise BadField(field, f"{error}; is {shown(amount)}") from None
-        if minor == 0:
-            raise BadField(field, "must be above zero")
-        return minor
-
-    def maximum(self, text: str, currency: str, field: str) -> int:
-        """An optional limit above zero, in minor units; 0 for none. Raises BadField."""
-        return self.amount(text, currency, field) if text else 0
+        return positive(amount, self.currency(currency, currency_field), field)
 
     def latest_id(self) -> bytes:
         """The first six bytes of the youngest UUIDv7 that is taken now."""
         return (self._clock_ms() + MAX_CLOCK_AHEAD_MS).to_bytes(6)
+
+
+def new_currency(code: str) -> int:
+    """The exponent of a currency that the cluster has no account in, by ISO 4217. Raises BadField."""
+    exponent = package_exponent(code) if CURRENCY.fullmatch(code) else None
+    if exponent is None:
+        raise BadField("currency", _no_currency(code))
+    return exponent
+
+
+def positive(text: str, digits: int, field: str) -> int:
+    """An amount above zero, in minor units. Raises BadField, naming ``field``."""
+    try:
+        minor = to_minor(text, digits)
+    except ValueError as error:
+        raise BadField(field, f"{error}; is {shown(text)}") from None
+    if minor == 0:
+        raise BadField(field, "must be above zero")
+    return minor
+
+
+def minimum_balance(text: str, digits: int) -> int:
+    """An account's floor in minor units: zero, or negative for a credit line. Raises BadField."""
+    negative = text.startswith("-")
+    try:
+        minor = to_minor(text.removeprefix("-"), digits)
+    except ValueError as error:
+        raise BadField("minimum_balance", f"{error}; is {shown(text)}") from None
+    if minor and not negative:
+        raise BadField(
+            "minimum_balance",
+            f'must be "0" or negative (a credit line), is {shown(text)}: a new account has 0',
+        )
+    if minor == MAX_MINOR:
+        raise BadField("minimum_balance", f"must be above -{MAX_MINOR} minor units, the system accounts' own")
+    return -minor
 
 
 def packed_details(
@@ -204,8 +211,15 @@ def reference_bytes(text: str) -> bytes:
     return _text(text, "reference", MAX_REFERENCE_BYTES)
 
 
+def _no_currency(code: str) -> str:
+    return f'must be an ISO 4217 code with minor units, such as "EUR", is {shown(code)}'
+
+
 def _text(text: str, field: str, most_bytes: int) -> bytes:
     raw = text.encode()
     if len(raw) > most_bytes:
         raise BadField(field, f"must be at most {most_bytes} bytes of UTF-8, has {len(raw)}")
+    if b"\0" in raw:
+        # PostgreSQL's text cannot hold one, and the ledger may be there.
+        raise BadField(field, f"must not hold the character NUL (U+0000), has one at byte {raw.index(0)}")
     return raw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coordinator.money import decimals, to_text
+from coordinator.money import to_text
 from router import refusals
 from router.accounts import currency_of
 from router.checks import of_journal
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
     from router.checks import Checker
     from router.journal_engine import JournalEngine
-    from router.journal_requests import JournalRequest, PurchaseTerms, RefundRequest
+    from router.journal_requests import JournalRequest, PurchaseTerms, RefundRequest, VoidRequest
     from router.kept import KeptTasks
     from router.maps import Maps
     from router.purchases import PurchaseArchive
     from router.requests import RequestReader
+    from shard_node.currencies import Currencies, Exponents
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT")
@@ -51,6 +52,7 @@ class JournalCalls:
         engine: JournalEngine,
         directory: Maps,
         reader: RequestReader,
+        currencies: Currencies,
         checker: Checker,
         kept: KeptTasks,
         archive: PurchaseArchive | None,
@@ -58,6 +60,7 @@ class JournalCalls:
         self._engine = engine
         self._directory = directory
         self._fields = reader
+        self._currencies = currencies
         self._reader = JournalReader(reader)
         self._checker = checker
         self._kept = kept
@@ -70,44 +73,44 @@ class JournalCalls:
 
     async def refund(self, request: wallet_pb2.RefundRequest, context: Any) -> wallet_pb2.TransferResponse:
         """Money of a purchase back to its customer."""
-        read = await _read(self._reader.refund, request, context)
+        read = await self._read(self._reader.refund, request, context)
         purchase = await self._purchase(read, request.transaction_id, context)
         slot = self._fields.account_slot(purchase.merchant, "purchase_transaction_id")
         asked = read.journal(purchase, slot)
         result = await self._carried_out(asked, request, context)
-        return _transfer_response(request.transaction_id, asked, result)
+        return _transfer_response(request.transaction_id, asked, result, self._fields.exponents)
 
     async def hold(self, request: wallet_pb2.HoldRequest, context: Any) -> wallet_pb2.HoldResponse:
         """Money reserved for a time."""
-        asked = await _read(self._reader.hold, request, context)
+        asked = await self._read(self._reader.hold, request, context)
         result = await self._carried_out(asked, request, context)
-        return _hold_response(request.transaction_id, asked, result)
+        return _hold_response(request.transaction_id, asked, result, self._fields.exponents)
 
     async def capture(self, request: wallet_pb2.CaptureRequest, context: Any) -> wallet_pb2.TransferResponse:
         """A payment from a hold."""
-        asked = await _read(self._reader.capture, request, context)
+        asked = await self._read(self._reader.capture, request, context)
         result = await self._carried_out(asked, request, context)
-        return _transfer_response(request.transaction_id, asked, result)
+        return _transfer_response(request.transaction_id, asked, result, self._fields.exponents)
 
     async def void(self, request: wallet_pb2.VoidRequest, context: Any) -> wallet_pb2.HoldResponse:
         """The end of a hold."""
-        read = await _read(self._reader.void, request, context)
-        reading = currency_of(self._directory, read.account, read.slot, deadline_of(context))
+        read = await self._read(self._reader.void, request, context)
+        reading = self._currency_of(read, deadline_of(context))
         currency = await self._looked_up(reading, request.transaction_id, context)
         if currency is None:
             why = refusals.refusal(Outcome.ACCOUNT_NOT_FOUND, "account_id")
             await refusals.abort(context, why, transaction_id=request.transaction_id)
         asked = read.journal(currency)
         result = await self._carried_out(asked, request, context)
-        return _hold_response(request.transaction_id, asked, result)
+        return _hold_response(request.transaction_id, asked, result, self._fields.exponents)
 
     async def post_journal(
         self, request: wallet_pb2.PostJournalRequest, context: Any
     ) -> wallet_pb2.PostJournalResponse:
         """A journal of the caller's own legs."""
-        asked = await _read(self._reader.journal, request, context)
+        asked = await self._read(self._reader.journal, request, context)
         result = await self._carried_out(asked, request, context)
-        texts = dict(zip(asked.places, _balances(asked, result), strict=True))
+        texts = dict(zip(asked.places, _balances(asked, result, self._fields.exponents), strict=True))
         return wallet_pb2.PostJournalResponse(
             transaction_id=request.transaction_id,
             outcome=refusals.wire_outcome(result.outcome),
@@ -115,6 +118,19 @@ class JournalCalls:
         )
 
     # ------------------------------------------------------------------ within
+
+    async def _read(self, read: Callable[[RequestT], T], request: RequestT, context: Any) -> T:
+        try:
+            return read(request)
+        except BadField as bad:
+            return await refusals.read_again(read, request, bad, self._currencies, context)
+
+    async def _currency_of(self, read: VoidRequest, deadline_seconds: float) -> str | None:
+        """The currency of a void's account; known here, so that its balance can be told."""
+        currency = await currency_of(self._directory, read.account, read.slot, deadline_seconds)
+        if currency is not None:
+            await self._currencies.require_exponents((currency,))
+        return currency
 
     async def _purchase(self, read: RefundRequest, transaction_id: str, context: Any) -> PurchaseTerms:
         finding = self._purchases.find(read, deadline_of(context))
@@ -163,13 +179,6 @@ class JournalCalls:
         return results.rows()
 
 
-async def _read(read: Callable[[RequestT], T], request: RequestT, context: Any) -> T:
-    try:
-        return read(request)
-    except BadField as bad:
-        await refusals.abort(context, refusals.invalid(bad))
-
-
 def _refusal(asked: JournalRequest, result: JournalResult) -> wallet_pb2.Refusal:
     of_merchant = asked.journal.kind is Kind.REFUND and result.leg == 0
     field = asked.fields[result.leg]
@@ -179,18 +188,18 @@ def _refusal(asked: JournalRequest, result: JournalResult) -> wallet_pb2.Refusal
     return why
 
 
-def _balances(asked: JournalRequest, result: JournalResult) -> list[str | None]:
+def _balances(asked: JournalRequest, result: JournalResult, exponents: Exponents) -> list[str | None]:
     """Each leg's balance as text, None where it is not known."""
     return [
-        None if minor == NO_BALANCE else to_text(minor, decimals(leg.currency) or 0)
+        None if minor == NO_BALANCE else to_text(minor, exponents[leg.currency])
         for leg, minor in zip(asked.journal.legs, result.balances, strict=True)
     ]
 
 
 def _transfer_response(
-    transaction_id: str, asked: JournalRequest, result: JournalResult
+    transaction_id: str, asked: JournalRequest, result: JournalResult, exponents: Exponents
 ) -> wallet_pb2.TransferResponse:
-    payer, payee = _balances(asked, result)
+    payer, payee = _balances(asked, result, exponents)
     return wallet_pb2.TransferResponse(
         transaction_id=transaction_id,
         outcome=refusals.wire_outcome(result.outcome),
@@ -200,9 +209,9 @@ def _transfer_response(
 
 
 def _hold_response(
-    transaction_id: str, asked: JournalRequest, result: JournalResult
+    transaction_id: str, asked: JournalRequest, result: JournalResult, exponents: Exponents
 ) -> wallet_pb2.HoldResponse:
-    (available,) = _balances(asked, result)
+    (available,) = _balances(asked, result, exponents)
     return wallet_pb2.HoldResponse(
         transaction_id=transaction_id, outcome=refusals.wire_outcome(result.outcome), available=available
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from coordinator.money import decimals, to_text
+from coordinator.money import to_text
 from router.fields import BadField, packed_details, shown
 from shard_node.journals import Effect, Journal, Leg
 from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
@@ -18,6 +18,7 @@ from shard_node.transfers import Kind
 
 if TYPE_CHECKING:
     from router.fields import FieldReader
+    from shard_node.currencies import Exponents
     from tallystick.v1 import wallet_pb2
 
 DEFAULT_HOLD_SECONDS = 7 * 24 * 3600
@@ -128,11 +129,11 @@ class JournalReader:
         transaction_id = fields.transaction_id(request.transaction_id)
         slot = fields.account_slot(request.account_id, "account_id")
         amount = fields.amount(request.amount, request.currency)
-        life_seconds = request.life_seconds or DEFAULT_HOLD_SECONDS
+        life_seconds = request.life_seconds if request.HasField("life_seconds") else DEFAULT_HOLD_SECONDS
         if not 1 <= life_seconds <= MAX_HOLD_SECONDS:
             raise BadField(
                 "life_seconds",
-                f"must be 1 to {MAX_HOLD_SECONDS} (31 days), or 0 for 7 days, is {life_seconds}",
+                f"must be 1 to {MAX_HOLD_SECONDS} (31 days), or left out for 7 days, is {life_seconds}",
             )
         leg = Leg(request.account_id, slot, Effect.HOLD, amount, request.currency)
         journal = Journal(Kind.HOLD, (leg,), packed_details(request.reference), bound=life_seconds * 1000)
@@ -178,7 +179,7 @@ class JournalReader:
             raise BadField("legs", f"a journal has {MIN_LEGS} to {MAX_LEGS} legs, this one has {count}")
         read = [_ReadLeg(place, self._leg(place, leg)) for place, leg in enumerate(request.legs)]
         _check_accounts(read)
-        _check_sums(read)
+        _check_sums(read, self._fields.exponents)
         # There is a debit, for no amount is zero and the sums are.
         ordered = sorted(read, key=lambda one: (one.leg.effect is not Effect.DEBIT, one.leg.account))
         journal = Journal(
@@ -213,12 +214,12 @@ def _check_accounts(read: list[_ReadLeg]) -> None:
             )
 
 
-def _check_sums(read: list[_ReadLeg]) -> None:
+def _check_sums(read: list[_ReadLeg], exponents: Exponents) -> None:
     sums: dict[str, int] = {}
     for _, leg in read:
         signed = -leg.amount_minor if leg.effect is Effect.DEBIT else leg.amount_minor
         sums[leg.currency] = sums.get(leg.currency, 0) + signed
     for currency, minor in sums.items():
         if minor:
-            total = to_text(minor, decimals(currency) or 0)
+            total = to_text(minor, exponents[currency])
             raise BadField("legs", f"must sum to zero in every currency; {currency} sums to {total}")

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, cast, overload
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from coordinator.money import decimals, to_text
+from coordinator.money import to_text
 from shard_node.ledger.findings import Finding, id_text
 from tallystick.v1 import ledger_pb2
 
 if TYPE_CHECKING:
     from shard_node.ledger.entries import Entry
-    from shard_node.ledger.history import BalanceAt
+    from shard_node.ledger.history import BalanceAt, History
 
 
-def entry_message(entry: Entry, shard_id: str) -> ledger_pb2.Entry:
-    """One entry."""
-    digits = decimals(entry.currency) or 0
+def entry_message(entry: Entry, history: History) -> ledger_pb2.Entry:
+    """One entry. Asks the ledger for the names and exponents that are new: blocking."""
+    digits = history.exponent(entry.currency)
     return ledger_pb2.Entry(
         account_id=entry.account_id,
         version=entry.version,
@@ -36,13 +36,13 @@ def entry_message(entry: Entry, shard_id: str) -> ledger_pb2.Entry:
         related_transaction_id=id_text(entry.related_id),
         leg=entry.leg,
         leg_count=entry.leg_count,
-        shard_id=shard_id,
+        shard_id=history.shard_id(entry.entry_id),
     )
 
 
-def balance_message(found: BalanceAt, complete_until: Timestamp | None) -> ledger_pb2.BalanceAt:
-    """A balance at a moment."""
-    digits = decimals(found.currency) or 0
+def balance_message(found: BalanceAt, history: History) -> ledger_pb2.BalanceAt:
+    """A balance at a moment. Asks the ledger for an exponent that is new: blocking."""
+    digits = history.exponent(found.currency)
     return ledger_pb2.BalanceAt(
         account_id=found.account_id,
         currency=found.currency,
@@ -51,7 +51,6 @@ def balance_message(found: BalanceAt, complete_until: Timestamp | None) -> ledge
         balance=to_text(found.balance_minor, digits),
         version=found.version,
         changed_at=timestamp(found.changed_at_ms),
-        complete_until=complete_until,
     )
 
 

@@ -84,9 +84,10 @@ def page_request(request: ledger_pb2.ListEntriesRequest) -> PageRequest:
             raise BadField("kinds", f"{kind} is no kind of entry: see EntryKind")
     if request.order not in _NEWEST_FIRST:
         raise BadField("order", f"{request.order} is no order: see EntryOrder")
-    if not 0 <= request.page_size <= MAX_PAGE:
+    page_size = request.page_size if request.HasField("page_size") else DEFAULT_PAGE
+    if not 1 <= page_size <= MAX_PAGE:
         raise BadField(
-            "page_size", f"must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}, is {request.page_size}"
+            "page_size", f"must be 1 to {MAX_PAGE}, or left out for {DEFAULT_PAGE}, is {page_size}"
         )
     query = HistoryQuery(
         account, from_ms, to_ms, frozenset(request.kinds), newest_first=_NEWEST_FIRST[request.order]
@@ -96,7 +97,7 @@ def page_request(request: ledger_pb2.ListEntriesRequest) -> PageRequest:
             query.version_of(request.page_token)
         except BadTokenError as error:
             raise BadField("page_token", str(error)) from None
-    return PageRequest(query, request.page_size or DEFAULT_PAGE, request.page_token)
+    return PageRequest(query, page_size, request.page_token)
 
 
 def transaction_request(
@@ -104,7 +105,8 @@ def transaction_request(
 ) -> tuple[bytes, str]:
     """The id's 16 bytes, and the payer; empty for every one."""
     transaction_id = reader.transaction_id(request.transaction_id)
-    payer = account_id(request.from_account, "from_account") if request.from_account else ""
+    has_payer = request.HasField("from_account")
+    payer = account_id(request.from_account, "from_account") if has_payer else ""
     return transaction_id, payer
 
 
@@ -138,7 +140,7 @@ def watch_request(request: ledger_pb2.WatchEntriesRequest) -> WatchRequest:
             f"at most {MAX_WATCHED_ACCOUNTS} may be named, these are {len(request.account_ids)}",
         )
     accounts = tuple(account_id(account, "account_ids") for account in request.account_ids)
-    if request.cursor:
+    if request.HasField("cursor"):
         if request.from_beginning:
             raise BadField("from_beginning", "cannot be asked for together with a cursor")
         try:

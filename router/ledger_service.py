@@ -25,6 +25,7 @@ from router.ledger_watch import (
     Watchers,
     WatchSettings,
 )
+from shard_node.currencies import Exponents
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.positions import BadTokenError
 from shard_node.ledger.quick_check import QuickCheck
@@ -53,7 +54,8 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
     ) -> None:
         self._history = history
         self._directory = directory
-        self._fields = FieldReader()
+        # For ids alone.
+        self._fields = FieldReader(Exponents())
         self._reader = LedgerReader()
         self._answers: CompleteAnswers | None = None
         self._watchers: Watchers | None = None
@@ -85,7 +87,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             if page is None:
                 return None
             return ledger_pb2.ListEntriesResponse(
-                entries=[entry_message(entry, history.shard_id(entry.entry_id)) for entry in page.entries],
+                entries=[entry_message(entry, history) for entry in page.entries],
                 next_page_token=page.next_token,
             )
 
@@ -113,7 +115,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
         def ask() -> list[ledger_pb2.Entry]:
             found = history.transaction(transaction_id, payer)
-            return [entry_message(entry, history.shard_id(entry.entry_id)) for entry in found]
+            return [entry_message(entry, history) for entry in found]
 
         entries, complete_until = await self._ask(ask, request, context)
         if not entries:
@@ -134,10 +136,13 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         """The balance of an account at a moment."""
         history, _ = await self._ledger(context)
         account_id, time_ms = await _read(partial(ledger_requests.balance_request, request), context)
-        found, complete_until = await self._ask(
-            partial(history.balance_at, account_id, time_ms), request, context
-        )
-        if found is None:
+
+        def ask() -> ledger_pb2.BalanceAt | None:
+            found = history.balance_at(account_id, time_ms)
+            return None if found is None else balance_message(found, history)
+
+        balance, complete_until = await self._ask(ask, request, context)
+        if balance is None:
             await _not_found(
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
@@ -145,7 +150,9 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 "no entry of it is archived from that time or before",
                 complete_until,
             )
-        return balance_message(found, complete_until)
+        if complete_until is not None:
+            balance.complete_until.CopyFrom(complete_until)
+        return balance
 
     async def WatchEntries(  # noqa: N802
         self, request: ledger_pb2.WatchEntriesRequest, context: Any

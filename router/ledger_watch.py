@@ -149,10 +149,9 @@ class Watchers:
         self, entries: Sequence[Entry], follower: Follower, found: Completeness
     ) -> ledger_pb2.WatchEntriesResponse:
         """Some entries and the cursor after them; up to when that is all, once it is."""
-        shard_id = self._history.shard_id
         behind = follower.behind(_sequences(found.heads))
         return ledger_pb2.WatchEntriesResponse(
-            entries=[entry_message(entry, shard_id(entry.entry_id)) for entry in entries],
+            entries=[entry_message(entry, self._history) for entry in entries],
             cursor=follower.cursor.text(),
             complete_until=None if behind else timestamp(found.until_ms),
         )

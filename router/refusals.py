@@ -5,24 +5,31 @@ Source of the rich form: google.rpc.Status with ErrorInfo, BadRequest and RetryI
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from router.fields import BadField
-from shard_node.errors import ShardFullError
+from router.fields import BadField, UnknownCurrency
+from shard_node.errors import ExponentUnknownError, RegistryError, ShardFullError
 from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import PAYEE, Outcome, without_side
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.protobuf.message import Message
 
     from router.kept import KeptTasks
+    from shard_node.currencies import Currencies
     from shard_node.errors import ShardNodeError
+    from shard_node.transfers import Row
+
+T = TypeVar("T")
+RequestT = TypeVar("RequestT")
 
 DOMAIN: Final = "tallystick"
 RETRY_AFTER_MS: Final = 200
@@ -138,6 +145,26 @@ def refusal(
     return wallet_pb2.Refusal(outcome=number, message=": ".join(filter(None, parts)), field=field)
 
 
+def of_transfer(code: int, row: Row, payer_field: str, payee_field: str) -> wallet_pb2.Refusal:
+    """Why a transfer was not done. The fields are those that name its accounts.
+
+    A system account is nobody's field: what it cannot take is the operator's business, not the customer's.
+    """
+    payer, payee = row[1], row[2]
+    account = payee if code & PAYEE else payer
+    if account[0] != "@" or without_side(code) != Outcome.BALANCE_LIMIT:
+        return refusal(code, payer_field, payee_field)
+    deposits, other = ("Deposits", "withdraw") if account == payer else ("Withdrawals", "deposit")
+    return wallet_pb2.Refusal(
+        outcome=outcome_pb2.OUTCOME_BALANCE_LIMIT,
+        message=(
+            f"the system account {account} of this account's shard would pass 2^53-1 minor units; the "
+            f"account itself is in order. {deposits} on this shard are refused until others {other} as much "
+            "there; meanwhile an operator can use an account on another shard and transfer from or to it"
+        ),
+    )
+
+
 def no_answer(error: ShardNodeError) -> wallet_pb2.Refusal:
     """A shard, or the ledger, that was asked did not answer, or is full."""
     full = isinstance(error, ShardFullError)
@@ -149,6 +176,23 @@ def no_answer(error: ShardNodeError) -> wallet_pb2.Refusal:
 def invalid(bad: BadField) -> wallet_pb2.Refusal:
     """A request's field that does not fit."""
     return wallet_pb2.Refusal(outcome=outcome_pb2.OUTCOME_INVALID_ARGUMENT, message=str(bad), field=bad.field)
+
+
+async def read_again(
+    read: Callable[[RequestT], T], request: RequestT, bad: BadField, currencies: Currencies, context: Any
+) -> T:
+    """Reads once more what was refused; ends the call unless that was for a currency known by now."""
+    if isinstance(bad, UnknownCurrency):
+        try:
+            await currencies.require_exponents((bad.currency,))
+        except ExponentUnknownError:
+            pass
+        except RegistryError as error:
+            await abort(context, no_answer(error))
+    try:
+        return read(request)
+    except BadField as still:
+        await abort(context, invalid(still))
 
 
 async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoReturn:

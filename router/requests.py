@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from xxhash import xxh3_64_digest
 
 from coordinator.money import to_minor
-from router.fields import BadField, FieldReader, checked_id, packed_details, parse_id, reference_bytes
+from router.fields import (
+    BadField,
+    FieldReader,
+    checked_id,
+    minimum_balance,
+    new_currency,
+    packed_details,
+    parse_id,
+    positive,
+    reference_bytes,
+)
+from shard_node.errors import ExponentUnknownError
 from shard_node.limits import MAX_REFERENCE_BYTES
 from shard_node.transfers import BODY_HEAD, Kind, Row, Terms, Transfers, pack_body, transfer_key
 
@@ -54,6 +65,8 @@ class AccountTerms(NamedTuple):
     floor_minor: int
     maximum_balance_minor: int
     maximum_transfer_minor: int
+    # The exponent that they were read by.
+    digits: int
 
 
 class RequestReader(FieldReader):
@@ -65,7 +78,7 @@ class RequestReader(FieldReader):
         The hot loop of the router: columns are filled directly, and packing is spelled out, for a call
         a transfer is what it would mostly be made of.
         """
-        slots, digits, pack_head, fingerprint = self.slots, self.decimals, BODY_HEAD.pack, xxh3_64_digest
+        slots, digits, pack_head, fingerprint = self.slots, self.exponents, BODY_HEAD.pack, xxh3_64_digest
         latest = self.latest_id()
         batch = Transfers([], [], [], [], [], [], [], [])
         keys, payers, payees, amounts = batch.keys, batch.payers, batch.payees, batch.amounts_minor
@@ -84,9 +97,10 @@ class RequestReader(FieldReader):
                     or payer == payee
                     or request.validate_only
                     or len(reference) > MAX_REFERENCE_BYTES
+                    or 0 in reference
                 ):
                     raise ValueError  # noqa: TRY301 -- to where the request is looked at again
-            except ValueError:
+            except (ValueError, ExponentUnknownError):
                 self._put_aside(position, request, latest, read)
                 continue
             body = (
@@ -137,12 +151,18 @@ class RequestReader(FieldReader):
         )
 
     def account(self, request: wallet_pb2.OpenAccountRequest) -> AccountTerms:
-        """What an account is to be opened with. Raises BadField."""
+        """What an account is to be opened with. Raises BadField.
+
+        A currency that is not known is read by ISO 4217: whoever opens stores that, and reads again.
+        """
+        slot, currency = self.account_slot(request.account_id, "account_id"), request.currency
+        digits = self.exponents[currency] if currency in self.exponents else new_currency(currency)
         return AccountTerms(
-            self.account_slot(request.account_id, "account_id"),
-            self.minimum_balance(request.minimum_balance, request.currency),
-            self.maximum(request.maximum_balance, request.currency, "maximum_balance"),
-            self.maximum(request.maximum_transfer, request.currency, "maximum_transfer"),
+            slot,
+            minimum_balance(request.minimum_balance, digits) if request.HasField("minimum_balance") else 0,
+            _maximum(request, "maximum_balance", digits),
+            _maximum(request, "maximum_transfer", digits),
+            digits,
         )
 
     def diagnose(self, request: TransferLike, latest: bytes) -> BadField | None:
@@ -199,6 +219,11 @@ class RequestReader(FieldReader):
         world = f"@world:{currency}"
         payer, payee = (world, account) if kind is Kind.DEPOSIT else (account, world)
         return _row(raw_id, Terms(minor, currency, account_slot, account_slot, kind, payer, payee, details))
+
+
+def _maximum(request: wallet_pb2.OpenAccountRequest, field: str, digits: int) -> int:
+    """An optional limit above zero, in minor units; 0 for none."""
+    return positive(getattr(request, field), digits, field) if request.HasField(field) else 0
 
 
 def columns(rows: list[Row]) -> Transfers:

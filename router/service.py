@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from router.maps import Maps
     from router.purchases import PurchaseArchive
     from router.requests import RequestReader
+    from shard_node.currencies import Currencies
 
 _SERVICE = "tallystick.v1.WalletService"
 
@@ -45,16 +46,20 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         journal_engine: JournalEngine,
         directory: Maps,
         reader: RequestReader,
+        currencies: Currencies,
         archive: PurchaseArchive | None = None,
     ) -> None:
         self._engine = engine
         self._journal_engine = journal_engine
         self._directory = directory
         self._reader = reader
+        self._currencies = currencies
         self._kept = KeptTasks()
         checker = Checker(directory)
-        self._transfers = TransferCalls(engine, reader, checker, self._kept)
-        self._journals = JournalCalls(journal_engine, directory, reader, checker, self._kept, archive)
+        self._transfers = TransferCalls(engine, reader, currencies, checker, self._kept)
+        self._journals = JournalCalls(
+            journal_engine, directory, reader, currencies, checker, self._kept, archive
+        )
 
     async def finish_all(self) -> None:
         """Waits for everything under way."""
@@ -71,7 +76,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.Account:
         """Opens one account."""
         (result,) = await self._kept.run(
-            open_accounts(self._directory, self._reader, [request], deadline_of(context))
+            open_accounts(self._directory, self._reader, self._currencies, [request], deadline_of(context))
         )
         return await _account_or_abort(result, context)
 
@@ -83,7 +88,10 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         await refusals.check_size("accounts", count, context)
         await refusals.check_room(self._kept, count, context)
         results = await self._kept.run(
-            open_accounts(self._directory, self._reader, request.accounts, deadline_of(context)), count
+            open_accounts(
+                self._directory, self._reader, self._currencies, request.accounts, deadline_of(context)
+            ),
+            count,
         )
         return wallet_pb2.BatchAccountsResponse(results=results)
 
@@ -91,7 +99,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.GetAccountRequest, context: Any
     ) -> wallet_pb2.Account:
         """Reads one account."""
-        reading = read_accounts(self._directory, self._reader, [request.account_id], deadline_of(context))
+        reading = read_accounts(
+            self._directory, self._reader, self._currencies, [request.account_id], deadline_of(context)
+        )
         (result,) = await self._kept.run(reading)
         return await _account_or_abort(result, context)
 
@@ -100,7 +110,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.BatchAccountsResponse:
         """Reads up to MAX_BATCH accounts."""
         await refusals.check_size("account_ids", len(request.account_ids), context)
-        reading = read_accounts(self._directory, self._reader, request.account_ids, deadline_of(context))
+        reading = read_accounts(
+            self._directory, self._reader, self._currencies, request.account_ids, deadline_of(context)
+        )
         results = await self._kept.run(reading)
         return wallet_pb2.BatchAccountsResponse(results=results)
 
@@ -116,7 +128,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             await refusals.abort(context, refusals.invalid(bad))
         except ShardNodeError as error:
             await refusals.abort(context, refusals.no_answer(error))
-        reading = read_accounts(self._directory, self._reader, page.account_ids, deadline_seconds)
+        reading = read_accounts(
+            self._directory, self._reader, self._currencies, page.account_ids, deadline_seconds
+        )
         accounts = [await _account_or_abort(result, context) for result in await self._kept.run(reading)]
         return wallet_pb2.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
 
@@ -193,6 +207,8 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         try:
             reading = self._engine.outcome(transaction_id, slot, deadline_of(context))
             found = await self._kept.run(reading)
+            if found is not None:
+                await self._currencies.require_exponents((found.currency,))
         except ShardNodeError as error:
             await refusals.abort(context, refusals.no_answer(error))
         if found is None:
@@ -203,7 +219,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             transaction_id=request.transaction_id,
             from_account=request.from_account,
             outcome=refusals.wire_outcome(found.outcome),
-            amount=to_text(found.amount_minor, self._reader.currency(found.currency)),
+            amount=to_text(found.amount_minor, self._reader.exponents[found.currency]),
             currency=found.currency,
             decided_at=decided_at,
         )
@@ -243,7 +259,9 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     # ------------------------------------------------------------------ within
 
     async def _set_state(self, target: Kind, request: Any, context: Any) -> wallet_pb2.Account:
-        setting = set_state(self._directory, self._reader, target, request, deadline_of(context))
+        setting = set_state(
+            self._directory, self._reader, self._currencies, target, request, deadline_of(context)
+        )
         return await _account_or_abort(await self._kept.run(setting), context)
 
 

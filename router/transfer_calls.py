@@ -11,9 +11,10 @@ from router import refusals
 from router.batches import BatchReader, answer
 from router.checks import of_transfer
 from router.coalescer import Coalescer, OverloadedError
-from router.fields import BadField
+from router.fields import BadField, UnknownCurrency
 from router.kept import DEFAULT_DEADLINE_SECONDS, deadline_of
 from router.requests import columns
+from shard_node.errors import ExponentUnknownError, RegistryError
 from shard_node.limits import NO_BALANCE
 from shard_node.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from router.checks import Checker
     from router.engine import Engine, Results
     from router.kept import KeptTasks
-    from router.requests import RequestReader
+    from router.requests import ReadTransfers, RequestReader
+    from shard_node.currencies import Currencies
     from shard_node.transfers import Row, Transfers
 
     class Request(Protocol):
@@ -44,10 +46,18 @@ Single = tuple[int, int, int]
 class TransferCalls:
     """Reads transfers, hands them on or has them checked, and answers."""
 
-    def __init__(self, engine: Engine, reader: RequestReader, checker: Checker, kept: KeptTasks) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        reader: RequestReader,
+        currencies: Currencies,
+        checker: Checker,
+        kept: KeptTasks,
+    ) -> None:
         self._engine = engine
         self._reader = reader
-        self._batches = BatchReader(reader.decimals)
+        self._currencies = currencies
+        self._batches = BatchReader(reader.exponents)
         self._checker = checker
         self._kept = kept
         self._coalescer: Coalescer[Row, Single] = Coalescer(self._execute_singles)
@@ -72,7 +82,7 @@ class TransferCalls:
         try:
             row = read(request)
         except BadField as bad:
-            await refusals.abort(context, refusals.invalid(bad))
+            row = await refusals.read_again(read, request, bad, self._currencies, context)
         if request.validate_only:
             await refusals.check_room(self._kept, 1, context)
             checked = self._checked({0: row}, deadline_of(context), payer_field, payee_field)
@@ -88,7 +98,7 @@ class TransferCalls:
             await refusals.abort(context, why, transaction_id=transaction_id)
         code, payer_balance, payee_balance = await future
         if code != _COMMITTED:
-            why = refusals.refusal(code, payer_field, payee_field)
+            why = refusals.of_transfer(code, row, payer_field, payee_field)
             await refusals.abort(context, why, transaction_id=transaction_id)
         response = wallet_pb2.TransferResponse(
             transaction_id=transaction_id, outcome=outcome_pb2.OUTCOME_COMMITTED
@@ -116,10 +126,13 @@ class TransferCalls:
         await refusals.check_size("transfers", count, context)
         await refusals.check_room(self._kept, count, context)
         deadline_seconds = deadline_of(context)
-        batch, bad, to_check = self._reader.transfers(request.transfers)
+        (batch, bad, to_check), no_word = await self._read(request)
         aside: dict[int, wallet_pb2.TransferResponse] = {}
         for position, field in bad.items():
-            why = refusals.invalid(field)
+            if no_word and isinstance(field, UnknownCurrency):
+                why = refusals.no_answer(no_word)
+            else:
+                why = refusals.invalid(field)
             aside[position] = wallet_pb2.TransferResponse(outcome=why.outcome, refusal=why)
         work = self._engine.execute(batch, deadline_seconds, with_balances=request.return_balances)
         if to_check:
@@ -129,6 +142,23 @@ class TransferCalls:
         else:
             results = await self._kept.run(work, count)
         return self._batch_response(request, batch, aside, results).SerializeToString()
+
+    async def _read(
+        self, request: wallet_pb2.BatchTransferRequest
+    ) -> tuple[ReadTransfers, RegistryError | None]:
+        """The requests apart; and why nobody knows whether the cluster has the currencies new to us."""
+        read = self._reader.transfers(request.transfers)
+        new = {bad.currency for bad in read.bad.values() if isinstance(bad, UnknownCurrency)}
+        if not new:
+            return read, None
+        try:
+            await self._currencies.require_exponents(new)
+        except ExponentUnknownError:
+            # Of one of them: others may be known by now.
+            pass
+        except RegistryError as error:
+            return read, error
+        return self._reader.transfers(request.transfers), None
 
     async def _checked(
         self,
@@ -140,11 +170,11 @@ class TransferCalls:
         """What each row would get; nothing moves."""
         verdicts = await self._checker.check([of_transfer(row) for row in rows.values()], deadline_seconds)
         responses = {}
-        for position, (outcome, leg) in zip(rows, verdicts, strict=True):
+        for (position, row), (outcome, leg) in zip(rows.items(), verdicts, strict=True):
             response = wallet_pb2.TransferResponse(outcome=refusals.wire_outcome(outcome))
             if outcome not in (Outcome.VALID, Outcome.COMMITTED):
                 code = outcome | PAYEE if leg else outcome
-                response.refusal.CopyFrom(refusals.refusal(code, payer_field, payee_field))
+                response.refusal.CopyFrom(refusals.of_transfer(code, row, payer_field, payee_field))
             responses[position] = response
         return responses
 

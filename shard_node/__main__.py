@@ -10,6 +10,8 @@ from shard_node.agent import DEFAULT_MAX_BACKLOG, Agent, AgentSettings
 from shard_node.process import configure_logs, run
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
+_MAX_PORT = 65_535
+
 
 def main() -> int:
     """Reads the command line and serves until SIGTERM."""
@@ -34,7 +36,6 @@ def main() -> int:
     parser.add_argument(
         "--max-memory-bytes",
         type=int,
-        default=0,
         help="past this the shard refuses writes (default: no limit)",
     )
     parser.add_argument(
@@ -52,9 +53,17 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     if arguments.max_backlog < 1:
-        parser.error("--max-backlog must be at least 1")
-    if arguments.dedupe_window_seconds < MIN_WINDOW_SECONDS:
-        parser.error(f"--dedupe-window-seconds must be at least {MIN_WINDOW_SECONDS}")
+        parser.error(f"--max-backlog must be at least 1, is {arguments.max_backlog}")
+    # Written so that NaN is refused too.
+    if not arguments.dedupe_window_seconds >= MIN_WINDOW_SECONDS:
+        parser.error(
+            f"--dedupe-window-seconds must be at least {MIN_WINDOW_SECONDS}, is "
+            f"{arguments.dedupe_window_seconds:g}"
+        )
+    if arguments.port is not None and not 1 <= arguments.port <= _MAX_PORT:
+        parser.error(f"--port must be 1 to {_MAX_PORT}, is {arguments.port}")
+    if arguments.max_memory_bytes is not None and arguments.max_memory_bytes < 1:
+        parser.error(f"--max-memory-bytes must be at least 1, is {arguments.max_memory_bytes}")
     configure_logs(process="shard_node", shard=arguments.shard)
     agent = Agent(
         AgentSettings(
@@ -64,7 +73,8 @@ def main() -> int:
             arguments.host,
             arguments.port,
             arguments.dedupe_window_seconds,
-            arguments.max_memory_bytes,
+            # To Redis 0 is no limit.
+            arguments.max_memory_bytes or 0,
             arguments.max_backlog,
             arguments.logs,
         )

@@ -15,13 +15,16 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.exceptions import RedisError
 
 from shard_node import library
+from shard_node.currencies import package_exponent
 from shard_node.errors import RegistryError, RetryableError, ShardNodeError, WrongShardError
 from shard_node.limits import MAX_BATCH
 from shard_node.logs import keep_small
@@ -46,6 +49,9 @@ ROTATION_CHECK_SECONDS = 5.0
 EXPIRY_SECONDS = 1.0
 # How often it looks at the sizes of logs. Within that a log of errors grows by some megabytes.
 LOG_CHECK_SECONDS = 60.0
+
+# Every code that a currency can have: one look at a shard's system accounts, some 20 ms at its start.
+_CODES = tuple(map("".join, product(ascii_uppercase, repeat=3)))
 
 log = structlog.get_logger(__name__)
 
@@ -225,6 +231,7 @@ class Agent:
             self._named = {address}
             await load_library(redis)
             await self._bind(redis)
+            await self._adopt_currencies(redis)
         await self._registry.register(
             MemberKind.SHARD_NODE, settings.shard_id, address, os.getpid(), redis_pid=self._redis.pid
         )
@@ -235,6 +242,27 @@ class Agent:
         window_ms = int(settings.dedupe_window_seconds * 1000)
         await bind(redis, topology, settings.shard_id, window_ms, settings.max_backlog)
         self._bound_epoch = topology.shard(self._settings.shard_id).epoch
+
+    async def _adopt_currencies(self, redis: Redis) -> None:
+        """Has exponents stored for currencies whose money is older than the storing of exponents.
+
+        It came in through the currency's system account, by the package's exponent: so that is its exponent,
+        unless the package has dropped the currency, and then only another release of it can tell.
+        """
+        missing = [code for code in _CODES if code not in self._registry.exponents]
+        found = await redis.hmget("accounts", [f"@world:{code}" for code in missing])
+        used = [code for code, record in zip(missing, found, strict=True) if record is not None]
+        wanted = {code: exponent for code in used if (exponent := package_exponent(code)) is not None}
+        if wanted:
+            await self._registry.store_exponents(wanted)
+            log.info("stored the exponents of currencies in use", exponents=wanted)
+        for code in used:
+            if code not in wanted:
+                log.error(
+                    "a currency in use has no stored exponent, and the ISO 4217 package does not know it: "
+                    "its money rests until an agent starts once with a release of iso4217 that has it",
+                    currency=code,
+                )
 
     async def _watch_redis(self) -> None:
         """Brings Redis back whenever it ends."""

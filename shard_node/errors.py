@@ -6,6 +6,7 @@ ShardNodeError
 │   ├── ShardUnavailableError no answer: whether the call was carried out is not known
 │   ├── ShardFullError        out of memory; nothing was written
 │   ├── LedgerUnavailableError no answer from the ledger's database: whether it stored is not known
+│   ├── ExponentUnknownError  the number of decimals of a currency is not known here: amounts cannot be told
 │   └── BatchTakenError       another archiver stored that batch; nothing was written
 ├── ShardDefectError          the function library failed or is missing: needs a person
 ├── WrongShardError           the Redis belongs to another shard or cluster
@@ -40,6 +41,10 @@ class LedgerUnavailableError(RetryableError):
 
 class BatchTakenError(RetryableError):
     """Another archiver has stored a batch of that number. Nothing was written."""
+
+
+class ExponentUnknownError(RetryableError):
+    """How many decimals a currency has is not known here, so its amounts cannot be read or told."""
 
 
 class ShardDefectError(ShardNodeError):

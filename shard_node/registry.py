@@ -7,6 +7,7 @@ after a change, putting back the member nodes that went with a lost session), is
 which repeats it until it is done.
 
     /tallystick/topology                    one JSON document, changed by compare-and-set only
+    /tallystick/currencies                  one JSON document, the same: {"EUR": 2, ...}; only ever added to
     /tallystick/members/<kind>/<name>       ephemeral: {"name", "address", "pid", "problem", ...}
     /tallystick/locks/resolver/<shard>      ephemeral: who resolves this shard
     /tallystick/locks/archiver/<shard>      ephemeral: who archives its ledger
@@ -27,14 +28,16 @@ from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import BadVersionError, KazooException, NodeExistsError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 
+from shard_node.currencies import Exponents, from_json, to_json
 from shard_node.errors import RegistryError
 from shard_node.topology import Topology, TopologyError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 ROOT = "/tallystick"
 TOPOLOGY = f"{ROOT}/topology"
+CURRENCIES = f"{ROOT}/currencies"
 MEMBERS = f"{ROOT}/members"
 RESOLVER_LOCKS = f"{ROOT}/locks/resolver"
 ARCHIVER_LOCKS = f"{ROOT}/locks/archiver"
@@ -42,6 +45,8 @@ ARCHIVER_LOCKS = f"{ROOT}/locks/archiver"
 # After this long without a word ZooKeeper drops a process' member nodes and locks.
 SESSION_TIMEOUT_SECONDS = 6.0
 REQUEST_TIMEOUT_SECONDS = 5.0
+# For a reading that a request waits for: its caller is told before it gives up waiting (a client, after 4 s).
+ANEW_TIMEOUT_SECONDS = 2.0
 # For each step of a start: longer than a ZooKeeper needs to start beside us, or to choose a new leader.
 START_TIMEOUT_SECONDS = 20.0
 # Between two tries of an errand: a ZooKeeper that is away is not hurried, and the session time-out,
@@ -149,14 +154,25 @@ class Registry:
 
     def __init__(self, hosts: str) -> None:
         self._hosts = hosts
-        self._client = KazooClient(hosts=hosts, timeout=SESSION_TIMEOUT_SECONDS)
+        try:
+            self._client = KazooClient(hosts=hosts, timeout=SESSION_TIMEOUT_SECONDS)
+        except ValueError as error:
+            raise RegistryError(f"{hosts!r} is no address of ZooKeeper, host:port: {error}") from error
         self._loop: asyncio.AbstractEventLoop | None = None
         self._registered: dict[str, bytes] = {}
         self._restoring = _Errand("register again", self._restore)
         self._announcing = asyncio.Lock()
-        # Each sets its watch anew when it reads. The topology's is the first.
-        self._readers = [_Errand("read the topology", self._read_topology)]
-        self._topology_changed = self._asking(self._readers[0])
+        # Each sets its watch anew when it reads. The topology's is the first, the currencies' the second.
+        self._readers = [
+            _Errand("read the topology", self._read_topology),
+            _Errand("read the currencies", self._read_currencies),
+        ]
+        self._topology_changed, self._currencies_changed = map(self._asking, self._readers)
+        self._exponents = Exponents()
+        self._reading_currencies = asyncio.Lock()
+        # Numbers of the last reading anew that was begun, and that was answered, and its error.
+        self._currencies_asked = self._currencies_read = 0
+        self._currencies_error: RegistryError | None = None
         self._watchers: list[Callable[[Topology], None]] = []
         self._topology: Topology | None = None
         self._arrived = asyncio.Event()
@@ -169,8 +185,13 @@ class Registry:
             raise RegistryError("no topology yet: start the registry first")
         return self._topology
 
+    @property
+    def exponents(self) -> Exponents:
+        """The stored exponents that are known here: always the same object, which grows."""
+        return self._exponents
+
     async def start(self) -> None:
-        """Connects and reads the topology. Raises RegistryError when either takes too long."""
+        """Connects, reads topology and currencies. Raises RegistryError when either takes too long."""
         self._loop = asyncio.get_running_loop()
         self._client.add_listener(self._on_state)
         async with contextlib.AsyncExitStack() as failing:
@@ -180,8 +201,10 @@ class Registry:
             await asyncio.to_thread(connected.wait, START_TIMEOUT_SECONDS)
             if not self._client.connected:
                 raise RegistryError(f"no ZooKeeper answers at {self._hosts}")
-            self._readers[0].ask()
-            await self._finished(self._readers[0])
+            for reader in self._readers:
+                reader.ask()
+            for reader in self._readers:
+                await self._finished(reader)
             try:
                 async with asyncio.timeout(START_TIMEOUT_SECONDS):
                     await self._arrived.wait()
@@ -258,18 +281,23 @@ class Registry:
 
     async def _read_topology(self) -> None:
         """Reads the topology, and has itself called again when it changes or appears."""
-        changed = self._topology_changed
+        content = await self._watched(TOPOLOGY, self._readers[0], self._topology_changed)
         try:
-            content, _ = await self._request(self._client.get_async, TOPOLOGY, watch=changed)
-        except NoNodeError:
-            if await self._request(self._client.exists_async, TOPOLOGY, watch=changed):
-                self._readers[0].ask()
-            return
-        try:
-            self._accept(Topology.from_json(content))
+            if content is not None:
+                self._accept(Topology.from_json(content))
         except TopologyError as error:
             # Reading it again changes nothing; a better one calls us.
             log.error("topology unreadable", error=str(error))
+
+    async def _watched(self, path: str, reader: _Errand, changed: Callable[[object], None]) -> bytes | None:
+        """A node's content, None when there is none; ``changed`` is called when that is no longer so."""
+        try:
+            content, _ = await self._request(self._client.get_async, path, watch=changed)
+        except NoNodeError:
+            if await self._request(self._client.exists_async, path, watch=changed):
+                reader.ask()
+            return None
+        return bytes(content)
 
     def _asking(self, reader: _Errand) -> Callable[[object], None]:
         """A watch: in kazoo's thread, so it only hands over."""
@@ -280,6 +308,95 @@ class Registry:
                 loop.call_soon_threadsafe(reader.ask)
 
         return changed
+
+    # ------------------------------------------------------------------ currencies
+
+    async def require_exponents(self, currencies: Iterable[str]) -> None:
+        """Returns when the exponents of all these are known here; reads them anew when one is not.
+
+        Raises ExponentUnknownError when the cluster has stored none for one of them, and RegistryError when
+        ZooKeeper does not answer.
+        """
+        missing = [currency for currency in currencies if currency not in self._exponents]
+        if missing:
+            await self._read_currencies_anew()
+        for currency in missing:
+            self._exponents[currency]
+
+    async def store_exponents(self, wanted: Mapping[str, int]) -> None:
+        """Stores an exponent for each of these currencies that has none, all by one compare-and-set.
+
+        All are known here afterwards; of two that store one at the same moment, the first is obeyed by both.
+        Raises RegistryError when ZooKeeper does not answer: they may be stored or not.
+        """
+        for _ in range(MAX_CHANGE_TRIES):
+            stored: dict[str, int] = {}
+            version = None
+            with contextlib.suppress(NoNodeError):
+                content, stat = await self._request(self._client.get_async, CURRENCIES)
+                stored, version = self._learn(content), stat.version
+            if wanted.keys() <= stored.keys():
+                return
+            content = to_json({**wanted, **stored})
+            try:
+                if version is None:
+                    await self._request(self._client.create_async, CURRENCIES, content, makepath=True)
+                else:
+                    # Always with the version read: -1 would write over anything, and 0 is a version too.
+                    await self._request(self._client.set_async, CURRENCIES, content, version=version)
+            except (BadVersionError, NodeExistsError):
+                continue
+            self._learn(content)
+            return
+        raise RegistryError(f"the currencies changed {MAX_CHANGE_TRIES} times while one was to be added")
+
+    async def _read_currencies(self) -> None:
+        """Reads the exponents, and has itself called again when there are more."""
+        content = await self._watched(CURRENCIES, self._readers[1], self._currencies_changed)
+        try:
+            if content is not None:
+                self._learn(content)
+        except RegistryError as error:
+            # As with the topology. Money of a currency that is not known here rests.
+            log.error("currencies unreadable", error=str(error))
+
+    async def _read_currencies_anew(self) -> None:
+        """One reading at a time, for all that asked before it began. Raises RegistryError."""
+        if not self._client.connected:
+            # At once: a caller that repeats itself hears why until its time is up.
+            raise RegistryError(f"there is no connection to ZooKeeper at {self._hosts}")
+        asked, is_under_way = self._currencies_asked, self._reading_currencies.locked()
+        async with self._reading_currencies:
+            # What has failed while we waited is no more likely to succeed now.
+            has_failed = is_under_way and self._currencies_read == asked and self._currencies_error
+            if self._currencies_read <= asked and not has_failed:
+                self._currencies_asked += 1
+                self._currencies_error = await self._read_currencies_in_time()
+                # Not reached when whoever asked is cancelled: others then ask for themselves.
+                self._currencies_read = self._currencies_asked
+            if self._currencies_error is not None:
+                raise self._currencies_error
+
+    async def _read_currencies_in_time(self) -> RegistryError | None:
+        try:
+            async with asyncio.timeout(ANEW_TIMEOUT_SECONDS):
+                # The server that answers may be behind the one that took another process' change.
+                await self._request(self._client.sync_async, CURRENCIES)
+                with contextlib.suppress(NoNodeError):
+                    self._learn((await self._request(self._client.get_async, CURRENCIES))[0])
+        except TimeoutError:
+            return RegistryError(f"ZooKeeper at {self._hosts} did not answer in time")
+        except RegistryError as error:
+            return error
+        return None
+
+    def _learn(self, content: bytes) -> dict[str, int]:
+        try:
+            stored = from_json(content)
+        except ValueError as error:
+            raise RegistryError(f"{CURRENCIES} is unreadable: {error}") from error
+        self._exponents.learn(stored)
+        return stored
 
     # ------------------------------------------------------------------ membership
 

@@ -212,10 +212,14 @@ class AccountClosed(Refused):
 
 
 class BalanceLimit(Refused):
-    """The payee's balance would pass its maximum balance, or 2^53 - 1 minor units."""
+    """The payee's balance would pass its maximum balance, or 2^53 - 1 minor units.
+
+    With an empty `field` it is not the payee's: the system account through which money enters and leaves
+    the account's shard is at that bound.
+    """
 
     outcome = Outcome.BALANCE_LIMIT
-    summary = "the payee's balance would pass the limit"
+    summary = "a balance would pass its limit"
 
 
 class AccountNotFound(_UpTo, Refused):

@@ -13,7 +13,7 @@ Everything here only reads, so every call may be made again, and is, at another 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import grpc
@@ -54,6 +54,8 @@ __all__ = [
     "News",
     "TransactionEntries",
 ]
+
+ItemT = TypeVar("ItemT")
 
 PAGE_SIZE = 500
 """Entries in a page of `entries` (the service gives 1000 at the most)."""
@@ -189,7 +191,7 @@ class LedgerClient:
         *,
         from_time: datetime | None = None,
         to_time: datetime | None = None,
-        kinds: Iterable[EntryKind] = (),
+        kinds: Iterable[EntryKind] | None = None,
         order: EntryOrder = EntryOrder.NEWEST_FIRST,
         page_size: int = PAGE_SIZE,
         page_token: str = "",
@@ -202,10 +204,11 @@ class LedgerClient:
             account_id: whose.
             from_time: included.
             to_time: not included.
-            kinds: only these; all when empty.
+            kinds: only these; all when None.
             order: by version.
-            page_size: at most so many, up to 1000.
-            page_token: the `next_token` of the page before, with all else but page_size as it was.
+            page_size: at most so many, 1 to 1000.
+            page_token: the `next_token` of the page before, with all else but page_size as it was; the
+                first page when empty.
             wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
@@ -213,7 +216,7 @@ class LedgerClient:
             account_id=account_id,
             from_time=ledger_values.timestamp(from_time, "from_time"),
             to_time=ledger_values.timestamp(to_time, "to_time"),
-            kinds=[kind.value for kind in kinds],
+            kinds=[kind.value for kind in _named("kinds", kinds)],
             order=order.value,
             page_size=page_size,
             page_token=page_token,
@@ -232,13 +235,13 @@ class LedgerClient:
         *,
         from_time: datetime | None = None,
         to_time: datetime | None = None,
-        kinds: Iterable[EntryKind] = (),
+        kinds: Iterable[EntryKind] | None = None,
         order: EntryOrder = EntryOrder.NEWEST_FIRST,
         wait_for: datetime | None = None,
         timeout_s: float | None = None,
     ) -> EntryStream:
         """All of an account's entries, page by page. Arguments as for `page`; `timeout_s` is a page's."""
-        wanted = tuple(kinds)
+        wanted = None if kinds is None else tuple(kinds)
 
         def read_page(token: str) -> Awaitable[EntryPage]:
             return self.page(
@@ -258,7 +261,7 @@ class LedgerClient:
     async def transfer(
         self,
         transaction_id: str | UUID,
-        from_account: str = "",
+        from_account: str | None = None,
         *,
         wait_for: datetime | None = None,
         timeout_s: float | None = None,
@@ -267,7 +270,7 @@ class LedgerClient:
 
         Args:
             transaction_id: its id.
-            from_account: only what this account sent under the id; several may have used it.
+            from_account: only what this account sent under the id, which several may have used; None for all.
             wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
@@ -299,9 +302,9 @@ class LedgerClient:
 
     async def watch(
         self,
-        account_ids: Iterable[str] = (),
+        account_ids: Iterable[str] | None = None,
         *,
-        cursor: str = "",
+        cursor: str | None = None,
         from_beginning: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> AsyncIterator[News]:
@@ -310,16 +313,16 @@ class LedgerClient:
         Goes on by itself, from the last cursor, when a router stops, or cuts it off for being slow.
 
         Args:
-            account_ids: only these, 1000 at the most; all when empty.
-            cursor: go on after what was received up to there.
+            account_ids: only these, 1000 at the most; all when None.
+            cursor: go on after what was received up to there; from now on when None.
             from_beginning: without a cursor, from the very first entry, not from now on.
             patience_s: give up with a RetryableError after so long without any answer.
         """
-        accounts, last = list(account_ids), cursor
+        accounts, last = _named("account_ids", account_ids), cursor
 
         def begin() -> ledger_pb2.WatchEntriesRequest:
             return ledger_pb2.WatchEntriesRequest(
-                account_ids=accounts, cursor=last, from_beginning=from_beginning and not last
+                account_ids=accounts, cursor=last, from_beginning=from_beginning and last is None
             )
 
         async for message in self._stream("WatchEntries", begin, patience_s):
@@ -408,6 +411,14 @@ class LedgerClient:
             if not isinstance(error, RetryableError) or self._world.clock() + delay_s > heard_s + patience_s:
                 raise error
             await self._world.sleep(delay_s)
+
+
+def _named(argument: str, items: Iterable[ItemT] | None) -> list[ItemT]:
+    """What is asked for. To the service nothing named means all, so an empty list is no such request."""
+    named = [] if items is None else list(items)
+    if items is not None and not named:
+        raise ValueError(f"{argument} is empty: leave it out for all")
+    return named
 
 
 async def _next_message(call: Any) -> Any:

@@ -184,7 +184,7 @@ class MoneyOperations(ABC):
         amount: Amount,
         currency: str,
         *,
-        life_seconds: int = 0,
+        life_seconds: int | None = None,
         transaction_id: str | UUID | None = None,
         reference: str = "",
         validate_only: bool = False,
@@ -196,7 +196,7 @@ class MoneyOperations(ABC):
             account_id: whose money.
             amount: above zero, in the currency's unit.
             currency: the ISO 4217 code of the account.
-            life_seconds: 1 second to 31 days; 7 days when 0.
+            life_seconds: 1 second to 31 days; 7 days when None.
             transaction_id: names the hold; see `MoneyOperations`.
             reference: see `MoneyOperations`.
             validate_only: see `MoneyOperations`.

@@ -206,8 +206,8 @@ def transfer_record(message: wallet_pb2.GetTransferResponse) -> TransferRecord:
     )
 
 
-def _optional_text(amount: Amount | None, field: str) -> str:
-    return "" if amount is None else amount_text(amount, field)
+def _optional_text(amount: Amount | None, field: str) -> str | None:
+    return None if amount is None else amount_text(amount, field)
 
 
 def _decimal(text: str) -> Decimal:

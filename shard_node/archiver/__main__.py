@@ -143,7 +143,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     if not 1 <= arguments.limit <= _MAX_BATCH_ENTRIES:
-        parser.error(f"--limit must be 1 to {_MAX_BATCH_ENTRIES}")
+        parser.error(f"--limit must be 1 to {_MAX_BATCH_ENTRIES}, is {arguments.limit}")
     configure_logs(process="archiver", name=arguments.name)
     return run(archive_all(arguments.zookeeper, arguments.name, arguments.ledger, arguments.limit))
 

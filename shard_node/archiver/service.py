@@ -105,7 +105,14 @@ class Archiver:
 
     async def _keep(self, shard_id: str, stopping: asyncio.Event) -> None:
         """Archives one shard whenever it is ours."""
-        archiver = ShardArchiver(shard_id, self._archive, self._executor, self._clock_ms, self._batch_entries)
+        archiver = ShardArchiver(
+            shard_id,
+            self._archive,
+            self._executor,
+            self._clock_ms,
+            self._registry.exponents,
+            self._batch_entries,
+        )
         self._stored[shard_id] = 0
         pause, failures = 0.0, 0
         while True:

@@ -8,16 +8,16 @@ archive, for whether a commit that got no answer was carried out only the archiv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from shard_node.archiver.resume import Resumed, require_in_stream, resume, stream_id_before
-from shard_node.errors import BatchTakenError
+from shard_node.errors import BatchTakenError, ExponentUnknownError
 from shard_node.ledger.archive import Archive, Position
 from shard_node.ledger.chain import Header, Sealed, seal
-from shard_node.ledger.entries import Row, StreamEntry, decode, row_count
+from shard_node.ledger.entries import Entry, Row, StreamEntry, decode, row_count
 from shard_node.ledger.unacknowledged import difference_from_stream, require_as_made
 from shard_node.shard import LedgerState
 
@@ -29,6 +29,8 @@ BATCH_ENTRIES = 100_000
 _MAX_PAGE = 128
 # Tries to see archive and shard at one moment while another archiver goes on.
 _MAX_RESUMES = 5
+
+_CURRENCY = Entry._fields.index("currency")
 
 _T = TypeVar("_T")
 
@@ -55,7 +57,11 @@ class Step:
 
 
 class ShardArchiver:
-    """One shard's archiver. ``executor`` runs what blocks; ``clock_ms`` is the time since 1970."""
+    """One shard's archiver. ``executor`` runs what blocks; ``clock_ms`` is the time since 1970.
+
+    ``exponents`` are those stored with the cluster, which may become more. They are copied into the ledger
+    before anything else is, and no entry is stored in a currency that has none.
+    """
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class ShardArchiver:
         archive: Archive,
         executor: Executor,
         clock_ms: Callable[[], int],
+        exponents: Mapping[str, int],
         batch_entries: int = BATCH_ENTRIES,
     ) -> None:
         self._shard_id = shard_id
@@ -70,6 +77,8 @@ class ShardArchiver:
         self._executor = executor
         self._clock_ms = clock_ms
         self._batch_entries = batch_entries
+        self._exponents = exponents
+        self._kept_exponents: Mapping[str, int] = {}
         self._page = 1
         # None: unknown, to be read from the archive.
         self._position: Position | None = None
@@ -84,9 +93,11 @@ class ShardArchiver:
     async def step(self, source: LedgerSource) -> Step:
         """Stores the next batch, if there is one, and tells the shard.
 
-        Raises LedgerError when the archive and the shard do not belong together, or the stream cannot be
-        stored; RetryableError when something did not answer or another archiver was faster.
+        Raises LedgerError when the archive and the shard do not belong together, by their exponents too, or
+        the stream cannot be stored; RetryableError when something did not answer or is not known yet, or
+        another archiver was faster.
         """
+        await self._keep_exponents()
         # Until the end of the step: whoever interrupts it leaves no position that may be wrong.
         position, self._position = self._position, None
         if position is None:
@@ -104,6 +115,12 @@ class ShardArchiver:
         await _tell(source, sealed)
         self._position = position.after(sealed)
         return Step(sealed.header.entry_count, full)
+
+    async def _keep_exponents(self) -> None:
+        if self._kept_exponents != self._exponents:
+            exponents = dict(self._exponents)
+            await self._blocking(lambda: self._archive.keep_exponents(exponents))
+            self._kept_exponents = exponents
 
     # ------------------------------------------------------------------ where to go on
 
@@ -164,6 +181,12 @@ class ShardArchiver:
 
     def _store(self, position: Position, stream: Sequence[StreamEntry]) -> Sealed:
         rows = decode(position.shard, stream, position.next_sequence)
+        unknown = set(rows.columns[_CURRENCY]) - self._kept_exponents.keys()
+        if unknown:
+            raise ExponentUnknownError(
+                f"{position.shard.shard_id}: how many decimals {', '.join(sorted(unknown))} has is not known "
+                "here: entries in it are archived when the cluster has stored that and this archiver knows it"
+            )
         header = Header(
             position.shard,
             position.number + 1,

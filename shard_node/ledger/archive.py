@@ -10,7 +10,7 @@ Blocking: call it in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from shard_node.errors import BatchTakenError, LedgerError
 from shard_node.ledger.chain import GENESIS, Header, Sealed
 from shard_node.ledger.entries import ArchivedShard, Columns, Row, columns_of, is_one_value
+from shard_node.ledger.exponents import add_exponents
 from shard_node.ledger.schema import (
     POSTGRESQL,
     SEQUENCE_BITS,
@@ -82,6 +83,14 @@ class Archive:
             except IntegrityError:
                 # Another archiver gave that number, or that shard, at the same moment.
                 continue
+
+    def keep_exponents(self, cluster: Mapping[str, int]) -> None:
+        """Copies the cluster's exponents that the ledger has not yet.
+
+        Raises LedgerError when the ledger has another exponent for one of them: then it is not written to.
+        """
+        with self._writing() as connection:
+            add_exponents(connection, cluster)
 
     def store(self, sealed: Sealed, rows: Sequence[Row]) -> None:
         """Adds a batch and its entries, all or nothing; on disk when it returns.

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from shard_node.currencies import Exponents
 from shard_node.ledger.chain_reader import CHUNK_ROWS
 from shard_node.ledger.comparison import repeated_transactions
 from shard_node.ledger.entries import ArchivedShard
+from shard_node.ledger.exponents import judge_exponents
 from shard_node.ledger.findings import Findings, Rule, id_text
 from shard_node.ledger.fold import (
     ACCOUNT_ID,
@@ -93,6 +95,8 @@ class AuditReport:
     accounts: int = 0
     live_accounts: int = 0
     currencies: dict[str, CurrencyTotals] = field(default_factory=dict)
+    # How many decimals each has, by the ledger.
+    exponents: Exponents = field(default_factory=Exponents)
     # The first thousand, and how many there are.
     in_flight: list[InFlight] = field(default_factory=list)
     in_flight_total: int = 0
@@ -150,6 +154,8 @@ class Audit:
         await self._find_repeated()
         await self._find_strangers()
         archived = self._begin_sources()
+        used = self._fold.totals()
+        self.report.exponents = await self._ask(partial(judge_exponents, self._history, self._findings, used))
         total = sum([(await shard.counters()).accounts for shard in self._shards])
         before = list(self._fold.accounts)
         for shard in self._shards:

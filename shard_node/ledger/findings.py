@@ -34,6 +34,8 @@ class Rule(StrEnum):
     LIVE = "live"
     # An account was opened twice, or moved after it was closed, or froze when it was not open.
     STATE = "state"
+    # How many decimals a currency has is not in the ledger, or is not what the cluster has stored.
+    CURRENCY = "currency"
 
 
 @dataclass(frozen=True, slots=True)

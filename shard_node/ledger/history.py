@@ -30,8 +30,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from shard_node.currencies import Exponents
 from shard_node.errors import LedgerError, LedgerUnavailableError
 from shard_node.ledger.entries import Entry
+from shard_node.ledger.exponents import read_exponents
 from shard_node.ledger.schema import (
     SEQUENCE_BITS,
     SEQUENCE_MASK,
@@ -122,11 +124,14 @@ class Head:
 class History:
     """Asks one ledger database. May be shared by threads."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cluster: Mapping[str, int] | None = None) -> None:
+        """``cluster`` are the exponents stored with the cluster, which the ledger's must not contradict."""
         self._engine = engine
+        self._cluster = {} if cluster is None else cluster
         self._shard_ids: Mapping[int, str] = {}
         # Each thread's connection, while it has one.
         self._in_use = threading.local()
+        self._exponents = Exponents()
 
     def __repr__(self) -> str:
         return f"History({shown(self._engine)})"
@@ -294,6 +299,24 @@ class History:
         if shard_number not in self._shard_ids:
             self.heads()
         return self._shard_ids.get(shard_number, f"shard number {shard_number}")
+
+    def exponents(self) -> Exponents:
+        """How many decimals each currency of the ledger has.
+
+        Raises LedgerError when the cluster has stored another exponent for one: then one of them is wrong.
+        """
+        with self.reading() as connection:
+            self._exponents = read_exponents(connection, self._cluster)
+        return self._exponents
+
+    def exponent(self, currency: str) -> int:
+        """How many decimals a currency has. Asks the database only for one that is new.
+
+        Raises LedgerError as :meth:`exponents`, and ExponentUnknownError when the ledger has none for it.
+        """
+        if currency not in self._exponents:
+            self.exponents()
+        return self._exponents[currency]
 
     def after(self, first_id: int, last_id: int, accounts: Sequence[str], limit: int) -> list[Entry]:
         """Entries above ``first_id`` up to ``last_id``, both ids of one shard, in order, ``limit`` at most.

@@ -27,6 +27,7 @@ from shard_node.ledger.comparison import (
     state_changes,
 )
 from shard_node.ledger.entries import ArchivedShard
+from shard_node.ledger.exponents import judge_exponents
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.ledger.fold import (
     ACCOUNT_ID,
@@ -112,6 +113,7 @@ class QuickCheck:
         total = sum(one.accounts for one in counters)
         self.in_flight = sum(one.unsettled for one in counters)
         yield 0, total
+        await self._ask(partial(judge_exponents, self._history, self.findings))
         for shard in self._shards:
             await self._check_chain(shard)
         self._changes = await self._ask(partial(state_changes, self._history))

@@ -157,6 +157,15 @@ Index(
 )
 
 
+# How many decimals each currency has, as stored with the cluster; here before the currency's first entry.
+currencies = Table(
+    "currencies",
+    metadata,
+    Column("currency", Text, primary_key=True),
+    Column("exponent", SmallInteger, nullable=False),
+)
+
+
 def entry_id(shard_number: int, sequence: int) -> int:
     """The id of a shard's entry; ``sequence`` counts from 1."""
     return shard_number << SEQUENCE_BITS | sequence

@@ -122,6 +122,7 @@ async def test_refusals_are_typed(client: Client, accounts: list[str]) -> None:
     assert poor.value.transaction_id == name
     with pytest.raises(AccountNotFound):
         await client.transfer(payer, f"nobody:{name}", 1, "EUR")
+    await client.open_account(f"dollars:{name}", "USD")
     with pytest.raises(CurrencyMismatch):
         await client.transfer(payer, payee, 1, "USD")
     with pytest.raises(InvalidArgument) as decimals:

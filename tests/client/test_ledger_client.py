@@ -165,6 +165,14 @@ async def test_errors(client: LedgerClient) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await client.page("alice", page_token="nonsense")  # noqa: S106 -- of a page
     assert caught.value.field == "page_token"
+    with pytest.raises(InvalidArgument, match="must be 1 to 1000, or left out for 100, is 0"):
+        await client.page("alice", page_size=0)
+    for named in (client.page("alice", kinds=[]), anext(client.watch([]))):
+        with pytest.raises(ValueError, match="is empty: leave it out for all"):
+            await named
+    with pytest.raises(InvalidArgument) as caught:
+        await client.transfer(new_transaction_id(), "")
+    assert caught.value.field == "from_account"
     with pytest.raises(TypeError, match="needs a time zone"):
         await client.balance_at("alice", datetime.fromtimestamp(0))  # noqa: DTZ006 -- the mistake
     with pytest.raises(InvalidArgument) as caught:

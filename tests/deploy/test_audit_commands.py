@@ -30,6 +30,7 @@ from shard_node.ledger.audit import Audit, AuditProgress, AuditReport, InFlight
 from shard_node.ledger.findings import Rule
 from shard_node.transfers import Kind
 from tallystick import SyncClient, Transfer
+from tests.exponents import EXPONENTS
 
 pytestmark = pytest.mark.cluster
 
@@ -162,7 +163,8 @@ def test_what_was_found_before_an_error_is_told(monkeypatch: pytest.MonkeyPatch,
 def test_what_is_in_flight_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """Each transaction with its amount and whom it waits for; more than a screen takes are counted."""
     one = InFlight("0192e4a6-7c5e", int(Kind.TRANSFER), {"EUR": 1250}, 0, ("bob",))
-    report = AuditReport(in_flight=[one] * (SHOWN_IN_FLIGHT + 1), in_flight_total=SHOWN_IN_FLIGHT + 1)
+    count = SHOWN_IN_FLIGHT + 1
+    report = AuditReport(exponents=EXPONENTS, in_flight=[one] * count, in_flight_total=count)
     show_report(report, 1.0)
     shown = capsys.readouterr().out
     assert shown.count("12.50 EUR") == SHOWN_IN_FLIGHT

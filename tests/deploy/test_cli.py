@@ -241,6 +241,8 @@ def test_where_routers_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv(connection.ROUTER_VARIABLE, "env:1")
     assert find_routers("typed:1,typed:2", tmp_path) == ["typed:1", "typed:2"]
     assert find_routers(None, None) == ["env:1"]
+    with pytest.raises(NoClusterError, match="no router is named"):
+        find_routers(" , ", None)
     with pytest.raises(NoClusterError):
         find_routers(None, tmp_path)
 

@@ -193,3 +193,35 @@ def test_a_journal_s_mistakes_are_said_before_anything_is_sent(data: str, tmp_pa
     result = runner.invoke(app, ["hold", "a", "1", "EUR", "--life", "soon", "--data", data])
     assert result.exit_code == 2
     assert "1d12h" in result.stderr
+
+
+@pytest.mark.parametrize("life", ["0s", "0", "0.4s", "32d"])
+def test_a_life_of_a_hold_is_what_is_asked_for_or_refused(
+    cluster: LocalCluster, data: str, people: list[str], life: str
+) -> None:
+    """None is no week; nothing is reserved."""
+    result = CliRunner().invoke(app, ["hold", people[0], "1", "EUR", "--life", life, "--data", data])
+    assert result.exit_code == (2 if life == "0.4s" else 1)
+    told = " ".join(result.stderr.split())
+    if life != "0.4s":
+        assert "life_seconds: must be 1 to 2678400 (31 days), or left out for 7 days, is" in told
+    with SyncClient(cluster.router_addresses) as client:
+        assert client.get_account(people[0]).available == Decimal("100.00")
+
+
+def test_what_is_given_empty_is_not_what_is_left_out(refused: Any, data: str, people: list[str]) -> None:
+    """An unset variable of a script makes no new id, lifts no limit, and leads to no other cluster."""
+    ann, shop, _ = people
+    for command in (("transfer", ann, shop, "1", "EUR"), ("account", "deposit", ann, "1", "EUR")):
+        assert refused(*command, "--transaction-id", "")["field"] == "transaction_id"
+    name = f"none-{new_transaction_id()}"
+    for option in ("minimum-balance", "maximum-balance", "maximum-transfer"):
+        document = refused("account", "open", name, "EUR", f"--{option}", "")
+        assert document["field"] == option.replace("-", "_")
+    result = CliRunner().invoke(app, ["watch", "--cursor", "", "--limit", "1", "--data", data])
+    assert (result.exit_code, "cursor" in result.stderr) == (1, True)
+    result = CliRunner().invoke(app, ["account", "show", ann, "--router", "", "--data", data])
+    assert (result.exit_code, "no router is named: --router is ''" in " ".join(result.stderr.split())) == (
+        1,
+        True,
+    )

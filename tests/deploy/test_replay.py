@@ -127,3 +127,13 @@ def test_a_wrong_time_is_wrong_usage(data: Path) -> None:
     result = _replay("--data", data, "--until", "yesterday")
     assert result.exit_code == 2
     assert "2026-03-01" in result.stderr
+
+
+def test_a_currency_without_its_decimals_is_a_finding(data: Path) -> None:
+    """No amount is guessed at: minor units are shown as such, and the exit code says so."""
+    with closing(sqlite3.connect(data / FILE_NAME)) as ledger, ledger:
+        ledger.execute("DELETE FROM currencies")
+    result = _replay("--data", data, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["currencies"]["EUR"]["customers"] == "14900 minor units"
+    assert "entries in EUR, but not how many decimals EUR has" in " ".join(result.stderr.split())

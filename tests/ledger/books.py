@@ -20,6 +20,7 @@ from shard_node.ledger.entries import Entry, Row
 from shard_node.ledger.migrations import upgrade
 from shard_node.ledger.schema import entry_id, open_ledger
 from shard_node.transfers import Kind
+from tests.exponents import EXPONENTS
 
 START_MS = 1_750_000_000_000
 _PLACEHOLDER = -1
@@ -144,6 +145,7 @@ class Books:
     def store(self, engine: Engine, batch: int = 1000) -> None:
         """Archives what was made, in batches of that many rows."""
         archive = Archive(engine)
+        archive.keep_exponents(EXPONENTS)
         for shard in range(1, self.shards + 1):
             position = archive.position(f"shard-{shard - 1}")
             assert position.shard.number == shard

@@ -18,18 +18,21 @@ from sqlalchemy import Engine, delete, text, update
 from shard_node.archiver.shard_archiver import LedgerSource, ShardArchiver, Step
 from shard_node.bundles import Bundle
 from shard_node.calls import Attempt, Decide, Finish, Post, Prepare
-from shard_node.errors import BatchTakenError, LedgerError, RetryableError
+from shard_node.currencies import Exponents
+from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError, RetryableError
 from shard_node.journal_calls import Journals, PostJournals
 from shard_node.journals import Effect, Journal, Leg
 from shard_node.ledger.archive import Archive
 from shard_node.ledger.chain import GENESIS, Sealed
 from shard_node.ledger.entries import ArchivedShard, Entry, Row, StreamEntry, decode
+from shard_node.ledger.history import History
 from shard_node.ledger.schema import WRITING, batches, entries
 from shard_node.limits import MAX_BATCH
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.shard import LedgerState, Shard
 from shard_node.slots import slot
 from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
+from tests.exponents import EXPONENTS
 from tests.ledger.streams import Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
 from tests.real_shards import RealShards
@@ -115,7 +118,7 @@ def threads() -> ThreadPoolExecutor:
 
 def archiver(archive: Archive, threads: ThreadPoolExecutor) -> ShardArchiver:
     """A process that begins."""
-    return ShardArchiver("shard-0", archive, threads, lambda: 1, BATCH_ENTRIES)
+    return ShardArchiver("shard-0", archive, threads, lambda: 1, EXPONENTS, BATCH_ENTRIES)
 
 
 async def add(shard: Shard, *made: StreamEntry) -> None:
@@ -500,3 +503,44 @@ async def test_a_bundle_as_long_as_any(
         )
     ]
     assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)
+
+
+async def test_a_currency_without_a_known_exponent_waits(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """Nothing of it is stored or forgotten until the cluster's exponent is known; then that is copied."""
+    known = Exponents()
+    one = ShardArchiver("shard-0", Archive(engine), threads, lambda: 1, known, BATCH_ENTRIES)
+    stream = Stream()
+    await add(shard, stream.post(2))
+    with pytest.raises(ExponentUnknownError, match="how many decimals EUR has is not known here"):
+        await one.step(shard)
+    assert (await shard.ledger_state()).backlog == 4
+    assert await asyncio.to_thread(History(engine).exponents) == {}
+    known.learn({"EUR": 2, "JPY": 0})
+    await drain(one, shard)
+    await check_all_archived(shard, engine, stream.entries)
+    assert await asyncio.to_thread(History(engine).exponents) == {"EUR": 2, "JPY": 0}
+
+
+async def test_a_ledger_that_has_another_exponent_is_not_written_to(
+    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+) -> None:
+    """Nor read: one of the two is wrong, and a person has to say which."""
+    stream = Stream()
+    await add(shard, stream.post(2))
+    await asyncio.to_thread(Archive(engine).keep_exponents, {"EUR": 3})
+    told = "the ledger has 3 decimals for EUR, the cluster 2"
+    with pytest.raises(LedgerError, match=told):
+        await archiver(Archive(engine), threads).step(shard)
+    assert (await shard.ledger_state()).backlog == 4
+    with pytest.raises(LedgerError, match=told):
+        await asyncio.to_thread(History(engine, EXPONENTS).exponent, "EUR")
+    assert await asyncio.to_thread(History(engine).exponent, "EUR") == 3
+
+
+async def test_archivers_that_copy_an_exponent_at_once(engine: Engine) -> None:
+    """Both find it there; neither fails."""
+    together = [asyncio.to_thread(Archive(engine).keep_exponents, EXPONENTS) for _ in range(4)]
+    await asyncio.gather(*together)
+    assert await asyncio.to_thread(History(engine).exponents) == EXPONENTS

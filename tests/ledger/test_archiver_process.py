@@ -22,13 +22,15 @@ from sqlalchemy import Engine, text
 from deploy.launcher import LocalCluster
 from shard_node.bundles import Bundle
 from shard_node.calls import Post
+from shard_node.currencies import to_json
 from shard_node.ledger.archive import Archive
 from shard_node.ledger.entries import Entry
 from shard_node.outcomes import Outcome
-from shard_node.registry import ARCHIVER_LOCKS
+from shard_node.registry import ARCHIVER_LOCKS, CURRENCIES, TOPOLOGY
 from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind, Terms, Transfers
+from tests.exponents import EXPONENTS
 from tests.ledger.test_archive import verified_rows
 from tests.ledger.test_frozen_writers import frozen_store, hurried
 from tests.postgresql import PostgresqlServer
@@ -43,11 +45,12 @@ ACCOUNTS = 30
 
 @pytest.fixture
 def zookeeper(cluster: LocalCluster, shards: RealShards) -> str:
-    """A folder of its own in the cluster's ZooKeeper, with the topology of the tests' own shards."""
+    """A folder of its own in the cluster's ZooKeeper: the tests' own shards, and exponents."""
     folder = uuid.uuid4().hex
     client = KazooClient(hosts=cluster.zookeeper_address)
     client.start(timeout=WAIT_SECONDS)
-    client.create(f"/{folder}/tallystick/topology", shards.topology.to_json(), makepath=True)
+    client.create(f"/{folder}{TOPOLOGY}", shards.topology.to_json(), makepath=True)
+    client.create(f"/{folder}{CURRENCIES}", to_json(EXPONENTS))
     client.stop()
     client.close()
     return f"{cluster.zookeeper_address}/{folder}"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from sqlalchemy import Engine
@@ -16,11 +16,13 @@ from structlog.testing import capture_logs
 from shard_node.agent import bind
 from shard_node.archiver import service
 from shard_node.archiver.service import Archiver
+from shard_node.currencies import Exponents
 from shard_node.directory import Cluster, Directory
 from shard_node.errors import RegistryError
 from shard_node.ledger.archive import Archive
 from shard_node.registry import Registry
 from shard_node.shard import Shard
+from tests.exponents import EXPONENTS
 from tests.ledger.streams import START_MS, Stream
 from tests.ledger.test_archiver import add, check_all_archived
 from tests.real_shards import ENDLESS_WINDOW_MS, RealShards
@@ -35,6 +37,7 @@ Events = list[dict[str, Any]]
 class Locks:
     """ZooKeeper as far as an archiver asks it: it gives the lock, keeps it, or is away; what it was told."""
 
+    exponents: ClassVar[Exponents] = EXPONENTS
     mine: bool = True
     away: bool = False
     asked: int = 0

@@ -31,6 +31,7 @@ from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Kind
 from tests.coordinator.bank import name_on
+from tests.exponents import EXPONENTS
 from tests.ledger import tampering
 from tests.ledger.town import NO_DETAILS, Town, new_id, town_on
 from tests.real_shards import RealShards
@@ -608,3 +609,25 @@ async def test_the_quick_check_and_a_changed_balance(archived: Town) -> None:
     found = of(check.findings.kept, Rule.LIVE)
     assert found.account_id == name
     assert f"entry {row.entry_id} " in found.message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            "UPDATE currencies SET exponent = 3 WHERE currency = 'EUR'",
+            "the ledger has 3 decimals for EUR, the cluster 2",
+        ),
+        ("DELETE FROM currencies", "the ledger has entries in EUR, but not how many decimals"),
+    ],
+)
+async def test_decimals_that_are_not_the_clusters(archived: Town, change: str, told: str) -> None:
+    """A ledger whose currencies were changed is not what the cluster has; nothing is shown by it."""
+    with archived.engine.begin() as connection:
+        connection.execute(text(change))
+    archived.exponents = EXPONENTS
+    report = await archived.audit()
+    assert (rules(report), report.exponents) == ({Rule.CURRENCY}, {})
+    assert told in report.findings.kept[0].message
+    check = await archived.quick_check()
+    assert check.findings.total == ("UPDATE" in change)

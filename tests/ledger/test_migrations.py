@@ -12,13 +12,16 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from shard_node.errors import LedgerError, LedgerUnavailableError
-from shard_node.ledger.migrations import VERSION_TABLE, current, newest, require_newest, upgrade
-from shard_node.ledger.schema import LEDGER_VARIABLE, metadata, open_ledger
+from shard_node.errors import ExponentUnknownError, LedgerError, LedgerUnavailableError
+from shard_node.ledger.archive import Archive
+from shard_node.ledger.history import History
+from shard_node.ledger.migrations import VERSION_TABLE, _config, current, newest, require_newest, upgrade
+from shard_node.ledger.schema import LEDGER_VARIABLE, WRITING, metadata, open_ledger
 from tests.postgresql import PostgresqlServer
 
 AT_ONCE = 4
@@ -222,3 +225,20 @@ def test_by_hand(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: the ledger's URL is none")
     assert refused.stderr.count("\n") == 1
+
+
+def test_a_ledger_of_before_the_currencies(empty_url: str) -> None:
+    """It keeps its rows, and has no exponents until an archiver copies the cluster's; `replay` says so."""
+    engine = open_ledger(empty_url)
+    with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+        command.upgrade(_config(connection), "0001")
+        connection.execute(text("INSERT INTO shards (shard_number, shard_id) VALUES (1, 'shard-0')"))
+    with pytest.raises(LedgerError, match=f"is at version 0001, this code needs {newest()}"):
+        require_newest(engine)
+    assert upgrade(engine) == newest()
+    assert [shard.shard_id for shard in Archive(engine).shards()] == ["shard-0"]
+    with pytest.raises(ExponentUnknownError, match="how many decimals the currency 'EUR' has is not known"):
+        History(engine).exponent("EUR")
+    Archive(engine).keep_exponents({"EUR": 2})
+    assert History(engine).exponent("EUR") == 2
+    engine.dispose()

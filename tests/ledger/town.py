@@ -16,6 +16,7 @@ from coordinator.protocol import Commit, Part
 from shard_node.archiver.shard_archiver import ShardArchiver
 from shard_node.bundles import Bundle
 from shard_node.calls import ATTEMPT_BYTES, Attempt, Call, Post
+from shard_node.currencies import Exponents
 from shard_node.directory import Cluster
 from shard_node.journal_calls import Journals
 from shard_node.journals import NO_ID, Effect, Journal, Leg
@@ -29,6 +30,7 @@ from shard_node.shard import Shard
 from shard_node.slots import slot
 from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
 from tests.coordinator.bank import name_on
+from tests.exponents import EXPONENTS
 from tests.real_shards import RealShards
 
 NO_DETAILS = pack_details(Details())
@@ -51,6 +53,8 @@ class Town:
     threads: ThreadPoolExecutor
     names: list[list[str]]
     batch_entries: int = 5
+    # What an audit holds the ledger's against.
+    exponents: Exponents | None = None
     _driver: Driver = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +149,12 @@ class Town:
         """A shard's archiver that begins, with small batches."""
         shard_id = self.cluster.shards[index].shard_id
         return ShardArchiver(
-            shard_id, Archive(self.engine), self.threads, lambda: int(time.time() * 1000), self.batch_entries
+            shard_id,
+            Archive(self.engine),
+            self.threads,
+            lambda: int(time.time() * 1000),
+            EXPONENTS,
+            self.batch_entries,
         )
 
     async def archive(self, *indexes: int) -> None:
@@ -163,14 +172,14 @@ class Town:
 
     async def audit(self) -> AuditReport:
         """A full audit."""
-        audit = Audit(History(self.engine), self.cluster.shards)
+        audit = Audit(History(self.engine, self.exponents), self.cluster.shards)
         steps = [step async for step in audit.run()]
         assert {step.phase for step in steps} == {"replay", "repetitions", "accounts", "in flight"}
         return audit.report
 
     async def quick_check(self) -> QuickCheck:
         """A quick check."""
-        check = QuickCheck(History(self.engine), self.cluster.shards)
+        check = QuickCheck(History(self.engine, self.exponents), self.cluster.shards)
         steps = [step async for step in check.run()]
         assert steps[-1] == (check.accounts_checked, check.accounts_checked)
         return check

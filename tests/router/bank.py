@@ -85,7 +85,7 @@ class Bank:
         """An id that no account has yet, on the tag's shard."""
         return f"{{{tag}}}:router-{next(_NUMBERS)}"
 
-    def open(self, tag: str, funds: str = "", currency: str = "EUR", minimum_balance: str = "") -> str:
+    def open(self, tag: str, funds: str = "", currency: str = "EUR", minimum_balance: str = "0") -> str:
         """A new account with that much money; its id."""
         account_id = self.name(tag)
         self.wallet.call(

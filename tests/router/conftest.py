@@ -45,8 +45,10 @@ def operators(contract: Contract, router_channel: grpc.Channel) -> Client:
 
 @pytest.fixture(scope="session")
 def bank(contract: Contract, cluster: LocalCluster, wallet: Client, operators: Client) -> Bank:
-    """Makes accounts on chosen shards."""
-    return Bank(contract, cluster, wallet, operators)
+    """Makes accounts on chosen shards. One in dollars is there already, so that the cluster knows them."""
+    made = Bank(contract, cluster, wallet, operators)
+    made.open(made.tags[0], currency="USD")
+    return made
 
 
 @pytest.fixture(params=["same shard", "across shards"])

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from router.fields import BadField
 from router.requests import RequestReader
+from shard_node.currencies import Exponents
+from tests.exponents import EXPONENTS
 
 T = TypeVar("T")
 
@@ -34,9 +36,9 @@ class Asked:
     validate_only: bool = False
 
 
-def reader(now_ms: int = NOW_MS) -> RequestReader:
+def reader(now_ms: int = NOW_MS, exponents: Exponents = EXPONENTS) -> RequestReader:
     """A reader whose clock stands still."""
-    return RequestReader(lambda: now_ms)
+    return RequestReader(exponents, lambda: now_ms)
 
 
 def attempt(read: Callable[[], T]) -> T | BadField:

@@ -22,6 +22,7 @@ from shard_node.shard import Shard, connect
 from shard_node.slots import SLOT_COUNT, slot
 from tallystick.v1 import wallet_pb2
 from tests.coordinator.moving import move_slot, with_slot_moved
+from tests.exponents import CurrenciesStandIn
 from tests.real_shards import RealShards, redis_servers, shards
 from tests.router.samples import reader
 from tests.router.stand_ins import AbortedError, Clock, CommittersStandIn, Context, MapsStandIn
@@ -83,7 +84,7 @@ async def town(shards: RealShards) -> AsyncIterator[Town]:
     committers = CommittersStandIn()
     engines = Engine(maps, committers), JournalEngine(maps, committers)
     try:
-        yield Town(shards, cluster, maps, WalletService(*engines, maps, reader()))
+        yield Town(shards, cluster, maps, WalletService(*engines, maps, reader(), CurrenciesStandIn()))
     finally:
         for shard in cluster.shards:
             await shard.close()

@@ -24,6 +24,7 @@ from shard_node.calls import Post
 from shard_node.outcomes import PAYEE, Outcome
 from shard_node.slots import SLOT_COUNT
 from tallystick.v1 import outcome_pb2, wallet_pb2
+from tests.exponents import CurrenciesStandIn
 from tests.router.batch_samples import SETTINGS, UNUSUAL, Request, agree, batches_in_order, with_field
 from tests.router.samples import NOW_MS, reader, uuid7
 from tests.router.stand_ins import (
@@ -83,7 +84,9 @@ async def served(
     """Whether the answer came from the hot loop, and what a caller reads; balances are taken out of it."""
     shards = JudgingShard("left"), JudgingShard("right")
     maps, committers = MapsStandIn(Clock(), cluster_cut_at(1, SLOT_COUNT // 2, *shards)), JudgingCommitters()
-    service = WalletService(Engine(maps, committers), JournalEngine(maps, committers), maps, reader())
+    service = WalletService(
+        Engine(maps, committers), JournalEngine(maps, committers), maps, reader(), CurrenciesStandIn()
+    )
     asked = wallet_pb2.BatchTransferRequest(transfers=requests, return_balances=return_balances)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "LEAST_BYTES", 0)

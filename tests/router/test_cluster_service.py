@@ -178,3 +178,17 @@ def test_verify_under_way(operators: Client, bank: Bank) -> None:
         mover.join()
     assert "VERDICT_BUSY" in verdicts
     assert verdicts <= {"VERDICT_BUSY", "VERDICT_BALANCED"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"limit": 0}, "limit: must be 1 to 10000, or left out for 1000, is 0"),
+        ({"limit": 10_001}, "limit: must be 1 to 10000, or left out for 1000, is 10001"),
+        ({"minimum_age_ms": -1}, "minimum_age_ms: must not be negative, is -1"),
+    ],
+)
+def test_bad_looks_at_what_is_in_doubt(operators: Client, fields: dict[str, int], told: str) -> None:
+    """The field, its limit and the value are named; zero is not taken for nothing said."""
+    with pytest.raises(grpc.RpcError, match=told):
+        operators.call("ListInDoubt", **fields)

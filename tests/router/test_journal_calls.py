@@ -23,6 +23,7 @@ from shard_node.outcomes import Outcome
 from shard_node.records import Account, AccountState, RememberedOutcome
 from shard_node.slots import slot
 from tallystick.v1 import outcome_pb2, wallet_pb2
+from tests.exponents import CurrenciesStandIn
 from tests.router.samples import reader, uuid7
 from tests.router.stand_ins import (
     AbortedError,
@@ -80,6 +81,7 @@ class Bench:
             JournalEngine(maps, self.committers),
             maps,
             reader(),
+            CurrenciesStandIn(),
             self.archive,
         )
 

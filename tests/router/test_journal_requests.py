@@ -47,8 +47,10 @@ def test_hold() -> None:
     assert read.fields == ("account_id",)
 
 
-@pytest.mark.parametrize(("asked", "seconds"), [(0, DEFAULT_HOLD_SECONDS), (1, 1), (MAX_HOLD_SECONDS,) * 2])
-def test_lives_of_holds(asked: int, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [(None, DEFAULT_HOLD_SECONDS), (1, 1), (MAX_HOLD_SECONDS,) * 2]
+)
+def test_lives_of_holds(asked: int | None, seconds: int) -> None:
     """A hold lasts a week unless it says otherwise, a second at the least and 31 days at the most."""
     request = wallet_pb2.HoldRequest(
         transaction_id=ID, account_id="alice", amount="1", currency=EUR, life_seconds=asked
@@ -56,7 +58,7 @@ def test_lives_of_holds(asked: int, seconds: int) -> None:
     assert journals().hold(request).journal.bound == seconds * 1000
 
 
-@pytest.mark.parametrize("asked", [-1, MAX_HOLD_SECONDS + 1, -(2**63), 2**63 - 1])
+@pytest.mark.parametrize("asked", [0, -1, MAX_HOLD_SECONDS + 1, -(2**63), 2**63 - 1])
 def test_no_life_of_a_hold(asked: int) -> None:
     """Any other life is refused, and the limits are told."""
     request = wallet_pb2.HoldRequest(
@@ -236,13 +238,13 @@ def test_account_terms() -> None:
     request = wallet_pb2.OpenAccountRequest(
         account_id="alice", currency=EUR, minimum_balance="-1", maximum_balance="100", maximum_transfer="0.01"
     )
-    assert reader().account(request) == AccountTerms(slot("alice"), -100, 10_000, 1)
+    assert reader().account(request) == AccountTerms(slot("alice"), -100, 10_000, 1, 2)
     plain = wallet_pb2.OpenAccountRequest(account_id="alice", currency=EUR)
-    assert reader().account(plain) == AccountTerms(slot("alice"), 0, 0, 0)
+    assert reader().account(plain) == AccountTerms(slot("alice"), 0, 0, 0, 2)
 
 
 @pytest.mark.parametrize("field", ["maximum_balance", "maximum_transfer"])
-@pytest.mark.parametrize("value", ["0", "-1", "1.001", "1e3"])
+@pytest.mark.parametrize("value", ["0", "", "-1", "1.001", "1e3"])
 def test_not_a_limit(field: str, value: str) -> None:
     """A limit is an amount above zero, or not there at all."""
     limits: dict[str, Any] = {field: value}

@@ -225,6 +225,7 @@ async def test_balances(ledger: Served, books: Books) -> None:
         ({"account_id": "a b"}, "account_id"),
         ({"account_id": "x" * 161}, "account_id"),
         ({"account_id": "alice", "page_size": 1001}, "page_size"),
+        ({"account_id": "alice", "page_size": 0}, "page_size"),
         ({"account_id": "alice", "page_size": -1}, "page_size"),
         ({"account_id": "alice", "kinds": [0]}, "kinds"),
         ({"account_id": "alice", "kinds": [99]}, "kinds"),
@@ -281,6 +282,7 @@ async def test_bad_balances(ledger: Served, fields: dict[str, Any], field: str) 
     [
         ({"account_ids": ["alice", "a b"]}, "account_ids"),
         ({"account_ids": ["alice"] * 1001}, "account_ids"),
+        ({"cursor": ""}, "cursor"),
         ({"cursor": "nonsense"}, "cursor"),
         # A position that this ledger has not reached: shard 1, entry 255.
         ({"cursor": "AQEAAQAAAP8AAAAAAAAA"}, "cursor"),

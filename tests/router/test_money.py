@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.money import decimals, to_minor, to_text
+from coordinator.money import to_minor, to_text
+from shard_node.currencies import package_exponent
 from shard_node.limits import MAX_MINOR
 
 DIGITS = st.integers(0, 4)
@@ -130,10 +131,10 @@ def test_too_many_decimals(text: str, digits: int) -> None:
 )
 def test_decimals_of_iso_4217(currency: str, digits: int) -> None:
     """Decimals are those of ISO 4217."""
-    assert decimals(currency) == digits
+    assert package_exponent(currency) == digits
 
 
 @pytest.mark.parametrize("currency", ["XAU", "XAG", "XXX", "XTS", "XDR", "ZZZ", "DEM", "eur", ""])
 def test_no_decimals(currency: str) -> None:
     """Metals, test codes, codes of the past and no codes at all have no minor units."""
-    assert decimals(currency) is None
+    assert package_exponent(currency) is None

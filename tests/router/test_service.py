@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,11 @@ from router import coalescer, kept
 from router.engine import Engine
 from router.journal_engine import JournalEngine
 from router.service import WalletService, add_methods
-from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
+from shard_node.currencies import Exponents
+from shard_node.errors import RegistryError, ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.slots import slot
 from tallystick.v1 import outcome_pb2, wallet_pb2
+from tests.exponents import CurrenciesStandIn
 from tests.router.samples import reader, uuid7
 from tests.router.stand_ins import (
     AbortedError,
@@ -42,13 +44,18 @@ class Bench:
 
     left: ShardStandIn = field(default_factory=lambda: ShardStandIn("left"))
     right: ShardStandIn = field(default_factory=lambda: ShardStandIn("right"))
+    currencies: CurrenciesStandIn = field(default_factory=CurrenciesStandIn)
     service: WalletService = field(init=False)
 
     def __post_init__(self) -> None:
         maps = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), self.left, self.right))
         committers = CommittersStandIn()
         self.service = WalletService(
-            Engine(maps, committers), JournalEngine(maps, committers), maps, reader()
+            Engine(maps, committers),
+            JournalEngine(maps, committers),
+            maps,
+            reader(exponents=self.currencies.exponents),
+            self.currencies,
         )
 
 
@@ -221,3 +228,81 @@ async def test_reading_goes_on_where_it_can(bench: Bench) -> None:
         outcome_pb2.OUTCOME_OUTCOME_UNKNOWN,
         outcome_pb2.OUTCOME_ACCOUNT_NOT_FOUND,
     ]
+
+
+# ---------------------------------------------------------------------- currencies
+
+
+class ZookeeperStandIn(CurrenciesStandIn):
+    """A ZooKeeper that is away, or answers with what another router has stored meanwhile."""
+
+    def __init__(self, stored: dict[str, int] | None) -> None:
+        super().__init__(Exponents(EUR=2))
+        self._stored = stored
+
+    async def require_exponents(self, currencies: Iterable[str]) -> None:
+        """Reads anew what is not known."""
+        if set(currencies) - self.exponents.keys():
+            if self._stored is None:
+                raise RegistryError("ZooKeeper did not answer in time")
+            self.exponents.learn(self._stored)
+        await super().require_exponents(currencies)
+
+
+def of_currency(currency: str, number: int = 1) -> wallet_pb2.TransferRequest:
+    """A transfer in that currency."""
+    request = payment(number)
+    request.currency = currency
+    return request
+
+
+@pytest.mark.parametrize("method", ["Transfer", "BatchTransfer", "Hold", "OpenAccount", "BatchOpenAccounts"])
+async def test_a_new_currency_while_zookeeper_is_away(method: str) -> None:
+    """Not known, in plain words, with nothing asked of a shard; known currencies go on."""
+    bench = Bench(currencies=ZookeeperStandIn(None))
+    opening = wallet_pb2.OpenAccountRequest(account_id=LOW, currency="CHF")
+    known = wallet_pb2.OpenAccountRequest(account_id=LOW, currency="EUR", validate_only=True)
+    if method == "BatchTransfer":
+        batch = wallet_pb2.BatchTransferRequest(transfers=[of_currency("CHF"), of_currency("EUR", 2)])
+        answer = await bench.service.BatchTransfer(batch.SerializeToString(), Context())
+        first, second = wallet_pb2.BatchTransferResponse.FromString(answer).results
+        assert second.outcome == outcome_pb2.OUTCOME_COMMITTED
+        assert bench.left.posted() == [[2]]
+        why = first.refusal
+    elif method == "BatchOpenAccounts":
+        accounts = wallet_pb2.BatchOpenAccountsRequest(accounts=[opening, known])
+        refused, done = (await bench.service.BatchOpenAccounts(accounts, Context())).results
+        assert done.account.available == "0.00"
+        why = refused.refusal
+    else:
+        hold = wallet_pb2.HoldRequest(
+            transaction_id=uuid7(0), account_id=LOW, amount="1", currency="CHF", reference="r"
+        )
+        requests = {"Transfer": of_currency("CHF"), "Hold": hold, "OpenAccount": opening}
+        context, reason = await aborted(getattr(bench.service, method), requests[method])
+        assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+        why = wallet_pb2.Refusal(outcome=outcome_pb2.OUTCOME_OUTCOME_UNKNOWN, message=context.text)
+        assert bench.left.calls == []
+    assert why.outcome == outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
+    assert why.message == "ZooKeeper did not answer in time: ask again"
+
+
+async def test_a_currency_that_another_router_has_just_opened() -> None:
+    """It is read by what that router stored, whatever the package here says of it, alone and in a batch."""
+    for send in ("Transfer", "BatchTransfer"):
+        bench = Bench(currencies=ZookeeperStandIn({"CHF": 3}))
+        if send == "Transfer":
+            await bench.service.Transfer(of_currency("CHF"), Context())
+        else:
+            batch = wallet_pb2.BatchTransferRequest(transfers=[of_currency("CHF")])
+            await bench.service.BatchTransfer(batch.SerializeToString(), Context())
+        assert bench.left.posted() == [[10]]
+
+
+async def test_money_of_a_currency_that_no_account_has() -> None:
+    """Nobody guesses how many decimals it has: it is refused, and says what to do."""
+    bench = Bench(currencies=ZookeeperStandIn({}))
+    context, reason = await aborted(bench.service.Transfer, of_currency("CHF"))
+    assert (context.code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert context.text == "currency: no account was ever opened in CHF, so none can pay or be paid in it"
+    assert bench.left.calls == []

@@ -36,7 +36,7 @@ def test_limits_are_kept(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"maximum_balance": "100.01"}, {"maximum_transfer": ""}, {"minimum_balance": "-1"}]
+    "other", [{"maximum_balance": "100.01"}, {"maximum_transfer": "9.51"}, {"minimum_balance": "-1"}]
 )
 def test_limits_are_part_of_the_account(bank: Bank, other: dict[str, str]) -> None:
     """Opening with other limits is refused, checked or not, and changes none."""

@@ -30,7 +30,6 @@ def shown(account: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("currency", "asked", "zero", "floor"),
     [
-        ("EUR", "", "0.00", "0.00"),
         ("EUR", "0", "0.00", "0.00"),
         ("EUR", "-100", "0.00", "-100.00"),
         ("EUR", "-90071992547409.90", "0.00", "-90071992547409.90"),
@@ -53,7 +52,7 @@ def test_opening_again(bank: Bank) -> None:
     assert shown(again) == (account_id, "EUR", "5.00", "0.00", 1, 1, "-1.00")
 
 
-@pytest.mark.parametrize(("currency", "minimum_balance"), [("USD", "-1.00"), ("EUR", "-2.00"), ("EUR", "")])
+@pytest.mark.parametrize(("currency", "minimum_balance"), [("USD", "-1.00"), ("EUR", "-2.00"), ("EUR", "0")])
 def test_account_exists(bank: Bank, currency: str, minimum_balance: str) -> None:
     """Opening with other attributes is refused each time, and changes nothing."""
     account_id = bank.open(bank.tags[0], "5.00", minimum_balance="-1.00")

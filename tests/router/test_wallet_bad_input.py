@@ -32,11 +32,11 @@ BAD_AMOUNTS = [
     *(f"{MAX_MINOR + 1}", "1" + "0" * 30),
 ]
 BAD_CURRENCIES = ["", "eur", "EURO", "ZZZ", "XAU", "XXX"]
-BAD_REFERENCES = ["x" * 257, "é" * 128 + "x"]
-BAD_TEXTS = ["x" * 129, "é" * 64 + "x"]
-BAD_LIMITS = ["0", "-1", "1e3", "1.001", f"{MAX_MINOR}"]
-BAD_LIVES = [-1, 31 * 24 * 3600 + 1, 2**63 - 1, -(2**63)]
-BAD_FLOORS = ["1.00", "+0", "--1", "-1e3", "-1.001", f"-{MAX_MINOR}"]
+BAD_REFERENCES = ["x" * 257, "é" * 128 + "x", "a\0b"]
+BAD_TEXTS = ["x" * 129, "é" * 64 + "x", "\0"]
+BAD_LIMITS = ["0", "", "-1", "1e3", "1.001", f"{MAX_MINOR}"]
+BAD_LIVES = [0, -1, 31 * 24 * 3600 + 1, 2**63 - 1, -(2**63)]
+BAD_FLOORS = ["", "1.00", "+0", "--1", "-1e3", "-1.001", f"-{MAX_MINOR}"]
 
 OF_TRANSFERS = {
     "transaction_id": BAD_IDS,

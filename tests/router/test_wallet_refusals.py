@@ -10,7 +10,7 @@ import pytest
 from shard_node.limits import MAX_MINOR
 from shard_node.records import AccountState
 from tests.router.bank import Bank, Route, new_id, payment
-from tests.router.contract import Refusal
+from tests.router.contract import Refusal, read_refusal
 from tests.router.samples import uuid7, wall_ms
 
 pytestmark = pytest.mark.cluster
@@ -233,6 +233,40 @@ def test_the_largest_balance(bank: Bank) -> None:
     assert bank.look(account) == before
     took = bank.wallet.call("Withdraw", transaction_id=new_id(), amount=LARGEST, **fields)
     assert took.from_available == "0.00"
+
+
+def test_a_system_account_at_its_bound_is_not_the_customers_fault(bank: Bank) -> None:
+    """Deposits, or withdrawals, that a shard's own account cannot take say so, and name no field."""
+    tag = bank.tags[0]
+    rich, poor = bank.open(tag, LARGEST, "AFN"), bank.open(tag, currency="AFN")
+    told = refused_by_system(bank, "Deposit", account_id=poor, amount="0.01", currency="AFN")
+    assert "@world:AFN" in told
+    assert "refused until others withdraw as much" in told
+    bank.wallet.call("Withdraw", transaction_id=new_id(), account_id=rich, amount=LARGEST, currency="AFN")
+    bank.fund(poor, "0.01", "AFN")
+
+    credit = f"{LARGEST[:-1]}0"
+    debtor = bank.open(tag, currency="AOA", minimum_balance=f"-{credit}")
+    other = bank.open(tag, currency="AOA", minimum_balance="-1.00")
+    bank.wallet.call("Withdraw", transaction_id=new_id(), account_id=debtor, amount=credit, currency="AOA")
+    told = refused_by_system(bank, "Withdraw", account_id=other, amount="0.02", currency="AOA")
+    assert "@world:AOA" in told
+    assert "refused until others deposit as much" in told
+
+
+def refused_by_system(bank: Bank, method: str, **fields: str) -> str:
+    """What is said of a call that only a system account stands in the way of, checked and for good."""
+    before = bank.look(fields["account_id"])
+    told: set[str] = set()
+    for only_check in (True, False):
+        with pytest.raises(grpc.RpcError) as caught:
+            bank.wallet.call(method, transaction_id=new_id(), validate_only=only_check, **fields)
+        assert read_refusal(caught.value) == Refusal(PRECONDITION, "BALANCE_LIMIT", "")
+        assert isinstance(caught.value, grpc.Call)
+        told.add(str(caught.value.details()))
+    assert bank.look(fields["account_id"]) == before
+    (sentence,) = told
+    return sentence
 
 
 def test_the_largest_amount_crosses_shards(bank: Bank) -> None:

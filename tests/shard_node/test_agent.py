@@ -13,8 +13,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kazoo.client import KazooClient
 from redis.asyncio import Redis
 
 from deploy.launcher import ClusterSpec, LocalCluster
@@ -22,10 +24,12 @@ from shard_node import agent as agent_module
 from shard_node.agent import Agent, AgentSettings, Holding, claim, load_library
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
 from shard_node.logs import MAX_LOG_BYTES
+from shard_node.records import Account
 from shard_node.redis_process import RedisProcess
-from shard_node.registry import Registry, bootstrap
+from shard_node.registry import CURRENCIES, Registry, bootstrap
 from shard_node.shard import Shard, connect
 from shard_node.topology import Topology
+from tallystick import SyncClient
 
 pytestmark = pytest.mark.cluster
 
@@ -142,12 +146,32 @@ async def test_an_empty_redis_does_not_take_a_shards_place(own_cluster: LocalClu
 
 
 async def test_a_restart_of_everything_keeps_addresses_and_epochs(tmp_path: Path) -> None:
-    """The ports are remembered, so nobody needs a new map."""
+    """The ports are remembered, so nobody needs a new map; exponents that were never stored are."""
     own = LocalCluster(tmp_path / "data", ClusterSpec(shards=1))
     with own:
         before = await topology_of(own)
+        await make_it_older_than_stored_exponents(own)
     with own:
         assert await topology_of(own) == before
+        async with registry_of(own.zookeeper_address) as registry:
+            assert registry.exponents == {"EUR": 2, "JPY": 0}
+        assert '"currency": "BGN"' in own.log("shard-0").read_text()
+
+
+async def make_it_older_than_stored_exponents(cluster: LocalCluster) -> None:
+    """Money of three currencies, of which the package has dropped one, and no exponent stored."""
+    with SyncClient(cluster.router_addresses) as client:
+        for currency in ("EUR", "JPY"):
+            client.open_account(f"a:{currency}", currency)
+            client.deposit(f"a:{currency}", "7", currency)
+    async with client_of(cluster.shard_addresses["shard-0"]) as redis:
+        record: Any = await redis.hget("accounts", "@world:EUR")
+        await redis.hset("accounts", "@world:BGN", replace(Account.unpack(record), currency="BGN").pack())
+    zookeeper = KazooClient(cluster.zookeeper_address)
+    await asyncio.to_thread(zookeeper.start)
+    await asyncio.to_thread(zookeeper.delete, CURRENCIES)
+    await asyncio.to_thread(zookeeper.stop)
+    zookeeper.close()
 
 
 async def test_an_agent_whose_shard_is_served_elsewhere_ends(tmp_path: Path) -> None:

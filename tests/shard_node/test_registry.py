@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient, KazooState
+from structlog.testing import capture_logs
 
 from deploy.launcher import LocalCluster
-from shard_node.errors import RegistryError
-from shard_node.registry import RESOLVER_LOCKS, Member, MemberKind, Registry, bootstrap
+from shard_node.currencies import Exponents
+from shard_node.errors import ExponentUnknownError, RegistryError
+from shard_node.registry import CURRENCIES, RESOLVER_LOCKS, Member, MemberKind, Registry, bootstrap
 from shard_node.topology import Topology
 
 pytestmark = pytest.mark.cluster
@@ -316,3 +318,84 @@ async def test_a_start_is_bounded_when_zookeeper_falls_silent(
     with pytest.raises(RegistryError, match="did not answer in time"):
         await asyncio.wait_for(silent.start(), WAIT_SECONDS)
     assert not silent._client.connected
+
+
+# ---------------------------------------------------------------------- currencies
+
+
+@pytest.mark.parametrize("step", ["create_async", "set_async"])
+async def test_of_two_exponents_stored_at_once_the_first_is_everybodys(
+    registry: Registry, other: Registry, step: str
+) -> None:
+    """Both have seen that a currency has none, be it the first of all or the next (at znode version 0)."""
+    if step == "set_async":
+        await registry.store_exponents({"EUR": 2})
+        await other.require_exponents(["EUR"])
+    both_are_there = asyncio.Barrier(2)
+    for session in (registry, other):
+
+        async def wait_once(name: str, waited: list[bool] = [False]) -> None:  # noqa: B006 -- one a session
+            if name == step and not waited[0]:
+                waited[0] = True
+                await both_are_there.wait()
+
+        intercept(session, wait_once)
+    await asyncio.gather(
+        registry.store_exponents({"XAA": 2, "XAB": 0}), other.store_exponents({"XAA": 3, "XAC": 1})
+    )
+    await registry.require_exponents(["XAC"])
+    await other.require_exponents(["XAB"])
+    assert registry.exponents == other.exponents
+    assert registry.exponents["XAA"] in {2, 3}
+    assert (registry.exponents["XAB"], registry.exponents["XAC"]) == (0, 1)
+
+
+async def test_exponents_come_by_a_watch_and_are_read_anew_where_one_is_missing(
+    registry: Registry, other: Registry
+) -> None:
+    """Others learn of a currency by themselves; who cannot wait reads; who gets no answer knows nothing."""
+    with pytest.raises(ExponentUnknownError, match="'XAA'"):
+        await registry.require_exponents(["XAA"])
+    known = other.exponents
+    await registry.store_exponents({"XAA": 2})
+    async with asyncio.timeout(WAIT_SECONDS):
+        while "XAA" not in known:  # noqa: ASYNC110 -- what it waits for is a plain dict
+            await asyncio.sleep(0.01)
+    fail_first(other, 1)
+    with pytest.raises(RegistryError, match="did not answer in time"):
+        await other.store_exponents({"XAB": 2})
+    assert known == {"XAA": 2}
+    await other.require_exponents(["XAA"])
+
+
+async def test_a_currencies_node_that_is_something_else_is_left_alone(hosts: str, registry: Registry) -> None:
+    """Nobody guesses what it meant, and nobody writes over it."""
+    client = KazooClient(hosts)
+    await asyncio.to_thread(client.start)
+    try:
+        await asyncio.to_thread(client.create, CURRENCIES, b'{"EUR": -2}')
+        with pytest.raises(RegistryError, match="currencies is unreadable: -2 is no exponent, of 'EUR'"):
+            await registry.store_exponents({"XAA": 2})
+        with pytest.raises(RegistryError, match="is unreadable"):
+            await registry.require_exponents(["EUR"])
+        assert (await asyncio.to_thread(client.get, CURRENCIES))[0] == b'{"EUR": -2}'
+    finally:
+        await asyncio.to_thread(client.stop)
+        client.close()
+    assert registry.exponents == {}
+
+
+def test_a_package_that_differs_is_said_once_and_not_obeyed() -> None:
+    """A currency that the package has otherwise, or has dropped, keeps its stored exponent."""
+    exponents = Exponents()
+    with capture_logs() as logs:
+        exponents.learn({"EUR": 2, "JPY": 2})
+        exponents.learn({"EUR": 2, "JPY": 2, "XAA": 1})
+    assert [(log["currency"], log["stored"], log["package"]) for log in logs] == [
+        ("JPY", 2, 0),
+        ("XAA", 1, None),
+    ]
+    with capture_logs() as logs:
+        exponents.learn({"EUR": 3})
+    assert [(log["log_level"], log["first"], log["changed"]) for log in logs] == [("error", 2, 3)]
+    assert exponents == {"EUR": 2, "JPY": 2, "XAA": 1}

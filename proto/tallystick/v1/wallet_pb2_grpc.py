@@ -39,12 +39,18 @@ class WalletServiceStub:
     and withdrawals, the account), and all payers that share the
     payer's hash tag.
     amounts         decimal text in the currency's unit, "12.50": digits and at
-    most one point, with no more decimals than ISO 4217 gives
-    the currency. No sign, exponent or grouping.
-    currency        an ISO 4217 code, "EUR".
+    most one point, with no more decimals than the currency has.
+    No sign, exponent or grouping.
+    currency        an ISO 4217 code, "EUR". How many decimals it has is stored
+    with the cluster when its first account opens, and stays.
+    Money of a currency that no account was ever opened in is an
+    INVALID_ARGUMENT.
     reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
     free texts (order_id, bank_transaction_id, initiated_by): up
-    to 128 bytes, kept there too.
+    to 128 bytes, kept there too. None may hold the character
+    NUL (U+0000).
+    optional        what is left out has the default that is named; what is given
+    counts as it is, also a zero or an empty text.
     validate_only   makes all the checks of the request, and moves nothing: the
     outcome is VALID, or the refusal that the request would get
     now. An id that was used before gets the outcome it has.
@@ -167,12 +173,18 @@ class WalletServiceServicer:
     and withdrawals, the account), and all payers that share the
     payer's hash tag.
     amounts         decimal text in the currency's unit, "12.50": digits and at
-    most one point, with no more decimals than ISO 4217 gives
-    the currency. No sign, exponent or grouping.
-    currency        an ISO 4217 code, "EUR".
+    most one point, with no more decimals than the currency has.
+    No sign, exponent or grouping.
+    currency        an ISO 4217 code, "EUR". How many decimals it has is stored
+    with the cluster when its first account opens, and stays.
+    Money of a currency that no account was ever opened in is an
+    INVALID_ARGUMENT.
     reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
     free texts (order_id, bank_transaction_id, initiated_by): up
-    to 128 bytes, kept there too.
+    to 128 bytes, kept there too. None may hold the character
+    NUL (U+0000).
+    optional        what is left out has the default that is named; what is given
+    counts as it is, also a zero or an empty text.
     validate_only   makes all the checks of the request, and moves nothing: the
     outcome is VALID, or the refusal that the request would get
     now. An id that was used before gets the outcome it has.
@@ -441,12 +453,18 @@ class WalletService:
     and withdrawals, the account), and all payers that share the
     payer's hash tag.
     amounts         decimal text in the currency's unit, "12.50": digits and at
-    most one point, with no more decimals than ISO 4217 gives
-    the currency. No sign, exponent or grouping.
-    currency        an ISO 4217 code, "EUR".
+    most one point, with no more decimals than the currency has.
+    No sign, exponent or grouping.
+    currency        an ISO 4217 code, "EUR". How many decimals it has is stored
+    with the cluster when its first account opens, and stays.
+    Money of a currency that no account was ever opened in is an
+    INVALID_ARGUMENT.
     reference       up to 256 bytes of UTF-8, kept in the ledger only. Other
     free texts (order_id, bank_transaction_id, initiated_by): up
-    to 128 bytes, kept there too.
+    to 128 bytes, kept there too. None may hold the character
+    NUL (U+0000).
+    optional        what is left out has the default that is named; what is given
+    counts as it is, also a zero or an empty text.
     validate_only   makes all the checks of the request, and moves nothing: the
     outcome is VALID, or the refusal that the request would get
     now. An id that was used before gets the outcome it has.
