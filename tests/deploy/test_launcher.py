@@ -328,3 +328,11 @@ def test_names_and_addresses_of_the_session_cluster(cluster: LocalCluster) -> No
     assert cluster.zookeeper_address.startswith("127.0.0.1:")
     with pytest.raises(NoClusterError, match="router-7"):
         cluster.pid("router-7")
+
+
+@pytest.mark.parametrize("spec", [ClusterSpec(shards=0), ClusterSpec(routers=0), ClusterSpec(coordinators=0)])
+def test_none_of_a_part_is_not_the_default_number(data: Path, spec: ClusterSpec) -> None:
+    """Zero is refused, with nothing started."""
+    with pytest.raises(DataError, match="1 to 64 shards, routers and coordinators each"):
+        LocalCluster(data, spec).start()
+    assert not cluster_file.read(data)

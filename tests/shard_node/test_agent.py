@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 
 from deploy.launcher import ClusterSpec, LocalCluster
 from shard_node import agent as agent_module
+from shard_node.__main__ import main
 from shard_node.agent import Agent, AgentSettings, Holding, claim, load_library
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
 from shard_node.logs import MAX_LOG_BYTES
@@ -401,3 +402,23 @@ async def test_a_redis_whose_port_is_taken_comes_back_when_it_is_free(tmp_path: 
             assert registry.topology.shards[0].primary == f"{host}:{port}"
             await shard.close()
         assert own.exited() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--port", "0", "--port must be 1 to 65535, is 0"),
+        ("--max-memory-bytes", "0", "--max-memory-bytes must be at least 1, is 0"),
+        ("--max-backlog", "0", "--max-backlog must be at least 1, is 0"),
+        ("--dedupe-window-seconds", "nan", "--dedupe-window-seconds must be at least 120, is nan"),
+    ],
+)
+def test_what_an_option_cannot_be(
+    option: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Zero stands for no default: the option, its limit and the value are named."""
+    started = ["shard_node", "--zookeeper", "127.0.0.1:1", "--shard", "shard-0", "--data", "none"]
+    monkeypatch.setattr("sys.argv", [*started, option, value])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err

@@ -368,6 +368,15 @@ async def test_exponents_come_by_a_watch_and_are_read_anew_where_one_is_missing(
     await other.require_exponents(["XAA"])
 
 
+async def test_without_a_connection_a_new_currency_is_not_waited_for(hosts: str) -> None:
+    """A caller is told why at once, again and again; what is known goes on."""
+    away = Registry(hosts)
+    away.exponents.learn({"EUR": 2})
+    await away.require_exponents(["EUR"])
+    with pytest.raises(RegistryError, match="there is no connection to ZooKeeper at"):
+        await away.require_exponents(["EUR", "XAA"])
+
+
 async def test_a_currencies_node_that_is_something_else_is_left_alone(hosts: str, registry: Registry) -> None:
     """Nobody guesses what it meant, and nobody writes over it."""
     client = KazooClient(hosts)
