@@ -105,9 +105,12 @@ def test_a_user_without_routers_is_told_what_it_needs(tmp_path: Path) -> None:
 
 SILENT_ROUTER = """
 import os, socket, time
-from tallystick.locust import GreenletClient
-from tallystick import ClientClosed, ClientSettings, OutcomeUnknown
+from tallystick.locust import GreenletClient, Wallet
+from tallystick import ClientClosed, ClientSettings, OutcomeUnknown, SyncClient
 import gevent
+
+methods = [{name for name in dir(kind) if name[0] != "_"} for kind in (Wallet, SyncClient)]
+assert methods[0] == methods[1] - {"close"}, methods
 
 silent = socket.create_server(("127.0.0.1", 0))
 slow = GreenletClient(f"127.0.0.1:{silent.getsockname()[1]}", settings=ClientSettings(timeout_s=3))
@@ -148,7 +151,7 @@ slow.close()
 def test_no_greenlet_waits_for_anothers_answer(cluster: LocalCluster) -> None:
     """More calls than gevent has threads wait for a silent router; others go on, and all come to an end.
 
-    A client that is closed, or was inherited over a fork, says so.
+    A client that is closed, or was inherited over a fork, says so. A user's wallet has all methods.
     """
     program = SILENT_ROUTER.replace("ADDRESS", cluster.router_addresses[0])
     done = subprocess.run(

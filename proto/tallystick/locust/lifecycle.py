@@ -59,7 +59,8 @@ class _Master:
         runner = self._runner
         self._users = dict(runner.reported_user_classes_count)
         runner.send_message(_STOP)
-        deadline = time.monotonic() + _STOPPED_WITHIN_SECONDS
+        longest_seconds = (runner.environment.stop_timeout or 0) + _STOPPED_WITHIN_SECONDS
+        deadline = time.monotonic() + longest_seconds
         while runner.user_count and time.monotonic() < deadline:
             gevent.sleep(_POLL_SECONDS)
 

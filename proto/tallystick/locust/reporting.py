@@ -116,6 +116,8 @@ def _repeat(
     if failure is not None:
         addition.num_failures = count
         addition.num_fail_per_sec[second] = count
-        stats.errors[StatsError.create_key(METHOD, name, failure)].occurrences += count
+        key = StatsError.create_key(METHOD, name, failure)
+        # Where nobody listens to the event it is not there yet.
+        stats.errors.setdefault(key, StatsError(METHOD, name, failure)).occurrences += count
     stats.total.extend(addition)
     stats.entries[(name, METHOD)].extend(addition)

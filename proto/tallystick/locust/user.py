@@ -123,14 +123,15 @@ class Wallet:
         began = time.perf_counter()
         done = to_its_end(lambda: method(client, *args, **kwargs))
         latency_ms = (time.perf_counter() - began) * 1000
-        error = done.error
-        if isinstance(error, TallystickError):
-            error = reported(error)
-            self._user.report(method.__name__, latency_ms, ((1, error),))
-        elif error is None:
+        told = reported(done.error) if isinstance(done.error, TallystickError) else None
+        if told is not None:
+            self._user.report(method.__name__, latency_ms, ((1, told),))
+        elif done.error is None:
             self._user.report(method.__name__, latency_ms, outcomes(done.result))
         self._user.end_if_killed(done)
-        if error is not None:
-            # What is no TallystickError was never sent: an argument of a wrong type, say.
-            raise error from done.error
+        if told is not None:
+            raise told from done.error
+        if done.error is not None:
+            # Nothing was sent: an argument of a wrong type, say.
+            raise done.error
         return done.result
