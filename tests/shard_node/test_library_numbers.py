@@ -25,7 +25,7 @@ _OTHERS = {
     "COMMIT": COMMIT_BYTES,
 }
 # What the library alone knows.
-_ITS_OWN = {"ATTEMPT_HEAD", "CHUNK", "BIG", "LIMITED", "MAX_FORMATS"}
+_ITS_OWN = {"ATTEMPT_HEAD", "CHUNK", "BIG", "LIMITED", "MAX_FORMATS", "NAMES_A_CALL"}
 
 
 def _numbers() -> dict[str, int]:
