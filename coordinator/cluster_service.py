@@ -8,6 +8,7 @@ from uuid import UUID
 
 import grpc
 
+from coordinator import statuses
 from coordinator.audit import Audit, audit_pages
 from coordinator.money import decimals, to_text
 from shard_node.errors import ShardNodeError
@@ -93,10 +94,12 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     ) -> cluster_pb2.ListInDoubtResponse:
         """Prepared and unsettled entries, the oldest first."""
         limit = request.limit or DEFAULT_IN_DOUBT
-        if not 1 <= limit <= MAX_IN_DOUBT or request.minimum_age_ms < 0:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, f"limit is 1 to {MAX_IN_DOUBT}, minimum_age_ms not negative"
-            )
+        if not 1 <= limit <= MAX_IN_DOUBT:
+            why = f"must be 1 to {MAX_IN_DOUBT}, or 0 for {DEFAULT_IN_DOUBT}, is {limit}"
+            await statuses.abort_invalid(context, "limit", why)
+        if request.minimum_age_ms < 0:
+            why = f"must not be negative, is {request.minimum_age_ms}"
+            await statuses.abort_invalid(context, "minimum_age_ms", why)
         found: list[cluster_pb2.InDoubtTransfer] = []
         try:
             for shard in self._directory.current.shards:

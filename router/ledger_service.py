@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 
+from coordinator import statuses
 from router import ledger_requests, refusals
 from router.fields import BadField, FieldReader
 from router.ledger_messages import balance_message, entry_message, finding_message
@@ -177,7 +178,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def _ledger(self, context: Any) -> History:
         if self._history is None:
-            await refusals.abort_with(
+            await statuses.abort(
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "NO_LEDGER",
@@ -205,7 +206,7 @@ async def _read(read: Callable[[], T], context: Any) -> T:
 
 
 async def _not_found(context: Any, outcome: Outcome, field: str, message: str) -> NoReturn:
-    await _refuse(context, outcome, f"{field}: {message}", field)
+    await _refuse(context, outcome, message, field)
 
 
 async def _exhausted(context: Any, message: str) -> NoReturn:

@@ -15,6 +15,7 @@ from deploy.launcher import LocalCluster
 from shard_node.records import Account
 from tests.router.bank import Bank, payment, wait_for
 from tests.router.contract import Client, Contract
+from tests.router.test_wallet_bad_input import invalid
 
 pytestmark = pytest.mark.cluster
 
@@ -178,3 +179,9 @@ def test_verify_under_way(operators: Client, bank: Bank) -> None:
         mover.join()
     assert "VERDICT_BUSY" in verdicts
     assert verdicts <= {"VERDICT_BUSY", "VERDICT_BALANCED"}
+
+
+def test_limits_of_looking_for_doubt(anyone: Client) -> None:
+    """What is out of range is refused as in every service: by its field."""
+    for field, value in {"limit": -1, "minimum_age_ms": -1}.items():
+        assert anyone.refused("ListInDoubt", **{field: value}) == invalid(field)
