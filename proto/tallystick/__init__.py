@@ -25,6 +25,7 @@ from tallystick.errors import (
     CaptureExceedsHold,
     ClientClosed,
     CurrencyMismatch,
+    ForkedClient,
     HoldNotActive,
     InsufficientFunds,
     InvalidArgument,
@@ -40,6 +41,8 @@ from tallystick.errors import (
     TransactionIdReused,
     TransactionNotFound,
     TransferLimit,
+    Unavailable,
+    WrongEventLoop,
 )
 from tallystick.ids import new_transaction_id
 from tallystick.ledger import LedgerClient
@@ -60,6 +63,8 @@ from tallystick.values import (
     TransferResult,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Aborted",
     "Account",
@@ -78,6 +83,7 @@ __all__ = [
     "ClientClosed",
     "ClientSettings",
     "CurrencyMismatch",
+    "ForkedClient",
     "HoldNotActive",
     "HoldResult",
     "InsufficientFunds",
@@ -103,5 +109,8 @@ __all__ = [
     "TransferLimit",
     "TransferRecord",
     "TransferResult",
+    "Unavailable",
+    "WrongEventLoop",
+    "__version__",
     "new_transaction_id",
 ]

@@ -8,6 +8,8 @@ from enum import IntEnum
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tallystick import limits
+from tallystick.errors import InvalidArgument
 from tallystick.v1 import ledger_pb2
 
 
@@ -192,14 +194,16 @@ def consistency_report(message: ledger_pb2.ConsistencyCheckResponse) -> Consiste
     )
 
 
-def timestamp(time: datetime, field: str) -> Timestamp:
-    """A moment as the contract has it.
+def timestamp(time: datetime | None, field: str) -> Timestamp | None:
+    """A moment as the contract has it; None for None.
 
     Raises:
-        TypeError: it has no time zone: whose midnight would that be?
+        InvalidArgument: it is no datetime, or has no time zone: whose midnight would that be?
     """
-    if time.tzinfo is None:
-        raise TypeError(f"{field} needs a time zone, such as datetime.UTC: {time!r}")
+    if time is None:
+        return None
+    if limits.instance(time, datetime, field).tzinfo is None:
+        raise InvalidArgument(f"needs a time zone, such as datetime.UTC: {time!r}", field=field)
     made = Timestamp()
     made.FromDatetime(time.astimezone(UTC))
     return made

@@ -9,7 +9,7 @@ its one true answer.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tallystick.errors import OutcomeUnknown, Overloaded, TallystickError
+from tallystick.errors import OutcomeUnknown, Overloaded, TallystickError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,13 @@ class RetryPolicy:
 def may_have_begun(error: TallystickError) -> bool:
     """Whether, for all this error says, the service may have done the work."""
     return isinstance(error, OutcomeUnknown)
+
+
+def of_question(error: TallystickError) -> TallystickError:
+    """The same error, said of a call that changes nothing, whatever became of it."""
+    if isinstance(error, OutcomeUnknown):
+        return Unavailable(error.message, error.transaction_id, error.field)
+    return error
 
 
 def closing_error(error: TallystickError, *, begun_before: bool, transaction_id: str) -> TallystickError:

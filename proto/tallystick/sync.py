@@ -1,12 +1,11 @@
 """The same client for code that does not use asyncio."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tallystick.client import Client
-from tallystick.loop_thread import LoopThread
-from tallystick.settings import ClientSettings
+from tallystick.loop_thread import ThreadedClient
 
 ResultT = TypeVar("ResultT")
 Given = ParamSpec("Given")
@@ -24,7 +23,7 @@ def _waiting(
     return wait
 
 
-class SyncClient:
+class SyncClient(ThreadedClient[Client]):
     """A `Client` that runs in a thread of its own, with the same methods, each of which waits.
 
     Any number of threads may share one; their transfers leave together in batches.
@@ -36,24 +35,7 @@ class SyncClient:
         settings: limits and waits.
     """
 
-    def __init__(self, *addresses: str | Iterable[str], settings: ClientSettings | None = None) -> None:
-        self._client = Client(*addresses, settings=settings)
-        self._thread = LoopThread(type(self).__name__)
-
-    def __repr__(self) -> str:
-        return f"<Sync{repr(self._client)[1:]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """As `Client.close`; then the thread ends. A second call does nothing."""
-        if not self._thread.closed:
-            self._thread.run(self._client.close())
-            self._thread.close()
+    _kind = Client
 
     open_account = _waiting(Client.open_account)
     open_accounts = _waiting(Client.open_accounts)

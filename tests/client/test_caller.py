@@ -58,6 +58,9 @@ class Scripted:
     async def close(self) -> None:
         """Nothing to close."""
 
+    def drop(self) -> None:
+        """Nothing to let go of."""
+
     async def sleep(self, delay_s: float) -> None:
         """Only the clock moves."""
         self.sleeps_s.append(delay_s)
@@ -187,7 +190,7 @@ async def test_answers_in_the_wrong_order_are_not_taken() -> None:
 
 async def test_accounts_end_as_what_is_known_at_the_deadline() -> None:
     """Items known keep their answers, the others carry the error."""
-    assert await read(Scripted([found("a", "?")] + [found("?")] * 9), "a", "b") == ["a", "OutcomeUnknown"]
-    assert await read(Scripted([found("a", "?"), *[GONE] * 9]), "a", "b") == ["a", "OutcomeUnknown"]
+    assert await read(Scripted([found("a", "?")] + [found("?")] * 9), "a", "b") == ["a", "Unavailable"]
+    assert await read(Scripted([found("a", "?"), *[GONE] * 9]), "a", "b") == ["a", "Unavailable"]
     assert await read(Scripted([NOT_ALLOWED]), "a", "b") == ["Refused", "Refused"]
-    assert await read(Scripted([found("a", "?"), NOT_ALLOWED]), "a", "b") == ["a", "OutcomeUnknown"]
+    assert await read(Scripted([found("a", "?"), NOT_ALLOWED]), "a", "b") == ["a", "Refused"]

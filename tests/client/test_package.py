@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import tallystick
@@ -30,6 +31,12 @@ def test_importing_the_client_needs_no_other_part_of_the_project() -> None:
 def test_package_is_marked_as_typed() -> None:
     """Type checkers read the annotations of what they find installed."""
     assert (Path(tallystick.__file__).parent / "py.typed").exists()
+
+
+def test_version_is_the_distributions() -> None:
+    """The package says which release it is, as its metadata does."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert tallystick.__version__ == project["project"]["version"]
 
 
 def test_docstring_uses_only_what_exists() -> None:

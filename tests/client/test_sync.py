@@ -8,7 +8,15 @@ from decimal import Decimal
 
 import pytest
 
-from tallystick import AccountNotFound, NewAccount, SyncClient, Transfer
+from tallystick import (
+    AccountNotFound,
+    ClientClosed,
+    NewAccount,
+    RetryableError,
+    SyncClient,
+    Transfer,
+    Unavailable,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +77,31 @@ def test_closing_ends_the_thread_and_later_calls_say_so(address: str) -> None:
     client.close()
     client.close()
     assert not client._thread.is_alive()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ClientClosed):
         client.get_account("alice")
+
+
+def test_closing_leaves_no_thread_waiting(address: str) -> None:
+    """Threads in the middle of calls hear that the client is closed, whenever that happens."""
+    client = SyncClient(address)
+    ended: list[RetryableError] = []
+    begun = threading.Barrier(5)
+
+    def read() -> None:
+        client.get_account("alice")
+        begun.wait()
+        try:
+            while True:
+                client.get_account("alice")
+        except RetryableError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    client.close()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert {type(error) for error in ended} <= {ClientClosed, Unavailable}
+    assert len(ended) == 4
