@@ -12,6 +12,7 @@ import grpc
 from deploy import cluster_file
 from deploy.errors import NoClusterError
 from tallystick import SyncClient, SyncLedgerClient
+from tallystick.addresses import router_addresses
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
 ROUTER_VARIABLE = "TALLYSTICK_ROUTER"
@@ -35,11 +36,11 @@ def find_routers(router: str | None, data: Path | None) -> list[str]:
     """The routers' addresses: as given, else of the cluster in ``data``, else as the environment says.
 
     ``router`` is HOST:PORT, or several with commas between. Raises NoClusterError when the data folder has
-    no running cluster.
+    no running cluster, InvalidArgument when an address is none.
     """
     given = router or (os.environ.get(ROUTER_VARIABLE) if data is None else None)
     if given:
-        return [address.strip() for address in given.split(",") if address.strip()]
+        return router_addresses(address.strip() for address in given.split(",") if address.strip())
     folder = data or DEFAULT_DATA
     record = cluster_file.read(folder)
     alive = [] if record is None else [r for r in record.of_kind(cluster_file.Kind.ROUTER) if r.is_alive()]

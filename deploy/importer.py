@@ -154,7 +154,8 @@ class Importer:
 
     def _answered(self, row: Row, answer: TransferResult) -> RowResult:
         error = answer.error
-        message = "" if error is None else error.message
+        # Without the transaction, which has a column of its own.
+        message = "" if error is None else str(error.concerning(""))
         return RowResult(row.number, row.texts, answer.outcome, message, self._cluster_id)
 
 

@@ -14,7 +14,7 @@ from deploy.connection import explain
 from deploy.errors import DeployError
 from deploy.options import err
 from shard_node.errors import ShardNodeError
-from tallystick import OutcomeUnknown, RetryableError, TallystickError
+from tallystick import OutcomeUnknown, RetryableError, TallystickError, Unavailable
 
 EXIT_FAILED = 1
 # What a shell calls a command that Ctrl-C ended.
@@ -28,7 +28,9 @@ def plain_errors() -> Iterator[None]:
         yield
     except OutcomeUnknown as error:
         again = f" with --transaction-id {error.transaction_id}" if error.transaction_id else ""
-        _fail(f"{error.summary} ({error.message}): run the same command again{again}")
+        _fail(f"{error.message or error.summary}: run the same command again{again}")
+    except Unavailable as error:
+        _fail(str(error))
     except RetryableError as error:
         _fail(f"{error}; try again in a moment")
     except grpc.RpcError as error:

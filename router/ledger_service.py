@@ -81,7 +81,12 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
         response = await self._ask(ask, context)
         if response is None:
-            await _not_found(context, Outcome.ACCOUNT_NOT_FOUND, "account_id", "no entry of it is archived")
+            await _not_found(
+                context,
+                Outcome.ACCOUNT_NOT_FOUND,
+                "account_id",
+                "account not found: no entry is archived",
+            )
         return response
 
     async def GetTransfer(  # noqa: N802
@@ -103,7 +108,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 context,
                 Outcome.TRANSACTION_NOT_FOUND,
                 "transaction_id",
-                "no entry of it is archived: it moved nothing, or only a moment ago",
+                "transaction not found: no entry is archived, so it moved nothing, or only a moment ago",
             )
         return ledger_pb2.LedgerTransfer(transaction_id=request.transaction_id, entries=entries)
 
@@ -119,7 +124,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
                 "account_id",
-                "no entry of it is archived from that time or before",
+                "account not found: no entry is archived from that time or before",
             )
         return balance_message(found)
 
@@ -158,7 +163,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         except TooManyQuestionsError:
             await _exhausted(context, "the ledger has too many questions: ask again soon")
         except ShardNodeError as error:
-            await _unavailable(context, f"{error}: ask again")
+            await _unavailable(context, str(error))
         finally:
             self._checks -= 1
         found = check.findings
@@ -194,7 +199,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         except BadTokenError as error:
             await refusals.abort(context, refusals.invalid(BadField("page_token", str(error))))
         except ShardNodeError as error:
-            await _unavailable(context, f"{error}: ask again")
+            await _unavailable(context, str(error))
 
 
 async def _read(read: Callable[[], T], context: Any) -> T:

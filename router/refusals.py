@@ -59,16 +59,16 @@ _SENTENCES = {
         "the id is older than the cluster remembers outcomes, so it cannot be told from a repetition; "
         "if it was never sent before, use a new id"
     ),
-    Outcome.ACCOUNT_NOT_FOUND: "there is no such account: open it first",
+    Outcome.ACCOUNT_NOT_FOUND: "account not found: open it first",
     Outcome.TRANSACTION_NOT_FOUND: (
         "no outcome is remembered under this id: it was never sent, is under way, or is older than the "
         "deduplication window; sending the transfer again with the same id settles it"
     ),
     Outcome.TRANSACTION_ID_REUSED: "the id was used before with other contents; that transfer stands",
-    Outcome.ACCOUNT_EXISTS: "the account exists with another currency, minimum_balance or maximum",
+    Outcome.ACCOUNT_EXISTS: "the account exists with other attributes: currency, minimum_balance, a maximum",
     Outcome.ABORTED: "a failure cut the transfer short, it was rolled back; use a new id",
-    Outcome.OUTCOME_UNKNOWN: "the outcome is not known: send the transfer again with the same id",
-    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, this try did nothing: send it again soon",
+    Outcome.OUTCOME_UNKNOWN: "the outcome is not known; send it again with the same transaction_id",
+    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit and nothing was begun; send it again soon",
     Outcome.REFUND_EXCEEDS_PURCHASE: "it is more than the refunds before it have left of the purchase",
     Outcome.PURCHASE_NOT_FOUND: "no committed purchase of this customer is known under the id",
     Outcome.HOLD_NOT_ACTIVE: (
@@ -137,7 +137,7 @@ def no_answer(error: ShardNodeError) -> wallet_pb2.Refusal:
     """A shard, or the ledger, that was asked did not answer, or is full."""
     full = isinstance(error, ShardFullError)
     why = refusal(Outcome.RESOURCE_EXHAUSTED if full else Outcome.OUTCOME_UNKNOWN)
-    why.message = f"{error}: ask again"
+    why.message = str(error)
     return why
 
 
