@@ -29,7 +29,7 @@ from tallystick.errors import ForkedClient
 _POLLER = "_poll_wrapper"
 _GRPC_THREADS = (b"event_engine", b"grpc_", b"lifeguard", b"timer_manager")
 # They end within milliseconds once there is no channel, and later on a busy machine.
-_LONGEST_END_S = 1.0
+_LONGEST_END_S = 2.0
 _POLL_S = 0.001
 _UNSAFE = (
     "this process was forked while gRPC was at work in its parent, and cannot use it; nothing was sent. "

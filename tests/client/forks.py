@@ -108,21 +108,20 @@ async def one_call(client: Client) -> None:
 def unused(address: str) -> None:
     """The parent has a client that it never used."""
     kept = SyncClient(address)
-    for _ in range(3):
-        print(child(fresh(address)))
+    print(child(fresh(address)))
     kept.close()
 
 
 def used(address: str) -> None:
     """The parent has used its client, and goes on to: as with `gunicorn --preload`, which forks again."""
     with SyncClient(address) as client:
-        for _ in range(10):
+        for _ in range(4):
             print(client.get_account("alice").account_id, child(fresh(address)))
 
 
 def closed(address: str) -> None:
     """The parent has closed its clients, one a moment ago."""
-    for _ in range(5):
+    for _ in range(3):
         fresh(address)()
         print(child(fresh(address)))
 
@@ -148,7 +147,7 @@ def busy(address: str) -> None:
         thread.start()
     while not all(done[:2]):
         time.sleep(0.001)
-    for _ in range(10):
+    for _ in range(5):
         print(child(fresh(address)))
     stop.set()
     for thread in threads:

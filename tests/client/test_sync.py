@@ -1,9 +1,6 @@
 """The synchronous client, against a stand-in in a process of its own."""
 
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -17,18 +14,6 @@ from tallystick import (
     Transfer,
     Unavailable,
 )
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A stand-in that runs as long as this module's tests."""
-    command = [sys.executable, "-m", "tests.client.stand_in"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
 
 
 def test_every_method_waits_for_its_answer(address: str) -> None:
