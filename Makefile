@@ -15,6 +15,7 @@ help: ## This list
 .PHONY: setup
 setup: ## Servers from Debian's packages where missing, .venv, pinned dependencies
 	@bash deploy/setup.sh
+	@$(if $(filter $@,$(MAKECMDGOALS)),echo 'setup: ready. To have tallystick on the PATH: source .venv/bin/activate' >&2)
 
 .PHONY: demo
 demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits: no money got lost
@@ -60,7 +61,8 @@ check-proto: setup ## Fail when the committed stubs differ from what `make proto
 .PHONY: constraints
 constraints: setup ## Pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --extra dev \
-		--no-emit-index-url --no-emit-find-links --no-header -o constraints.txt pyproject.toml
+		--no-emit-index-url --no-emit-find-links --no-emit-package tallystick-client --no-header \
+		-o constraints.txt pyproject.toml
 
 .PHONY: clean
 clean: ## Remove what was built: .venv, caches

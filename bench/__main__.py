@@ -3,8 +3,8 @@
 import sys
 
 from deploy.cli_bench import run_bench
-from deploy.plain_errors import plain_errors
+from deploy.plain_errors import json_asked_for, plain_errors
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors(as_json=json_asked_for(sys.argv[1:])):
         run_bench(sys.argv[1:], "python -m bench")

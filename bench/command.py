@@ -5,22 +5,16 @@ Whatever ends a command early (an error, Ctrl-C, the end of a CI job), what it s
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from bench.errors import BenchError
 from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
-from deploy.errors import DeployError
-from tallystick import TallystickError
+from deploy.plain_errors import plain_errors
+from deploy.rendering import Screen, err, faint, out, write_json
 
-_INTERRUPTED = 130
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Progress = Callable[[str], None]
@@ -45,28 +39,22 @@ JsonOption = Annotated[
 
 def carry_out(
     work: Callable[[Progress], Figures],
-    show: Callable[[Console, Figures], None],
+    show: Callable[[Screen, Figures], None],
     document: Callable[[Figures], Mapping[str, object]],
     *,
     as_json: bool,
 ) -> None:
     """Measures, then prints tables, and with ``as_json`` the document on one line.
 
-    Raises typer.Exit: 1, after a sentence that says why, when there are none to print; 130 when interrupted.
+    Raises SystemExit, after a sentence that says why, when there are none to print: see `plain_errors`.
     """
-    err = Console(stderr=True)
     for ending in _ENDINGS:
         signal.signal(ending, _interrupt_once)
-    try:
-        figures = work(lambda step: err.print(f"[dim]{escape(step)}[/]", highlight=False))
-    except (BenchError, DeployError, TallystickError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(_INTERRUPTED) from None
-    show(err if as_json else Console(), figures)
-    if as_json:
-        sys.stdout.write(json.dumps(document(figures), separators=(",", ":")) + "\n")
+    with plain_errors(as_json=as_json):
+        figures = work(lambda step: err.print(faint(step)))
+        show(err if as_json else out, figures)
+        if as_json:
+            write_json(document(figures), one_line=True)
 
 
 def _interrupt_once(*_: object) -> None:

@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.settings import ARCHIVER_NICENESS, MAX_BACKLOG_ENTRIES
 from bench.workload import CURRENCY, MINIMUM_BALANCE
 from deploy.cli_operate import verify_balance
-from deploy.cluster_file import Kind
+from deploy.cluster_file import ClusterRecord, Kind
 from deploy.connection import cluster_service, explain
 from deploy.launcher import ClusterSpec, LocalCluster
 from tallystick import NewAccount, SyncClient
@@ -100,12 +100,12 @@ def local_cluster(spec: ClusterSpec, progress: Progress) -> Iterator[LocalCluste
                 raise BenchError(f"a shard's Redis did not answer: {error}") from error
 
 
-def process_ids(cluster: LocalCluster) -> dict[str, int]:
+def process_ids(record: ClusterRecord) -> dict[str, int]:
     """The process ids of a cluster, by the names that its processes have in the figures."""
     return {
         # A shard's own name would not say that it is not the Redis.
         f"shard-node:{process.name}" if process.kind is Kind.SHARD_NODE else process.name: process.pid
-        for process in cluster.record.processes
+        for process in record.processes
     }
 
 
@@ -148,9 +148,9 @@ def shard_redis(address: str) -> redis.Redis:
     return redis.Redis(host=host, port=int(port), decode_responses=True)
 
 
-def open_accounts(client: SyncClient, ids: Sequence[str]) -> None:
+def open_accounts(client: SyncClient, ids: Sequence[str], minimum_balance: str = MINIMUM_BALANCE) -> None:
     """Opens the accounts, each with a credit line that no run comes near; BenchError when one is refused."""
-    new = [NewAccount(account_id, CURRENCY, MINIMUM_BALANCE) for account_id in ids]
+    new = [NewAccount(account_id, CURRENCY, minimum_balance) for account_id in ids]
     for result in client.open_accounts(new, timeout_s=_ACCOUNTS_TIMEOUT_SECONDS):
         if result.error is not None:
             raise BenchError(f"an account was refused: {result.error}")

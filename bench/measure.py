@@ -183,7 +183,7 @@ def _local(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator
         progress("starting the cluster")
         with LocalCluster(data, spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
             machine = check_durability(cluster.shard_addresses)
-            yield _Target(cluster.router_addresses, machine, durable=True, pids=process_ids(cluster))
+            yield _Target(cluster.router_addresses, machine, durable=True, pids=process_ids(cluster.record))
 
 
 @contextmanager

@@ -16,9 +16,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, cast
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.command import (
     AccountsOption,
@@ -44,6 +41,7 @@ from bench.settings import MAX_SERVERS, MAX_TRANSFERS, Shape
 from bench.workload import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
 from deploy.launcher import LocalCluster
+from deploy.rendering import Screen, Table, strong
 from shard_node.slots import slot
 from tallystick import SyncClient, Transfer
 from tallystick.v1 import cluster_pb2
@@ -296,11 +294,9 @@ def main(
     carry_out(lambda progress: measure_memory(settings, progress), _show, _document, as_json=as_json)
 
 
-def _show(console: Console, figures: MemoryFigures) -> None:
-    table = Table(title="Bytes on each shard", box=box.SIMPLE)
-    table.add_column("shard")
-    for column in ("accounts", "bytes each", "transfers", "bytes each"):
-        table.add_column(column, justify="right")
+def _show(screen: Screen, figures: MemoryFigures) -> None:
+    columns = ("accounts", "bytes each", "transfers", "bytes each")
+    table = Table("shard", *columns, right=columns, title="Bytes on each shard")
     for shard in figures.shards:
         table.add_row(
             shard.shard,
@@ -309,35 +305,35 @@ def _show(console: Console, figures: MemoryFigures) -> None:
             f"{shard.transfers:,}",
             f"{shard.bytes_per_transfer:.1f}",
         )
-    console.print(table)
-    keys = Table(title="Where they are, by kind of key: bytes each", box=box.SIMPLE)
-    keys.add_column("key")
-    for shard in figures.shards:
-        keys.add_column(f"{shard.shard}: account", justify="right")
-        keys.add_column("transfer", justify="right")
+    screen.table(table)
+    counts = [name for shard in figures.shards for name in (f"{shard.shard}: account", "transfer")]
+    keys = Table("key", *counts, right=counts, title="Where they are, by kind of key: bytes each")
     for key in sorted({key for s in figures.shards for key in {**s.accounts_by_key, **s.transfers_by_key}}):
         cells = []
         for shard in figures.shards:
             cells.append(f"{shard.accounts_by_key.get(key, 0) / shard.accounts:.1f}")
             cells.append(f"{shard.transfers_by_key.get(key, 0) / shard.transfers:.1f}")
         keys.add_row(key, *cells)
-    console.print(keys)
+    screen.table(keys)
     settings = figures.settings
-    lines = [
-        f"[bold]{figures.bytes_per_account:.0f} bytes an account[/] (at most {TARGET_ACCOUNT_BYTES}), ",
-        f"[bold]{figures.bytes_per_remembered:.0f} bytes a remembered transfer[/] (at most ",
-        f"{TARGET_TRANSFER_BYTES}) on each shard that takes part: {figures.bytes_per_transfer:.0f} bytes a ",
-        f"transfer of this load in the whole cluster. {settings.accounts:,} accounts, ",
-        f"{settings.transfers:,} transfers, {settings.shards} shards, seed {settings.seed}\n",
+    screen.print(
+        strong(f"{figures.bytes_per_account:.0f} bytes an account"),
+        f" (at most {TARGET_ACCOUNT_BYTES}), ",
+        strong(f"{figures.bytes_per_remembered:.0f} bytes a remembered transfer"),
+        f" (at most {TARGET_TRANSFER_BYTES}) on each shard that takes part: "
+        f"{figures.bytes_per_transfer:.0f} bytes a transfer of this load in the whole cluster. "
+        f"{settings.accounts:,} accounts, {settings.transfers:,} transfers, {settings.shards} shards, "
+        f"seed {settings.seed}",
+    )
+    screen.print(
         "Counted: all that Redis has allocated for its data (dataset.bytes of MEMORY STATS), with the spare ",
         "room of hash tables. An account is its record, its name and its place in its slot; a transfer is ",
         "what keeps it from being made again. Not counted: buffers and the process itself; there were no ",
         "entries waiting for an archiver, no transfers in flight. Kinds of key are by MEMORY USAGE, which ",
         "leaves out some of what the allocator rounds up. A hash table has one to two places an entry, so ",
-        "another number of transfers or accounts may change the figures by some 8 bytes.\n",
-        f"{figures.machine}; verified: balanced, each transfer moved money once",
-    ]
-    console.print("".join(lines), highlight=False, soft_wrap=True)
+        "another number of transfers or accounts may change the figures by some 8 bytes.",
+    )
+    screen.print(f"{figures.machine}; verified: balanced, each transfer moved money once")
 
 
 def _document(figures: MemoryFigures) -> Mapping[str, object]:

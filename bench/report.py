@@ -6,11 +6,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from bench.figures import (
     MICROS,
     archived_rate,
@@ -24,6 +19,7 @@ from bench.figures import (
 from bench.local import by_part, part_of
 from bench.measure import MeasuredRun, Measurement
 from bench.settings import BenchSettings, Distribution
+from deploy.rendering import Screen, Table, strong
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +32,14 @@ class Figures:
     total: Sequence[str] = ()
 
 
-def show(console: Console, settings: BenchSettings, measurement: Measurement) -> None:
+def show(screen: Screen, settings: BenchSettings, measurement: Measurement) -> None:
     """Prints the tables, and what was measured on what."""
     for figures in tables(measurement):
-        console.print(_rich_table(figures))
+        screen.table(_table(figures))
     headline, *more = sentences(settings, measurement)
-    console.print(f"[bold]{escape(headline)}[/]", highlight=False, soft_wrap=True)
+    screen.print(strong(headline))
     for sentence in more:
-        console.print(escape(sentence), highlight=False, soft_wrap=True)
+        screen.print(sentence)
 
 
 def markdown(settings: BenchSettings, measurement: Measurement) -> str:
@@ -194,10 +190,8 @@ def _cpu_cells(seconds: Sequence[float], runs: Sequence[MeasuredRun]) -> list[st
     return [f"{statistics.median(micros):.2f}", f"{min(micros):.2f}", f"{max(micros):.2f}", f"{share:.0%}"]
 
 
-def _rich_table(figures: Figures) -> Table:
-    table = Table(title=figures.title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for number, column in enumerate(figures.columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+def _table(figures: Figures) -> Table:
+    table = Table(*figures.columns, right=figures.columns[1:], title=figures.title)
     for row in figures.rows:
         table.add_row(*row)
     if figures.total:

@@ -17,9 +17,6 @@ from typing import Annotated
 
 import typer
 import uvloop
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.command import (
     AccountsOption,
@@ -51,6 +48,7 @@ from bench.local import (
 from bench.settings import Shape
 from bench.worker import Worker
 from bench.workload import AMOUNTS, CURRENCY, Workload, make_accounts
+from deploy.rendering import Screen, Table, strong
 from shard_node.slots import SLOT_COUNT
 from tallystick import Client, SyncClient, TallystickError
 
@@ -205,7 +203,7 @@ def measure_singles(settings: SinglesSettings, progress: Progress) -> SinglesFig
             progress(f"opening {settings.accounts:,} accounts")
             open_accounts(books, ids)
             before = changes(books, ids)
-            pids = {_CLIENT: worker.pid, **process_ids(cluster)}
+            pids = {_CLIENT: worker.pid, **process_ids(cluster.record)}
             # Connections, tables, code paths taken for the first time.
             committed = _run(Run(0, _WARM_UP_SECONDS), worker, pids).sent.committed
             runs = []
@@ -248,10 +246,10 @@ def main(
     carry_out(lambda progress: measure_singles(settings, progress), _show, _document, as_json=as_json)
 
 
-def _show(console: Console, figures: SinglesFigures) -> None:
-    table = Table(title="CPU in microseconds a transfer; CPUs in use by this, by others", box=box.SIMPLE)
-    for column in ("run", "transfers/s", "CPU", "CPUs", "others"):
-        table.add_column(column, justify="right")
+def _show(screen: Screen, figures: SinglesFigures) -> None:
+    columns = ("run", "transfers/s", "CPU", "CPUs", "others")
+    title = "CPU in microseconds a transfer; CPUs in use by this, by others"
+    table = Table(*columns, right=columns, title=title)
     for number, run in enumerate(figures.runs, start=1):
         table.add_row(
             str(number),
@@ -260,17 +258,19 @@ def _show(console: Console, figures: SinglesFigures) -> None:
             f"{run.cpu.in_all / run.sent.seconds:.2f}",
             f"{run.cpu.elsewhere / run.sent.seconds:.2f}",
         )
-    console.print(table)
+    screen.table(table)
     parts = ", ".join(f"{part} {us:.1f}" for part, us in figures.cpu_us.items())
     settings = figures.settings
-    lines = [
-        f"[bold]{figures.rate:,.0f} transfers/s[/] (at least {TARGET_RATE:,}), each a single call; the ",
-        f"median of {len(figures.runs)}: {settings.callers} at once, one process, {settings.shards} shards, ",
-        f"{settings.archivers} archivers, {settings.accounts:,} accounts, seed {settings.seed}\n",
-        f"CPU microseconds a transfer: {parts}\n",
-        f"{figures.machine}, the client among them; verified: balanced, each transfer moved money once",
-    ]
-    console.print("".join(lines), highlight=False, soft_wrap=True)
+    screen.print(
+        strong(f"{figures.rate:,.0f} transfers/s"),
+        f" (at least {TARGET_RATE:,}), each a single call; the median of {len(figures.runs)}: "
+        f"{settings.callers} at once, one process, {settings.shards} shards, {settings.archivers} archivers, "
+        f"{settings.accounts:,} accounts, seed {settings.seed}",
+    )
+    screen.print(f"CPU microseconds a transfer: {parts}")
+    screen.print(
+        f"{figures.machine}, the client among them; verified: balanced, each transfer moved money once"
+    )
 
 
 def _document(figures: SinglesFigures) -> Mapping[str, object]:

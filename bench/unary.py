@@ -14,9 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.command import (
     AccountsOption,
@@ -49,6 +46,7 @@ from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, BenchSettings
 from bench.workload import slot_owners
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
 from deploy.launcher import LocalCluster
+from deploy.rendering import Screen, Table, strong
 from tallystick.v1 import cluster_pb2
 
 # What the project asks of a router: see the README.
@@ -242,7 +240,7 @@ def _peak(
         peaks = []
         for tried, concurrency in ((load, settings.concurrency), (wider, more.in_flight)):
             progress(f"peak: {concurrency} in flight")
-            pids = {**tried.pids, **process_ids(cluster)}
+            pids = {**tried.pids, **process_ids(cluster.record)}
             before = read_cpu(pids)
             result = counter.move(tried, settings.seconds)
             spent = before.until(read_cpu(pids))
@@ -308,10 +306,9 @@ def main(  # noqa: PLR0913 -- a parameter an option
     carry_out(lambda progress: measure_unary(settings, progress), _show, _document, as_json=as_json)
 
 
-def _show(console: Console, figures: UnaryFigures) -> None:
-    table = Table(title="CPU microseconds a call", box=box.SIMPLE)
-    for column in ("round", "echo server", "router", "ratio", "echo calls/s", "router calls/s"):
-        table.add_column(column, justify="right")
+def _show(screen: Screen, figures: UnaryFigures) -> None:
+    columns = ("round", "echo server", "router", "ratio", "echo calls/s", "router calls/s")
+    table = Table(*columns, right=columns, title="CPU microseconds a call")
     for number, one in enumerate(figures.rounds, start=1):
         table.add_row(
             str(number),
@@ -321,22 +318,28 @@ def _show(console: Console, figures: UnaryFigures) -> None:
             f"{one.echo_rate:,.0f}",
             f"{one.router_rate:,.0f}",
         )
-    console.print(table)
+    screen.table(table)
     peak, half, settings = figures.peak, figures.half, figures.settings
     parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us.items())
     percentiles = ", ".join(f"p{level:g} {ms:.1f} ms" for level, ms in half.percentiles_ms.items())
-    lines = [
-        f"[bold]router: {figures.ratio:.2f} times the echo server's CPU a call[/] (at most {TARGET_RATIO}), ",
-        f"the median of {len(figures.rounds)} rounds at {settings.concurrency} in flight\n",
-        f"[bold]peak: {peak.rate:,.0f} calls/s[/] with {peak.concurrency} in flight; ",
-        f"CPU microseconds a call: {parts}\n",
-        f"[bold]at {half.asked:,.0f} calls/s: {percentiles}[/], longest {half.max_ms:.1f} ms ",
-        f"(p99 at most {TARGET_P99_MS:g} ms); open loop, from when each call was due; the generator itself ",
-        f"was late by {half.lag_p99_ms:.1f} ms at p99\n",
+    screen.print(
+        strong(f"router: {figures.ratio:.2f} times the echo server's CPU a call"),
+        f" (at most {TARGET_RATIO}), the median of {len(figures.rounds)} rounds at "
+        f"{settings.concurrency} in flight",
+    )
+    screen.print(
+        strong(f"peak: {peak.rate:,.0f} calls/s"),
+        f" with {peak.concurrency} in flight; CPU microseconds a call: {parts}",
+    )
+    screen.print(
+        strong(f"at {half.asked:,.0f} calls/s: {percentiles}"),
+        f", longest {half.max_ms:.1f} ms (p99 at most {TARGET_P99_MS:g} ms); open loop, from when each call "
+        f"was due; the generator itself was late by {half.lag_p99_ms:.1f} ms at p99",
+    )
+    screen.print(
         f"{figures.machine}, all on them: {settings.clients} load processes, {settings.shards} shards, ",
         f"1 router, {settings.archivers} archivers, {settings.accounts:,} accounts, seed {settings.seed}",
-    ]
-    console.print("".join(lines), highlight=False, soft_wrap=True)
+    )
 
 
 def _document(figures: UnaryFigures) -> Mapping[str, object]:

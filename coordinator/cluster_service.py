@@ -75,7 +75,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
             await _unavailable(context, error)
         return cluster_pb2.ListMembersResponse(
             members=[
-                cluster_pb2.Member(name=m.name, kind=_KINDS[m.kind], address=m.address, pid=m.pid)
+                cluster_pb2.Member(
+                    name=m.name, kind=_KINDS[m.kind], address=m.address, pid=m.pid, problem=m.problem
+                )
                 for m in members
             ]
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from shard_node.outcomes import Outcome
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 DOMAIN: Final = "tallystick"
+RETRY_AFTER_MS: Final = 200
 
 
 async def abort(
@@ -32,7 +34,7 @@ async def abort(
     metadata: Mapping[str, str] | None = None,
     details: Iterable[Message] = (),
 ) -> NoReturn:
-    """Ends a call.
+    """Ends a call. One that may be made again (RESOURCE_EXHAUSTED, UNAVAILABLE) also hears how soon.
 
     Args:
         context: the call's gRPC context.
@@ -45,8 +47,13 @@ async def abort(
     """
     values = {**(metadata or {}), **({"field": field} if field else {})}
     info: Message = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=values)
+    found = [info, *details]
+    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+        delay = Duration()
+        delay.FromMilliseconds(RETRY_AFTER_MS)
+        found.append(error_details_pb2.RetryInfo(retry_delay=delay))
     packed = []
-    for detail in (info, *details):
+    for detail in found:
         holder = any_pb2.Any()
         holder.Pack(detail)
         packed.append(holder)

@@ -1,55 +1,17 @@
-"""What the commands that move money or change accounts answer: sentences and tables, or JSON.
-
-Invariant: whoever may have to send something again learns its transaction id, and is never told "failed"
-where that is not known.
-"""
+"""What the commands that move money or change accounts answer: sentences and tables, or JSON."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from deploy.options import err, out
-from tallystick import Account, Outcome, RetryableError, TallystickError
+from deploy.plain_errors import error_document
+from deploy.rendering import Table, good, out, write_json
+from tallystick import Account, Outcome, TallystickError
 
 # Account, what it has available where that is known, and the currency, if that is.
 Balance = tuple[str, Decimal | None, str]
-
-
-@contextmanager
-def announced(transaction_id: str, *, as_json: bool) -> Iterator[None]:
-    """Says the id of an operation that may or may not have happened: whoever repeats it needs that id.
-
-    With ``as_json`` any error is also an answer on standard output.
-    """
-    try:
-        yield
-    except TallystickError as error:
-        if as_json:
-            print_json({"transaction_id": transaction_id, **_error_document(error)})
-        if isinstance(error, RetryableError):
-            _say_not_known(transaction_id)
-        raise
-    except KeyboardInterrupt:
-        _say_not_known(transaction_id)
-        raise
-
-
-@contextmanager
-def refused(account_id: str, *, as_json: bool) -> Iterator[None]:
-    """With ``as_json`` makes an error of what is done to an account an answer on standard output too."""
-    try:
-        yield
-    except TallystickError as error:
-        if as_json:
-            print_json({"account_id": account_id, **_error_document(error)})
-        raise
 
 
 def show_result(transaction_id: str, outcome: Outcome, balances: Iterable[Balance], *, as_json: bool) -> None:
@@ -57,7 +19,7 @@ def show_result(transaction_id: str, outcome: Outcome, balances: Iterable[Balanc
     # Not known for a repetition of what was done before.
     known = [(a, f"{available:f}", currency) for a, available, currency in balances if available is not None]
     if as_json:
-        print_json(
+        write_json(
             {
                 "transaction_id": transaction_id,
                 "outcome": outcome.name,
@@ -68,30 +30,51 @@ def show_result(transaction_id: str, outcome: Outcome, balances: Iterable[Balanc
             }
         )
         return
-    out.print(f"[bold green]{outcome.name}[/] {transaction_id}", highlight=False, soft_wrap=True)
+    out.print(good(outcome.name), f" {transaction_id}")
     for account_id, available, currency in known:
         amount = f"{available} {currency}".rstrip()
-        out.print(f"  {escape(account_id)}: {amount} available", highlight=False, soft_wrap=True)
+        out.print(f"  {account_id}: {amount} available")
 
 
-def show_accounts(accounts: Iterable[Account], *, as_json: bool) -> None:
-    """Prints accounts as they stand."""
-    shown = list(accounts)
+def show_accounts(
+    accounts: Sequence[Account],
+    *,
+    as_json: bool,
+    failed: Mapping[str, TallystickError] | None = None,
+    more: bool | None = None,
+) -> None:
+    """Prints accounts as they stand.
+
+    In JSON also the errors of those that ``failed``, and whether there are ``more``, where that is given.
+    """
     if as_json:
-        print_json({"accounts": [_account_document(account) for account in shown]})
+        errors = [{"account_id": name, **error_document(error)} for name, error in (failed or {}).items()]
+        document: dict[str, Any] = {"accounts": [_account_document(account) for account in accounts]}
+        write_json(
+            document | ({"errors": errors} if errors else {}) | ({} if more is None else {"more": more})
+        )
         return
     limits = {
-        "maximum": [_limit(account.maximum_balance) for account in shown],
-        "per transfer": [_limit(account.maximum_transfer) for account in shown],
+        "maximum": [_limit(account.maximum_balance) for account in accounts],
+        "per transfer": [_limit(account.maximum_transfer) for account in accounts],
     }
     # Few accounts have such limits: without any, no column.
     limits = {name: column for name, column in limits.items() if any(column)}
-    table = Table("account", "currency", "available", "held", "minimum", *limits, "version", "state")
-    for column in table.columns[2:-1]:
-        column.justify = "right"
-    for number, account in enumerate(shown):
+    table = Table(
+        "account",
+        "currency",
+        "available",
+        "held",
+        "minimum",
+        *limits,
+        "version",
+        "state",
+        right={"available", "held", "minimum", *limits, "version"},
+        folds={"account"},
+    )
+    for number, account in enumerate(accounts):
         table.add_row(
-            escape(account.account_id),
+            account.account_id,
             account.currency,
             f"{account.available:f}",
             f"{account.held:f}",
@@ -100,17 +83,8 @@ def show_accounts(accounts: Iterable[Account], *, as_json: bool) -> None:
             str(account.version),
             account.state.name.lower(),
         )
-    if table.rows:
-        out.print(table)
-
-
-def print_json(document: Any) -> None:
-    """A document for programs, on standard output."""
-    out.print_json(json.dumps(document))
-
-
-def _say_not_known(transaction_id: str) -> None:
-    err.print(f"transaction {transaction_id}: not known yet whether it happened", soft_wrap=True)
+    if accounts:
+        out.table(table)
 
 
 def _limit(amount: Decimal | None) -> str:
@@ -128,12 +102,4 @@ def _account_document(account: Account) -> dict[str, Any]:
         "maximum_transfer": _limit(account.maximum_transfer) or None,
         "version": account.version,
         "state": account.state.name.lower(),
-    }
-
-
-def _error_document(error: TallystickError) -> dict[str, str]:
-    return {
-        "outcome": error.outcome.name,
-        "message": error.message or error.summary,
-        "field": error.field,
     }

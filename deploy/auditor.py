@@ -8,21 +8,11 @@ longer to load than all other commands together.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
-import structlog
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-
-from deploy.options import err
+from deploy.quiet_logs import quiet_logs
+from deploy.rendering import err
 from shard_node.directory import Directory
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
@@ -37,14 +27,12 @@ def run_replay(ledger: str, until_ms: int | None = None) -> Replay:
 
     Raises the errors of `shard_node.errors` when the ledger does not answer, or is none.
     """
-    columns = (TextColumn("replaying"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn())
     engine = open_ledger(ledger)
     try:
         replay = Replay(History(engine), until_ms=until_ms)
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-            task = bar.add_task("replay", total=None)
+        with err.progress("replaying") as advance:
             for step in replay.run():
-                bar.update(task, completed=step.entries, total=step.total)
+                advance(step.entries, step.total, f"{step.entries:,} of {step.total:,}")
         replay.fold.finish()
         return replay
     finally:
@@ -57,17 +45,10 @@ def run_audit(ledger: str, zookeeper: str) -> AuditReport:
     Raises the errors of `shard_node.errors` when a part does not answer and nothing was found before: then
     nothing is known.
     """
-    columns = (
-        TextColumn("audit: {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with _quiet_logs(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None)
+    with quiet_logs(), err.progress("audit") as advance:
 
         def on_progress(step: AuditProgress) -> None:
-            bar.update(task, description=step.phase, completed=step.done, total=step.total)
+            advance(step.done, step.total, f"{step.phase}, {step.done:,}")
 
         return asyncio.run(_audit(ledger, zookeeper, on_progress))
 
@@ -94,14 +75,3 @@ async def complete(audit: Audit, on_progress: Callable[[AuditProgress], None]) -
             raise
         audit.report.ended_by = str(error)
     return audit.report
-
-
-@contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Servers log what they do; a command says itself what matters."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)

@@ -1,16 +1,22 @@
 """The command `tallystick`: the commands put together.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `verify` has its own.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 70 a defect of ours, 130 interrupted, 141 the reader
+of a pipe went away; `verify`, `audit` and `check` have their own.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from collections.abc import Sequence
 from importlib import metadata
-from typing import Annotated, Any
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from deploy import (
     cli_accounts,
@@ -22,24 +28,49 @@ from deploy import (
     cli_money,
     cli_operate,
     cli_replay,
+    cli_status,
 )
-from deploy.options import out
-from deploy.plain_errors import plain_errors
+from deploy.plain_errors import json_asked_for, plain_errors
+from deploy.rendering import out
+
+
+class _Command(TyperCommand):
+    """A command whose texts are UTF-8, for nothing else can be sent. Names of files may be anything."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            given = ctx.params.get(param.name)
+            for text in given if isinstance(given, list) else [given]:
+                if isinstance(text, str) and not _is_utf8(text):
+                    raise typer.BadParameter(f"{text!r} is not UTF-8", ctx=ctx, param=cast("Any", param))
+        return rest
 
 
 class _Group(TyperGroup):
-    """Runs every command under `plain_errors`."""
+    """Runs every command, and reads its command line, under `plain_errors`."""
 
     def invoke(self, ctx: Any) -> Any:
-        with plain_errors():
+        # Inside typer's own boundary, which would give an interruption and a closed pipe its own meaning.
+        with plain_errors(as_json=json_asked_for(ctx.args)):
             return super().invoke(ctx)
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
+        words = sys.argv[1:] if args is None else args
+        with plain_errors(as_json=json_asked_for(words)):
+            exit_code = super().main(words, *others, **extra | {"standalone_mode": False})
+        sys.exit(exit_code)
+
+
+def _is_utf8(text: str) -> bool:
+    # Python reads a byte of an argument that is no UTF-8 as half of a surrogate pair.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 app = typer.Typer(
     cls=_Group,
     name="tallystick",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -47,7 +78,7 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
     if asked:
-        out.print(f"tallystick {metadata.version('tallystick')}", highlight=False)
+        out.print(f"tallystick {metadata.version('tallystick')}")
         raise typer.Exit
 
 
@@ -67,6 +98,7 @@ for part in (
     cli_accounts,
     cli_money,
     cli_import,
+    cli_status,
     cli_operate,
     cli_history,
     cli_audit,
@@ -76,10 +108,28 @@ for part in (
     part.add_to(app)
 
 
+def _with_checked_texts(commands: typer.Typer) -> None:
+    for command in commands.registered_commands:
+        command.cls = _Command
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _with_checked_texts(group.typer_instance)
+
+
+_with_checked_texts(app)
+
+
 def main() -> None:
     """Runs the command line."""
-    # A server that comes or goes is news to kazoo at every try; the commands say themselves what matters.
-    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
+    # Closed by who started this: then nobody reads it.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - the same
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal of another encoding shows what it can.
+            stream.reconfigure(errors="backslashreplace")
+    # Libraries report every try, with tracebacks; the commands say themselves what matters.
+    logging.disable(logging.ERROR)
     app()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
 
-from deploy.answers import announced, refused, show_accounts, show_result
+from deploy.answers import show_accounts, show_result
 from deploy.connection import wallet
 from deploy.options import (
     AccountId,
@@ -19,9 +20,12 @@ from deploy.options import (
     ReferenceOption,
     RouterOption,
     ValidateOption,
-    err,
 )
+from deploy.plain_errors import about, sentence_of
+from deploy.rendering import bad, err, out
 from tallystick import new_transaction_id
+
+DEFAULT_LIMIT = 100
 
 _BankOption = Annotated[
     str,
@@ -34,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     accounts = typer.Typer(help="Open an account, look at accounts, bring money in or take it out.")
     accounts.command("open")(open_account)
     accounts.command("show")(show)
+    accounts.command("list")(list_accounts)
     for command in (deposit, withdraw, freeze, unfreeze, close):
         accounts.command()(command)
     app.add_typer(accounts, name="account", no_args_is_help=True)
@@ -61,7 +66,8 @@ def open_account(
     data: DataOption = None,
 ) -> None:
     """Open an account. Opening it again with the same attributes changes nothing."""
-    with wallet(router, data) as client, refused(account_id, as_json=as_json):
+    about(account_id=account_id)
+    with wallet(router, data) as client:
         account = client.open_account(
             account_id,
             currency,
@@ -83,12 +89,38 @@ def show(
     """Show accounts and their balances."""
     with wallet(router, data) as client:
         results = client.get_accounts(account_ids)
-    show_accounts((result.account for result in results if result.account is not None), as_json=as_json)
-    missing = [result for result in results if result.error is not None]
-    for result in missing:
-        err.print(f"[bold red]error:[/] {result.account_id}: {result.error}", soft_wrap=True)
-    if missing:
+    failed = {result.account_id: result.error for result in results if result.error is not None}
+    shown = [result.account for result in results if result.account is not None]
+    show_accounts(shown, as_json=as_json, failed=failed)
+    for account_id, error in failed.items():
+        err.print(bad("error:"), f" {account_id}: {sentence_of(error)}")
+    if failed:
         raise typer.Exit(1)
+
+
+def list_accounts(
+    *,
+    prefix: Annotated[str, typer.Option(help="Only accounts whose id begins so.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = DEFAULT_LIMIT,
+    as_json: JsonOption = False,
+    router: RouterOption = None,
+    data: DataOption = None,
+) -> None:
+    """List accounts and their balances, in order of slot, then of id.
+
+    Closed accounts are among them; the system's own, @world, are not: `tallystick verify` adds them up.
+    """
+    with wallet(router, data) as client:
+        # One more than asked for tells whether there is more.
+        accounts = list(islice(client.accounts(prefix), limit + 1))
+    more, accounts = len(accounts) > limit, accounts[:limit]
+    show_accounts(accounts, as_json=as_json, more=more)
+    if as_json:
+        return
+    if not accounts:
+        out.print("no accounts")
+    if more:
+        out.print(f"there are more than {limit}; --limit shows more")
 
 
 def deposit(
@@ -107,7 +139,8 @@ def deposit(
 ) -> None:
     """Bring money from outside into an account."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.deposit(
             account_id,
             amount,
@@ -137,7 +170,8 @@ def withdraw(
 ) -> None:
     """Take money from an account to outside."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.withdraw(
             account_id,
             amount,
@@ -160,7 +194,8 @@ def freeze(
     data: DataOption = None,
 ) -> None:
     """Let an account neither pay nor be paid. Freezing it again does nothing."""
-    with wallet(router, data) as client, refused(account_id, as_json=as_json):
+    about(account_id=account_id)
+    with wallet(router, data) as client:
         account = client.freeze_account(account_id, validate_only=validate_only)
     show_accounts([account], as_json=as_json)
 
@@ -174,7 +209,8 @@ def unfreeze(
     data: DataOption = None,
 ) -> None:
     """Let a frozen account take part again."""
-    with wallet(router, data) as client, refused(account_id, as_json=as_json):
+    about(account_id=account_id)
+    with wallet(router, data) as client:
         account = client.unfreeze_account(account_id, validate_only=validate_only)
     show_accounts([account], as_json=as_json)
 
@@ -188,6 +224,7 @@ def close(
     data: DataOption = None,
 ) -> None:
     """Close an account for ever. It must have a balance of zero, no hold, and nothing on its way."""
-    with wallet(router, data) as client, refused(account_id, as_json=as_json):
+    about(account_id=account_id)
+    with wallet(router, data) as client:
         account = client.close_account(account_id, validate_only=validate_only)
     show_accounts([account], as_json=as_json)

@@ -7,36 +7,32 @@ part did not answer and nothing was found before.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from coordinator.money import decimals, to_text
 from deploy import cluster_file
-from deploy.answers import print_json
+from deploy.completeness import EXIT_NOT_KNOWN, until_document, until_text
 from deploy.connection import DEFAULT_DATA, ledger_client
 from deploy.errors import NoClusterError
 from deploy.ledger_file import find_ledger
-from deploy.moments import ms_of
-from deploy.options import DataOption, JsonOption, LedgerOption, RouterOption, err, out
-from shard_node.errors import ShardNodeError
+from deploy.moments import moment_of_ms, ms_of
+from deploy.options import DataOption, JsonOption, LedgerOption, RouterOption
+from deploy.plain_errors import not_known
+from deploy.rendering import Styled, Table, bad, doubtful, err, good, out, write_json
 from shard_node.transfers import Kind
-from tallystick import TallystickError
 from tallystick.ledger import Finding as ToldFinding
 
 if TYPE_CHECKING:
     from shard_node.ledger.audit import AuditReport, InFlight
     from shard_node.ledger.findings import Finding
+    from tallystick.ledger import ConsistencyReport
 
-EXIT_CONSISTENT, EXIT_DIFFERS, EXIT_NOT_KNOWN = 0, 1, 2
+EXIT_CONSISTENT, EXIT_DIFFERS = 0, 1
 # What a screen takes; --json has all that was kept.
 SHOWN_IN_FLIGHT = 20
 
@@ -75,71 +71,92 @@ def audit(
     """
     from deploy.auditor import run_audit  # noqa: PLC0415 - see there
 
-    with _unknown_is_two(as_json=as_json):
+    with not_known("consistent"):
         url = find_ledger(ledger, data)
         hosts = zookeeper or _zookeeper_of(data)
         start = time.monotonic()
         report = run_audit(url, hosts)
         seconds = time.monotonic() - start
     if report.ended_by:
-        err.print(
-            f"[bold red]error:[/] ended early, more may differ: {escape(report.ended_by)}", soft_wrap=True
-        )
+        err.print(bad("error:"), f" ended early, more may differ: {report.ended_by}")
     if as_json:
-        print_json(_report_document(report, seconds))
+        write_json(_report_document(report, seconds))
     else:
         show_report(report, seconds)
     raise typer.Exit(EXIT_CONSISTENT if report.consistent else EXIT_DIFFERS)
 
 
-def check(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
+def check(
+    *,
+    max_backlog: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ENTRIES",
+            help="When more entries wait to be archived, the ledger is too far behind to be called "
+            "consistent. Default: 10,000.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    router: RouterOption = None,
+    data: DataOption = None,
+) -> None:
     """The same as a quick check by a router: chain ends, the newest entries, every live account.
 
-    What lies further back is for `audit`. Exit codes as there.
+    What lies further back is for `audit`. Exit codes as there; 2 also when too many entries wait.
     """
-    columns = (TextColumn("comparing accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        _unknown_is_two(as_json=as_json),
+        not_known("consistent"),
         ledger_client(router, data) as client,
-        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
+        err.progress("comparing accounts") as advance,
     ):
-        task = bar.add_task("check", total=None)
         report = client.consistency_check(
-            lambda checked, total: bar.update(task, completed=checked, total=total)
+            lambda checked, total: advance(checked, total, f"{checked:,} of {total:,}"),
+            max_backlog=max_backlog or 0,
         )
+    too_far_behind = not report.consistent and not report.findings_total
+    verdict = (
+        doubtful("not known: too many entries wait")
+        if too_far_behind
+        else _verdict(consistent=report.consistent)
+    )
     if as_json:
-        print_json(asdict(report))
+        consistent = None if too_far_behind else report.consistent
+        until = until_document(report.complete_until)
+        write_json(asdict(report) | {"consistent": consistent, "complete_until": until})
     else:
         _show_findings([_text_of(finding) for finding in report.findings], report.findings_total)
         out.print(
-            f"{_verdict(consistent=report.consistent)}: {report.accounts_checked:,} accounts, "
-            f"{report.entries_archived:,} entries archived, {report.entries_waiting:,} waiting, "
-            f"{report.in_flight:,} in flight",
-            highlight=False,
-            soft_wrap=True,
+            verdict,
+            f": {report.accounts_checked:,} accounts, "
+            f"{report.entries_archived:,} entries archived, {report.entries_waiting:,} waiting"
+            f"{_age(report)}, {report.in_flight:,} in flight; the archive is "
+            f"{until_text(report.complete_until)}",
         )
+    if too_far_behind:
+        raise typer.Exit(EXIT_NOT_KNOWN)
     raise typer.Exit(EXIT_CONSISTENT if report.consistent else EXIT_DIFFERS)
 
 
 def show_report(report: AuditReport, seconds: float) -> None:
     """Prints what an audit found."""
-    table = Table("currency", "accounts", "customers", "in flight", "deposits", "withdrawals")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    sums_of = ("accounts", "customers", "in flight", "deposits", "withdrawals")
+    table = Table("currency", *sums_of, right=sums_of)
     for currency, sums in sorted(report.currencies.items()):
         amounts = (sums.customers_minor, sums.in_flight_minor, sums.deposits_minor, sums.withdrawals_minor)
         table.add_row(currency, f"{sums.accounts:,}", *(_text(minor, currency) for minor in amounts))
-    out.print(table)
+    out.table(table)
     if report.in_flight_total:
         _show_in_flight(report)
     show_findings(report)
     rate = report.entries / max(seconds, 1e-9)
     out.print(
-        f"{_verdict(consistent=report.consistent)}: {report.entries:,} entries in {report.batches:,} batches "
+        _verdict(consistent=report.consistent),
+        f": {report.entries:,} entries in {report.batches:,} batches "
         f"({report.entries_waiting:,} not archived yet), {report.live_accounts:,} live accounts, "
-        f"{report.in_flight_total:,} in flight; {seconds:.1f} s ({rate:,.0f} entries/s)",
-        highlight=False,
-        soft_wrap=True,
+        f"{report.in_flight_total:,} in flight; {until_text(_moment(report.complete_until_ms))}; "
+        f"{seconds:.1f} s ({rate:,.0f} entries/s)",
     )
 
 
@@ -150,31 +167,38 @@ def show_findings(report: AuditReport, limit: int | None = None) -> None:
 
 def _show_findings(findings: list[str], total: int) -> None:
     for finding in findings:
-        out.print(f"[bold red]found[/] {escape(finding)}", highlight=False, soft_wrap=True)
+        out.print(bad("found"), f" {finding}")
     if total > len(findings):
-        out.print(f"[bold red]and {total - len(findings):,} more[/]", highlight=False)
+        out.print(bad(f"and {total - len(findings):,} more"))
 
 
 def _show_in_flight(report: AuditReport) -> None:
-    table = Table("in flight", "kind", "amount", "age s", "waits for")
-    table.columns[2].justify = table.columns[3].justify = "right"
+    table = Table(
+        "in flight",
+        "kind",
+        "amount",
+        "age s",
+        "waits for",
+        right={"amount", "age s"},
+        folds={"in flight", "waits for"},
+    )
     for one in report.in_flight[:SHOWN_IN_FLIGHT]:
         amounts = ", ".join(f"{_text(minor, code)} {code}" for code, minor in one.sums_minor.items())
         age = (ms_of(datetime.now(UTC)) - one.since_ms) / 1000
-        table.add_row(one.transaction_id, _kind(one), amounts, f"{age:.1f}", escape(", ".join(one.accounts)))
-    out.print(table)
+        table.add_row(one.transaction_id, _kind(one), amounts, f"{age:.1f}", ", ".join(one.accounts))
+    out.table(table)
     if report.in_flight_total > SHOWN_IN_FLIGHT:
-        out.print(f"and {report.in_flight_total - SHOWN_IN_FLIGHT:,} more in flight", highlight=False)
+        out.print(f"and {report.in_flight_total - SHOWN_IN_FLIGHT:,} more in flight")
 
 
-def _verdict(*, consistent: bool) -> str:
-    return "[bold green]consistent[/]" if consistent else "[bold red]NOT consistent[/]"
+def _verdict(*, consistent: bool) -> Styled:
+    return good("consistent") if consistent else bad("NOT consistent")
 
 
 def _zookeeper_of(data: Path | None) -> str:
     folder = data or DEFAULT_DATA
     record = cluster_file.read(folder)
-    if record is None or not any(process.is_alive() for process in record.processes):
+    if record is None or not cluster_file.living(folder, record):
         raise NoClusterError(
             f"no cluster runs in {folder}: start it with 'tallystick up --data {folder}', or name its "
             f"ZooKeeper with --zookeeper; 'tallystick replay' needs no running cluster"
@@ -182,21 +206,19 @@ def _zookeeper_of(data: Path | None) -> str:
     return record.zookeeper
 
 
-@contextmanager
-def _unknown_is_two(*, as_json: bool) -> Iterator[None]:
-    """A part that does not answer proves nothing: neither that all is well nor that it is not."""
-    try:
-        yield
-    except (NoClusterError, ShardNodeError, TallystickError) as error:
-        reason = str(error)
-        if as_json:
-            print_json({"consistent": None, "reason": reason})
-        err.print(f"[bold red]error:[/] not known: {escape(reason)}", soft_wrap=True)
-        raise typer.Exit(EXIT_NOT_KNOWN) from error
-
-
 def _text(minor: int, currency: str) -> str:
     return to_text(minor, decimals(currency) or 0)
+
+
+def _age(report: ConsistencyReport) -> str:
+    """For how long the oldest entry has waited: because of it the archive is not complete up to now."""
+    if not report.entries_waiting or report.complete_until is None:
+        return ""
+    return f" (the oldest for {(datetime.now(UTC) - report.complete_until).total_seconds():,.0f} s)"
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else moment_of_ms(ms)
 
 
 def _kind(one: InFlight) -> str:
@@ -211,6 +233,7 @@ def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
         "findings": [_finding_document(finding) for finding in report.findings.kept],
         "entries": report.entries,
         "entries_waiting": report.entries_waiting,
+        "complete_until": until_document(_moment(report.complete_until_ms)),
         "batches": report.batches,
         "accounts": report.accounts,
         "live_accounts": report.live_accounts,

@@ -5,6 +5,7 @@ The load generators need packages that nothing else here does; they come with th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -44,4 +45,5 @@ def run_bench(arguments: Sequence[str], name: str) -> None:
         ) from error
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    app(args=list(arguments), prog_name=name)
+    # What is wrong with the options is said as it is of every command.
+    sys.exit(app(args=list(arguments), prog_name=name, standalone_mode=False))

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from deploy.cli_status import show_problems
 from deploy.cluster_file import Kind
 from deploy.connection import DEFAULT_DATA
 from deploy.launcher import DEFAULT_SHARDS, MAX_NICENESS, ClusterSpec, LocalCluster
 from deploy.ledger_url import masked
-from deploy.options import err, out
+from deploy.rendering import doubtful, err, good, out
+from deploy.survey import Verdict, survey
 from shard_node.rotation import MIN_WINDOW_SECONDS
 
 # How often the foreground looks whether a process has ended.
@@ -27,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.command()(up)
     app.command()(down)
+    app.command()(adopt)
 
 
 def up(
@@ -84,6 +86,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    new_ports: Annotated[
+        bool, typer.Option("--new-ports", help="Choose other ports than the cluster has had so far.")
+    ] = False,
 ) -> None:
     """Start a cluster of real servers on this machine, or resume the one in --data.
 
@@ -98,22 +103,23 @@ def up(
         ledger,
         max_backlog,
         archiver_niceness,
+        new_ports,
     )
     cluster = LocalCluster(data, spec)
     # A SIGTERM, or a terminal that closes, must stop what was started just as Ctrl-C does.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    with err.status("starting ZooKeeper, shard nodes, archivers, coordinators, routers"):
+    with err.busy("starting ZooKeeper, shard nodes, archivers, coordinators, routers"):
         # Interrupted in here, it stops what it has started.
         started = cluster.start()
     try:
         if not started:
-            out.print(f"already up in {escape(str(data))}:", soft_wrap=True)
+            out.print(f"already up in {data}:")
         _show_addresses(cluster)
-        if not started:
-            return
-        out.print("[bold green]ready[/]")
-        if detach:
+        well = _show_readiness(cluster)
+        if not started or detach:
+            if not well:
+                raise typer.Exit(1)
             return
         err.print("Ctrl-C stops the cluster.")
         _watch(cluster)
@@ -123,19 +129,61 @@ def up(
             signal.signal(ending, signal.SIG_IGN)
         if not started:
             return
-    with err.status("stopping"):
+    with err.busy("stopping"):
         cluster.stop()
     out.print("stopped")
 
 
 def down(*, data: _DataFolder = DEFAULT_DATA) -> None:
     """Stop the cluster in --data. Its data stays."""
-    with err.status("stopping"):
+    with err.busy("stopping"):
         stopped = LocalCluster(data).stop()
     if stopped:
-        out.print(f"stopped {', '.join(stopped)}", soft_wrap=True)
+        out.print(f"stopped {', '.join(stopped)}")
     else:
-        out.print(f"no cluster runs in {escape(str(data))}", soft_wrap=True)
+        out.print(f"no cluster runs in {data}")
+
+
+def adopt(
+    *,
+    data: _DataFolder = DEFAULT_DATA,
+    cluster_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The copy's own id. [default: made up]", show_default=False),
+    ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A database with a copy of the original's ledger; needed when that is not in the folder.",
+            show_default=False,
+        ),
+    ] = None,
+    moved: Annotated[
+        bool,
+        typer.Option(
+            "--moved", help="It is no copy but the cluster itself, moved or restored: it keeps its identity."
+        ),
+    ] = False,
+) -> None:
+    """Make a copied data folder a cluster of its own, which may run beside the original.
+
+    It gets an id, ports and a ledger of its own; accounts and history are as they were copied. Until then
+    every command refuses the folder.
+    """
+    cluster = LocalCluster(data)
+    if moved:
+        if cluster_id or ledger:
+            raise typer.BadParameter("--moved keeps the cluster's id and ledger")
+        cluster.adopt_moved()
+        out.print(f"{data} is the place of cluster {cluster.record.cluster_id} now")
+    else:
+        with err.busy("adopting"):
+            notes = cluster.adopt(cluster_id, ledger)
+        for note in notes:
+            err.print(doubtful("note:"), f" {note}")
+        out.print(f"{data} is cluster {cluster.record.cluster_id} now")
+    out.print(f"'tallystick up --data {data}' starts it")
 
 
 def _show_addresses(cluster: LocalCluster) -> None:
@@ -144,11 +192,20 @@ def _show_addresses(cluster: LocalCluster) -> None:
         for process in record.of_kind(kind):
             if kind is not Kind.REDIS:
                 what = f"{process.name} (Redis)" if kind is Kind.SHARD_NODE else process.name
-                out.print(f"  {what:<18} {process.address:<22} pid {process.pid}", highlight=False)
+                out.print(f"  {what:<18} {process.address:<22} pid {process.pid}")
+    out.print(f"  logs               {cluster.log('zookeeper').parent}")
     if record.archivers:
-        out.print(
-            f"  ledger             {escape(masked(cluster.ledger_url))}", highlight=False, soft_wrap=True
-        )
+        out.print(f"  ledger             {masked(cluster.ledger_url)}")
+
+
+def _show_readiness(cluster: LocalCluster) -> bool:
+    """Says whether the whole cluster is ready, and what of it is not."""
+    found = survey(cluster.data, cluster.record)
+    if well := found.verdict is Verdict.WELL:
+        out.print(good("ready"))
+    else:
+        show_problems(found, cluster.data)
+    return well
 
 
 def _watch(cluster: LocalCluster) -> None:
@@ -161,6 +218,5 @@ def _watch(cluster: LocalCluster) -> None:
             # `tallystick down`, from elsewhere.
             return
         for name in ended:
-            log, data = escape(str(cluster.log(name))), escape(str(cluster.data))
-            err.print(f"[yellow]{name} has ended[/], its log is {log}; to start it again, in another")
-            err.print(f"terminal: tallystick up --detach --data {data}", soft_wrap=True)
+            err.print(doubtful(f"{name} has ended"), f", its log is {cluster.log(name)}")
+            err.print(f"to start it again, in another terminal: tallystick up --detach --data {cluster.data}")

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import datetime
+from functools import partial
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from deploy.answers import print_json
+from deploy.completeness import (
+    EVERYTHING,
+    TICK,
+    WaitOption,
+    answered,
+    end_if_late,
+    until_document,
+    until_text,
+)
 from deploy.connection import ledger_client
 from deploy.entries import entries_table, entry_document, entry_line, kind_name
-from deploy.moments import moment_text
-from deploy.options import AccountId, DataOption, JsonOption, RouterOption, err, out, parsed_moment
+from deploy.moments import local_text, moment_text
+from deploy.options import TIME_HELP, AccountId, DataOption, JsonOption, RouterOption, parsed_moment
+from deploy.rendering import csv_sink, err, out, strong, write_json
 from deploy.statement_view import read_statement, show_statement, statement_document, write_csv
-from tallystick.ledger import EntryKind, EntryOrder
+from tallystick.ledger import BalanceAt, Entry, EntryKind, EntryOrder
 
 DEFAULT_LIMIT = 20
+# All of them are kept until the table's columns are known.
+MAX_LIMIT = 1_000_000
 
 
 def _kind(text: str) -> EntryKind:
@@ -30,11 +39,10 @@ def _kind(text: str) -> EntryKind:
         raise typer.BadParameter(f"{text!r} is no kind of entry: {known}") from None
 
 
-_TIME_HELP = '"2026-03-01T12:30:00Z", "2026-03-01" (UTC), or how long ago: "2h", "1d12h".'
 _FromOption = Annotated[
     datetime | None,
     typer.Option(
-        "--from", parser=parsed_moment, metavar="TIME", help=f"Included. {_TIME_HELP}", show_default=False
+        "--from", parser=parsed_moment, metavar="TIME", help=f"Included. {TIME_HELP}", show_default=False
     ),
 ]
 _ToOption = Annotated[
@@ -63,29 +71,45 @@ def history(
         typer.Option("--kind", parser=_kind, metavar="KIND", help="Only these: purchase, refund, ..."),
     ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = DEFAULT_LIMIT,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="At most so many.")] = DEFAULT_LIMIT,
+    wait: WaitOption = None,
     as_json: JsonOption = False,
     router: RouterOption = None,
     data: DataOption = None,
 ) -> None:
-    """List an account's ledger entries, newest first."""
+    """List an account's ledger entries, newest first.
+
+    Exit code 2 when some may be missing, because they are not archived yet.
+    """
     order = EntryOrder.OLDEST_FIRST if oldest_first else EntryOrder.NEWEST_FIRST
     with ledger_client(router, data) as client:
-        found = client.entries(
-            account_id, from_time=from_time, to_time=to_time, kinds=kinds or (), order=order
-        )
-        # One more than asked for tells whether there is more.
-        entries = list(islice(found, limit + 1))
+
+        def read(**waiting: Any) -> tuple[list[Entry], datetime | None]:
+            found = client.entries(
+                account_id, from_time=from_time, to_time=to_time, kinds=kinds or (), order=order, **waiting
+            )
+            # One more than asked for tells whether there is more.
+            return list(islice(found, limit + 1)), found.complete_until
+
+        (entries, complete_until), late = answered(read, to_time or EVERYTHING, wait, lambda _: read())
     more, entries = len(entries) > limit, entries[:limit]
     if as_json:
-        print_json({"entries": [entry_document(entry) for entry in entries], "more": more})
-        return
-    if not entries:
-        out.print("no entries")
-        return
-    out.print(entries_table(entries))
-    if more:
-        out.print(f"there are more than {limit}; --limit shows more")
+        write_json(
+            {
+                "entries": [entry_document(entry) for entry in entries],
+                "more": more,
+                "complete_until": until_document(complete_until),
+            }
+        )
+    else:
+        if entries:
+            out.table(entries_table(entries))
+        else:
+            out.print("no entries")
+        if more:
+            out.print(f"there are more than {limit}; --limit shows more")
+        out.print(until_text(complete_until))
+    end_if_late(late)
 
 
 def statement(
@@ -93,38 +117,57 @@ def statement(
     *,
     from_time: _FromOption = None,
     to_time: _ToOption = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, for spreadsheets.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="As CSV, the data as it is: a spreadsheet may compute a cell.")
+    ] = False,
+    wait: WaitOption = None,
     as_json: JsonOption = False,
     router: RouterOption = None,
     data: DataOption = None,
 ) -> None:
     """An account's opening balance, every entry with the balance after it, and its closing balance.
 
-    From the opening of the account unless --from says otherwise. It adds up, or it is not shown.
+    From the opening of the account unless --from says otherwise. It adds up, or it is not shown. Where not
+    all is archived up to its end, it ends earlier, at a moment up to which all is: exit code 2.
     """
     with ledger_client(router, data) as client:
-        made = read_statement(client, account_id, from_time, to_time)
+        made, late = answered(
+            partial(read_statement, client, account_id, from_time, to_time),
+            to_time or EVERYTHING,
+            wait,
+            lambda until: read_statement(client, account_id, from_time, until + TICK),
+        )
     if as_json:
-        print_json(statement_document(made))
+        write_json(statement_document(made))
     elif as_csv:
-        write_csv(made, sys.stdout)
+        write_csv(made, csv_sink())
+        err.print(until_text(made.complete_until))
     else:
         show_statement(made)
+    end_if_late(late)
 
 
 def balance_at(
     account_id: AccountId,
-    time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=_TIME_HELP)],
+    time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=TIME_HELP)],
     *,
+    wait: WaitOption = None,
     as_json: JsonOption = False,
     router: RouterOption = None,
     data: DataOption = None,
 ) -> None:
-    """The balance that an account had at a moment."""
+    """The balance that an account had at a moment.
+
+    Where not all is archived up to then, that of an earlier moment, up to which all is: exit code 2.
+    """
     with ledger_client(router, data) as client:
-        found = client.balance_at(account_id, time)
+
+        def read(at: datetime, **waiting: Any) -> tuple[datetime, BalanceAt]:
+            return at, client.balance_at(account_id, at, **waiting)
+
+        (time, found), late = answered(partial(read, time), time, wait, lambda until: read(min(time, until)))
     if as_json:
-        print_json(
+        write_json(
             {
                 "account_id": account_id,
                 "time": moment_text(time),
@@ -134,16 +177,17 @@ def balance_at(
                 "held": f"{found.held:f}",
                 "version": found.version,
                 "changed_at": moment_text(found.changed_at),
+                "complete_until": until_document(found.complete_until),
             }
         )
-        return
-    out.print(
-        f"{escape(account_id)} at {moment_text(time)}: [bold]{found.balance:f} {found.currency}[/], "
-        f"{found.available:f} available, {found.held:f} held; version {found.version}, "
-        f"changed at {moment_text(found.changed_at)}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    else:
+        out.print(
+            f"{account_id} at {local_text(time)}: ",
+            strong(f"{found.balance:f} {found.currency}"),
+            f", {found.available:f} available, {found.held:f} held; version {found.version}, "
+            f"changed at {local_text(found.changed_at)}; {until_text(found.complete_until)}",
+        )
+    end_if_late(late)
 
 
 def watch(
@@ -163,19 +207,25 @@ def watch(
     """Show entries as they are archived, until Ctrl-C; a line each, in JSON a line for each message.
 
     Each entry comes at least once, those of an account in order. The cursor that it ends with, and that is in
-    every message, is where --cursor goes on.
+    every message, is where --cursor goes on; complete_until says up to when all has come.
     """
     seen, last = 0, cursor
+    complete_until = None
     try:
         with ledger_client(router, data) as client:
             for news in client.watch(account_ids or (), cursor=cursor, from_beginning=from_beginning):
                 if as_json:
-                    document = {"entries": [entry_document(e) for e in news.entries], "cursor": news.cursor}
-                    out.print(json.dumps(document), highlight=False, markup=False, soft_wrap=True)
+                    document = {
+                        "entries": [entry_document(e) for e in news.entries],
+                        "cursor": news.cursor,
+                        "complete_until": until_document(news.complete_until),
+                    }
+                    write_json(document, one_line=True)
                 else:
                     for entry in news.entries:
-                        out.print(entry_line(entry), highlight=False, soft_wrap=True)
+                        out.print(entry_line(entry))
                 seen, last = seen + len(news.entries), news.cursor
+                complete_until = news.complete_until or complete_until
                 if limit is not None and seen >= limit:
                     break
     except KeyboardInterrupt:
@@ -183,4 +233,5 @@ def watch(
         pass
     finally:
         if last and not as_json:
-            err.print(f"to go on from here: --cursor {last}", highlight=False, soft_wrap=True)
+            err.print(until_text(complete_until))
+            err.print(f"to go on from here: --cursor {last}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.answers import announced, show_result
+from deploy.answers import show_result
 from deploy.connection import wallet
 from deploy.legs import LegsError, parse_legs, read_legs
 from deploy.options import (
@@ -24,6 +24,7 @@ from deploy.options import (
     ValidateOption,
     parsed_duration,
 )
+from deploy.plain_errors import about
 from tallystick import JournalLeg, new_transaction_id
 
 _HoldId = Annotated[str, typer.Argument(metavar="HOLD", help="The transaction id of the hold.")]
@@ -50,7 +51,8 @@ def transfer(
 ) -> None:
     """Move money between two accounts, whatever shards they are on."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.transfer(
             from_account,
             to_account,
@@ -81,7 +83,8 @@ def purchase(
 ) -> None:
     """A customer pays a merchant; such a payment can be refunded."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.purchase(
             customer,
             merchant,
@@ -113,7 +116,8 @@ def refund(
 ) -> None:
     """Money of a purchase back to its customer; over all refunds never more than was paid."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.refund(
             purchase_id,
             customer,
@@ -145,7 +149,8 @@ def hold(
 ) -> None:
     """Reserve money of an account for a time. The id it answers with is what `capture` and `void` take."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.hold(
             account_id,
             amount,
@@ -174,7 +179,8 @@ def capture(
 ) -> None:
     """Pay from a hold of ACCOUNT, fully or in part, once; the rest is available again."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.capture(
             hold_id,
             account_id,
@@ -202,7 +208,8 @@ def void(
 ) -> None:
     """End a hold of ACCOUNT; all of it is available again."""
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.void(
             hold_id,
             account_id,
@@ -248,7 +255,8 @@ def journal(
         raise LegsError("name the legs as arguments, or their file with --file: one of the two")
     parsed = read_legs(file, currency) if file is not None else parse_legs(legs or [], currency)
     identity = transaction_id or new_transaction_id()
-    with wallet(router, data) as client, announced(identity, as_json=as_json):
+    with wallet(router, data) as client:
+        about(transaction_id=identity)
         result = client.post_journal(
             [JournalLeg(leg.account_id, leg.amount, leg.currency) for leg in parsed],
             transaction_id=identity,

@@ -1,20 +1,16 @@
-"""`tallystick status`, `verify` and `in-doubt`: what an operator asks of a running cluster."""
+"""`tallystick verify` and `in-doubt`: what an operator asks of a running cluster."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import grpc
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, explain, find_routers
-from deploy.errors import NoClusterError
-from deploy.options import DataOption, JsonOption, RouterOption, err, out
+from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, find_operators
+from deploy.options import DataOption, JsonOption, RouterOption
+from deploy.plain_errors import EXIT_NOT_KNOWN, not_known
+from deploy.rendering import Table, bad, doubtful, err, good, out, write_json
 from tallystick.v1 import cluster_pb2
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
@@ -23,70 +19,25 @@ VERIFY_TIMEOUT_SECONDS = 3600.0
 # Transfers that run while the accounts are read make the sums worthless: wait for a quiet moment, not long.
 BUSY_TRIES = 5
 BUSY_WAIT_SECONDS = 1.0
-EXIT_BALANCED, EXIT_BROKEN, EXIT_NOT_KNOWN = 0, 1, 2
+EXIT_BALANCED, EXIT_BROKEN = 0, 1
 
 _VERDICTS = {
     cluster_pb2.VERDICT_BALANCED: ("balanced", EXIT_BALANCED),
     cluster_pb2.VERDICT_BROKEN: ("broken", EXIT_BROKEN),
     cluster_pb2.VERDICT_BUSY: ("busy", EXIT_NOT_KNOWN),
 }
-_KINDS = {
-    cluster_pb2.MEMBER_KIND_SHARD_NODE: "shard node",
-    cluster_pb2.MEMBER_KIND_COORDINATOR: "coordinator",
-    cluster_pb2.MEMBER_KIND_ROUTER: "router",
-    cluster_pb2.MEMBER_KIND_ARCHIVER: "archiver",
-}
 _STATES = {
     cluster_pb2.IN_DOUBT_STATE_PREPARED: "prepared",
     cluster_pb2.IN_DOUBT_STATE_UNSETTLED: "unsettled",
 }
-# `status` only counts; `in-doubt` lists.
-_STATUS_IN_DOUBT_LIMIT = 10_000
+# Thirty years: in milliseconds still a number that the contract holds.
+MAX_AGE_SECONDS = 1e9
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command()(status)
     app.command()(verify)
     app.command("in-doubt")(in_doubt)
-
-
-def status(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
-    """Show shards, slots, epochs, what waits to be archived, members and how much is in doubt."""
-    with cluster_service(find_routers(router, data)) as service:
-        topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        members = service.ListMembers(cluster_pb2.ListMembersRequest(), timeout=CALL_TIMEOUT_SECONDS).members
-        pending, problem = _count_in_doubt(service)
-        backlogs = _backlogs(service)
-    if as_json:
-        out.print_json(json.dumps(_status_document(topology, members, pending, backlogs)))
-        return
-    out.print(
-        f"cluster [bold]{topology.cluster_id}[/], topology version {topology.version}, "
-        f"in doubt: {'unknown' if pending is None else pending}",
-        highlight=False,
-    )
-    present = {member.name for member in members if member.kind == cluster_pb2.MEMBER_KIND_SHARD_NODE}
-    table = Table("shard", "epoch", "primary", "slots", "count", "node", "backlog")
-    table.columns[6].justify = "right"
-    for shard in topology.shards:
-        here = "[green]present[/]" if shard.shard_id in present else "[bold red]missing[/]"
-        table.add_row(
-            shard.shard_id,
-            str(shard.epoch),
-            shard.primary,
-            _slots(shard),
-            str(shard.slot_count),
-            here,
-            _waiting(backlogs.get(shard.shard_id)),
-        )
-    out.print(table)
-    table = Table("member", "kind", "address", "pid")
-    for member in members:
-        table.add_row(member.name, _KINDS.get(member.kind, "?"), member.address, str(member.pid))
-    out.print(table)
-    if problem:
-        err.print(f"[yellow]in doubt is not known:[/] {problem}", soft_wrap=True)
 
 
 def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
@@ -95,18 +46,11 @@ def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
     Exit code 0: balanced. 1: money was made or lost. 2: not known, because transfers kept running or a part
     of the cluster did not answer.
     """
-    try:
-        with cluster_service(find_routers(router, data)) as service:
-            result = verify_balance(service)
-    except (grpc.RpcError, NoClusterError) as error:
-        reason = explain(error) if isinstance(error, grpc.RpcError) else str(error)
-        if as_json:
-            out.print_json(json.dumps({"verdict": "unknown", "reason": reason}))
-        err.print(f"[bold red]error:[/] not verified: {reason}", soft_wrap=True)
-        raise typer.Exit(EXIT_NOT_KNOWN) from error
+    with not_known("verdict", "unknown"), cluster_service(find_operators(router, data)) as service:
+        result = verify_balance(service)
     verdict, exit_code = _VERDICTS.get(result.verdict, ("unknown", EXIT_NOT_KNOWN))
     if as_json:
-        out.print_json(json.dumps(_verify_document(result, verdict)))
+        write_json(_verify_document(result, verdict))
     else:
         show_verification(result)
     raise typer.Exit(exit_code)
@@ -115,7 +59,8 @@ def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
 def in_doubt(
     *,
     min_age: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Only entries at least this old.")
+        float,
+        typer.Option(min=0, max=MAX_AGE_SECONDS, metavar="SECONDS", help="Only entries at least this old."),
     ] = 0.0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 1000,
     as_json: JsonOption = False,
@@ -127,16 +72,25 @@ def in_doubt(
     Under load there are always some, a moment old. The resolvers finish what grows older than seconds.
     """
     request = cluster_pb2.ListInDoubtRequest(minimum_age_ms=round(min_age * 1000), limit=limit)
-    with cluster_service(find_routers(router, data)) as service:
+    with cluster_service(find_operators(router, data)) as service:
         answer = service.ListInDoubt(request, timeout=CALL_TIMEOUT_SECONDS)
     if as_json:
-        out.print_json(json.dumps(_in_doubt_document(answer)))
+        write_json(_in_doubt_document(answer))
         return
     if not answer.transfers:
         out.print("nothing is in doubt")
         return
-    table = Table("transaction", "state", "shard", "from", "to", "amount", "age s")
-    table.columns[5].justify = table.columns[6].justify = "right"
+    table = Table(
+        "transaction",
+        "state",
+        "shard",
+        "from",
+        "to",
+        "amount",
+        "age s",
+        right={"amount", "age s"},
+        folds={"transaction", "from", "to"},
+    )
     for entry in answer.transfers:
         table.add_row(
             entry.transaction_id,
@@ -147,7 +101,7 @@ def in_doubt(
             f"{entry.amount} {entry.currency}",
             f"{entry.age_ms / 1000:.1f}",
         )
-    out.print(table)
+    out.table(table)
     if answer.truncated:
         out.print(f"more than {limit} are in doubt; --limit shows more")
 
@@ -167,105 +121,34 @@ def verify_balance(service: ClusterServiceStub) -> cluster_pb2.VerifyResult:
 
 def show_verification(result: cluster_pb2.VerifyResult) -> None:
     """Prints the sums and the verdict."""
-    table = Table("currency", "accounts", "customers", "system", "in flight", "total")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    sums_of = ("accounts", "customers", "system", "in flight", "total")
+    table = Table("currency", *sums_of, right=sums_of)
     for total in result.currencies:
         table.add_row(
             total.currency, str(total.accounts), total.customers, total.system, total.in_flight, total.total
         )
-    out.print(table)
-    verdict = {
-        cluster_pb2.VERDICT_BALANCED: "[bold green]balanced[/]: every currency sums to zero",
-        cluster_pb2.VERDICT_BROKEN: "[bold red]broken[/]: money was made or lost, or a leg was missed",
-        cluster_pb2.VERDICT_BUSY: "[yellow]busy[/]: transfers ran meanwhile, so the sums prove nothing",
-    }.get(result.verdict, "[yellow]no verdict[/]")
+    out.table(table)
+    verdict, meaning = {
+        cluster_pb2.VERDICT_BALANCED: (good("balanced"), ": every currency sums to zero"),
+        cluster_pb2.VERDICT_BROKEN: (bad("broken"), ": money was made or lost, or a leg was missed"),
+        cluster_pb2.VERDICT_BUSY: (doubtful("busy"), ": transfers ran meanwhile, so the sums prove nothing"),
+    }.get(result.verdict, (doubtful("no verdict"), ""))
     out.print(
-        f"{verdict}. {result.accounts} accounts, {result.prepared} prepared, {result.unsettled} unsettled, "
+        verdict,
+        f"{meaning}. {result.accounts} accounts, {result.prepared} prepared, {result.unsettled} unsettled, "
         f"{result.alarms} alarms",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
 def _verify_once(service: ClusterServiceStub) -> cluster_pb2.VerifyResult:
-    columns = (TextColumn("reading accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     result = cluster_pb2.VerifyResult()
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("verify", total=None)
+    with err.progress("reading accounts") as advance:
         for answer in service.Verify(cluster_pb2.VerifyRequest(), timeout=VERIFY_TIMEOUT_SECONDS):
-            progress.update(task, completed=answer.accounts_read, total=answer.accounts_total)
+            read, total = answer.accounts_read, answer.accounts_total
+            advance(read, total, f"{read:,} of {total:,}")
             if answer.HasField("result"):
                 result = answer.result
     return result
-
-
-def _count_in_doubt(service: ClusterServiceStub) -> tuple[int | None, str]:
-    """How many are in doubt, or None and why: with a shard away, the rest of the status is worth having."""
-    request = cluster_pb2.ListInDoubtRequest(limit=_STATUS_IN_DOUBT_LIMIT)
-    try:
-        return len(service.ListInDoubt(request, timeout=CALL_TIMEOUT_SECONDS).transfers), ""
-    except grpc.RpcError as error:
-        return None, explain(error)
-
-
-def _backlogs(service: ClusterServiceStub) -> dict[str, cluster_pb2.Backlog]:
-    """What waits to be archived, by shard; without those of which it is not known."""
-    try:
-        answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    except grpc.RpcError:
-        return {}
-    return {backlog.shard_id: backlog for backlog in answer.backlogs if not backlog.unknown}
-
-
-def _waiting(backlog: cluster_pb2.Backlog | None) -> str:
-    if backlog is None:
-        return "unknown"
-    waiting = f"{backlog.entries_waiting:,}"
-    full = backlog.entries_limit and backlog.entries_waiting >= backlog.entries_limit
-    return f"[bold red]{waiting}, full[/]" if full else waiting
-
-
-def _slots(shard: cluster_pb2.Shard) -> str:
-    return ", ".join(f"{r.first}-{r.last}" for r in shard.slots)
-
-
-def _status_document(
-    topology: cluster_pb2.Topology,
-    members: Sequence[cluster_pb2.Member],
-    pending: int | None,
-    backlogs: Mapping[str, cluster_pb2.Backlog],
-) -> dict[str, Any]:
-    return {
-        "cluster_id": topology.cluster_id,
-        "topology_version": topology.version,
-        "in_doubt": pending,
-        "shards": [
-            {
-                "shard_id": shard.shard_id,
-                "epoch": shard.epoch,
-                "primary": shard.primary,
-                "slot_count": shard.slot_count,
-                "slots": [[r.first, r.last] for r in shard.slots],
-                "backlog": _backlog_document(backlogs.get(shard.shard_id)),
-            }
-            for shard in topology.shards
-        ],
-        "members": [
-            {"name": m.name, "kind": _KINDS.get(m.kind, "?"), "address": m.address, "pid": m.pid}
-            for m in members
-        ],
-    }
-
-
-def _backlog_document(backlog: cluster_pb2.Backlog | None) -> dict[str, int] | None:
-    if backlog is None:
-        return None
-    return {
-        "entries_waiting": backlog.entries_waiting,
-        "entries_limit": backlog.entries_limit,
-        "archived_batch": backlog.archived_batch,
-    }
 
 
 def _verify_document(result: cluster_pb2.VerifyResult, verdict: str) -> dict[str, Any]:

@@ -7,24 +7,23 @@ balances, whoever asks and whenever.
 from __future__ import annotations
 
 import csv
-import json
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from coordinator.money import decimals, to_text
+from deploy.completeness import until_text
 from deploy.ledger_file import find_ledger
 from deploy.moments import moment_of_ms, moment_text, ms_of
-from deploy.options import DataOption, JsonOption, LedgerOption, err, out, parsed_moment
+from deploy.options import TIME_HELP, DataOption, JsonOption, LedgerOption, parsed_moment
+from deploy.rendering import Table, bad, csv_sink, err, out, write_json
 
 if TYPE_CHECKING:
     from shard_node.ledger.fold import Fold
+    from shard_node.ledger.replay import Replay
 
 EXIT_FINDINGS = 1
 _ACCOUNT_COLUMNS = (
@@ -51,7 +50,7 @@ def replay(
         typer.Option(
             parser=parsed_moment,
             metavar="TIME",
-            help='Up to this moment, included: "2026-03-01T12:30:00Z", "2h" (ago). Default: all there is.',
+            help=f"Up to this moment, included. Default: all there is. {TIME_HELP}",
             show_default=False,
         ),
     ] = None,
@@ -62,41 +61,43 @@ def replay(
 ) -> None:
     """Rebuild every balance from the ledger's first entry; the sums, or with --csv and --json every account.
 
-    Exit code 1 when entries contradict each other; they are listed. `audit` also compares with the shards.
+    It reads the ledger alone, so it is complete up to the last archived entry of each shard, and says when
+    those were. Exit code 1 when entries contradict each other; they are listed. `audit` also compares with
+    the shards.
     """
     from deploy.auditor import run_replay  # noqa: PLC0415 - see there
 
     start = time.monotonic()
     run = run_replay(find_ledger(ledger, data), None if until is None else ms_of(until))
     seconds = time.monotonic() - start
+    complete = _complete_text(run, until)
     if as_json:
-        json.dump(_document(run.fold, until), sys.stdout)
-        sys.stdout.write("\n")
+        write_json(_document(run, until))
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, _ACCOUNT_COLUMNS)
+        writer = csv.DictWriter(csv_sink(), _ACCOUNT_COLUMNS)
         writer.writeheader()
         writer.writerows(_accounts(run.fold))
+        err.print(complete)
     else:
         show_totals(run.fold)
         rate = run.fold.entries / max(seconds, 1e-9)
         out.print(
             f"{run.fold.entries:,} entries, {len(run.fold.accounts):,} accounts, in {seconds:.1f} s "
-            f"({rate:,.0f} entries/s)",
-            highlight=False,
+            f"({rate:,.0f} entries/s)"
         )
+        out.print(complete)
     findings = run.findings
     for finding in findings.kept:
-        err.print(f"[bold red]found:[/] {escape(str(finding))}", soft_wrap=True)
+        err.print(bad("found"), f" {finding}")
     if findings.total:
-        err.print(f"{findings.total:,} findings", highlight=False)
+        err.print(f"{findings.total:,} findings")
         raise typer.Exit(EXIT_FINDINGS)
 
 
 def show_totals(fold: Fold) -> None:
     """Prints the sums of each currency."""
-    table = Table("currency", "accounts", "customers", "in flight", "deposits", "withdrawals", "system")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    sums_of = ("accounts", "customers", "in flight", "deposits", "withdrawals", "system")
+    table = Table("currency", *sums_of, right=sums_of)
     for currency, totals in sorted(fold.totals().items()):
         sums = (
             totals.customers_minor,
@@ -106,7 +107,7 @@ def show_totals(fold: Fold) -> None:
             totals.system_minor,
         )
         table.add_row(currency, f"{totals.accounts:,}", *(_text(minor, currency) for minor in sums))
-    out.print(table)
+    out.table(table)
 
 
 def _text(minor: int, currency: str) -> str:
@@ -127,9 +128,26 @@ def _accounts(fold: Fold) -> Iterator[dict[str, Any]]:
         }
 
 
-def _document(fold: Fold, until: datetime | None) -> dict[str, Any]:
+def _complete_text(run: Replay, until: datetime | None) -> str:
+    """Up to when it is complete. Without the shards that is how far each is archived, but for the past."""
+    known_ms = run.complete_until_ms
+    if until is not None and known_ms is not None and ms_of(until) <= known_ms:
+        return until_text(until)
+    ends = [f"{shard} {moment_text(moment_of_ms(ms))}" for shard, ms in sorted(run.archived_until_ms.items())]
+    return (
+        f"complete up to the last archived entry of each shard ({', '.join(ends) or 'none'}); "
+        "what shards did since is not in it"
+    )
+
+
+def _document(run: Replay, until: datetime | None) -> dict[str, Any]:
+    fold, until_ms = run.fold, run.complete_until_ms
     return {
         "until": None if until is None else moment_text(until),
+        "complete_until": None if until_ms is None else moment_text(moment_of_ms(until_ms)),
+        "archived_until": {
+            shard_id: moment_text(moment_of_ms(ms)) for shard_id, ms in run.archived_until_ms.items()
+        },
         "entries": fold.entries,
         "findings": fold.findings.total,
         "currencies": {
@@ -143,5 +161,5 @@ def _document(fold: Fold, until: datetime | None) -> dict[str, Any]:
             }
             for currency, totals in sorted(fold.totals().items())
         },
-        "accounts": list(_accounts(fold)),
+        "accounts": _accounts(fold),
     }

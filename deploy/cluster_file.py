@@ -1,7 +1,11 @@
-"""DATA/cluster.json: what runs, where, as which process; and what a later start must remember.
+"""DATA/cluster.json: whose folder it is; what runs, where, as which process; what a later start needs.
 
 Written whole to a second file and renamed, so a reader sees the old content or the new one. After the cluster
 has stopped the file stays, without processes: the shape of the cluster and the ports are kept there.
+
+Invariant: a copy of a data folder is never taken for the cluster that it was copied from. So the file says
+which folder it belongs to (:class:`~deploy.home.Home`), `read` refuses it anywhere else, and a process counts
+as this cluster's only while it works in this very folder.
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from deploy import zookeeper
 from deploy.errors import DataError, NoClusterError
-from deploy.processes import ProcessIdentity, is_alive
+from deploy.home import Home
+from deploy.processes import ProcessIdentity, is_alive, works_in
 
 FILE_NAME = "cluster.json"
+ZOOKEEPER_FOLDER = "zookeeper"
 DEFAULT_ARCHIVERS = 1
 _FORMAT = 1
 
@@ -72,10 +79,16 @@ class ClusterRecord:
     max_backlog: int | None = None
     # How far archivers give way to the others on a busy machine, as nice(1) has it; 0: not at all.
     archiver_niceness: int = 0
-    # The port of every process that listens on one of our choosing, by its name: used again if it is free.
+    # The port of every process that listens, by its name; a shard's is that of its Redis. Kept for good.
     ports: Mapping[str, int] = field(default_factory=dict)
     ready: bool = False
     processes: tuple[ProcessRecord, ...] = field(default=())
+    # The folder that this file belongs to, from the first start on; None in files of before it was kept.
+    home: Home | None = None
+    # As the topology has it; empty before the first start.
+    cluster_id: str = ""
+    # The id that an adoption which is not finished gives the cluster; empty at all other times.
+    adopting: str = ""
 
     @property
     def zookeeper(self) -> str:
@@ -114,8 +127,28 @@ class ClusterRecord:
 def read(data: Path) -> ClusterRecord | None:
     """The record in a data folder; None when the folder has never held a cluster.
 
-    Raises DataError when the file is there and cannot be understood.
+    Raises DataError when the file is there and cannot be understood, when the folder is a copy of another,
+    or when its adoption is not finished.
     """
+    record = read_anywhere(data)
+    if record is not None and record.adopting:
+        raise DataError(
+            f"the adoption of {data} as cluster {record.adopting} was not finished: run "
+            f"'tallystick adopt --data {data}' again"
+        )
+    origin = origin_of_copy(data, record)
+    if origin is not None:
+        raise DataError(
+            f"{data} is a copy of the data of cluster {_named(record)}, whose place is {origin}; neither was "
+            f"touched. To make the copy a cluster of its own: 'tallystick adopt --data {data}'. If this is "
+            f"the cluster itself, moved or restored, and the original is no more: "
+            f"'tallystick adopt --moved --data {data}'"
+        )
+    return record
+
+
+def read_anywhere(data: Path) -> ClusterRecord | None:
+    """As `read`, also of a copy and of a folder whose adoption is not finished."""
     path = data / FILE_NAME
     try:
         content = json.loads(path.read_bytes())
@@ -124,6 +157,70 @@ def read(data: Path) -> ClusterRecord | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read as a cluster file: {error!r}") from error
+
+
+def origin_of_copy(data: Path, record: ClusterRecord | None) -> Path | None:
+    """The place of the cluster that ``data`` is a copy of; None when it is no copy.
+
+    ZooKeeper's configuration names its folder too, which tells of copies whose cluster.json is from before it
+    named a place, was removed, or was edited to fit.
+    """
+    home = None if record is None else record.home
+    configured = zookeeper.configured_folder(data / ZOOKEEPER_FOLDER)
+    place = None if configured is None else configured.parent
+    elsewhere = place is not None and place.resolve() != data.resolve()
+    if home is not None and not home.is_at(data):
+        return place if place is not None and elsewhere else Path(home.path)
+    if place is None or not elsewhere or (home is not None and not _is_of(record, place, data)):
+        return None
+    return place
+
+
+def _is_of(record: ClusterRecord | None, place: Path, data: Path) -> bool:
+    """Whether the cluster of ``record`` is also in ``place``, and that is not ``data`` by another path."""
+    try:
+        present = read_anywhere(place)
+        return (
+            present is not None
+            and record is not None
+            and present.cluster_id == record.cluster_id
+            and not place.samefile(data)
+        )
+    except (DataError, OSError):
+        return False
+
+
+def missing_parts(record: ClusterRecord) -> list[tuple[str, Kind]]:
+    """What the record's shape asks for and its processes lack, in the order in which it starts."""
+    wanted = [("zookeeper", Kind.ZOOKEEPER)]
+    wanted += [(f"shard-{i}", Kind.SHARD_NODE) for i in range(record.shards)]
+    wanted += [(f"archiver-{i}", Kind.ARCHIVER) for i in range(record.archivers)]
+    wanted += [(f"coordinator-{i}", Kind.COORDINATOR) for i in range(record.coordinators)]
+    wanted += [(f"router-{i}", Kind.ROUTER) for i in range(record.routers)]
+    present = {process.name for process in record.processes}
+    return [(name, kind) for name, kind in wanted if name not in present]
+
+
+def living(data: Path, record: ClusterRecord) -> list[ProcessRecord]:
+    """The processes of the record that run, and surely are of the cluster in this folder.
+
+    By process id, start time and working folder: the record may be a copy, or the folder a restored one whose
+    predecessor's processes run on.
+    """
+    return [
+        process
+        for process in record.processes
+        if process.is_alive() and (record.home is None or works_in(process.pid, _folder_of(data, process)))
+    ]
+
+
+def _folder_of(data: Path, process: ProcessRecord) -> Path:
+    """Where a process works: a Redis in its shard's folder, all others in the data folder."""
+    return data / process.name.partition(":")[2] if process.kind is Kind.REDIS else data
+
+
+def _named(record: ClusterRecord | None) -> str:
+    return (record.cluster_id if record is not None else "") or "(of an unknown id)"
 
 
 def write(data: Path, record: ClusterRecord) -> None:
@@ -163,4 +260,8 @@ def _parse(content: Mapping[str, Any]) -> ClusterRecord:
         ports={name: int(port) for name, port in content["ports"].items()},
         ready=bool(content["ready"]),
         processes=processes,
+        # Files of before a folder knew its own place have none of these.
+        home=None if content.get("home") is None else Home(**content["home"]),
+        cluster_id=str(content.get("cluster_id", "")),
+        adopting=str(content.get("adopting", "")),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from deploy import cluster_file
+from deploy.cluster_file import Kind
 from deploy.errors import NoClusterError
 from tallystick import SyncClient, SyncLedgerClient
 from tallystick.addresses import router_addresses
@@ -32,25 +33,49 @@ _ADVICE = {
 }
 
 
-def find_routers(router: str | None, data: Path | None) -> list[str]:
-    """The routers' addresses: as given, else of the cluster in ``data``, else as the environment says.
+def named_routers(router: str | None, data: Path | None) -> list[str]:
+    """The routers that were named, in ``router`` or in the variable: HOST:PORT, several with commas between.
 
-    ``router`` is HOST:PORT, or several with commas between. Raises NoClusterError when the data folder has
-    no running cluster, InvalidArgument when an address is none.
+    A data folder that was named counts more than the variable. Empty when none was named. Raises
+    InvalidArgument when an address is none.
     """
     given = router or (os.environ.get(ROUTER_VARIABLE) if data is None else None)
-    if given:
-        return router_addresses(address.strip() for address in given.split(",") if address.strip())
-    folder = data or DEFAULT_DATA
+    if not given:
+        return []
+    return router_addresses(address.strip() for address in given.split(",") if address.strip())
+
+
+def find_routers(router: str | None, data: Path | None) -> list[str]:
+    """The routers' addresses: as named, else of the cluster in ``data``; NoClusterError when none runs."""
+    return named_routers(router, data) or _running(data or DEFAULT_DATA, (Kind.ROUTER,))
+
+
+def find_operators(router: str | None, data: Path | None) -> list[str]:
+    """As `find_routers`, and coordinators behind them: whoever answers the operators' calls."""
+    return named_routers(router, data) or _running(data or DEFAULT_DATA, (Kind.ROUTER, Kind.COORDINATOR))
+
+
+def _running(folder: Path, kinds: tuple[Kind, ...]) -> list[str]:
     record = cluster_file.read(folder)
-    alive = [] if record is None else [r for r in record.of_kind(cluster_file.Kind.ROUTER) if r.is_alive()]
-    addresses = [router.address for router in alive if router.address]
-    if not addresses:
-        raise NoClusterError(
-            f"no cluster runs in {folder}: start one with 'tallystick up --data {folder}', or name a router "
-            f"with --router HOST:PORT or {ROUTER_VARIABLE}"
-        )
-    return addresses
+    alive = [] if record is None else cluster_file.living(folder, record)
+    addresses = [process.address for kind in kinds for process in alive if process.kind is kind]
+    if addresses := [address for address in addresses if address]:
+        return addresses
+    if not alive:
+        raise no_cluster(folder)
+    raise NoClusterError(
+        f"no {' and no '.join(kinds)} of the cluster in {folder} runs, only "
+        f"{', '.join(process.name for process in alive)}: 'tallystick up --detach --data {folder}' starts "
+        f"what is missing"
+    )
+
+
+def no_cluster(folder: Path) -> NoClusterError:
+    """What is said of a folder in which nothing runs."""
+    return NoClusterError(
+        f"no cluster runs in {folder}: start one with 'tallystick up --data {folder}', or name a router "
+        f"with --router HOST:PORT or {ROUTER_VARIABLE}"
+    )
 
 
 @contextmanager
@@ -73,9 +98,8 @@ def ledger_client(router: str | None, data: Path | None) -> Iterator[SyncLedgerC
 @contextmanager
 def cluster_service(addresses: list[str]) -> Iterator[ClusterServiceStub]:
     """The operators' calls, on the first router that can be reached; NoClusterError when none can be."""
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
     for address in addresses:
-        with grpc.insecure_channel(address, options=options) as channel:
+        with channel_to(address) as channel:
             try:
                 grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
             except grpc.FutureTimeoutError:
@@ -83,14 +107,22 @@ def cluster_service(addresses: list[str]) -> Iterator[ClusterServiceStub]:
             yield ClusterServiceStub(channel)
             return
     raise NoClusterError(
-        f"no router answers at {', '.join(addresses)}: is the cluster up? 'tallystick up' starts one"
+        f"no router answers at {', '.join(addresses)} within {CONNECT_SECONDS:g} s: is the address right? On "
+        f"the cluster's own machine 'tallystick status --data DIR' tells what runs and what is missing"
     )
+
+
+def channel_to(address: str) -> grpc.Channel:
+    """A channel to a router or coordinator, for the contract's largest messages."""
+    return grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
+
+
+def said(error: grpc.RpcError) -> str:
+    """What a failed call came to, without advice."""
+    return f"{error.code().name}: {error.details()}"
 
 
 def explain(error: grpc.RpcError) -> str:
     """One sentence about a failed call, with what to do about it."""
-    code, details = error.code(), error.details()
-    advice = _ADVICE.get(code)
-    return (
-        f"the router said {code.name}: {details}" if advice is None else f"{advice} ({code.name}: {details})"
-    )
+    advice = _ADVICE.get(error.code())
+    return f"the router said {said(error)}" if advice is None else f"{advice} ({said(error)})"

@@ -24,7 +24,7 @@ from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
 from deploy.demo_steps import must, wait_until
 from deploy.launcher import LocalCluster
 from deploy.ledger_url import sqlite_file
-from deploy.options import out
+from deploy.rendering import out, strong
 from tallystick import Account, Client, Outcome, Transfer
 from tallystick.v1 import cluster_pb2
 
@@ -76,13 +76,13 @@ class KilledArchiver:
         seconds = time.monotonic() - start
         total = BATCHES * BATCH
         must(outcomes == {Outcome.COMMITTED: total}, f"of {total} transfers there were {dict(outcomes)}")
-        out.print(f"{total:,} transfers in {seconds:.1f} s, all COMMITTED", highlight=False)
+        out.print(f"{total:,} transfers in {seconds:.1f} s, all COMMITTED")
         waiting = entries_waiting(addresses)
         must(waiting > 0, "without an archiver no entries wait")
-        out.print(f"{waiting:,} entries wait on the shards; start the archiver again", highlight=False)
+        out.print(f"{waiting:,} entries wait on the shards; start the archiver again")
         self.cluster.restart(ARCHIVER)
         waited = wait_until_archived(addresses)
-        out.print(f"all of them are archived after {waited:.1f} s", highlight=False)
+        out.print(f"all of them are archived after {waited:.1f} s")
 
     async def _load(self, addresses: list[str]) -> Counter[Outcome]:
         outcomes: Counter[Outcome] = Counter()
@@ -91,7 +91,7 @@ class KilledArchiver:
             for number in range(BATCHES):
                 if number == BATCHES // 2:
                     await asyncio.to_thread(self.cluster.kill, ARCHIVER)
-                    out.print(f"{ARCHIVER} is dead (SIGKILL); transfers go on", highlight=False)
+                    out.print(f"{ARCHIVER} is dead (SIGKILL); transfers go on")
                 results = await client.transfers([self._transfer(pairs) for _ in range(BATCH)])
                 outcomes.update(result.outcome for result in results)
         return outcomes
@@ -124,7 +124,8 @@ class TamperedCopies:
         with changing(copy) as connection:
             fault.plant(connection, self.account_id)
         report = run_audit(f"sqlite:///{copy}", self.cluster.zookeeper_address)
-        out.print(f"\n[bold]{fault.told}[/]", highlight=False)
+        out.print()
+        out.print(strong(fault.told))
         show_findings(report, SHOWN_FINDINGS)
         broken = {finding.rule for finding in report.findings.kept}
         must(fault.rules <= broken, f"the audit should have named {', '.join(sorted(fault.rules))}")

@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from rich.markup import escape
-from rich.table import Table
-
 from deploy.demo_steps import must, wait_until
-from deploy.options import out
+from deploy.rendering import Table, doubtful, good, out
 from shard_node.slots import slot
 from tallystick import (
     HoldResult,
@@ -70,16 +67,17 @@ class MoneyDemo:
     client: SyncClient
     cast: Cast
     expected: dict[str, Decimal] = field(default_factory=dict)
-    _table: Table = field(default_factory=lambda: Table("operation", "amount", "outcome", "what it did"))
+    _table: Table = field(
+        default_factory=lambda: Table("operation", "amount", "outcome", "what it did", right={"amount"})
+    )
 
     def run(self) -> None:
         """All operations. Raises DemoError at the first that does not end as it must."""
-        self._table.columns[1].justify = "right"
         self._open_and_deposit()
         self._purchase_and_refund()
         self._hold()
         self._journal()
-        out.print(self._table)
+        out.table(self._table)
         self._compare()
 
     def _open_and_deposit(self) -> None:
@@ -218,9 +216,9 @@ class MoneyDemo:
         if to:
             self.expected[to] += Decimal(amount)
         moved = f"{of or 'outside'} → {to or 'outside'}" if of or to else ""
-        style = "green" if got is Outcome.COMMITTED else "yellow"
+        styled = good if got is Outcome.COMMITTED else doubtful
         told = ", ".join(filter(None, (moved, remark)))
-        self._table.add_row(operation, amount, f"[{style}]{got.name}[/]", escape(told))
+        self._table.add_row(operation, amount, styled(got.name), told)
 
     def _compare(self) -> None:
         for account_id, balance in self.expected.items():

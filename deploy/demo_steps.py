@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from deploy.errors import DeployError
-from deploy.options import out
+from deploy.rendering import out, strong
 
 _POLL_SECONDS = 0.05
 
@@ -17,7 +17,8 @@ class DemoError(DeployError):
 
 def heading(text: str) -> None:
     """Begins a step."""
-    out.print(f"\n[bold]{text}[/]", highlight=False, soft_wrap=True)
+    out.print()
+    out.print(strong(text))
 
 
 def must(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads like an assertion

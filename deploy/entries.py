@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
-from deploy.moments import moment_text, times
+from deploy.moments import local_text, moment_text, times
+from deploy.rendering import Table
 from tallystick.ledger import Entry, EntryKind
 
 
@@ -46,28 +43,19 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
-def entry_columns(*columns: tuple[str, Literal["left", "right", "fold"]]) -> Table:
-    """A table of entries: where it is narrow, columns that may "fold" get several lines, the others stay."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name, justify in columns:
-        if justify == "fold":
-            table.add_column(name, overflow="fold", min_width=len(name))
-        else:
-            table.add_column(name, justify=justify, no_wrap=True)
-    return table
-
-
 def entries_table(entries: Sequence[Entry]) -> Table:
     """Entries of one account, a row each."""
-    table = entry_columns(
-        ("time", "left"),
-        ("no", "right"),
-        ("kind", "left"),
-        ("amount", "right"),
-        ("held", "right"),
-        ("balance", "right"),
-        ("with", "fold"),
-        ("reference", "fold"),
+    table = Table(
+        "time",
+        "no",
+        "kind",
+        "amount",
+        "held",
+        "balance",
+        "with",
+        "reference",
+        right={"no", "amount", "held", "balance"},
+        folds={"with", "reference"},
     )
     for time, entry in zip(times(entry.at for entry in entries), entries, strict=True):
         table.add_row(
@@ -77,8 +65,8 @@ def entries_table(entries: Sequence[Entry]) -> Table:
             f"{entry.delta:+f}" if entry.delta else "",
             f"{entry.held_delta:+f}" if entry.held_delta else "",
             f"{entry.balance:f}",
-            escape(counterparty_name(entry)),
-            escape(entry.reference),
+            counterparty_name(entry),
+            entry.reference,
         )
     return table
 
@@ -89,8 +77,7 @@ def entry_line(entry: Entry) -> str:
     if entry.held_delta:
         changes.append(f"held {entry.held_delta:+f}")
     counterparty = f" with {entry.counterparty}" if entry.counterparty else ""
-    text = (
-        f"{moment_text(entry.at)} {entry.account_id} {kind_name(entry.kind)}{counterparty}: "
+    return (
+        f"{local_text(entry.at)} {entry.account_id} {kind_name(entry.kind)}{counterparty}: "
         f"{', '.join(changes) or 'nothing moved'}; balance {entry.balance:f}, version {entry.version}"
     )
-    return escape(text)

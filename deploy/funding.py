@@ -1,8 +1,9 @@
 """Opens the accounts that a payments file names, and gives every payer something to pay with.
 
 `tallystick import --open-accounts` is for trying things out: nobody's payments file says who has how much.
-Invariant: a payer is funded once, also when the file is imported again long after: the deposit's id comes
-from the payer's first row and carries that row's time, so it is remembered, or expired, just as the row is.
+Invariant: a payer is funded once for each result file, also when the file is edited and imported again
+long after: a deposit is written down before it is sent, like a row. Without the result file its id still
+protects it, as a row's does: it comes from the payer's first row and carries that row's time.
 """
 
 from __future__ import annotations
@@ -15,18 +16,26 @@ from typing import Protocol
 from uuid import UUID
 
 from deploy.errors import DeployError
-from deploy.payments_file import Row
+from deploy.knowledge import FOUND, WORLD_PREFIX, Knowledge, Record, Standing, now_text
+from deploy.payments_file import Instruction, instruction
+from deploy.results_file import Result, said_of
+from deploy.witness import Finding, Memory, Witness
 from tallystick import (
     AccountExists,
     AccountResult,
     Amount,
     InvalidArgument,
     NewAccount,
+    Outcome,
     Refused,
     RetryableError,
+    TransactionIdExpired,
     Transfer,
     TransferResult,
 )
+
+_REFERENCE = "funded by import"
+_LATER = "run the same command again later, or without --open-accounts"
 
 # For ids without a time: then the deposit is exactly-once within the deduplication window, as the row is.
 _NAMESPACE = UUID("6f4a1f0c-5a0e-5c53-9a5b-0f6d5d1f8a11")
@@ -52,7 +61,7 @@ def deposit_id(row_transaction_id: str, account_id: str) -> str | None:
     return str(UUID(int=(row_id.int & _TIME_MASK) | _VERSION_BITS | _VARIANT_BITS | random_bits))
 
 
-class Wallet(Protocol):
+class Wallet(Memory, Protocol):
     """What an import needs of `tallystick.Client`."""
 
     async def open_accounts(
@@ -81,39 +90,37 @@ class Wallet(Protocol):
 class Funding:
     """Opens and funds; keeps who was met in this run by their hashes, for a file may name very many."""
 
-    def __init__(self, client: Wallet, amount: str, timeout_s: float) -> None:
+    def __init__(
+        self, client: Wallet, knowledge: Knowledge, witness: Witness, amount: str, timeout_s: float
+    ) -> None:
         self._client = client
+        self._knowledge = knowledge
+        self._witness = witness
         self._amount = amount
         self._timeout_s = timeout_s
         self._opened: set[int] = set()
         self._funded: set[int] = set()
         self._places = asyncio.Semaphore(_DEPOSITS_IN_FLIGHT)
 
-    def note(self, row: Row) -> None:
-        """Takes note of a row that was carried out before: its accounts are open, its payer had enough."""
-        self._opened.update((hash(row.from_account), hash(row.to_account)))
-        self._funded.add(hash(row.from_account))
-
-    async def prepare(self, rows: Iterable[Row]) -> None:
-        """Opens and funds what these rows name for the first time. Refusals are left to the rows themselves.
+    async def prepare(self, instructions: Sequence[Instruction]) -> None:
+        """Opens and funds what these name for the first time. Refusals are left to the rows themselves.
 
         Raises DeployError when the cluster does not answer in time.
         """
-        rows = [row for row in rows if not row.defect]
         try:
-            await self._open(rows)
-            await self._fund(rows)
+            await self._open(instructions)
+            await self._fund(instructions)
         except RetryableError as error:
             raise DeployError(f"accounts could not be opened and funded: {error}") from error
 
-    async def _open(self, rows: Sequence[Row]) -> None:
+    async def _open(self, instructions: Sequence[Instruction]) -> None:
         # Every currency that the rows name for an account, in their order: the first may be a mistake.
         wanted: dict[str, dict[str, None]] = {}
-        for row in rows:
-            for account_id in (row.from_account, row.to_account):
+        for one in instructions:
+            for account_id in (one.from_account, one.to_account):
                 # Accounts of the system are there by themselves.
                 if hash(account_id) not in self._opened and not account_id.startswith("@"):
-                    wanted.setdefault(account_id, {})[row.currency] = None
+                    wanted.setdefault(account_id, {})[one.currency] = None
         currencies = {account_id: iter(named) for account_id, named in wanted.items()}
         while currencies:
             asked = {account_id: next(left, None) for account_id, left in currencies.items()}
@@ -133,33 +140,73 @@ class Funding:
                 refused.append(result.account_id)
         return refused
 
-    async def _fund(self, rows: Sequence[Row]) -> None:
-        deposits = {}
-        for row in rows:
-            key = hash(row.from_account)
-            if key in self._funded or key not in self._opened:
+    async def _fund(self, instructions: Sequence[Instruction]) -> None:
+        new, doubtful = [], []
+        for one in instructions:
+            payer = one.from_account
+            if hash(payer) in self._funded or hash(payer) not in self._opened:
                 continue
-            transaction_id = deposit_id(row.transaction_id, row.from_account)
-            if transaction_id is not None:
-                self._funded.add(key)
-                deposits[transaction_id] = row
-        await asyncio.gather(*(self._deposit(tid, row) for tid, row in deposits.items()))
+            known = self._knowledge.funding(payer)
+            identity = deposit_id(one.transaction_id, payer)
+            if known is not None and known.standing is Standing.DOUBT:
+                doubtful.append(known.instruction)
+            elif known is None and identity is not None:
+                world = f"{WORLD_PREFIX}{one.currency}"
+                texts = (identity, world, payer, self._amount, one.currency, _REFERENCE)
+                new.append(instruction(texts))
+            elif known is None:
+                continue
+            self._funded.add(hash(payer))
+        new += await self._unfunded(doubtful)
+        self._knowledge.intend(new, now_text())
+        done = await asyncio.gather(*map(self._deposit, new), return_exceptions=True)
+        self._knowledge.learn(Record(one, Standing.CERTAIN) for one in done if isinstance(one, Result))
+        for problem in done:
+            if isinstance(problem, BaseException):
+                raise problem
 
-    async def _deposit(self, transaction_id: str, row: Row) -> None:
-        async with self._places:
-            try:
+    async def _unfunded(self, doubtful: Sequence[Instruction]) -> list[Instruction]:
+        """Of deposits that an earlier import may have made, those to make (again), under their old id."""
+        again = []
+        for one, finding in zip(doubtful, await self._witness.findings(doubtful), strict=True):
+            if finding is Finding.MOVED:
+                self._knowledge.learn([Record(Result(one, Outcome.COMMITTED, FOUND), Standing.CERTAIN)])
+            elif finding is Finding.ABSENT or one.is_timed:
+                again.append(one)
+            else:
+                raise DeployError(
+                    f"an earlier import may have funded {one.to_account}, and whether it did cannot be "
+                    f"proved now ({self._witness.reason}): {_LATER}"
+                )
+        return again
+
+    async def _deposit(self, instruction: Instruction) -> Result:
+        payer = instruction.to_account
+        try:
+            async with self._places:
                 await self._client.deposit(
-                    row.from_account,
-                    self._amount,
-                    row.currency,
-                    transaction_id=transaction_id,
-                    reference="funded by import",
+                    payer,
+                    instruction.amount,
+                    instruction.currency,
+                    transaction_id=instruction.transaction_id,
+                    reference=instruction.reference,
                     timeout_s=self._timeout_s,
                 )
-            except InvalidArgument as error:
-                if error.field == "amount":
-                    # Our own mistake, not the row's: without funds its rows would be refused for good.
-                    raise DeployError(f"{row.from_account} cannot be funded: {error.message}") from error
-            except Refused:
-                # Expired: funded, or not, long ago. Any other reason meets the row itself.
-                return
+        except InvalidArgument as error:
+            if error.field == "amount":
+                # Our own mistake, not the row's: without funds its rows would be refused for good.
+                raise DeployError(f"{payer} cannot be funded: {error.message}") from error
+            return Result(instruction, error.outcome, said_of(error))
+        except TransactionIdExpired as error:
+            (finding,) = await self._witness.findings([instruction])
+            if finding is Finding.UNPROVABLE:
+                raise DeployError(
+                    f"whether {payer} was funded long ago cannot be proved now ("
+                    f"{self._witness.reason}): {_LATER}"
+                ) from error
+            moved = finding is Finding.MOVED
+            return Result(instruction, Outcome.COMMITTED if moved else error.outcome, FOUND if moved else "")
+        except Refused as error:
+            # Its reason meets the row itself.
+            return Result(instruction, error.outcome, said_of(error))
+        return Result(instruction, Outcome.COMMITTED)

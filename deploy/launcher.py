@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from deploy import cluster_file, processes
-from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
+from deploy import adoption, cluster_file, processes
+from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, living, missing_parts
 from deploy.errors import DataError, NoClusterError, StartError
-from deploy.ledger_url import checked, default_url
+from deploy.home import Home
+from deploy.ledger_url import checked, default_url, rebased
 from deploy.membership import membership
 from deploy.processes import ProcessIdentity
-from deploy.starter import Starter, missing_parts, redis_record
+from deploy.starter import Starter, redis_record
 from deploy.stopper import STOP_GRACE_SECONDS, redis_servers, stop_processes
+from shard_node.redis_process import CONFIGURATION as REDIS_CONFIGURATION
 
 # Java and five Python processes on two busy cores take some seconds; a hang is not worth waiting for.
 READY_TIMEOUT_SECONDS = 60.0
@@ -51,6 +53,8 @@ class ClusterSpec:
     max_backlog: int | None = None
     # 0 to 19, as nice(1) has it: archiving is work for later, and may give way to the transfers.
     archiver_niceness: int | None = None
+    # Other ports than the remembered ones.
+    new_ports: bool = False
 
 
 class LocalCluster:
@@ -147,6 +151,9 @@ class LocalCluster:
                 record = self._planned()
             if record.ready and not missing_parts(record):
                 return False
+            record = self._at_home(record)
+            if self._spec.new_ports:
+                record = self._without_ports(record)
             try:
                 self._starter.start(record)
             except BaseException:
@@ -160,6 +167,16 @@ class LocalCluster:
             return []
         with _locked(self.data):
             return self._stop()
+
+    def adopt(self, cluster_id: str | None = None, ledger: str | None = None) -> list[str]:
+        """Makes this folder, a copy of another cluster's, a cluster of its own: see `deploy.adoption`."""
+        with self._locked_copy():
+            return adoption.adopt(self.data, self._starter, cluster_id, ledger)
+
+    def adopt_moved(self) -> None:
+        """Makes this folder the place of the cluster that was moved or restored there."""
+        with self._locked_copy():
+            adoption.adopt_moved(self.data)
 
     def kill(self, name: str) -> None:
         """Ends one process at once (SIGKILL), as a crash would. It stays away until `restart`.
@@ -180,10 +197,19 @@ class LocalCluster:
             return
         with _locked(self.data):
             record = self.record
-            old = record.process(name)
-            processes.stop([old.identity], grace_seconds=STOP_GRACE_SECONDS)
+            # Unless the cluster has no such process.
+            record.process(name)
+            old = [process.identity for process in living(self.data, record) if process.name == name]
+            processes.stop(old, grace_seconds=STOP_GRACE_SECONDS)
             self._starter.exited()
             self._starter.start(record.without([name]))
+
+    @contextmanager
+    def _locked_copy(self) -> Iterator[None]:
+        if not self.data.is_dir():
+            raise NoClusterError(f"there is no folder {self.data}")
+        with _locked(self.data):
+            yield
 
     def _planned(self) -> ClusterRecord:
         """The record to start from: what is remembered, with what was asked for, and what runs."""
@@ -212,17 +238,42 @@ class LocalCluster:
             raise DataError(f"a local cluster has 0 to {MAX_OF_A_KIND} archivers")
         if not 0 <= new.archiver_niceness <= MAX_NICENESS:
             raise DataError(f"the niceness of archivers is 0 to {MAX_NICENESS}")
-        alive = [process for process in old.processes if process.is_alive()]
-        if alive and new != old:
+        alive = living(self.data, old)
+        if alive and (new != old or spec.new_ports):
             raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")
         return replace(new, processes=tuple(alive))
+
+    def _at_home(self, record: ClusterRecord) -> ClusterRecord:
+        """The record for a start: the folder it starts in is its place from now on.
+
+        Raises DataError when processes run that were started through another path, or before folders knew
+        their place: new ones beside them would not find what these have.
+        """
+        here = Home.of(self.data)
+        if record.processes and record.home != here:
+            how = "by an earlier version" if record.home is None else f"from {record.home.path}"
+            raise DataError(
+                f"what runs of the cluster in {self.data} was started {how}: "
+                f"'tallystick down --data {self.data}' first"
+            )
+        if record.home is None:
+            return replace(record, home=here)
+        return replace(record, home=here, ledger=rebased(record.ledger, Path(record.home.path), self.data))
+
+    def _without_ports(self, record: ClusterRecord) -> ClusterRecord:
+        """The record of a cluster that shall have other ports; nothing of it may run."""
+        if redis_servers(self.data):
+            raise DataError(f"a Redis of {self.data} still runs: 'tallystick down' first")
+        for configuration in self.data.glob(f"shard-*/{REDIS_CONFIGURATION}"):
+            configuration.unlink()
+        return replace(record, ports={})
 
     def _stop(self, keep: tuple[ProcessRecord, ...] = ()) -> list[str]:
         record = cluster_file.read(self.data)
         if record is None:
             return []
         kept = {process.name for process in keep}
-        stopped = stop_processes(self.data, record.processes, keep=kept)
+        stopped = stop_processes(self.data, record, keep=kept)
         self._starter.exited()
         cluster_file.write(self.data, replace(record, processes=keep, ready=bool(keep)))
         return stopped
@@ -232,8 +283,8 @@ class LocalCluster:
             for identity, found in redis_servers(self.data).items():
                 if found == name:
                     return identity
-        for process in self.record.processes:
-            if process.name == name and process.is_alive():
+        for process in living(self.data, self.record):
+            if process.name == name:
                 return process.identity
         raise NoClusterError(f"{name} does not run in {self.data}")
 
@@ -242,7 +293,7 @@ class LocalCluster:
         deadline = time.monotonic() + self._ready_timeout_seconds
         with membership(self.zookeeper_address) as members:
             while True:
-                member = members.read([Kind.SHARD_NODE]).get(shard)
+                member = (members.read([Kind.SHARD_NODE]) or {}).get(shard)
                 redis = redis_record(member) if member is not None else None
                 if redis is not None:
                     break

@@ -1,12 +1,14 @@
 """Where the ledger database is: an SQLAlchemy URL, given or the default, and how it may be shown.
 
-A URL may hold a password, so none is printed but by :func:`masked`.
+A URL may hold a password, so none is printed but by :func:`masked`; :func:`without_passwords` is for texts of
+others, which may quote one.
 
 SQLAlchemy is imported where it is used: it takes longer than most commands, few of which need it.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 FILE_NAME = "ledger.db"
 _HIDDEN = "hidden"
+# user:PASSWORD@ of a URL, up to its last @; password=PASSWORD of a query or of a connection string.
+_PASSWORDS = (
+    re.compile(r"(://[^\s:/@]*:)\S*(?=@)"),
+    re.compile(r"(password=)(?:'[^']*'|[^\s&'\"]+)", re.IGNORECASE),
+)
 
 
 def default_url(data: Path) -> str:
@@ -42,6 +49,15 @@ def checked(url: str) -> str:
     raise DataError(f"a ledger is kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
 
 
+def rebased(url: str, old: Path, new: Path) -> str:
+    """The URL of a ledger once its data folder is ``new``, not ``old``: a file within it moves along."""
+    file = sqlite_file(url) if url else None
+    if file is None or not file.is_relative_to(old):
+        return url
+    moved = new.absolute() / file.relative_to(old)
+    return _parsed(url).set(database=str(moved)).render_as_string(hide_password=False)
+
+
 def masked(url: str) -> str:
     """The URL for people to see: without its passwords."""
     parsed = _parsed(url)
@@ -49,6 +65,13 @@ def masked(url: str) -> str:
     if parsed.password is not None:
         parsed = parsed.set(password=_HIDDEN)
     return parsed.set(query=shown).render_as_string(hide_password=False)
+
+
+def without_passwords(text: str) -> str:
+    """The text, with every password of a URL or a connection string in it hidden."""
+    for password in _PASSWORDS:
+        text = password.sub(rf"\1{_HIDDEN}", text)
+    return text
 
 
 def sqlite_file(url: str) -> Path | None:

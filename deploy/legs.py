@@ -5,16 +5,16 @@ Only the form is looked at here; whether the legs sum to zero, and all else, is 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.csv_table import CsvTable
 from deploy.errors import DeployError
 
 COLUMNS = ("account_id", "amount", "currency")
-# More than a journal may have: a payments file typed by mistake is not read to its end.
+# More than a journal may have: the cluster's answer to a payments file typed by mistake would say less.
 MAX_LEGS = 1000
 _LEG = re.compile(r"(?P<account>[^=\s]+)=(?P<amount>[+-]?[0-9.]+)(?::(?P<currency>[A-Za-z]+))?")
 
@@ -49,26 +49,30 @@ def parse_legs(words: Sequence[str], currency: str) -> list[Leg]:
 def read_legs(file: Path, currency: str) -> list[Leg]:
     """Legs from a CSV file with the columns account_id, amount and, unless ``currency`` serves all, currency.
 
-    Raises LegsError when a column is missing or a row is too short or too long.
+    Raises TableError when the file cannot be read without guessing, LegsError at the first wrong row.
     """
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        rows = csv.DictReader(source)
-        present = rows.fieldnames or ()
+    with file.open("rb") as source:
         needed = COLUMNS[:2] if currency else COLUMNS
-        if missing := [name for name in needed if name not in present]:
-            raise LegsError(f"{file} has no column {' and no '.join(missing)}")
+        table = CsvTable(str(file), source, needed, COLUMNS[len(needed) :])
+        if table.rows_total > MAX_LEGS:
+            raise LegsError(f"{file} has {table.rows_total} legs, more than {MAX_LEGS}")
         legs: list[Leg] = []
-        for row in rows:
-            where = f"{file}, line {rows.line_num}"
-            if None in row or any(row[name] is None for name in needed):
-                raise LegsError(f"{where} has another number of columns than the first line")
-            if len(legs) == MAX_LEGS:
-                raise LegsError(f"{file} has more than {MAX_LEGS} legs")
-            legs.append(_leg(row["account_id"], row["amount"], row.get("currency") or currency, where))
+        for row in table:
+            where = f"{file}, line {row.line}"
+            if row.defect:
+                raise LegsError(f"{where}: {row.defect}")
+            account_id, amount, own_currency = row.cells
+            legs.append(_leg(account_id, amount, own_currency or currency, where))
         return legs
 
 
 def _leg(account_id: str, amount: str, currency: str, where: str) -> Leg:
     if not currency:
         raise LegsError(f"{where}: in which currency? Give --currency, or write alice=-10.00:EUR")
-    return Leg(account_id.strip(), amount.strip().removeprefix("+"), currency.strip())
+    amount = amount.strip()
+    if amount[:1] == "+":
+        # A sign that the contract does not know: an amount without one is a credit.
+        amount = amount[1:]
+        if amount[:1] in {"+", "-"}:
+            raise LegsError(f"{where}: the amount {'+' + amount!r} has two signs")
+    return Leg(account_id.strip(), amount, currency.strip())

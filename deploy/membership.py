@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException
+from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 
 from deploy.cluster_file import Kind
@@ -44,6 +44,8 @@ class Member:
     address: str
     pid: int
     redis_pid: int | None = None
+    # Why it does not do its work at the moment, in its own words.
+    problem: str = ""
 
 
 class Membership:
@@ -52,32 +54,37 @@ class Membership:
     def __init__(self, client: KazooClient) -> None:
         self._client = client
 
-    def read(self, kinds: Sequence[Kind] = tuple(_FOLDERS)) -> dict[str, Member]:
-        """The members by name. Empty while ZooKeeper cannot be asked: it may be on its way back."""
+    def read(self, kinds: Sequence[Kind] = tuple(_FOLDERS)) -> dict[str, Member] | None:
+        """The members by name. None while ZooKeeper cannot be asked: it may be on its way back."""
         members = {}
-        for kind in kinds:
-            for name, content in self._children(_FOLDERS[kind]):
-                found = json.loads(content)
-                redis_pid = found.get("redis_pid")
-                members[name] = Member(
-                    name,
-                    kind,
-                    found["address"],
-                    int(found["pid"]),
-                    None if redis_pid is None else int(redis_pid),
-                )
+        try:
+            found = [(kind, *child) for kind in kinds for child in self._children(_FOLDERS[kind])]
+        except (KazooException, KazooTimeoutError):
+            return None
+        for kind, name, content in found:
+            told = json.loads(content)
+            redis_pid = told.get("redis_pid")
+            members[name] = Member(
+                name,
+                kind,
+                told["address"],
+                int(told["pid"]),
+                None if redis_pid is None else int(redis_pid),
+                told.get("problem", ""),
+            )
         return members
 
     def _children(self, folder: str) -> Iterator[tuple[str, bytes]]:
         try:
             names = self._client.get_children_async(folder).get(timeout=_CALL_SECONDS)
-        except (KazooException, KazooTimeoutError):
+        except NoNodeError:
+            # Nobody of that kind has ever registered.
             return
         for name in names:
             try:
                 content, _ = self._client.get_async(f"{folder}/{name}").get(timeout=_CALL_SECONDS)
-            except (KazooException, KazooTimeoutError):
-                # Gone since the listing, or the connection is: the next reading tells.
+            except NoNodeError:
+                # Gone since the listing.
                 continue
             yield name, content
 

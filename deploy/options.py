@@ -1,4 +1,4 @@
-"""Options that several commands share, and two consoles: answers to standard output, the rest to error."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.connection import DEFAULT_DATA, ROUTER_VARIABLE
 from deploy.moments import parse_duration, parse_moment
@@ -60,6 +59,11 @@ LedgerOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 
+TIME_HELP = (
+    '"2026-03-01T12:30:00Z"; "2026-03-01" or "2026-03-01T12:30" in the time zone of this machine, or of TZ; '
+    'or how long ago: "2h", "1d12h".'
+)
+
 
 def parsed_moment(text: str) -> datetime:
     """A moment that an option gives; a wrong one is wrong usage."""
@@ -75,7 +79,3 @@ def parsed_duration(text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-
-
-out = Console()
-err = Console(stderr=True)

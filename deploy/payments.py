@@ -24,6 +24,7 @@ from typing import Annotated
 import typer
 
 from deploy.payments_file import COLUMNS
+from deploy.rendering import out
 from tallystick import Outcome
 
 DEFAULT_ROWS = 50_000
@@ -251,7 +252,7 @@ def main(
     """Write a payments file for `tallystick import FILE.csv --open-accounts`."""
     now_ms = time.time_ns() // 1_000_000
     for kind, count in write_payments(file, PaymentsGenerator(seed, now_ms).payments(rows)).items():
-        typer.echo(f"{count:8} {kind.value}")
+        out.print(f"{count:8} {kind.value}")
 
 
 if __name__ == "__main__":

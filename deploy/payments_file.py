@@ -1,111 +1,100 @@
-"""Reading a payments file: one row at a time, so that its size does not matter.
-
-A row that cannot be read as six texts is a row all the same, with the reason: it gets an outcome like any
-other and does not stop the rest.
-"""
+"""A payments file: one instruction a row, read one at a time, so that the file's size does not matter."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from deploy.errors import DataError
+from deploy.csv_table import CsvTable
 
-COLUMNS = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference")
-# Far above what six valid fields hold, and small enough that a batch of rows always fits into one message.
-MAX_ROW_BYTES = 4096
+_UUID_BYTES = 16
+_UUID_CHARACTERS = 36
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row, as texts. ``number`` counts from 1, without the header; ``defect`` is set when unreadable."""
+class Instruction(NamedTuple):
+    """What one row asks for, as texts: the cluster is the judge of them. Made by `instruction`.
 
-    number: int
+    ``key`` is the transaction id, the same for all ways to write it: 16 bytes, or the text if it is no UUID.
+    ``fingerprint`` is 16 bytes that all but the id goes into; "12.5" and "12.50" are one amount there, as
+    for the cluster.
+    """
+
+    key: bytes
+    fingerprint: bytes
     transaction_id: str
     from_account: str
     to_account: str
     amount: str
     currency: str
     reference: str
-    defect: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The six columns."""
-        return (
-            self.transaction_id,
-            self.from_account,
-            self.to_account,
-            self.amount,
-            self.currency,
-            self.reference,
-        )
+        return self[2:]
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the id is a UUIDv7, which counts once for ever."""
+        return len(self.key) == _UUID_BYTES and self.key[6] >> 4 == 7
+
+
+def instruction(texts: Sequence[str]) -> Instruction:
+    """The instruction that six texts are, in the order of `COLUMNS`."""
+    transaction_id, from_account, to_account, amount, currency, reference = texts
+    whole, _, decimals = amount.partition(".")
+    if amount.isascii() and (whole + decimals).isdecimal():
+        plain = f"{whole.lstrip('0') or '0'}.{decimals.rstrip('0')}"
+    else:
+        plain = amount
+    content = f"{from_account}\0{to_account}\0{plain}\0{currency}\0{reference}".encode()
+    fingerprint = hashlib.blake2b(content, digest_size=16).digest()
+    return Instruction(_key(transaction_id), fingerprint, *texts)
+
+
+COLUMNS = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. ``number`` counts from 1, without the header; ``line`` is where it stands in the file.
+
+    ``defect`` says why it cannot be sent; empty when it can.
+    """
+
+    number: int
+    line: int
+    instruction: Instruction
+    defect: str = ""
 
 
 class PaymentsFile:
-    """An open payments file; iterating gives its rows. Columns may stand in any order, with others between.
+    """An open payments file; iterating gives its rows. Only the column reference may lack.
 
-    Raises DataError when the header lacks a column, or the text is no CSV at all.
+    Raises TableError when quoting or header are not clear: before any row is given out.
     """
 
-    def __init__(self, path: Path, source: BinaryIO) -> None:
-        self._path = path
-        self._source = source
-        self.bytes_read = 0
+    def __init__(self, name: str, source: BinaryIO) -> None:
+        self._table = CsvTable(name, source, COLUMNS[:-1], COLUMNS[-1:])
+
+    @property
+    def rows_total(self) -> int:
+        """How many rows there are."""
+        return self._table.rows_total
 
     def __iter__(self) -> Iterator[Row]:
-        # Strict: a stray quote would swallow the rows behind it without a word.
-        reader = csv.reader(self._lines(), strict=True)
-        try:
-            places = self._places(next(reader, []))
-            number = 0
-            for cells in reader:
-                if cells:
-                    number += 1
-                    yield _row(number, cells, places)
-        except csv.Error as error:
-            raise DataError(f"{self._path}, line {reader.line_num}: {error}") from error
-
-    def _lines(self) -> Iterator[str]:
-        for line in self._source:
-            text = line.decode("utf-8", errors="surrogateescape")
-            # Spreadsheets put a byte order mark in front.
-            yield text.removeprefix("\ufeff") if self.bytes_read == 0 else text
-            self.bytes_read += len(line)
-
-    def _places(self, header: list[str]) -> tuple[int, ...]:
-        names = [name.strip().lower() for name in header]
-        missing = [column for column in COLUMNS if column not in names and column != "reference"]
-        if missing:
-            raise DataError(
-                f"{self._path}: the first line must name the columns {', '.join(COLUMNS)}; "
-                f"missing: {', '.join(missing)}"
-            )
-        return tuple(names.index(column) if column in names else -1 for column in COLUMNS)
+        for row in self._table:
+            yield Row(row.number, row.line, instruction(row.cells), row.defect)
 
 
-def _row(number: int, cells: list[str], places: tuple[int, ...]) -> Row:
-    texts = [cells[place] if 0 <= place < len(cells) else "" for place in places]
-    defect = ""
-    if len(cells) <= max(places):
-        defect = f"the row has {len(cells)} columns, the header promises {max(places) + 1} or more"
-    else:
-        raw = "".join(texts).encode("utf-8", "surrogateescape")
-        if len(raw) > MAX_ROW_BYTES:
-            defect = f"the row has {len(raw)} bytes, more than {MAX_ROW_BYTES}"
-        elif not _is_utf8(raw):
-            defect = "the row is not UTF-8"
-            texts = [text.encode("utf-8", "replace").decode() for text in texts]
-    transaction_id, from_account, to_account, amount, currency, reference = texts
-    return Row(number, transaction_id, from_account, to_account, amount, currency, reference, defect)
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _key(transaction_id: str) -> bytes:
+    # The cluster takes this one form; any other is a malformed id, not another spelling of a good one.
+    if len(transaction_id) == _UUID_CHARACTERS and transaction_id[8:24:5] == "----":
+        with contextlib.suppress(ValueError):
+            key = bytes.fromhex(transaction_id.replace("-", ""))
+            if len(key) == _UUID_BYTES:
+                return key
+    return transaction_id.encode()

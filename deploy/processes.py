@@ -51,12 +51,25 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identify(identity.pid) == identity
 
 
+def works_in(pid: int, folder: Path) -> bool:
+    """Whether the process has ``folder`` as its working folder, by whatever path."""
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except OSError:
+        # It is gone, or another user's.
+        return False
+
+
 def spawn(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a process in a session of its own, so that a terminal's Ctrl-C does not reach it.
 
-    Its output is appended to ``log``; ``environment`` is added to this process' own.
+    Its output is appended to ``log``; ``environment`` is added to this process' own. It works in ``folder``,
+    this process' own when None.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
@@ -66,6 +79,7 @@ def spawn(
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
         )
 
@@ -99,7 +113,9 @@ def tail(log: Path, *, since: int = 0, lines: int = TAIL_LINES) -> str:
     """The last lines of what a log has from byte ``since`` on; empty when there is nothing."""
     try:
         with log.open("rb") as source:
-            source.seek(max(since, source.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            size = source.seek(0, os.SEEK_END)
+            # A log that had grown too large begins anew.
+            source.seek(max(since if since <= size else 0, size - _TAIL_BYTES))
             text = source.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

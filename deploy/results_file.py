@@ -1,132 +1,117 @@
-"""FILE.result.csv: the outcome of every row of a payments file, in its order.
+"""FILE.csv.result.csv: the outcome of every row of a payments file, for people and for the next import.
 
-It makes a second run change nothing, also long after the first: a row whose outcome is final is not sent
-again, as long as the row, and the cluster, are the same. Invariant: an outcome is written only after the
-cluster has answered it, and the file as a whole is replaced, never half written:
-
-    FILE.result.csv        what earlier runs found, complete
-    FILE.result.csv.part   what the run under way has found so far: the first rows
-
-A run that was killed leaves both; `recover` puts them together.
+It makes a second run change nothing, also long after the first. Lines without a row number are of rows that
+an earlier version of the payments file had, or say how payers were funded: what is known is never dropped.
+Invariant: the file is replaced as a whole, never half written, and one that cannot be read stops an import:
+taken as absent it would have everything sent again.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple
 
-from deploy.payments_file import COLUMNS, Row
-from tallystick import Outcome
+from deploy.csv_table import MAX_ROW_BYTES, CsvTable, TableRow
+from deploy.errors import TableError
+from deploy.payments_file import COLUMNS, Instruction, instruction
+from tallystick import Outcome, TallystickError
 
-HEADER = ("row", *COLUMNS, "outcome", "message", "cluster_id")
-# Nothing final is known of these: the row must be sent again, with the same id.
+HEADER = ("row", *COLUMNS, "outcome", "message", "sent_at", "cluster_id")
+# Nothing final is known of these.
 OPEN_OUTCOMES = frozenset({Outcome.UNSPECIFIED, Outcome.OUTCOME_UNKNOWN, Outcome.RESOURCE_EXHAUSTED})
 
 
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """What became of one row, in which cluster."""
+class Result(NamedTuple):
+    """What became of one instruction.
 
-    number: int
-    texts: tuple[str, ...]
+    ``sent_at`` is when it was last sent (ISO 8601, UTC), empty if it never was. ``number`` is its row,
+    None for one that is no row of the present payments file.
+    """
+
+    instruction: Instruction
     outcome: Outcome
-    message: str
-    cluster_id: str
+    message: str = ""
+    sent_at: str = ""
+    number: int | None = None
 
-    def settles(self, row: Row, cluster_id: str) -> bool:
-        """Whether it is the final word on that very row in that cluster."""
-        return self.outcome not in OPEN_OUTCOMES and self.cluster_id == cluster_id and self.texts == row.texts
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is the final word."""
+        return self.outcome not in OPEN_OUTCOMES
+
+
+def said_of(error: TallystickError | None) -> str:
+    """A result's message: what an answer's error says but the transaction, which has a column of its own."""
+    return "" if error is None else str(error.concerning(""))
 
 
 def result_path(payments: Path) -> Path:
-    """Where the outcomes of a payments file go: beside it."""
-    return payments.with_name(f"{payments.stem}.result.csv")
+    """Where the outcomes of a payments file go: beside it, under its whole name."""
+    return payments.with_name(f"{payments.name}.result.csv")
 
 
-def read_results(path: Path) -> Iterator[RowResult]:
-    """The results in a file, in order; none when there is no file. A torn last line is left out."""
+def read_results(path: Path, cluster_id: str = "") -> Iterator[Result]:
+    """The results in a file, in its order; none when there is no file.
+
+    Raises TableError when it is no result file, or speaks of another cluster than ``cluster_id``, if given.
+    """
     try:
-        source = path.open(encoding="utf-8", newline="\n")
+        source = path.open("rb")
     except FileNotFoundError:
         return
     with source:
-        for cells in csv.reader(line for line in source if line.endswith("\n")):
-            if len(cells) == len(HEADER) and cells[0].isdecimal() and cells[-3] in Outcome.__members__:
-                outcome, message, cluster_id = cells[-3:]
-                yield RowResult(int(cells[0]), tuple(cells[1:-3]), Outcome[outcome], message, cluster_id)
+        try:
+            # A row of the payments file, and what is said of it.
+            for row in CsvTable(str(path), source, HEADER, max_row_bytes=2 * MAX_ROW_BYTES):
+                yield _result(f"{path}, line {row.line}", row, cluster_id)
+        except TableError as error:
+            raise TableError(
+                f"the results of earlier imports cannot be used: {error}. Nothing was sent. Put the file "
+                "back as an import left it, or keep the outcomes of this import elsewhere with --results FILE"
+            ) from error
 
 
-def recover(path: Path) -> None:
-    """Puts the part that a stopped run left in front of what was known before it."""
-    part = _part(path)
-    if not part.exists():
-        return
-    scratch = path.with_name(path.name + ".merge")
-    with scratch.open("w", encoding="utf-8", newline="") as sink:
-        writer = csv.writer(sink)
-        writer.writerow(HEADER)
-        last = 0
-        for result in read_results(part):
-            writer.writerow(_cells(result))
-            last = result.number
-        for result in read_results(path):
-            if result.number > last:
-                writer.writerow(_cells(result))
-        sink.flush()
-        os.fsync(sink.fileno())
-    scratch.replace(path)
-    part.unlink()
+@contextmanager
+def replacing(path: Path, cluster_id: str) -> Iterator[Callable[[Result], object]]:
+    """Gives what writes a result into a new file, which replaces the old one at the end of the block.
+
+    When the block raises, the old file stays as it is.
+    """
+    scratch = path.with_name(path.name + ".new")
+    try:
+        with scratch.open("w", encoding="utf-8", newline="") as sink:
+            writer = csv.writer(sink)
+            writer.writerow(HEADER)
+
+            def write(result: Result) -> None:
+                number = "" if result.number is None else result.number
+                last = (result.outcome.name, result.message, result.sent_at, cluster_id)
+                writer.writerow((number, *result.instruction.texts, *last))
+
+            yield write
+            sink.flush()
+            os.fsync(sink.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
-class Results:
-    """The results of one run. On exit, however it comes about, the result file holds all that is known."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        recover(path)
-        self._earlier = read_results(path)
-        self._next = next(self._earlier, None)
-        self._sink = _part(path).open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._sink)
-        self._writer.writerow(HEADER)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._sink.flush()
-        os.fsync(self._sink.fileno())
-        self._sink.close()
-        if kind is None:
-            _part(self._path).replace(self._path)
-        else:
-            recover(self._path)
-
-    def earlier(self, row: Row) -> RowResult | None:
-        """What an earlier run found for the row's number. Rows must be asked for in order."""
-        while self._next is not None and self._next.number < row.number:
-            self._next = next(self._earlier, None)
-        return self._next if self._next is not None and self._next.number == row.number else None
-
-    def write(self, result: RowResult) -> None:
-        """Appends a result. Must be called in the order of the rows."""
-        self._writer.writerow(_cells(result))
-
-    def flush(self) -> None:
-        """Hands what is written to the system: the death of this process no longer loses it."""
-        self._sink.flush()
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _cells(result: RowResult) -> tuple[str | int, ...]:
-    return (result.number, *result.texts, result.outcome.name, result.message, result.cluster_id)
+def _result(where: str, row: TableRow, cluster_id: str) -> Result:
+    if row.defect:
+        raise TableError(f"{where}: {row.defect}")
+    number, *texts, outcome, message, sent_at, of_cluster = row.cells
+    if outcome not in Outcome.__members__ or not (number.isdecimal() or not number):
+        raise TableError(f"{where}: row {number!r} with the outcome {outcome!r} was not written by an import")
+    if cluster_id and of_cluster != cluster_id:
+        raise TableError(f"{where}: it is of the cluster {of_cluster!r}, not of {cluster_id!r}")
+    return Result(instruction(texts), Outcome[outcome], message, sent_at, int(number) if number else None)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes a clone ready to run: servers from Debian's packages where they are missing, a .venv with the pinned
-# dependencies, and the project itself in editable form. Safe to run again at any time; quick when nothing changed.
+# dependencies, and the project's two distributions in editable form. Safe to run again at any time; quick when
+# nothing changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -69,7 +70,7 @@ venv_fingerprint() {
 }
 
 packages_fingerprint() {
-    cat constraints.txt pyproject.toml | sha256sum
+    cat constraints.txt pyproject.toml proto/pyproject.toml | sha256sum
 }
 
 make_venv() {
@@ -83,7 +84,7 @@ install_project() {
     local pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
     say "installing the pinned dependencies (the first time takes a minute)"
     "${pip[@]}" install --require-hashes -r constraints.txt
-    "${pip[@]}" install --no-deps --no-build-isolation -e .
+    "${pip[@]}" install --no-deps --no-build-isolation -e ./proto -e .
     packages_fingerprint >.venv/packages-fingerprint
 }
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import csv
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import takewhile
-from typing import Any, TextIO
+from typing import Any
 
-from rich.markup import escape
-
-from deploy.entries import counterparty_name, entry_columns, entry_document, kind_name
-from deploy.moments import moment_text, parse_moment, times
-from deploy.options import out
+from deploy.completeness import TICK, until_document, until_text
+from deploy.entries import counterparty_name, entry_document, kind_name
+from deploy.moments import local_text, moment_text, parse_moment, times
+from deploy.rendering import Sink, Table, out, strong
 from deploy.statement import Line, Position, statement_lines, unopened
 from tallystick import AccountNotFound, SyncLedgerClient
 from tallystick.ledger import BalanceAt, Entry, EntryOrder
@@ -39,10 +38,6 @@ CSV_COLUMNS = (
     "initiated_by",
     "related_transaction_id",
 )
-# What a cell begins with that a spreadsheet computes; some do after a tab or a line's end, too.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# The ledger's resolution: just before a time is this much before it.
-_TICK = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,48 +51,57 @@ class Statement:
     opening: Position
     lines: list[Line[Entry]]
     closing: Position
+    # Nothing that happened up to then is missing; None: not known.
+    complete_until: datetime | None
 
 
 def read_statement(
-    client: SyncLedgerClient, account_id: str, from_time: datetime | None, to_time: datetime | None
+    client: SyncLedgerClient,
+    account_id: str,
+    from_time: datetime | None,
+    to_time: datetime | None,
+    **waiting: Any,
 ) -> Statement:
     """An account's statement from its first entry, or ``from_time``, until now, or ``to_time``.
 
-    Raises AccountNotFound when the account has no entry before that, StatementError when it does not add up.
+    ``waiting`` may be ``wait_for`` and ``timeout_s`` of the client's calls: then it begins once all is
+    archived up to that moment, or raises NotYetArchived. Raises AccountNotFound when the account has no entry
+    before its end, StatementError when it does not add up.
     """
-    end = to_time or parse_moment("now", datetime.now(UTC))
-    last = client.balance_at(account_id, end - _TICK)
+    now = parse_moment("now", datetime.now(UTC))
+    last = client.balance_at(account_id, None if to_time is None else to_time - TICK, **waiting)
+    # What has happened by now is in it, also where a shard's clock is ahead of this one.
+    end = to_time or max(now, last.changed_at + TICK)
     # Nothing, with the currency's decimals.
     closing, opening = _position(last), unopened(account_id, last.balance - last.balance)
     if from_time is not None:
         # Not there yet: it began with nothing.
         with suppress(AccountNotFound):
-            opening = _position(client.balance_at(account_id, from_time - _TICK))
+            opening = _position(client.balance_at(account_id, from_time - TICK))
     entries = client.entries(account_id, from_time=from_time, to_time=end, order=EntryOrder.OLDEST_FIRST)
     known = takewhile(lambda entry: entry.version <= closing.version, entries)
     lines = list(statement_lines(account_id, opening, known, closing))
-    return Statement(account_id, last.currency, from_time, end, opening, lines, closing)
+    return Statement(account_id, last.currency, from_time, end, opening, lines, closing, last.complete_until)
 
 
 def show_statement(made: Statement) -> None:
     """Prints a statement as a table."""
-    begin = "its opening" if made.from_time is None else moment_text(made.from_time)
-    out.print(
-        f"[bold]{escape(made.account_id)}[/], {made.currency}, from {begin} to {moment_text(made.to_time)}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = entry_columns(
-        ("time", "left"),
-        ("kind", "left"),
-        ("amount", "right"),
-        ("balance", "right"),
-        ("held", "right"),
-        ("with", "fold"),
-        ("reference", "fold"),
+    begin = "its opening" if made.from_time is None else local_text(made.from_time)
+    span = f"from {begin} to {local_text(made.to_time)}"
+    out.print(strong(made.account_id), f", {made.currency}, {span}")
+    table = Table(
+        "time",
+        "kind",
+        "amount",
+        "balance",
+        "held",
+        "with",
+        "reference",
+        right={"amount", "balance", "held"},
+        folds={"with", "reference"},
     )
     opening, closing = made.opening, made.closing
-    table.add_row("", "opening", "", f"{opening.balance:f}", _unless_zero(opening.held))
+    table.add_row("", "opening", "", f"{opening.balance:f}", _unless_zero(opening.held), "", "")
     table.add_section()
     for time, line in zip(times(line.entry.at for line in made.lines), made.lines, strict=True):
         entry = line.entry
@@ -107,18 +111,23 @@ def show_statement(made: Statement) -> None:
             f"{entry.delta:+f}" if entry.delta else "",
             f"{line.after.balance:f}",
             _unless_zero(line.after.held),
-            escape(counterparty_name(entry)),
-            escape(entry.reference),
+            counterparty_name(entry),
+            entry.reference,
         )
     table.add_section()
     change = f"{closing.balance - opening.balance:+f}"
-    balance = f"[bold]{closing.balance:f}[/]"
-    table.add_row("", "closing", change, balance, _unless_zero(closing.held))
-    out.print(table)
+    balance = strong(f"{closing.balance:f}")
+    table.add_row("", "closing", change, balance, _unless_zero(closing.held), "", "")
+    out.table(table)
+    out.print(until_text(made.complete_until))
 
 
-def write_csv(made: Statement, sink: TextIO) -> None:
-    """Writes a statement as CSV: the opening balance, the entries, the closing balance."""
+def write_csv(made: Statement, sink: Sink) -> None:
+    """Writes a statement as CSV: the opening balance, the entries, the closing balance.
+
+    The data is what the ledger has, to the byte. Whoever pays writes the reference, so that a cell may be
+    what a spreadsheet takes for a formula: who opens such a file in one imports its columns as text.
+    """
     writer = csv.DictWriter(sink, CSV_COLUMNS, restval="")
     writer.writeheader()
     opened = "" if made.from_time is None else moment_text(made.from_time)
@@ -131,15 +140,15 @@ def write_csv(made: Statement, sink: TextIO) -> None:
                 "version": entry.version,
                 "kind": kind_name(entry.kind),
                 "transaction_id": entry.transaction_id,
-                "counterparty": _plain(entry.counterparty),
+                "counterparty": entry.counterparty,
                 "amount": f"{entry.delta:f}",
                 "held_change": f"{entry.held_delta:f}",
                 "balance": f"{after.balance:f}",
                 "held": f"{after.held:f}",
                 "currency": entry.currency,
-                "reference": _plain(entry.reference),
-                "external_id": _plain(entry.external_id),
-                "initiated_by": _plain(entry.initiated_by),
+                "reference": entry.reference,
+                "external_id": entry.external_id,
+                "initiated_by": entry.initiated_by,
                 "related_transaction_id": entry.related_transaction_id,
             }
         )
@@ -154,8 +163,9 @@ def statement_document(made: Statement) -> dict[str, Any]:
         "from": None if made.from_time is None else moment_text(made.from_time),
         "to": moment_text(made.to_time),
         "opening": _position_document(made.opening),
-        "entries": [entry_document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines],
+        "entries": (entry_document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines),
         "closing": _position_document(made.closing),
+        "complete_until": until_document(made.complete_until),
     }
 
 
@@ -175,11 +185,6 @@ def _bound_cells(kind: str, time: str, position: Position, currency: str) -> dic
         "held": f"{position.held:f}",
         "currency": currency,
     }
-
-
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: whoever pays writes the reference."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _unless_zero(held: Decimal) -> str:

@@ -6,29 +6,30 @@ written. So every Redis that runs in a shard's folder is looked for as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from deploy import processes
-from deploy.cluster_file import Kind, ProcessRecord
+from deploy.cluster_file import ClusterRecord, Kind, living
 from deploy.processes import ProcessIdentity
+from shard_node.redis_process import PID_FILE
 
 # A router drains its calls; a Redis writes and syncs what is left.
 STOP_GRACE_SECONDS = 15.0
-PID_FILE = "redis.pid"
 # The archiver after those who make entries: what they still made is stored before it ends.
 _ORDER = (Kind.ROUTER, Kind.COORDINATOR, Kind.ARCHIVER, Kind.SHARD_NODE, Kind.REDIS, Kind.ZOOKEEPER)
 
 
-def stop_processes(data: Path, records: Iterable[ProcessRecord], *, keep: Collection[str] = ()) -> list[str]:
-    """Stops the processes, and every Redis of the folder, but for the names in ``keep``; who was stopped.
+def stop_processes(data: Path, record: ClusterRecord, *, keep: Collection[str] = ()) -> list[str]:
+    """Stops the record's processes, and every Redis of the folder, but for the names in ``keep``.
 
-    Returns once all are gone. Safe to call again, and while some are gone already.
+    Returns the names of those that it stopped, once all are gone. Whoever works in another folder is left
+    alone. Safe to call again, and while some are gone already.
     """
-    alive = [record for record in records if record.name not in keep and record.is_alive()]
+    alive = [process for process in living(data, record) if process.name not in keep]
     stopped = []
     for kind in _ORDER:
-        group = {record.identity: record.name for record in alive if record.kind is kind}
+        group = {process.identity: process.name for process in alive if process.kind is kind}
         if kind is Kind.REDIS:
             found = redis_servers(data).items()
             group |= {identity: name for identity, name in found if name not in keep}
@@ -54,10 +55,8 @@ def redis_servers(data: Path) -> dict[ProcessIdentity, str]:
 
 def _is_redis_in(pid: int, folder: Path) -> bool:
     """Whether the process is a Redis that works in that folder: the pid file may be of another boot."""
-    process = Path(f"/proc/{pid}")
     try:
-        return (process / "comm").read_text().startswith("redis") and (
-            (process / "cwd").resolve() == folder.resolve()
-        )
+        named = Path(f"/proc/{pid}/comm").read_text()
     except OSError:
         return False
+    return named.startswith(("redis", "valkey")) and processes.works_in(pid, folder)

@@ -23,12 +23,13 @@ _TICK_MS = 1000
 # The log file is allocated in steps of this; the default of 64 MiB suits no laptop.
 _PREALLOCATE_KIB = 1024
 _ANSWER_SECONDS = 1.0
+_CONFIGURATION = "zoo.cfg"
 
 
 def write_configuration(folder: Path, port: int) -> Path:
     """Writes zoo.cfg into ``folder``, which also takes the data; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    configuration = folder / "zoo.cfg"
+    configuration = folder / _CONFIGURATION
     configuration.write_text(
         f"dataDir={folder}\n"
         "clientPortAddress=127.0.0.1\n"
@@ -41,6 +42,16 @@ def write_configuration(folder: Path, port: int) -> Path:
         "autopurge.purgeInterval=1\n"
     )
     return configuration
+
+
+def configured_folder(folder: Path) -> Path | None:
+    """The folder that the configuration in ``folder`` was written for; None when there is none."""
+    try:
+        lines = (folder / _CONFIGURATION).read_text().splitlines()
+    except OSError:
+        return None
+    found = (line.removeprefix("dataDir=") for line in lines if line.startswith("dataDir="))
+    return next(map(Path, found), None)
 
 
 def command(configuration: Path) -> list[str]:
@@ -83,23 +94,3 @@ def is_serving(port: int) -> bool:
     except OSError:
         return False
     return b"Mode: standalone" in answer
-
-
-def free_port() -> int:
-    """A TCP port that is free on 127.0.0.1 at this moment; the caller must cope when it is not later."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:port now."""
-    with socket.socket() as probe:
-        # As ZooKeeper does: connections of an earlier run that linger do not hold the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

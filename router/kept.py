@@ -69,10 +69,9 @@ class KeptTasks:
         return task
 
 
-def deadline_of(context: Any) -> float:
+def deadline_of(context: Any, longest_seconds: float = DEFAULT_DEADLINE_SECONDS) -> float:
     """When a call must be answered, on the monotonic clock, by its gRPC context."""
     remaining = context.time_remaining()
-    if remaining is None or remaining > DEFAULT_DEADLINE_SECONDS:
-        remaining = DEFAULT_DEADLINE_SECONDS
+    remaining = DEFAULT_DEADLINE_SECONDS if remaining is None else min(remaining, longest_seconds)
     # A little before the caller gives up, so that it gets the outcomes that are known.
     return float(time.monotonic() + remaining * 0.9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -40,7 +40,7 @@ def entry_message(entry: Entry, shard_id: str) -> ledger_pb2.Entry:
     )
 
 
-def balance_message(found: BalanceAt) -> ledger_pb2.BalanceAt:
+def balance_message(found: BalanceAt, complete_until: Timestamp | None) -> ledger_pb2.BalanceAt:
     """A balance at a moment."""
     digits = decimals(found.currency) or 0
     return ledger_pb2.BalanceAt(
@@ -51,6 +51,7 @@ def balance_message(found: BalanceAt) -> ledger_pb2.BalanceAt:
         balance=to_text(found.balance_minor, digits),
         version=found.version,
         changed_at=timestamp(found.changed_at_ms),
+        complete_until=complete_until,
     )
 
 
@@ -65,8 +66,14 @@ def finding_message(finding: Finding) -> ledger_pb2.Finding:
     )
 
 
-def timestamp(at_ms: int) -> Timestamp:
-    """Milliseconds since 1970 as a timestamp."""
+@overload
+def timestamp(at_ms: int) -> Timestamp: ...
+@overload
+def timestamp(at_ms: int | None) -> Timestamp | None: ...
+def timestamp(at_ms: int | None) -> Timestamp | None:
+    """Milliseconds since 1970 as a timestamp; None where there are none."""
+    if at_ms is None:
+        return None
     made = Timestamp()
     made.FromMilliseconds(at_ms)
     return made

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Accounts that one watcher may name: each look at the ledger sends them along.
 MAX_WATCHED_ACCOUNTS: Final = 1000
+# More than wait while all is well, unless very much happens.
+DEFAULT_MAX_BACKLOG: Final = 10_000
 
 # The system's own are longer than a customer's: they end in the name of their shard.
 _MAX_ACCOUNT_CHARS: Final = 160
@@ -42,6 +44,9 @@ class PageRequest:
     query: HistoryQuery
     page_size: int
     token: str
+
+
+Waiting = ledger_pb2.ListEntriesRequest | ledger_pb2.GetLedgerTransferRequest | ledger_pb2.GetBalanceAtRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,20 @@ def balance_request(request: ledger_pb2.GetBalanceAtRequest) -> tuple[str, int |
     if not request.HasField("time"):
         return account, None
     return account, _nanos(request.time, "time") // _NANOS_A_MS
+
+
+def wait_for(request: Waiting) -> int | None:
+    """Up to which moment the archive must be complete, in ms since 1970; None when nothing waits."""
+    if not request.HasField("wait_for"):
+        return None
+    return _nanos(request.wait_for, "wait_for") // _NANOS_A_MS
+
+
+def max_backlog(request: ledger_pb2.ConsistencyCheckRequest) -> int:
+    """How many entries may wait for the ledger to be called consistent."""
+    if request.max_backlog < 0:
+        raise BadField("max_backlog", f"must be 0 or more, is {request.max_backlog}")
+    return request.max_backlog or DEFAULT_MAX_BACKLOG
 
 
 def watch_request(request: ledger_pb2.WatchEntriesRequest) -> WatchRequest:

@@ -1,7 +1,8 @@
 """LedgerService: history and audit over gRPC. Served by every router; without a ledger it says so.
 
 Nothing here moves money. The database blocks, so it is asked in threads (``ledger_reader``); when it does
-not answer the call is UNAVAILABLE, never empty.
+not answer the call is UNAVAILABLE, never empty. Every answer, also that nothing was found, says up to which
+moment it is complete (``ledger_completeness``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import grpc
 from coordinator import statuses
 from router import ledger_requests, refusals
 from router.fields import BadField, FieldReader
-from router.ledger_messages import balance_message, entry_message, finding_message
+from router.kept import deadline_of
+from router.ledger_completeness import MAX_WAIT_SECONDS, CompleteAnswers, NotYetArchivedError
+from router.ledger_messages import balance_message, entry_message, finding_message, timestamp
 from router.ledger_reader import LedgerReader, TooManyQuestionsError
 from router.ledger_watch import (
     SlowReaderError,
@@ -31,6 +34,8 @@ from tallystick.v1 import ledger_pb2, ledger_pb2_grpc, wallet_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from router.maps import Maps
     from shard_node.ledger.history import History
@@ -51,13 +56,19 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         self._directory = directory
         self._fields = FieldReader()
         self._reader = LedgerReader()
-        self._watchers = Watchers(history, self._reader, settings or WatchSettings()) if history else None
+        self._answers: CompleteAnswers | None = None
+        self._watchers: Watchers | None = None
+        if history:
+            self._answers = CompleteAnswers(history, lambda: directory.current.shards, self._reader)
+            self._watchers = Watchers(history, self._reader, self._answers, settings or WatchSettings())
         self._checks = 0
 
     def close_watches(self) -> None:
-        """Ends every watch, so that a server which is stopping need not wait for them."""
+        """Ends every watch and every wait, so that a server which is stopping need not wait for them."""
         if self._watchers:
             self._watchers.close()
+        if self._answers:
+            self._answers.close()
 
     def close(self) -> None:
         """Takes no more questions."""
@@ -67,7 +78,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         self, request: ledger_pb2.ListEntriesRequest, context: Any
     ) -> ledger_pb2.ListEntriesResponse:
         """A page of one account's entries."""
-        history = await self._ledger(context)
+        history, _ = await self._ledger(context)
         wanted = await _read(partial(ledger_requests.page_request, request), context)
 
         def ask() -> ledger_pb2.ListEntriesResponse | None:
@@ -79,21 +90,24 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 next_page_token=page.next_token,
             )
 
-        response = await self._ask(ask, context)
+        response, complete_until = await self._ask(ask, request, context)
         if response is None:
             await _not_found(
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
                 "account_id",
                 "account not found: no entry is archived",
+                complete_until,
             )
+        if complete_until is not None:
+            response.complete_until.CopyFrom(complete_until)
         return response
 
     async def GetTransfer(  # noqa: N802
         self, request: ledger_pb2.GetLedgerTransferRequest, context: Any
     ) -> ledger_pb2.LedgerTransfer:
         """All entries of one transaction."""
-        history = await self._ledger(context)
+        history, _ = await self._ledger(context)
         transaction_id, payer = await _read(
             lambda: ledger_requests.transaction_request(request, self._fields), context
         )
@@ -102,31 +116,37 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             found = history.transaction(transaction_id, payer)
             return [entry_message(entry, history.shard_id(entry.entry_id)) for entry in found]
 
-        entries = await self._ask(ask, context)
+        entries, complete_until = await self._ask(ask, request, context)
         if not entries:
             await _not_found(
                 context,
                 Outcome.TRANSACTION_NOT_FOUND,
                 "transaction_id",
-                "transaction not found: no entry is archived, so it moved nothing, or only a moment ago",
+                "transaction not found: no entry is archived, so it moved nothing, or did so later",
+                complete_until,
             )
-        return ledger_pb2.LedgerTransfer(transaction_id=request.transaction_id, entries=entries)
+        return ledger_pb2.LedgerTransfer(
+            transaction_id=request.transaction_id, entries=entries, complete_until=complete_until
+        )
 
     async def GetBalanceAt(  # noqa: N802
         self, request: ledger_pb2.GetBalanceAtRequest, context: Any
     ) -> ledger_pb2.BalanceAt:
         """The balance of an account at a moment."""
-        history = await self._ledger(context)
+        history, _ = await self._ledger(context)
         account_id, time_ms = await _read(partial(ledger_requests.balance_request, request), context)
-        found = await self._ask(partial(history.balance_at, account_id, time_ms), context)
+        found, complete_until = await self._ask(
+            partial(history.balance_at, account_id, time_ms), request, context
+        )
         if found is None:
             await _not_found(
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
                 "account_id",
                 "account not found: no entry is archived from that time or before",
+                complete_until,
             )
-        return balance_message(found)
+        return balance_message(found, complete_until)
 
     async def WatchEntries(  # noqa: N802
         self, request: ledger_pb2.WatchEntriesRequest, context: Any
@@ -147,17 +167,17 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             await _unavailable(context, str(error))
 
     async def ConsistencyCheck(  # noqa: N802
-        self,
-        request: ledger_pb2.ConsistencyCheckRequest,  # noqa: ARG002 -- gRPC passes both
-        context: Any,
+        self, request: ledger_pb2.ConsistencyCheckRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.ConsistencyCheckResponse]:
         """The quick check of :mod:`shard_node.ledger.quick_check`."""
-        history = await self._ledger(context)
+        history, answers = await self._ledger(context)
+        max_backlog = await _read(partial(ledger_requests.max_backlog, request), context)
         if self._checks >= MAX_CHECKS:
             await _exhausted(context, f"{self._checks} checks are under way already: ask again soon")
         self._checks += 1
         check = QuickCheck(history, self._directory.current.shards, self._reader.ask)
         try:
+            complete_until = timestamp((await answers.look()).until_ms)
             async for checked, total in check.run():
                 yield ledger_pb2.ConsistencyCheckResponse(accounts_checked=checked, accounts_total=total)
         except TooManyQuestionsError:
@@ -168,12 +188,13 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             self._checks -= 1
         found = check.findings
         result = ledger_pb2.ConsistencyResult(
-            consistent=found.total == 0,
+            consistent=found.total == 0 and check.entries_waiting <= max_backlog,
             findings=[finding_message(finding) for finding in found.kept],
             findings_total=found.total,
             entries_archived=check.entries_archived,
             entries_waiting=check.entries_waiting,
             in_flight=check.in_flight,
+            complete_until=complete_until,
         )
         yield ledger_pb2.ConsistencyCheckResponse(
             accounts_checked=check.accounts_checked, accounts_total=check.accounts_checked, result=result
@@ -181,25 +202,33 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
     # ------------------------------------------------------------------ within
 
-    async def _ledger(self, context: Any) -> History:
-        if self._history is None:
+    async def _ledger(self, context: Any) -> tuple[History, CompleteAnswers]:
+        if self._history is None or self._answers is None:
             await statuses.abort(
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "NO_LEDGER",
                 "this router has no ledger: start it with --ledger URL, the database that the archivers fill",
             )
-        return self._history
+        return self._history, self._answers
 
-    async def _ask(self, question: Callable[[], T], context: Any) -> T:
+    async def _ask(
+        self, question: Callable[[], T], request: ledger_requests.Waiting, context: Any
+    ) -> tuple[T, Timestamp | None]:
+        """The answer to a question, and up to when it is complete: as far as the request waits for."""
+        _, answers = await self._ledger(context)
+        wait_for_ms = await _read(partial(ledger_requests.wait_for, request), context)
         try:
-            return await self._reader.ask(question)
+            answer, found = await answers.ask(question, wait_for_ms, deadline_of(context, MAX_WAIT_SECONDS))
         except TooManyQuestionsError:
             await _exhausted(context, "the ledger has too many questions: ask again soon")
         except BadTokenError as error:
             await refusals.abort(context, refusals.invalid(BadField("page_token", str(error))))
+        except NotYetArchivedError as error:
+            await _not_yet(context, error)
         except ShardNodeError as error:
             await _unavailable(context, str(error))
+        return answer, timestamp(found.until_ms)
 
 
 async def _read(read: Callable[[], T], context: Any) -> T:
@@ -210,8 +239,38 @@ async def _read(read: Callable[[], T], context: Any) -> T:
         await refusals.abort(context, refusals.invalid(bad))
 
 
-async def _not_found(context: Any, outcome: Outcome, field: str, message: str) -> NoReturn:
-    await _refuse(context, outcome, message, field)
+async def _not_found(
+    context: Any, outcome: Outcome, field: str, message: str, complete_until: Timestamp | None
+) -> NoReturn:
+    message = f"{message}; {_complete_text(complete_until)}"
+    await _refuse(context, outcome, message, field, **_complete_metadata(complete_until))
+
+
+async def _not_yet(context: Any, error: NotYetArchivedError) -> NoReturn:
+    complete_until = timestamp(error.found.until_ms)
+    behind = [reach.shard_id for reach in error.lacking if reach.answered]
+    silent = [reach.shard_id for reach in error.lacking if not reach.answered]
+    await statuses.abort(
+        context,
+        grpc.StatusCode.UNAVAILABLE,
+        "NOT_YET_ARCHIVED",
+        f"{_complete_text(complete_until)}: {error}",
+        metadata={
+            "shards_behind": ",".join(behind),
+            "shards_not_answering": ",".join(silent),
+            **_complete_metadata(complete_until),
+        },
+    )
+
+
+def _complete_text(complete_until: Timestamp | None) -> str:
+    if complete_until is None:
+        return "up to when the archive is complete is not known"
+    return f"the archive is complete up to {complete_until.ToJsonString()}"
+
+
+def _complete_metadata(complete_until: Timestamp | None) -> dict[str, str]:
+    return {} if complete_until is None else {"complete_until": complete_until.ToJsonString()}
 
 
 async def _exhausted(context: Any, message: str) -> NoReturn:
@@ -222,6 +281,6 @@ async def _unavailable(context: Any, message: str) -> NoReturn:
     await _refuse(context, Outcome.OUTCOME_UNKNOWN, message)
 
 
-async def _refuse(context: Any, outcome: Outcome, message: str, field: str = "") -> NoReturn:
+async def _refuse(context: Any, outcome: Outcome, message: str, field: str = "", **metadata: str) -> NoReturn:
     refusal = wallet_pb2.Refusal(outcome=refusals.wire_outcome(outcome), message=message, field=field)
-    await refusals.abort(context, refusal)
+    await refusals.abort(context, refusal, **metadata)

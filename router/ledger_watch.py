@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from router.fields import BadField
-from router.ledger_messages import entry_message
+from router.ledger_messages import entry_message, timestamp
 from router.ledger_reader import TooManyQuestionsError
 from shard_node.errors import ShardNodeError
 from shard_node.ledger.following import Follower, checked
@@ -22,10 +22,13 @@ from shard_node.ledger.positions import BadTokenError, Cursor
 from tallystick.v1 import ledger_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from router.ledger_completeness import CompleteAnswers
     from router.ledger_reader import LedgerReader
     from router.ledger_requests import WatchRequest
+    from shard_node.ledger.completeness import Completeness
+    from shard_node.ledger.entries import Entry
     from shard_node.ledger.history import Head, History
 
 
@@ -68,13 +71,16 @@ class Sink(Protocol):
 class Watchers:
     """Serves every watcher of one process."""
 
-    def __init__(self, history: History, reader: LedgerReader, settings: WatchSettings) -> None:
+    def __init__(
+        self, history: History, reader: LedgerReader, answers: CompleteAnswers, settings: WatchSettings
+    ) -> None:
         self._history = history
         self._reader = reader
+        self._answers = answers
         self._settings = settings
         self._watching = 0
         # The next look, and the task that looks while there are watchers.
-        self._upcoming: asyncio.Future[Mapping[int, int]]
+        self._upcoming: asyncio.Future[Completeness]
         self._looking: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
@@ -106,11 +112,12 @@ class Watchers:
             self._watching -= 1
 
     async def _messages(self, request: WatchRequest) -> AsyncIterator[ledger_pb2.WatchEntriesResponse]:
-        heads: Mapping[int, int] = _sequences(await self._reader.ask(self._history.heads))
+        found = await self._answers.look()
+        heads = _sequences(found.heads)
         if request.cursor is None:
             follower = Follower(self._history, Cursor(dict(heads)), request.accounts)
             # The reader can go on from here even when it is cut off before anything happens.
-            yield ledger_pb2.WatchEntriesResponse(cursor=follower.cursor.text())
+            yield self._message([], follower, found)
         else:
             try:
                 cursor = checked(request.cursor, heads)
@@ -121,25 +128,33 @@ class Watchers:
         while True:
             now = time.monotonic()
             if follower.behind(heads):
-                message = await self._reader.ask(partial(self._advance, follower, heads))
+                message = await self._reader.ask(partial(self._advance, follower, found))
                 if message.entries or now - told_at >= self._settings.heartbeat_seconds:
                     told_at = now
                     yield message
                 if self._closing.is_set():
                     raise _stopping()
             elif (wait_seconds := told_at + self._settings.heartbeat_seconds - now) > 0:
-                heads = await self._next_look(wait_seconds) or heads
+                found = await self._next_look(wait_seconds) or found
+                heads = _sequences(found.heads)
             else:
                 told_at = now
-                yield ledger_pb2.WatchEntriesResponse(cursor=follower.cursor.text())
+                yield self._message([], follower, found)
 
-    def _advance(self, follower: Follower, heads: Mapping[int, int]) -> ledger_pb2.WatchEntriesResponse:
+    def _advance(self, follower: Follower, found: Completeness) -> ledger_pb2.WatchEntriesResponse:
         """The follower's next piece. Blocks."""
-        news = follower.advance(heads)
+        return self._message(follower.advance(_sequences(found.heads)).entries, follower, found)
+
+    def _message(
+        self, entries: Sequence[Entry], follower: Follower, found: Completeness
+    ) -> ledger_pb2.WatchEntriesResponse:
+        """Some entries and the cursor after them; up to when that is all, once it is."""
         shard_id = self._history.shard_id
+        behind = follower.behind(_sequences(found.heads))
         return ledger_pb2.WatchEntriesResponse(
-            entries=[entry_message(entry, shard_id(entry.entry_id)) for entry in news.entries],
-            cursor=news.cursor.text(),
+            entries=[entry_message(entry, shard_id(entry.entry_id)) for entry in entries],
+            cursor=follower.cursor.text(),
+            complete_until=None if behind else timestamp(found.until_ms),
         )
 
     async def _send(self, sink: Sink, message: ledger_pb2.WatchEntriesResponse) -> None:
@@ -156,8 +171,8 @@ class Watchers:
 
     # ------------------------------------------------------------------ looking
 
-    async def _next_look(self, timeout_seconds: float) -> Mapping[int, int] | None:
-        """The heads at the next look at them; None when there is none in that time. Raises its error."""
+    async def _next_look(self, timeout_seconds: float) -> Completeness | None:
+        """What the next look at the archive finds; None when there is none in that time. Raises its error."""
         if self._looking is None:
             self._upcoming = asyncio.get_running_loop().create_future()
             self._looking = asyncio.ensure_future(self._look_while_watched())
@@ -181,7 +196,7 @@ class Watchers:
         try:
             if self._closing.is_set():
                 raise _stopping()
-            upcoming.set_result(_sequences(await self._reader.ask(self._history.heads)))
+            upcoming.set_result(await self._answers.look())
         except (ShardNodeError, WatchEndedError, TooManyQuestionsError) as error:
             upcoming.set_exception(error)
             # Perhaps nobody waits at this moment.

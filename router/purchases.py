@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 from router.maps import at_owner
 from shard_node.bundles import id_times_ms
 from shard_node.errors import LedgerUnavailableError
+from shard_node.ledger.entries import stream_place
 from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from router.journal_requests import PurchaseTerms, RefundRequest
     from router.maps import Maps
     from shard_node.records import RememberedOutcome
@@ -31,6 +34,12 @@ MAX_QUESTIONS = 4
 class PurchaseArchive(Protocol):
     """Where purchases are that shards have forgotten: :class:`shard_node.ledger.history.History`."""
 
+    def reading(self) -> AbstractContextManager[object]:
+        """What is asked within is asked on one connection."""
+
+    def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
+        """Whether a batch is there, with this hash; blocks."""
+
     def find_purchase(self, transaction_id: bytes, customer: str) -> PurchaseTerms | None:
         """The purchase under an id of 16 bytes; blocks. Raises the errors of :mod:`shard_node.errors`."""
 
@@ -42,6 +51,16 @@ class Purchase:
     merchant: str
     amount_minor: int
     currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The last batch that a shard was told is stored, and whether that holds all it may have forgotten."""
+
+    shard_id: str
+    number: int
+    head: bytes
+    has_forgotten: bool
 
 
 class Purchases:
@@ -68,13 +87,13 @@ class Purchases:
             await self._must_be_young(refund, deadline_seconds)
             return None
         # Looked at before the archive is asked: what it catches up on in between, it may have lacked.
-        behind = await at_owner(self._directory, refund.customer_slot, _is_behind, deadline_seconds)
+        told = await at_owner(self._directory, refund.customer_slot, _told, deadline_seconds)
         try:
             async with asyncio.timeout(deadline_seconds - time.monotonic()):
-                archived = await self._ask(self._archive, refund)
+                archived, is_whole = await self._ask(self._archive, refund, told)
         except TimeoutError:
             raise LedgerUnavailableError("the ledger did not answer in time") from None
-        if archived is None and behind:
+        if archived is None and not is_whole:
             raise LedgerUnavailableError("the ledger does not have yet all that the shard has forgotten")
         return archived
 
@@ -90,30 +109,36 @@ class Purchases:
                 "the purchase may be older than the deduplication window: start the router with --ledger"
             )
 
-    async def _ask(self, archive: PurchaseArchive, refund: RefundRequest) -> PurchaseTerms | None:
+    async def _ask(
+        self, archive: PurchaseArchive, refund: RefundRequest, told: _Told
+    ) -> tuple[PurchaseTerms | None, bool]:
+        """What the archive has, and whether it has all that the shard may have forgotten."""
+
+        def ask() -> tuple[PurchaseTerms | None, bool]:
+            with archive.reading():
+                # A database that lags behind, a replica, lacks what the shard was told is stored.
+                is_whole = told.has_forgotten and archive.has_batch(told.shard_id, told.number, told.head)
+                return archive.find_purchase(refund.purchase_id, refund.customer), is_whole
+
         await self._room.acquire()
         # A thread cannot be stopped: it keeps its place until it ends, also when nobody waits any more.
-        question = asyncio.ensure_future(
-            asyncio.to_thread(archive.find_purchase, refund.purchase_id, refund.customer)
-        )
+        question = asyncio.ensure_future(asyncio.to_thread(ask))
         question.add_done_callback(self._answered)
         return await asyncio.shield(question)
 
-    def _answered(self, question: asyncio.Future[PurchaseTerms | None]) -> None:
+    def _answered(self, question: asyncio.Future[tuple[PurchaseTerms | None, bool]]) -> None:
         self._room.release()
         if not question.cancelled():
             # Looked at, or the loop would report it should nobody wait any more.
             question.exception()
 
 
-async def _is_behind(shard: Shard) -> bool:
-    """Whether entries wait to be archived that are as old as what the shard may have forgotten."""
+async def _told(shard: Shard) -> _Told:
+    """What a shard was told of last."""
     state = await shard.ledger_state()
     waiting = await shard.ledger_after(state.stream_id, 1)
-    if not waiting:
-        return False
-    oldest_ms, _, _ = waiting[0][0].partition("-")
-    return int(oldest_ms) <= await shard.horizon_ms()
+    has_forgotten = not waiting or stream_place(waiting[0][0])[0] > await shard.horizon_ms()
+    return _Told(shard.shard_id, state.number, state.head, has_forgotten)
 
 
 def _purchase_of(found: RememberedOutcome | None, customer: str) -> Purchase | None:

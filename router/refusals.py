@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2
 
 from coordinator import statuses
 from router.fields import BadField
@@ -18,8 +16,6 @@ from tallystick.v1 import outcome_pb2, wallet_pb2
 if TYPE_CHECKING:
     from router.kept import KeptTasks
     from shard_node.errors import ShardNodeError
-
-RETRY_AFTER_MS: Final = 200
 
 _CODES = {
     Outcome.INSUFFICIENT_FUNDS: grpc.StatusCode.FAILED_PRECONDITION,
@@ -153,11 +149,6 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
     outcome = Outcome(why.outcome)
     if outcome is Outcome.INVALID_ARGUMENT:
         await statuses.abort_invalid(context, why.field, why.message, metadata)
-    details = []
-    if outcome in (Outcome.RESOURCE_EXHAUSTED, Outcome.OUTCOME_UNKNOWN):
-        delay = Duration()
-        delay.FromMilliseconds(RETRY_AFTER_MS)
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     await statuses.abort(
         context,
         _CODES[outcome],
@@ -165,7 +156,6 @@ async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoRet
         why.message,
         field=why.field,
         metadata=metadata,
-        details=details,
     )
 
 

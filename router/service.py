@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from coordinator.decoding import rows_decoded
 from coordinator.money import to_text
 from router import refusals
+from router.account_pages import AccountQuery, account_page
 from router.accounts import open_accounts, read_accounts, set_state
 from router.checks import Checker
 from router.fields import BadField
@@ -108,6 +109,22 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         reading = read_accounts(self._directory, self._reader, request.account_ids, deadline_of(context))
         results = await self._kept.run(reading)
         return wallet_pb2.BatchAccountsResponse(results=results)
+
+    async def ListAccounts(  # noqa: N802
+        self, request: wallet_pb2.ListAccountsRequest, context: Any
+    ) -> wallet_pb2.ListAccountsResponse:
+        """A page of all accounts."""
+        deadline_seconds = deadline_of(context)
+        try:
+            query = AccountQuery.read(request)
+            page = await self._kept.run(account_page(self._directory, query, deadline_seconds))
+        except BadField as bad:
+            await refusals.abort(context, refusals.invalid(bad))
+        except ShardNodeError as error:
+            await refusals.abort(context, refusals.no_answer(error))
+        reading = read_accounts(self._directory, self._reader, page.account_ids, deadline_seconds)
+        accounts = [await _account_or_abort(result, context) for result in await self._kept.run(reading)]
+        return wallet_pb2.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
 
     async def FreezeAccount(  # noqa: N802
         self, request: wallet_pb2.FreezeAccountRequest, context: Any

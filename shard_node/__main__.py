@@ -44,6 +44,12 @@ def main() -> int:
         help="past so many ledger entries that wait to be archived the shard refuses new transfers, "
         "rather than lose history (default: %(default)s)",
     )
+    parser.add_argument(
+        "--logs",
+        type=Path,
+        metavar="DIR",
+        help="keep the *.log files in this folder small, whosever they are",
+    )
     arguments = parser.parse_args()
     if arguments.max_backlog < 1:
         parser.error("--max-backlog must be at least 1")
@@ -60,6 +66,7 @@ def main() -> int:
             arguments.dedupe_window_seconds,
             arguments.max_memory_bytes,
             arguments.max_backlog,
+            arguments.logs,
         )
     )
     return run(agent.run)

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from shard_node import library
 from shard_node.errors import RegistryError, RetryableError, ShardNodeError, WrongShardError
 from shard_node.limits import MAX_BATCH
+from shard_node.logs import keep_small
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import MemberKind, Registry
 from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
@@ -43,6 +44,8 @@ DEFAULT_MAX_BACKLOG = 5_000_000
 ROTATION_CHECK_SECONDS = 5.0
 # How often it ends holds whose time is over.
 EXPIRY_SECONDS = 1.0
+# How often it looks at the sizes of logs. Within that a log of errors grows by some megabytes.
+LOG_CHECK_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +63,8 @@ class AgentSettings:
     max_memory_bytes: int = 0
     # Ledger entries that may wait to be archived: some 120 bytes each, so 600 MB.
     max_backlog: int = DEFAULT_MAX_BACKLOG
+    # Logs of other processes that are kept small besides that of Redis: all files of that folder.
+    logs: Path | None = None
 
 
 async def load_library(redis: Redis) -> None:
@@ -159,8 +164,7 @@ class Agent:
         self._registry = Registry(settings.zookeeper)
         self._redis = RedisProcess(settings.data, settings.host, settings.port, settings.max_memory_bytes)
         self._bound_epoch = 0
-        # Addresses that this agent named in the topology: the present one, and while Redis moves to
-        # another port both.
+        # Addresses that this agent named in the topology.
         self._named: set[str] = set()
         self._topology_changed = asyncio.Event()
 
@@ -191,7 +195,14 @@ class Agent:
             log.info("stopped")
 
     def _duties(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
-        return (self._watch_redis, self._follow, self._rotate, self._expire_holds)
+        return (self._watch_redis, self._follow, self._rotate, self._expire_holds, self._keep_logs_small)
+
+    async def _keep_logs_small(self) -> None:
+        """Cuts the log of Redis, and those in the folder of logs, when they have grown large."""
+        while True:
+            others = sorted(self._settings.logs.glob("*.log")) if self._settings.logs else []
+            await asyncio.to_thread(keep_small, [self._redis.log, *others])
+            await asyncio.sleep(LOG_CHECK_SECONDS)
 
     async def _serve(self) -> None:
         """Brings Redis up and makes it this shard's primary."""

@@ -34,20 +34,29 @@ def configure_logs(**fields: str) -> None:
     ) -> structlog.typing.EventDict:
         return {**fields, **event}
 
+    named: list[structlog.typing.Processor] = [
+        add_fields,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # In ASCII: an account's id or a reference in an error cannot act on the terminal that shows a log.
+    rendered: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
     structlog.configure(
-        processors=[
-            add_fields,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*named, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # kazoo tells every retry; only what it gives up on is news.
-    logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+    # Libraries log in the same form. kazoo tells every retry; only what it gives up on is news.
+    libraries = logging.StreamHandler(sys.stderr)
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=named, processors=[without_meta, *rendered])
+    )
+    logging.basicConfig(handlers=[libraries], level=logging.ERROR)
 
 
 def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:

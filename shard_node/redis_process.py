@@ -21,6 +21,9 @@ from shard_node.shard import connect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# In the folder of a shard: the settings of its last start, and "pid port" of the Redis that runs.
+CONFIGURATION = "redis.conf"
+PID_FILE = "redis.pid"
 # A large append-only file takes a while to read in.
 LOAD_TIMEOUT_SECONDS = 600.0
 STOP_TIMEOUT_SECONDS = 20.0
@@ -96,8 +99,13 @@ class RedisProcess:
         return f"{self._host}:{self._port}"
 
     @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self._data / "redis.log"
+
+    @property
     def _pid_file(self) -> Path:
-        return self._data / "redis.pid"
+        return self._data / PID_FILE
 
     async def start(self) -> None:
         """Returns when Redis answers, its data read in. Raises ShardUnavailableError otherwise."""
@@ -119,15 +127,11 @@ class RedisProcess:
         await self._ready()
 
     def _choose_port(self) -> None:
-        for wanted in (self._port, self._remembered_port()):
-            if wanted is None:
-                continue
-            if self._is_free(wanted):
-                self._port = wanted
-                break
-            log.warning("port is taken, another will do", port=wanted)
-        else:
-            self._port = free_port(self._host)
+        """The port that was asked for, else that of the last start: never another one in silence."""
+        wanted = self._port or self._remembered_port()
+        if wanted is not None and not self._is_free(wanted):
+            raise ShardUnavailableError(f"port {wanted} of this Redis is held by another program")
+        self._port = wanted or free_port(self._host)
 
     @property
     def _lock_file(self) -> Path:
@@ -177,7 +181,7 @@ class RedisProcess:
             raise ShardUnavailableError(
                 "no redis-server on PATH: install Redis 7.0 or newer (apt-get install redis-server)"
             )
-        config = self._data / "redis.conf"
+        config = self._data / CONFIGURATION
         config.write_text(
             SETTINGS.format(
                 host=self._host,
@@ -186,7 +190,7 @@ class RedisProcess:
                 max_memory_bytes=self._max_memory_bytes,
             )
         )
-        output = (self._data / "redis.log").open("ab")
+        output = self.log.open("ab")
         try:
             # A session of its own: a Ctrl-C meant for the agent must not reach Redis first.
             self._process = await asyncio.create_subprocess_exec(
@@ -230,7 +234,7 @@ class RedisProcess:
             async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
                 while True:
                     if not _alive(self.pid) or (self._process and self._process.returncode is not None):
-                        tail = (self._data / "redis.log").read_text(errors="replace").splitlines()[-5:]
+                        tail = self.log.read_text(errors="replace").splitlines()[-5:]
                         raise ShardUnavailableError("redis ended while starting: " + " | ".join(tail))
                     try:
                         if await client.ping():
@@ -245,7 +249,7 @@ class RedisProcess:
     def _remembered_port(self) -> int | None:
         """The port of the last start: keeping it spares everyone a new epoch."""
         try:
-            for line in (self._data / "redis.conf").read_text().splitlines():
+            for line in (self._data / CONFIGURATION).read_text().splitlines():
                 if line.startswith("port "):
                     return int(line.removeprefix("port "))
         except (OSError, ValueError):

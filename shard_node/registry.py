@@ -7,7 +7,7 @@ after a change, putting back the member nodes that went with a lost session), is
 which repeats it until it is done.
 
     /tallystick/topology                    one JSON document, changed by compare-and-set only
-    /tallystick/members/<kind>/<name>       ephemeral: {"name", "address", "pid", ...}
+    /tallystick/members/<kind>/<name>       ephemeral: {"name", "address", "pid", "problem", ...}
     /tallystick/locks/resolver/<shard>      ephemeral: who resolves this shard
     /tallystick/locks/archiver/<shard>      ephemeral: who archives its ledger
 """
@@ -64,16 +64,20 @@ class MemberKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A registered process. ``address`` is host:port; a shard node's is its Redis; an archiver has none."""
+    """A registered process. ``address`` is host:port; a shard node's is its Redis; an archiver has none.
+
+    ``problem`` is why it does not do its work at the moment, in its own words.
+    """
 
     kind: MemberKind
     name: str
     address: str
     pid: int
+    problem: str = ""
 
 
-def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
-    """Writes the first topology. Does nothing when one with the same shards is there.
+def bootstrap(hosts: str, shard_ids: Sequence[str]) -> Topology:
+    """Writes the first topology, unless one with the same shards is there; the one that is there then.
 
     Raises RegistryError when ZooKeeper cannot be reached, or holds a topology with other shards.
     """
@@ -95,11 +99,13 @@ def bootstrap(hosts: str, shard_ids: Sequence[str]) -> None:
                     f"the cluster has {len(have)} shards ({', '.join(have)}), not {len(shard_ids)} "
                     f"({', '.join(shard_ids)}): changing the shards of a cluster is a resize, not a start"
                 ) from None
+            topology = present
     except (KazooException, KazooTimeoutError, TopologyError) as error:
         raise RegistryError(f"ZooKeeper at {hosts}: {str(error) or type(error).__name__}") from error
     finally:
         client.stop()
         client.close()
+    return topology
 
 
 class _Errand:
@@ -284,6 +290,12 @@ class Registry:
         self._registered[path] = content
         await self._announce(path)
 
+    def tell_problem(self, problem: str) -> None:
+        """Announces, as soon as ZooKeeper answers, why this process does not do its work; empty: it does."""
+        for path, content in self._registered.items():
+            self._registered[path] = json.dumps({**json.loads(content), "problem": problem}).encode()
+        self._restoring.ask()
+
     async def deregister(self) -> None:
         """Withdraws what this process announced, so that callers stop coming."""
         paths = list(self._registered)
@@ -322,7 +334,7 @@ class Registry:
                 continue
             try:
                 raw = json.loads(content)
-                found.append(Member(kind, raw["name"], raw["address"], raw["pid"]))
+                found.append(Member(kind, raw["name"], raw["address"], raw["pid"], raw.get("problem", "")))
             except (ValueError, KeyError, TypeError) as error:
                 raise RegistryError(f"{folder}/{name} is unreadable") from error
         return found
@@ -387,7 +399,7 @@ class Registry:
     async def _restore(self) -> None:
         for path in list(self._registered):
             await self._announce(path)
-            log.info("registered again after a lost session", path=path)
+            log.info("registered again", path=path)
 
     # ------------------------------------------------------------------ locks
 

@@ -8,7 +8,7 @@ repetition is safe (the transaction id makes it so).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from redis.asyncio import ConnectionPool, Redis
@@ -133,7 +133,10 @@ class LedgerState:
 
     ``number`` and ``head`` are those of the last batch it was told of, 0 and empty before the first;
     ``stream_id`` is the last one in it. ``backlog`` counts ledger entries that wait, which at
-    ``backlog_limit`` stops new transfers; ``length`` counts the calls that made them.
+    ``backlog_limit`` stops new transfers; ``length`` counts the calls that made them. ``now_ms`` is the
+    shard's clock, read first, and ``length`` before the rest: when that is 0, all that was made up to
+    ``now_ms`` is in the batches up to ``number``. ``oldest_ms`` is when the first entry that waits was made,
+    where somebody has looked.
     """
 
     number: int
@@ -142,6 +145,8 @@ class LedgerState:
     backlog: int
     backlog_limit: int
     length: int
+    now_ms: int = field(compare=False)
+    oldest_ms: int | None = field(default=None, compare=False)
 
 
 class Shard:
@@ -248,6 +253,17 @@ class Shard:
         records = await self._fcall("FCALL_RO", "accounts", pack(account_ids))
         return [None if record is None else Account.unpack(record) for record in records]
 
+    async def account_names(self, slots: Sequence[int], cursor: int = 0) -> tuple[int, list[list[bytes]]]:
+        """Names of customers' accounts by slot, some thousand a call: a list for each slot that was read.
+
+        The slots behind these were not read. The last one was read only in part unless the cursor that comes
+        with it is 0: go on with that slot as the first, and the cursor. Within a slot there is no order, and
+        a name may come twice.
+        """
+        packed = await self._fcall("FCALL_RO", "account_names", cursor, pack(slots))
+        further, names = unpack(packed)
+        return int(further), names
+
     async def outcome(self, decision: bytes) -> RememberedOutcome | None:
         """What is remembered under a decision key."""
         record = await self._fcall("FCALL_RO", "outcome", decision)
@@ -288,11 +304,13 @@ class Shard:
         fields = ("fence", "archived_number", "archived_head", "archived_id", "backlog", "backlog_limit")
         try:
             async with self.redis.pipeline(transaction=False) as pipe:
-                pipe.hmget("meta", fields)
+                pipe.time()
                 pipe.xlen("ledger")
-                (fence, number, head, stream_id, backlog, limit), length = await pipe.execute()
+                pipe.hmget("meta", fields)
+                (seconds, micros), length, values = await pipe.execute()
         except (RedisError, OSError) as error:
             raise as_shard_error(self.shard_id, error) from error
+        fence, number, head, stream_id, backlog, limit = values
         self._check_fence(fence)
         return LedgerState(
             int(number or 0),
@@ -301,6 +319,7 @@ class Shard:
             int(backlog or 0),
             int(limit or 0),
             length,
+            int(seconds * 1000 + micros // 1000),
         )
 
     async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:

@@ -9,15 +9,13 @@ from binascii import crc_hqx
 SLOT_COUNT = 16384
 
 
-def slot(account_id: str) -> int:
-    """The slot, 0 to 16383, of an ASCII account id.
-
-    When the id holds a ``{`` with a ``}`` behind it and something between the two, only what is
-    between the first such pair is hashed.
-    """
+def hash_tag(account_id: str) -> str:
+    """What stands between the first ``{`` and the first ``}`` behind it; empty when there is none."""
     start = account_id.find("{")
-    if start >= 0:
-        end = account_id.find("}", start + 1)
-        if end > start + 1:
-            account_id = account_id[start + 1 : end]
-    return crc_hqx(account_id.encode(), 0) % SLOT_COUNT
+    end = account_id.find("}", start + 1)
+    return account_id[start + 1 : end] if start >= 0 and end >= 0 else ""
+
+
+def slot(account_id: str) -> int:
+    """The slot, 0 to 16383, of an ASCII account id: of its hash tag alone, where it has one."""
+    return crc_hqx((hash_tag(account_id) or account_id).encode(), 0) % SLOT_COUNT

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.locust_rig.settings import add_options
 from deploy.errors import DeployError
 from deploy.launcher import ClusterSpec, LocalCluster
 
@@ -28,7 +29,13 @@ _LOCUST_ENDS_SECONDS = 20.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until Locust ends, which a headless run does by itself; Locust's exit code."""
-    options, for_locust = _parser().parse_known_args(arguments)
+    parser = _parser()
+    options, for_locust = parser.parse_known_args(arguments)
+    if options.help:
+        parser.print_help()
+        print("\nAll other options go to Locust, and to the rig in it:\n")
+        _locust_parser().print_help()
+        return 0
     # Also SIGINT: a shell starts what runs in the background with it ignored, and Locust would inherit that.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _interrupt)
@@ -36,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _folder(options.data) as data:
             _say(f"starting a cluster of {options.shards} shards in {data}")
-            with LocalCluster(data, spec) as cluster:
-                return _run_locust(cluster.router_addresses, options.web_port or _free_port(), for_locust)
+            with LocalCluster(data, spec):
+                return _run_locust(data, options.web_port or _free_port(), for_locust)
     except DeployError as error:
         _say(f"error: {error}")
         return 1
@@ -49,10 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.locust_rig",
         description="Start a local cluster and Locust's web page against it.",
-        epilog="All other options go to Locust: 'locust -f bench/locustfile.py --help' lists them.",
+        add_help=False,
         # "--step" must not be taken for an abbreviation of anything here.
         allow_abbrev=False,
     )
+    parser.add_argument("-h", "--help", action="store_true", help="Show all options and exit")
     parser.add_argument("--shards", type=int, default=2, help="Redis shards (2)")
     parser.add_argument("--cluster-routers", type=int, default=1, metavar="N", help="routers (1)")
     parser.add_argument("--coordinators", type=int, default=1, metavar="N", help="coordinators (1)")
@@ -65,8 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_locust(routers: list[str], port: int, for_locust: list[str]) -> int:
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--routers", ",".join(routers)]
+def _locust_parser() -> argparse.ArgumentParser:
+    """Locust's own parser, with the rig's options."""
+    # Not at the top: it replaces the standard library's threads and sockets.
+    from locust import events  # noqa: PLC0415
+    from locust.argument_parser import get_parser  # noqa: PLC0415
+
+    events.init_command_line_parser.add_listener(lambda parser, **_: add_options(parser))
+    parser: argparse.ArgumentParser = get_parser()
+    return parser
+
+
+def _run_locust(data: Path, port: int, for_locust: list[str]) -> int:
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--data", str(data)]
     if "--headless" not in for_locust:
         command += ["--web-host", "127.0.0.1", "--web-port", str(port)]
         _say(f"Locust's web page: http://127.0.0.1:{port} (Ctrl-C stops it, and the cluster)")

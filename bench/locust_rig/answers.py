@@ -16,18 +16,17 @@ from tallystick.status import from_rpc_error
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 COMMITTED = "COMMITTED"
-INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
 # No outcome of the contract: the answer is not of this transfer, or cannot be read.
 WRONG_ANSWER = "WRONG_ANSWER"
 
-Answer = bytes | grpc.RpcError
+Answer = bytes | Exception
 
 
 def batch_outcomes(batch: Batch, answer: Answer) -> Mapping[str, int]:
     """How many of the batch's transfers had which outcome, by name."""
     if answer == batch.committed:
         return {COMMITTED: batch.size}
-    if isinstance(answer, grpc.RpcError):
+    if isinstance(answer, Exception):
         return {_outcome_of_failure(answer): batch.size}
     try:
         results = wallet_pb2.BatchTransferResponse.FromString(answer).results
@@ -46,7 +45,7 @@ def batch_outcomes(batch: Batch, answer: Answer) -> Mapping[str, int]:
 
 def single_outcome(single: Single, answer: Answer) -> str:
     """The outcome of a single transfer, by name."""
-    if isinstance(answer, grpc.RpcError):
+    if isinstance(answer, Exception):
         return _outcome_of_failure(answer)
     if answer.startswith(single.committed_prefix):
         return COMMITTED
@@ -58,7 +57,9 @@ def single_outcome(single: Single, answer: Answer) -> str:
     return _name(response.outcome) if response.transaction_id == sent.transaction_id else WRONG_ANSWER
 
 
-def _outcome_of_failure(error: grpc.RpcError) -> str:
+def _outcome_of_failure(error: Exception) -> str:
+    if not isinstance(error, grpc.RpcError):
+        raise error
     return from_rpc_error(error).error.outcome.name
 
 

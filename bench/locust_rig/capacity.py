@@ -1,33 +1,46 @@
-"""`python -m bench.locust_rig.capacity`: what one Locust worker drives, and how many a million/s takes.
+"""`python -m bench.locust_rig.capacity`: the Locust workers, and the cluster, that a rate takes.
 
 One worker sends as fast as it can to a stand-in that answers at once. What counts is the worker's own CPU
 time a transfer, which hardly depends on who else uses the machine; from it comes the rate of a worker that
 has a core to itself. A worker that is always busy measures its own delays: plan with less than a whole core.
+The cluster's side comes from what a transfer costs each part of a local cluster of two shards, measured here
+or given, by the arithmetic of `bench.scaling`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from bench.locust_rig.errors import RigError
+from bench.cluster_run import measure_cluster
+from bench.command import JsonOption, Progress, carry_out
+from bench.errors import BenchError
+from bench.local import Part
 from bench.locust_rig.settings import Mode
 from bench.locust_rig.stand_in_process import StandInProcess
+from bench.scaling.plan import Assumptions, Plan, Point, make_plan
+from bench.settings import BenchSettings
+from deploy.rendering import Screen, Table
 from shard_node.limits import MAX_BATCH
 
-TARGET_RATE = 1_000_000
-# The share of a core that a worker is planned to use, so that it sends and reads when it should.
+_PARTS = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
+# The share of a core that a process is planned to use, so that it sends and reads when it should.
 PLANNED_SHARE = 0.7
 # For both processes to start, on a busy machine.
 _START_SECONDS = 60.0
+_SHARDS = 2
+# Archivers, which give way to transfers, store something in this time.
+_LEAST_CLUSTER_SECONDS = 3.0
+# More workers than a test can sensibly have: another way of sending does it with a handful.
+_MANY_WORKERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +58,26 @@ class Capacity:
         """Transfers a second of a worker that uses one core fully."""
         return 1e6 / self.cpu_us_per_transfer
 
-    @property
-    def workers_for_target(self) -> int:
-        """Workers for a million a second, each using its planned share of a core."""
-        return math.ceil(TARGET_RATE / (self.per_core * PLANNED_SHARE))
+    def workers(self, rate: float) -> int:
+        """Workers for so many transfers a second, each using its planned share of a core."""
+        return math.ceil(rate / (self.per_core * PLANNED_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a rate takes: ``modes`` of the load, and the ``plan`` of the cluster when batches are sent.
+
+    ``measured`` says where the cluster's costs are from.
+    """
+
+    rate: float
+    modes: Sequence[Capacity]
+    plan: Plan
+    measured: str
 
 
 def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
-    """Runs one worker. Raises RigError when it fails, or any of its transfers did."""
+    """Runs one worker. Raises BenchError when it fails, or any of its transfers did."""
     with StandInProcess() as stand_in:
         command = [sys.executable, "-m", "bench.locust_rig.one_worker", "--routers", stand_in.address]
         command += ["--mode", mode, "--batch", str(batch), "--users", str(users), "--seconds", str(seconds)]
@@ -61,10 +86,10 @@ def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
                 command, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + _START_SECONDS
             )
         except subprocess.SubprocessError as error:
-            raise RigError(f"the worker failed: {error}") from error
+            raise BenchError(f"the worker failed: {error}") from error
     seen = json.loads(done.stdout)
     if seen["failures"] or not seen["transfers"]:
-        raise RigError(f"{seen['failures']} of {seen['transfers']} transfers failed")
+        raise BenchError(f"{seen['failures']} of {seen['transfers']} transfers failed")
     return Capacity(
         mode,
         1 if mode is Mode.UNARY else batch,
@@ -74,71 +99,137 @@ def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
     )
 
 
+def measure_costs(batch: int, seconds: float, progress: Progress) -> Point:
+    """What a transfer costs each part of a cluster of this machine, in one run."""
+    settings = BenchSettings(
+        shards=_SHARDS,
+        batch=batch,
+        seconds=max(seconds, _LEAST_CLUSTER_SECONDS),
+        runs=1,
+        accounts=20_000,
+        # One that gives way stores too little in a short run to tell what it costs.
+        archiver_niceness=0,
+    )
+    found = measure_cluster(settings, progress)
+    return Point(_SHARDS, found.rate, found.cpu_us)
+
+
+def given_costs(text: str) -> Point:
+    """Costs such as "shard=17,router=1.9"; BenchError names what is no part, or no cost, or missing."""
+    costs: dict[Part, float] = {}
+    for item in text.split(","):
+        name, _, us = item.partition("=")
+        try:
+            costs[Part(name.strip())] = float(us)
+        except ValueError:
+            raise BenchError(
+                f"--cluster-us: {item!r} is not PART=MICROSECONDS of {', '.join(_PARTS)}"
+            ) from None
+    for part, cost in costs.items():
+        if part not in _PARTS or not 0 < cost < math.inf:
+            raise BenchError(f"--cluster-us: {part}={cost:g} is not above 0, of {', '.join(_PARTS)}")
+    if missing := [part for part in _PARTS if part not in costs]:
+        raise BenchError(f"--cluster-us: {', '.join(missing)} missing")
+    return Point(_SHARDS, 1.0, costs)
+
+
 def main(
     *,
+    rate: Annotated[float, typer.Option(min=1, max=1e9, help="Transfers/s to plan for.")] = 1_000_000,
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.")] = 1000,
-    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long each mode is measured.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long each is measured.")] = 5.0,
     batch_users: Annotated[int, typer.Option(min=1, max=1000, help="Batches in flight at once.")] = 4,
     unary_users: Annotated[int, typer.Option(min=1, max=10_000, help="Single calls in flight at once.")] = 64,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One line of JSON on standard output, in place of the table.")
-    ] = False,
+    cluster_us: Annotated[
+        str,
+        typer.Option(
+            metavar="PART=US,...",
+            help=f"CPU microseconds a transfer of {', '.join(_PARTS)}, in place of a measurement here.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure the transfers/s that one Locust worker drives, and the workers that a million/s takes."""
-    err = Console(stderr=True)
-    found = []
-    try:
+    """Measure what a Locust worker drives and what a transfer costs a cluster; plan both for a rate."""
+
+    def work(progress: Progress) -> Figures:
+        costs = given_costs(cluster_us) if cluster_us else None
+        modes = []
         for mode, users in ((Mode.BATCH, batch_users), (Mode.UNARY, unary_users)):
-            err.print(f"[dim]{mode}: {users} users for {seconds:g} s[/]", highlight=False)
-            found.append(measure(mode, batch, users, seconds))
-    except RigError as error:
-        err.print(f"[bold red]error:[/] {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    if as_json:
-        sys.stdout.write(json.dumps(_document(found)) + "\n")
-    else:
-        _show(found)
+            progress(f"{mode}: {users} users for {seconds:g} s")
+            modes.append(measure(mode, batch, users, seconds))
+        measured = "as given"
+        if costs is None:
+            costs = measure_costs(batch, seconds, progress)
+            measured = f"measured here at {costs.rate:,.0f} transfers/s on {os.cpu_count()} CPUs"
+        plan = make_plan([costs], Assumptions(rate, PLANNED_SHARE, PLANNED_SHARE))
+        return Figures(rate, modes, plan, measured)
+
+    carry_out(work, _show, _document, as_json=as_json)
 
 
-def _document(found: list[Capacity]) -> dict[str, object]:
+def _document(figures: Figures) -> dict[str, object]:
+    plan = figures.plan
     return {
-        "target_transfers_per_second": TARGET_RATE,
+        "target_transfers_per_second": figures.rate,
         "planned_share_of_a_core": PLANNED_SHARE,
         "modes": [
             asdict(capacity)
             | {
                 "transfers_per_second_per_core": capacity.per_core,
-                "workers_for_target": capacity.workers_for_target,
+                "workers_for_target": capacity.workers(figures.rate),
             }
-            for capacity in found
+            for capacity in figures.modes
         ],
+        "cluster": {
+            "costs": figures.measured,
+            "cores": plan.cores,
+            "parts": {
+                row.part.value: {
+                    "cpu_us_per_transfer": row.cpu_us,
+                    "cores_busy": row.cores_busy,
+                    "processes": row.processes,
+                }
+                for row in plan.rows
+            },
+        },
     }
 
 
-def _show(found: list[Capacity]) -> None:
-    table = Table(
-        "users", "batch", "CPU µs/transfer", "transfers/s a core", "workers for a million/s", "measured/s"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for capacity in found:
+def _show(screen: Screen, figures: Figures) -> None:
+    rate = f"{figures.rate:,.0f} transfers/s"
+    columns = ("batch", "CPU µs/transfer", "transfers/s a core", "workers", "measured/s")
+    table = Table("users", *columns, right=columns)
+    for capacity in figures.modes:
         table.add_row(
             capacity.mode,
             f"{capacity.batch:,}",
             f"{capacity.cpu_us_per_transfer:.2f}",
             f"{capacity.per_core:,.0f}",
-            f"{capacity.workers_for_target:,}",
+            f"{capacity.workers(figures.rate):,}",
             f"{capacity.transfers_per_second:,.0f} on {capacity.cores_used:.2f} cores",
         )
-    console = Console()
-    console.print(table)
-    console.print(
-        f"A worker is planned to use {PLANNED_SHARE:.0%} of a core; "
-        "beyond that its latencies are partly its own.",
-        highlight=False,
-        soft_wrap=True,
+    figures_of_part = ("CPU µs/transfer", "cores busy", "processes")
+    cluster = Table("part", *figures_of_part, right=figures_of_part)
+    for row in figures.plan.rows:
+        cluster.add_row(row.part, f"{row.cpu_us:.2f}", f"{row.cores_busy:.2f}", f"{row.processes:,}")
+    screen.print(f"Locust's workers for {rate}:")
+    screen.table(table)
+    for capacity in figures.modes:
+        if capacity.mode is Mode.UNARY and capacity.workers(figures.rate) > _MANY_WORKERS:
+            screen.print(
+                f"Single calls are the wrong tool for {rate}: {capacity.workers(figures.rate):,} workers, "
+                "and a router spends a hundred times on each what it does on a transfer in a batch. Send "
+                "batches, or use the Python client, which makes batches of single transfers."
+            )
+    screen.print(
+        f"The cluster for {rate} in batches of {figures.modes[0].batch:,}, its costs {figures.measured}:"
+    )
+    screen.table(cluster)
+    screen.print(
+        f"In all {figures.plan.cores:,} cores, Locust's aside. Assumed: each process uses "
+        f"{PLANNED_SHARE:.0%} of a core, for beyond that latencies are partly its own; neither disk nor "
+        f"network is slower than here; a transfer costs as much on {figures.plan.shards:,} shards as on "
+        f"{_SHARDS}. It costs more: 'python -m bench.scaling' measures how much."
     )
 
 

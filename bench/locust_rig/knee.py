@@ -26,6 +26,11 @@ class Step:
     achieved: float
     p99_ms: float
 
+    @property
+    def rate(self) -> float:
+        """What it shows of the cluster: more than was offered is done when it catches up with late calls."""
+        return min(self.offered, self.achieved)
+
 
 @dataclass(frozen=True, slots=True)
 class Knee:
@@ -33,6 +38,18 @@ class Knee:
 
     step: Step | None
     reason: str
+
+
+def rungs(rise: float, target: float, quantum: float) -> list[float]:
+    """The rates to offer one after the other: multiples of ``rise`` up to ``target``, each only once.
+
+    Only multiples of ``quantum``, what one user of each class sends, can be offered: the nearest ones are.
+    """
+    count = int(target // rise)
+    wanted = [rise * number for number in range(1, count + 1)]
+    if not wanted or wanted[-1] < target:
+        wanted.append(target)
+    return sorted({max(1, int(rate / quantum + 0.5)) * quantum for rate in wanted})
 
 
 def strain(step: Step, limits: Limits) -> str:
@@ -47,25 +64,23 @@ def strain(step: Step, limits: Limits) -> str:
     return ""
 
 
-def next_rate(steps: Sequence[Step], rise: float, target: float, limits: Limits) -> float | None:
+def next_rung(steps: Sequence[Step], ladder: Sequence[float], limits: Limits) -> float | None:
     """The transfers a second to offer next, None when the climb is over.
 
-    Steps offer multiples of ``rise``, the last one the target; how near they come is for the caller to
-    say in :attr:`Step.offered`, which alone is judged.
+    Args:
+        steps: measured so far, as this function had them.
+        ladder: from `rungs`.
+        limits: what a step must keep.
     """
-    held = [step for step in steps if not strain(step, limits)]
-    level = len(held)
-    if steps and strain(steps[-1], limits):
-        tried_before = len(steps) >= 2 and steps[-2].offered == steps[-1].offered
-        if tried_before:
-            return None
-    elif level and level * rise >= target:
+    strained = [bool(strain(step, limits)) for step in steps]
+    if strained[-2:] == [True, True]:
         return None
-    return min((level + 1) * rise, target)
+    level = strained.count(False)
+    return ladder[level] if level < len(ladder) else None
 
 
 def find_knee(steps: Sequence[Step], limits: Limits) -> Knee:
-    """The knee of a climb that has ended, by `next_rate` or by whoever stopped it."""
+    """The knee of a climb that has ended, by `next_rung` or by whoever stopped it."""
     held = [step for step in steps if not strain(step, limits)]
     reason = strain(steps[-1], limits) if steps else "no step was measured"
     return Knee(held[-1] if held else None, reason or "no higher rate was tried")

@@ -23,9 +23,9 @@ _WARM_UP_SECONDS = 0.5
 _FLAT_OUT = "1000000"
 
 
-def measure(user_class: type[TransferUser], users: int, seconds: float) -> dict[str, float]:
+def measure(user_class: type[TransferUser], host: str, users: int, seconds: float) -> dict[str, float]:
     """Runs the users for so long, and reads clock and counts around it."""
-    environment = Environment(user_classes=[user_class])
+    environment = Environment(user_classes=[user_class], host=host)
     runner = environment.create_local_runner()
     try:
         runner.start(users, spawn_rate=users)
@@ -54,7 +54,7 @@ def main() -> None:
     options: argparse.Namespace = parser.parse_args()
     TransferUser.rig = Rig(read_settings(options))
     user_class = UnaryTransferUser if options.mode == Mode.UNARY else BatchTransferUser
-    print(json.dumps(measure(user_class, options.users, options.seconds)))
+    print(json.dumps(measure(user_class, options.routers, options.users, options.seconds)))
 
 
 if __name__ == "__main__":

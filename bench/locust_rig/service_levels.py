@@ -16,12 +16,19 @@ class ServiceLevels:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Transfers done a second and p99 at the knee, or of the whole test when it has none; counts of all."""
+    """Transfers done a second and p99 at the knee, or of the whole test when it has none; counts of all.
+
+    ``done`` are those that Locust was told of as committed, ``doubtful`` those whose outcome it does not
+    know; ``moved`` is how many the cluster's shards counted, None when they did not say.
+    """
 
     rate: float
     p99_ms: float
     transfers: int
     failures: int
+    done: int = 0
+    doubtful: int = 0
+    moved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Verdict:
 
 
 def judge(levels: ServiceLevels, measured: Measured) -> Verdict:
-    """Every level by itself; a test that sent nothing has failed."""
+    """Every level by itself, and whether the shards count as Locust does. A test that sent nothing failed."""
     if not measured.transfers:
         return Verdict(passed=False, text="FAIL: no transfer was sent")
     share = measured.failures / measured.transfers
@@ -54,8 +61,14 @@ def judge(levels: ServiceLevels, measured: Measured) -> Verdict:
             f"at most {levels.max_failures:.4%}",
         ),
     ]
-    told = [
+    if measured.moved is not None:
+        told = f"Locust was told of {measured.done:,}"
+        if measured.doubtful:
+            told += f", and {measured.doubtful:,} are in doubt"
+        kept = measured.done <= measured.moved <= measured.done + measured.doubtful
+        parts.append((kept, f"the shards moved {measured.moved:,}", told))
+    lines = [
         f"{what}{f' ({level})' if level else ''}{'' if kept else ' NOT KEPT'}" for kept, what, level in parts
     ]
     passed = all(kept for kept, _, _ in parts)
-    return Verdict(passed, f"{'PASS' if passed else 'FAIL'}: {', '.join(told)}")
+    return Verdict(passed, f"{'PASS' if passed else 'FAIL'}: {', '.join(lines)}")

@@ -11,18 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from bench.locust_rig.errors import RigError
+from bench.errors import BenchError
 from bench.locust_rig.knee import Limits
 from bench.locust_rig.service_levels import ServiceLevels
 from bench.locust_rig.transfer_bytes import MAX_ACCOUNTS
-from deploy.connection import find_routers
+from deploy.connection import DEFAULT_DATA, find_routers
 from shard_node.limits import MAX_BATCH
-
-if TYPE_CHECKING:
-    # Only its name: importing Locust replaces the standard library's threads and sockets.
-    from locust.argument_parser import LocustArgumentParser
 
 # Every run ends: at most so many steps, each at most so long.
 MAX_STEPS = 1000
@@ -44,6 +40,8 @@ class RigSettings:
     """A test. Rates count transfers a second, except those of users, which count their calls a second."""
 
     routers: tuple[str, ...]
+    # Where a cluster of this machine keeps its own file.
+    data: Path
     accounts: int
     batch: int
     batch_user_rate: float
@@ -61,64 +59,107 @@ class RigSettings:
     levels: ServiceLevels
 
 
-def add_options(parser: LocustArgumentParser) -> None:
+# Locust's page makes labels of these names, and their values come back under what it makes of the labels: a
+# digit would not survive that.
+_FIELDS = {
+    "--slo-p99-ms": "highest_latency",
+    "--slo-min-rate": "lowest_rate",
+    "--slo-max-failures": "highest_share_of_failures",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the rig's options to Locust's. Those that a test may change are fields of the web page, too."""
-    # Not in a group of their own: Locust shows only what the parser itself was given.
-    add = parser.add_argument
-    add(
-        "--routers",
-        default="",
-        metavar="HOST:PORT,...",
-        include_in_web_ui=False,
-        help="Tallystick: routers; default: those of --data",
+    group = parser.add_argument_group(
+        "Tallystick", "The climb of bench/locustfile.py, and its service levels."
     )
-    add(
-        "--data",
-        default="tallystick-data",
-        metavar="DIR",
-        include_in_web_ui=False,
-        help="Folder of a cluster",
-    )
+
+    def add(
+        option: str, default: Any, text: str, metavar: str = "N", *, on_page: bool = True, **more: Any
+    ) -> None:
+        if not isinstance(default, bool):
+            more |= {"type": type(default), "metavar": metavar}
+        action = group.add_argument(option, dest=field_of(option), default=default, help=text, **more)
+        # What Locust's parser keeps of an option, but not its groups.
+        for name in ("is_secret", "is_required", "is_multiple"):
+            setattr(action, name, False)
+        action.include_in_web_ui = on_page  # type: ignore[attr-defined]
+
+    add("--routers", "", "Routers; default: those of --data", "HOST:PORT,...", on_page=False)
+    add("--data", str(DEFAULT_DATA), "Folder of a cluster of this machine", "DIR", on_page=False)
+    modes = [mode.value for mode in Mode]
     add(
         "--mode",
-        choices=[mode.value for mode in Mode],
-        default=Mode.BATCH.value,
-        include_in_web_ui=False,
-        help="Users: batch, unary, or as many of both",
+        Mode.BATCH.value,
+        "Users: batch, unary, or as many of both",
+        "MODE",
+        on_page=False,
+        choices=modes,
     )
-    add("--accounts", type=int, default=100_000, help="Accounts, opened when a test starts")
-    add("--batch", type=int, default=1000, help="Transfers in one BatchTransfer")
-    add("--target-rate", type=float, default=20_000.0, help="Transfers/s to climb to")
-    add("--step", type=float, default=2_000.0, help="Transfers/s that each step adds")
-    add("--step-seconds", type=float, default=10.0, help="How long each step is measured")
-    add("--settle-seconds", type=float, default=2.0, help="How long each step runs before it is measured")
-    add("--batch-user-rate", type=float, default=1.0, help="Batches/s of one batch user")
-    add("--unary-user-rate", type=float, default=10.0, help="Transfers/s of one unary user")
-    add("--call-timeout-seconds", type=float, default=15.0, help="How long an answer may take")
-    add("--reject-share", type=float, default=0.0, help="Share of transfers whose payer has no funds")
-    add(
-        "--expect-insufficient-funds",
-        action="store_true",
-        help="INSUFFICIENT_FUNDS is no failure, and counted apart; so with --reject-share above 0",
-    )
-    add("--follow-share", type=float, default=0.95, help="Share of a step's rate that it must reach")
-    add("--slo-p99-ms", type=float, default=0.0, help="Service level: p99 at most; 0: any")
-    add("--slo-min-rate", type=float, default=0.0, help="Service level: transfers/s at the knee at least")
-    add("--slo-max-failures", type=float, default=0.0, help="Service level: share of failures at most")
+    add("--accounts", 100_000, "opened when a test starts")
+    add("--batch", 1000, "transfers in one BatchTransfer")
+    add("--target-rate", 20_000.0, "transfers/s to climb to")
+    add("--step", 2_000.0, "transfers/s that each step adds")
+    add("--step-seconds", 10.0, "how long each step is measured")
+    add("--settle-seconds", 2.0, "how long each step runs before it is measured")
+    add("--batch-user-rate", 1.0, "batches/s of one batch user")
+    add("--unary-user-rate", 10.0, "transfers/s of one unary user")
+    add("--call-timeout-seconds", 15.0, "how long an answer may take")
+    add("--reject-share", 0.0, "share of transfers whose payer has no funds, 0 to 1", "SHARE")
+    text = "INSUFFICIENT_FUNDS is no failure, and counted apart; so with a reject share above 0"
+    add("--expect-insufficient-funds", default=False, text=text, action="store_true")
+    add("--follow-share", 0.95, "share of a step's rate that it must reach, 0 to 1", "SHARE")
+    add("--slo-p99-ms", 0.0, "service level of each step: p99 in ms at most; 0: any")
+    add("--slo-min-rate", 0.0, "service level: transfers/s at the knee at least")
+    add("--slo-max-failures", 0.0, "service level: of all transfers at most, 0 to 1", "SHARE")
 
 
-def read_settings(options: argparse.Namespace) -> RigSettings:
-    """The settings; RigError for a bad one, NoClusterError when no routers are named or found."""
-    check = _Checked(options)
+def field_of(option: str) -> str:
+    """The name of an option's value, which is the name of its field on the web page."""
+    return _FIELDS.get(option, option.removeprefix("--").replace("-", "_"))
+
+
+# Options of Locust's own for what the climb decides, by their fields, with the values that they have unasked.
+_REFUSED = {
+    "num_users": ("-u", (None,), "--target-rate decides, and what one user sends: --batch-user-rate"),
+    "spawn_rate": ("-r", (None,), "the users of a step start at once"),
+    "run_time": (
+        "-t",
+        (None,),
+        "the climb ends at its knee or at --target-rate, each step after --step-seconds",
+    ),
+    "reset_stats": ("--reset-stats", (False,), "each step is measured by itself"),
+    "exit_code_on_error": ("--exit-code-on-error", (1,), "the service levels decide: --slo-max-failures"),
+}
+
+
+def refuse_what_does_nothing(options: argparse.Namespace) -> None:
+    """Raises BenchError for an option of Locust's that was given and would change nothing, or only harm."""
+    for name, (option, defaults, reason) in _REFUSED.items():
+        if getattr(options, name) not in defaults:
+            raise BenchError(f"{option} does nothing here: {reason}")
+    if options.host and options.routers:
+        raise BenchError("--host and --routers are the same here: give one of them")
+
+
+def read_settings(options: argparse.Namespace, host: str = "") -> RigSettings:
+    """The settings; BenchError for a bad one, NoClusterError when no routers are named or found.
+
+    Args:
+        options: Locust's, with the rig's.
+        host: the routers, as Locust's page may have changed them; empty: those of the options.
+    """
+    check, data = _Checked(options), Path(options.data)
     reject_share = check.between("reject_share", 0, 1)
     target_rate, step = check.between("target_rate", 1, MAX_RATE), check.between("step", 1, MAX_RATE)
     if target_rate / step > MAX_STEPS:
-        raise RigError(
+        raise BenchError(
             f"--step: at most {MAX_STEPS} steps lead to --target-rate, not {target_rate / step:.0f}"
         )
     p99_ms = check.between("slo_p99_ms", 0, math.inf)
     return RigSettings(
-        routers=tuple(find_routers(options.routers or None, Path(options.data))),
+        routers=tuple(find_routers(host or options.routers or None, data)),
+        data=data,
         accounts=check.whole("accounts", 2, MAX_ACCOUNTS),
         batch=check.whole("batch", 1, MAX_BATCH),
         batch_user_rate=check.between("batch_user_rate", 0.01, 1e6),
@@ -150,14 +191,14 @@ class _Checked:
         return int(self._read(name, least, most, int))
 
     def _read(self, name: str, least: float, most: float, kind: Callable[[str], float]) -> float:
-        value = getattr(self._options, name)
         option = "--" + name.replace("_", "-")
+        value = getattr(self._options, field_of(option))
         try:
             number = kind(value)
         except ValueError:
-            raise RigError(f"{option} must be a number, not {value!r}") from None
+            raise BenchError(f"{option} must be a number, not {value!r}") from None
         # Written so that NaN is refused too.
         if not least <= number <= most:
             limits = f"at least {least:,}" if most == math.inf else f"{least:,} to {most:,}"
-            raise RigError(f"{option} must be {limits}, not {value}")
+            raise BenchError(f"{option} must be {limits}, not {value}")
         return number

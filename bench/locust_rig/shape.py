@@ -2,7 +2,8 @@
 
 Runs on the master, or in the one process. A step lasts so many whole seconds after its users have settled.
 Its throughput is read from Locust's counts by the second, its p99 from the growth of Locust's histogram; on a
-master both wait until the workers' reports of those seconds are in.
+master both wait until the workers' reports of those seconds are in. After a step that was strained all users
+end, and new ones try it again: the late calls of the old ones would be added to what is offered.
 """
 
 from __future__ import annotations
@@ -10,17 +11,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import cast
 
-from locust import LoadTestShape
+from locust import LoadTestShape, User
 from locust import runners as locust_runners
 from locust.runners import MasterRunner, Runner
 from locust.stats import RequestStats, calculate_response_time_percentile, diff_response_time_dicts
 
-from bench.locust_rig.knee import Step, next_rate
+from bench.locust_rig.knee import Step, next_rung, rungs, strain
 from bench.locust_rig.settings import RigSettings
 from bench.locust_rig.users import TransferUser
 
@@ -29,18 +29,12 @@ _P99 = 0.99
 _LOCAL_LAG_SECONDS = 1
 # A worker that was busy reports a little late.
 _REPORT_MARGIN_SECONDS = 1
-# Users a second: Locust warns of more. The last ones to go may all go at once.
+# Users a second: Locust warns of more.
 _SPAWN_RATE = 100
 # Users start, or end with their last answers, in much less, also after a million accounts were opened.
 _USERS_WITHIN_SECONDS = 300.0
 
 _log = logging.getLogger(__name__)
-
-
-class _Phase(Enum):
-    CLIMBING = "climbing"
-    # No users any more; the last answers and reports come in.
-    DRAINING = "draining"
 
 
 @dataclass(slots=True)
@@ -73,41 +67,47 @@ class ClimbShape(LoadTestShape):
     def _restart(self) -> None:
         self.steps = []
         self._settings: RigSettings | None = None
-        self._phase = _Phase.CLIMBING
-        # 0 between two steps.
-        self._users = 0
-        self._most_users = 1
+        # None before the first step; 0 while those of a strained one end. Locust resets the shape once more
+        # while it starts the first ones.
+        self._users: int | None = None
+        self._spawn_rate = 1.0
+        self._offered = 0.0
         self._users_wanted_at = math.inf
         self._window: _Window | None = None
-        self._drained_at: float | None = None
-        self._drain_until: float | None = None
 
     def tick(self) -> tuple[int, float] | None:
         """How many users there must be now, and how many to start a second; None at the end."""
         self._settings = self._settings or self.read_settings()
         if self.runner is None or self._settings is None:
             return None
-        if self._phase is _Phase.DRAINING:
-            return self._drain(self.runner)
-        if self._users and self.runner.user_count == self._users:
+        if self._users is None or self.runner.user_count == self._users:
             self._users_wanted_at = time.monotonic()
-            self._measure(self.runner, self._settings)
+            ended = not self._users or self._measured(self.runner, self._settings)
+            if ended and not self._begin_next(self.runner, self._settings):
+                return None
         elif time.monotonic() > self._users_wanted_at + _USERS_WITHIN_SECONDS:
-            _log.error("the %d users of a step did not start: the climb ends here", self._users)
-            self._phase = _Phase.DRAINING
-            return self._drain(self.runner)
-        if not self._users:
-            settings = self._settings
-            rate = next_rate(self.steps, settings.step, settings.target_rate, settings.limits)
-            if rate is None:
-                self._phase = _Phase.DRAINING
-                return self._drain(self.runner)
-            self._users = self._most_users = users_for(rate, self.runner, settings)
-            self._users_wanted_at = time.monotonic()
-        return self._users, float(min(self._users, _SPAWN_RATE))
+            _log.error("a step's users did not come to be %d in time: the climb ends here", self._users)
+            return None
+        return self._users or 0, self._spawn_rate
 
-    def _measure(self, runner: Runner, settings: RigSettings) -> None:
-        """Opens, reads and closes the window of the step that runs."""
+    def _begin_next(self, runner: Runner, settings: RigSettings) -> bool:
+        """Decides on the users of the next step, none at first after a strained one; false at the end."""
+        quantum = offered_by_one_of_each(runner.user_classes, settings)
+        ladder = rungs(settings.step, settings.target_rate, quantum)
+        rate = next_rung(self.steps, ladder, settings.limits)
+        if rate is None:
+            return False
+        if self._users and strain(self.steps[-1], settings.limits):
+            # All at once.
+            self._users, self._spawn_rate = 0, float(self._users)
+        else:
+            self._offered = rate
+            self._users = round(rate / quantum) * len(runner.user_classes)
+            self._spawn_rate = float(min(self._users, _SPAWN_RATE))
+        return True
+
+    def _measured(self, runner: Runner, settings: RigSettings) -> bool:
+        """Opens, reads and closes the window of the step that runs; whether that has ended."""
         now, lag = time.time(), _lag_seconds(runner)
         if self._window is None:
             first = math.ceil(now + settings.settle_seconds)
@@ -117,40 +117,25 @@ class ClimbShape(LoadTestShape):
             # Even if this tick comes late: the window ends with a later one, or it would hold no latencies.
             if now >= window.first + lag:
                 window.latencies_before = dict(total.response_times)
-            return
+            return False
         if now < window.end + lag:
-            return
+            return False
         latencies = diff_response_time_dicts(total.response_times, window.latencies_before)
         self.steps.append(
             Step(
-                offered=self._users * _rate_of_a_user(runner, settings),
+                offered=self._offered,
                 achieved=_done_a_second(runner.stats, window),
                 p99_ms=calculate_response_time_percentile(latencies, sum(latencies.values()), _P99),
             )
         )
-        self._users, self._window = 0, None
-
-    def _drain(self, runner: Runner) -> tuple[int, float] | None:
-        """Ends the users first: a master that stops all at once loses what its workers did not yet report."""
-        now = time.monotonic()
-        self._drain_until = self._drain_until or now + _USERS_WITHIN_SECONDS
-        if not runner.user_count and self._drained_at is None:
-            self._drained_at = now
-        if now > self._drain_until or (self._drained_at and now > self._drained_at + _lag_seconds(runner)):
-            return None
-        return 0, float(self._most_users)
+        self._window = None
+        return True
 
 
-def users_for(rate: float, runner: Runner, settings: RigSettings) -> int:
-    """The users that come nearest to a rate, as many of each class."""
-    classes = len(runner.user_classes)
-    return max(1, round(rate / _rate_of_a_user(runner, settings) / classes)) * classes
-
-
-def _rate_of_a_user(runner: Runner, settings: RigSettings) -> float:
-    """Transfers a second, the mean over the classes."""
-    classes = [cast("type[TransferUser]", user_class) for user_class in runner.user_classes]
-    return sum(user_class.transfers_per_second(settings) for user_class in classes) / len(classes)
+def offered_by_one_of_each(user_classes: Iterable[type[User]], settings: RigSettings) -> float:
+    """The transfers a second of one user of each class: the climb's rates are multiples of it."""
+    classes = cast("Iterable[type[TransferUser]]", user_classes)
+    return sum(user_class.transfers_per_second(settings) for user_class in classes)
 
 
 def _lag_seconds(runner: Runner) -> float:

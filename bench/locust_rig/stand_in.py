@@ -25,7 +25,7 @@ import numpy as np
 import uvloop
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from bench.locust_rig.transfer_bytes import ITEM_HEADER_BYTES, TransferRequests
+from bench.locust_rig.transfer_bytes import ITEM_HEADER_BYTES, TransferRequests, account_id
 from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
 
 _WALLET, _CLUSTER = "tallystick.v1.WalletService", "tallystick.v1.ClusterService"
@@ -50,6 +50,8 @@ class Faults:
     lost_every: int = 0
     # Of every so many calls one, if it is a batch, is answered in the wrong order.
     swapped_every: int = 0
+    # So many in all are answered as committed, and move nothing.
+    unmoved: int = 0
     # How long each answer takes.
     delay_ms: float = 0.0
 
@@ -89,6 +91,7 @@ class StandIn:
             "Transfer": self._transfer,
             "BatchTransfer": self._batch_transfer,
             "BatchOpenAccounts": self._batch_open_accounts,
+            "BatchGetAccounts": self._batch_get_accounts,
         }
         cluster: dict[str, Handler] = {"GetTopology": self._get_topology}
         return [
@@ -133,8 +136,18 @@ class StandIn:
     async def _batch_open_accounts(self, request: bytes, _: Context) -> bytes:
         response = wallet_pb2.BatchAccountsResponse()
         for account in wallet_pb2.BatchOpenAccountsRequest.FromString(request).accounts:
-            response.results.add().account.account_id = account.account_id
+            response.results.add().account.MergeFrom(_account(account.account_id, 0))
         self.seen.accounts += len(response.results)
+        return response.SerializeToString()
+
+    async def _batch_get_accounts(self, request: bytes, _: Context) -> bytes:
+        """The first account has seen all changes: two for each transfer."""
+        moved = sum(self.seen.outcomes[name] for name in ("COMMITTED", "LOST", "SWAPPED"))
+        changes = 2 * max(0, moved - self._faults.unmoved)
+        response = wallet_pb2.BatchAccountsResponse()
+        for account in wallet_pb2.BatchGetAccountsRequest.FromString(request).account_ids:
+            version = changes if account == account_id(0) else 0
+            response.results.add().account.MergeFrom(_account(account, version))
         return response.SerializeToString()
 
     async def _get_topology(self, _: bytes, __: Context) -> bytes:
@@ -162,6 +175,11 @@ class StandIn:
         if _is_turn(number, faults.frozen_every):
             return outcome_pb2.OUTCOME_ACCOUNT_FROZEN
         return outcome_pb2.OUTCOME_COMMITTED
+
+
+def _account(name: str, version: int) -> wallet_pb2.Account:
+    zero = {"available": "0.00", "held": "0.00", "minimum_balance": "0.00"}
+    return wallet_pb2.Account(account_id=name, currency="EUR", version=version, **zero)
 
 
 def outcome_name(outcome: int) -> str:
@@ -211,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.locust_rig.stand_in", description=__doc__)
     for name in ("poor", "frozen", "lost", "swapped"):
         parser.add_argument(f"--{name}-every", type=int, default=0, metavar="N")
+    parser.add_argument("--unmoved", type=int, default=0, metavar="N")
     parser.add_argument("--delay-ms", type=float, default=0.0)
     uvloop.run(_serve(Faults(**vars(parser.parse_args()))))
 

@@ -8,7 +8,7 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
-from bench.locust_rig.errors import RigError
+from bench.errors import BenchError
 
 _STOP_SECONDS = 10.0
 
@@ -34,7 +34,7 @@ class StandInProcess:
             self.address = self._process.stdout.readline().strip()
         if not self.address:
             self._process.kill()
-            raise RigError("the stand-in did not start")
+            raise BenchError("the stand-in did not start")
         return self
 
     def __exit__(

@@ -6,19 +6,78 @@ that does, makes the calls behind it late, and their lateness is in the percenti
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import gevent
-from locust import User, task
-from locust.exception import StopUser
+import grpc
+from gevent.event import Event
+from locust import task
+from locust.stats import RequestStats, StatsError
 
-from bench.locust_rig.answers import INSUFFICIENT_FUNDS, batch_outcomes, single_outcome
-from bench.locust_rig.calls import RouterCalls, Routers
+from bench.locust_rig.answers import COMMITTED, batch_outcomes, single_outcome
 from bench.locust_rig.settings import RigSettings
-from bench.locust_rig.statistics import count_transfers
 from bench.locust_rig.transfer_bytes import TransferRequests
+from tallystick import Outcome, Overloaded, Refused, TallystickError
+from tallystick.errors import ERROR_TYPES
+from tallystick.locust import TallystickUser
+from tallystick.locust.greenlets import Done, to_its_end
+from tallystick.locust.reporting import Outcomes, reported
+from tallystick.transport import CHANNEL_OPTIONS
+
+# How transfers are named in the statistics.
+BATCH, SINGLE = "BatchTransfer", "Transfer"
+_SERVICE = "/tallystick.v1.WalletService/"
+
+# Its error, if it has one, is a grpc.RpcError.
+Call = Callable[[bytes], Done[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterCalls:
+    """The calls of one router."""
+
+    transfer: Call
+    batch_transfer: Call
+
+
+class Routers:
+    """A channel to each router, shared by all users of this process; users take the routers in turn."""
+
+    def __init__(self, addresses: Sequence[str], timeout_seconds: float) -> None:
+        self._channels = [grpc.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
+        self._turns = itertools.cycle([_calls(channel, timeout_seconds) for channel in self._channels])
+
+    def next(self) -> RouterCalls:
+        """The router whose turn it is."""
+        return next(self._turns)
+
+    def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels:
+            channel.close()
+
+
+def _calls(channel: grpc.Channel, timeout_seconds: float) -> RouterCalls:
+    def call(method: str) -> Call:
+        # Neither serializer nor parser: bytes.
+        multi_callable: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_SERVICE + method)
+
+        def answer(request: bytes) -> bytes:
+            future = multi_callable.future(request, timeout=timeout_seconds)
+            ended = Event()
+            future.add_done_callback(lambda _: ended.set())
+            ended.wait()
+            return future.result()
+
+        return lambda request: to_its_end(lambda: answer(request))
+
+    return RouterCalls(call("Transfer"), call("BatchTransfer"))
 
 
 class Rig:
@@ -28,11 +87,11 @@ class Rig:
         self.settings = settings
         self.requests = TransferRequests(settings.accounts, settings.reject_share)
         self.routers = Routers(settings.routers, settings.call_timeout_seconds)
-        self.expected = frozenset({INSUFFICIENT_FUNDS} if settings.expect_insufficient_funds else ())
+        self.expected = {Outcome.INSUFFICIENT_FUNDS} if settings.expect_insufficient_funds else set()
 
 
-class TransferUser(User):
-    """What both kinds of users have in common."""
+class TransferUser(TallystickUser):
+    """What both kinds of users have in common. Their calls are bytes, and not their wallet's."""
 
     abstract = True
     # Of the test that runs; a process runs one at a time.
@@ -50,6 +109,7 @@ class TransferUser(User):
 
     def on_start(self) -> None:
         """Takes a router, and a moment of its own, so that the users do not all send at once."""
+        self.expected = self.rig.expected
         self._router: RouterCalls = self.rig.routers.next()
         self._interval_seconds = 1 / self.calls_per_second(self.rig.settings)
         gevent.sleep(random.uniform(0, self._interval_seconds))
@@ -60,8 +120,11 @@ class TransferUser(User):
         self._due += self._interval_seconds
         return max(0.0, self._due - time.perf_counter())
 
-    def _latency_ms(self) -> float:
-        return (time.perf_counter() - self._due) * 1000
+    def _count(self, name: str, done: Done[bytes], outcomes: Mapping[str, int]) -> None:
+        """Reports the transfers of a call that has ended by how many had which outcome."""
+        latency_ms = (time.perf_counter() - self._due) * 1000
+        self.report(name, latency_ms, _with_errors(outcomes), 0 if done.error else len(done.result))
+        self.end_if_killed(done)
 
 
 class BatchTransferUser(TransferUser):
@@ -82,14 +145,7 @@ class BatchTransferUser(TransferUser):
         """One batch."""
         batch = self.rig.requests.batch(self.rig.settings.batch)
         done = self._router.batch_transfer(batch.request)
-        outcomes = batch_outcomes(batch, done.answer)
-        size = len(done.answer) if isinstance(done.answer, bytes) else 0
-        latency_ms = self._latency_ms()
-        count_transfers(
-            self.environment.stats, "BatchTransfer", latency_ms, outcomes, self.rig.expected, size
-        )
-        if done.killed:
-            raise StopUser
+        self._count(BATCH, done, batch_outcomes(batch, done.error or done.result))
 
 
 class UnaryTransferUser(TransferUser):
@@ -110,10 +166,40 @@ class UnaryTransferUser(TransferUser):
         """One transfer."""
         single = self.rig.requests.single()
         done = self._router.transfer(single.request)
-        outcome = single_outcome(single, done.answer)
-        size = len(done.answer) if isinstance(done.answer, bytes) else 0
-        count_transfers(
-            self.environment.stats, "Transfer", self._latency_ms(), {outcome: 1}, self.rig.expected, size
-        )
-        if done.killed:
-            raise StopUser
+        self._count(SINGLE, done, {single_outcome(single, done.error or done.result): 1})
+
+
+def _with_errors(outcomes: Mapping[str, int]) -> Outcomes:
+    """The counts by outcome with the error that stands for each, as `TallystickUser.report` wants them."""
+    return [(count, _error(name)) for name, count in outcomes.items()]
+
+
+@cache
+def _error(name: str) -> TallystickError | None:
+    if name == COMMITTED:
+        return None
+    outcome = Outcome.__members__.get(name)
+    # Locust shows the name of the type of an error that has no outcome of the contract.
+    kind = ERROR_TYPES[outcome] if outcome else type(name, (TallystickError,), {})
+    return reported(kind())
+
+
+def counted(stats: RequestStats) -> tuple[int, int]:
+    """How many transfers Locust was told of as committed, and of how many it does not know the outcome."""
+    done = sum(
+        entry.num_requests - entry.num_failures
+        for (name, _), entry in stats.entries.items()
+        if name in {BATCH, SINGLE}
+    )
+    doubtful = sum(
+        error.occurrences
+        for error in stats.errors.values()
+        # On a master it is text.
+        if not _nothing_moved(StatsError.parse_error(error.error))
+    )
+    return done, doubtful
+
+
+def _nothing_moved(name: str) -> bool:
+    outcome = Outcome.__members__.get(name)
+    return outcome is not None and issubclass(ERROR_TYPES[outcome], Refused | Overloaded)

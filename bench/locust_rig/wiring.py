@@ -1,4 +1,4 @@
-"""Hangs the rig on Locust's events: options, cluster check, accounts, the knee's report, the exit code."""
+"""Hangs the rig on Locust's events: options, cluster check, accounts, what was found, the exit code."""
 
 from __future__ import annotations
 
@@ -6,24 +6,36 @@ import argparse
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import gevent
+from flask import Response, request
 from locust import runners as locust_runners
 from locust.env import Environment
 from locust.event import Events
 from locust.runners import MasterRunner, WorkerRunner
 from locust.stats import calculate_response_time_percentile
 
-from bench.locust_rig.accounts import check_cluster, open_accounts
-from bench.locust_rig.errors import RigError
+from bench.errors import BenchError
+from bench.locust_rig.cluster_side import ClusterSide, Watch, check_cluster, open_all
 from bench.locust_rig.knee import find_knee
-from bench.locust_rig.service_levels import Measured, Verdict, judge
-from bench.locust_rig.settings import Mode, RigSettings, add_options, read_settings
-from bench.locust_rig.shape import ClimbShape
-from bench.locust_rig.users import BatchTransferUser, Rig, TransferUser, UnaryTransferUser
+from bench.locust_rig.report import Findings
+from bench.locust_rig.service_levels import Measured, judge
+from bench.locust_rig.settings import (
+    Mode,
+    RigSettings,
+    add_options,
+    read_settings,
+    refuse_what_does_nothing,
+)
+from bench.locust_rig.shape import ClimbShape, offered_by_one_of_each
+from bench.locust_rig.users import BatchTransferUser, Rig, TransferUser, UnaryTransferUser, counted
 from deploy.errors import DeployError
+from tallystick import TallystickError
+from tallystick.locust import GreenletClient
 
+_REFUSALS = (BenchError, DeployError, TallystickError)
 EXIT_PASSED, EXIT_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 _CLASSES: dict[str, list[type[TransferUser]]] = {
     Mode.BATCH: [BatchTransferUser],
@@ -54,6 +66,10 @@ class _Wiring:
         self._settings: RigSettings | None = None
         # What was opened, so that a second test from the web page need not.
         self._opened: tuple[tuple[str, ...], int, bool] | None = None
+        self._client: GreenletClient | None = None
+        self._watch: Watch | None = None
+        # Of the last test that ended.
+        self._findings: Findings | None = None
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Refuses, before anything starts, what cannot run."""
@@ -65,83 +81,83 @@ class _Wiring:
         if not options.user_classes:
             environment.user_classes = list(_CLASSES[options.mode])
         try:
+            refuse_what_does_nothing(options)
             settings = _settings_of(environment)
             check_cluster(settings)
-        except (RigError, DeployError) as error:
+        except _REFUSALS as error:
             sys.stderr.write(f"error: {error}\n")
             sys.exit(EXIT_NOT_STARTED)
         if isinstance(environment.shape_class, ClimbShape):
             environment.shape_class.read_settings = lambda: _settings_or_none(environment)
-        # Workers, which may be elsewhere, get the routers that were found here.
-        options.routers = ",".join(settings.routers)
-        environment.host = environment.host or options.routers
+        # The page shows it, and workers, which may be elsewhere, get it.
+        environment.host = options.routers = ",".join(settings.routers)
+        if environment.web_ui is not None and environment.web_ui.app is not None:
+            environment.web_ui.app.after_request(self._add_findings)
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Makes what the users share; opens the accounts, once, where the test is led."""
+        self._findings = self._watch = None
         try:
             settings = self._settings = _settings_of(environment)
             if not isinstance(environment.runner, WorkerRunner):
-                self._open_once(settings)
+                self._lead(settings)
             if not isinstance(environment.runner, MasterRunner):
                 if hasattr(TransferUser, "rig"):
                     TransferUser.rig.routers.close()
                 TransferUser.rig = Rig(settings)
             # Of a test before, from the web page.
             environment.process_exit_code = None
-        except (RigError, DeployError) as error:
+        except _REFUSALS as error:
             _log.error("error: %s", error)
             environment.process_exit_code = EXIT_NOT_STARTED
             _stop(environment)
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
-        """Sends a worker's last counts; reports to who leads the test from a web page."""
-        runner = environment.runner
-        if isinstance(runner, WorkerRunner):
-            # Before the word that it has stopped, after which its master no longer waits.
-            report: dict[str, Any] = {}
-            environment.events.report_to_master.fire(client_id=runner.client_id, data=report)
-            runner.send_message("stats", report)
-        elif self._settings is not None and not _options(environment).headless:
-            self._report(environment, self._settings)
-
-    def on_quitting(self, environment: Environment, **_: Any) -> None:
-        """Reports a headless run, once all workers' last counts are in, and sets the exit code."""
-        runner = environment.runner
-        if runner is None or isinstance(runner, WorkerRunner):
+        """Says what was found, where the test was led: its users have ended, all that they did is counted."""
+        if self._watch is None or self._settings is None:
             return
-        # After Ctrl-C there are still users, and answers on their way.
-        runner.stop()
-        headless = bool(_options(environment).headless)
-        if self._settings is None:
-            # From a web page nobody need have started a test.
-            if headless:
-                environment.process_exit_code = EXIT_NOT_STARTED
-            return
-        if headless:
-            self._report(environment, self._settings)
-        if environment.process_exit_code is None:
-            passed = _verdict(environment, self._settings).passed
-            environment.process_exit_code = EXIT_PASSED if passed else EXIT_FAILED
-
-    def _open_once(self, settings: RigSettings) -> None:
-        wanted = (settings.routers, settings.accounts, bool(settings.reject_share))
-        if self._opened != wanted:
-            open_accounts(settings)
-            self._opened = wanted
-
-    def _report(self, environment: Environment, settings: RigSettings) -> None:
-        shape = environment.shape_class
+        self._findings = _findings(environment, self._settings, self._watch)
         # Locust's own --json has standard output to itself.
         out = sys.stderr if _options(environment).json else sys.stdout
-        if isinstance(shape, ClimbShape) and shape.steps:
-            out.write(f"{'offered/s':>12} {'done/s':>12} {'p99 ms':>8}\n")
-            for step in shape.steps:
-                out.write(f"{step.offered:>12,.0f} {step.achieved:>12,.0f} {step.p99_ms:>8,.0f}\n")
-            knee = find_knee(shape.steps, settings.limits)
-            held = "no step was held" if knee.step is None else f"{knee.step.achieved:,.0f} transfers/s"
-            out.write(f"knee: {held} ({knee.reason})\n")
-        out.write(_verdict(environment, settings).text + "\n")
+        out.write(self._findings.text())
         out.flush()
+
+    def on_quitting(self, environment: Environment, **_: Any) -> None:
+        """Adds what was found to Locust's report, and sets the exit code."""
+        if self._client is not None:
+            self._client.close()
+        options = _options(environment)
+        if environment.runner is None or isinstance(environment.runner, WorkerRunner):
+            return
+        if self._findings is None:
+            # From a web page nobody need have started a test.
+            if options.headless:
+                environment.process_exit_code = EXIT_NOT_STARTED
+            return
+        # Not written when Locust was told to end by a signal other than Ctrl-C's.
+        if options.html_file and (report := Path(options.html_file)).exists():
+            page = self._findings.within(report.read_text(encoding="utf-8"))
+            report.write_text(page, encoding="utf-8")
+        if environment.process_exit_code is None:
+            passed = self._findings.verdict.passed
+            environment.process_exit_code = EXIT_PASSED if passed else EXIT_FAILED
+
+    def _lead(self, settings: RigSettings) -> None:
+        """Opens the accounts, unless the test before did, and begins to watch the cluster."""
+        if self._client is not None:
+            self._client.close()
+        self._client = GreenletClient(settings.routers)
+        wanted = (settings.routers, settings.accounts, bool(settings.reject_share))
+        if self._opened != wanted:
+            open_all(self._client, settings)
+            self._opened = wanted
+        self._watch = Watch(settings, self._client)
+
+    def _add_findings(self, response: Response) -> Response:
+        """Puts them into the report that the web page hands out."""
+        if self._findings is not None and request.path.endswith("/stats/report"):
+            response.set_data(self._findings.within(response.get_data(as_text=True)))
+        return response
 
 
 def _end_once_on_ctrl_c() -> None:
@@ -164,19 +180,20 @@ def _end_once_on_ctrl_c() -> None:
 def _options(environment: Environment) -> argparse.Namespace:
     options: argparse.Namespace | None = environment.parsed_options
     if options is None:
-        raise RigError("the rig runs under Locust's command line only")
+        raise BenchError("the rig runs under Locust's command line only")
     return options
 
 
 def _settings_of(environment: Environment) -> RigSettings:
-    settings = read_settings(_options(environment))
-    for user_class in environment.user_classes:
-        if not isinstance(environment.runner, WorkerRunner) and issubclass(user_class, TransferUser):
-            rate = user_class.transfers_per_second(settings)
-            if settings.step < rate:
-                raise RigError(
-                    f"--step must be at least what one {user_class.__name__} sends, {rate:,.0f} transfers/s, "
-                    f"not {settings.step:,.0f}: a larger step, or a smaller --batch or --batch-user-rate"
+    settings = read_settings(_options(environment), environment.host or "")
+    if not isinstance(environment.runner, WorkerRunner):
+        least = offered_by_one_of_each(environment.user_classes, settings)
+        users = " and one ".join(user_class.__name__ for user_class in environment.user_classes)
+        for option, rate in (("--step", settings.step), ("--target-rate", settings.target_rate)):
+            if rate < least:
+                raise BenchError(
+                    f"{option} must be at least what one {users} sends, {least:,.0f} transfers/s, not "
+                    f"{rate:,.0f}: a larger one, or a smaller --batch, --batch-user-rate or --unary-user-rate"
                 )
     return settings
 
@@ -184,22 +201,30 @@ def _settings_of(environment: Environment) -> RigSettings:
 def _settings_or_none(environment: Environment) -> RigSettings | None:
     try:
         return _settings_of(environment)
-    except (RigError, DeployError) as error:
+    except _REFUSALS as error:
         _log.error("error: %s", error)
         return None
 
 
-def _verdict(environment: Environment, settings: RigSettings) -> Verdict:
-    total, shape = environment.stats.total, environment.shape_class
+def _findings(environment: Environment, settings: RigSettings, watch: Watch) -> Findings:
+    cluster: ClusterSide | None = None
+    unknown = ""
+    try:
+        cluster = watch.seen()
+    except _REFUSALS as error:
+        unknown = str(error)
+    shape, total = environment.shape_class, environment.stats.total
+    steps = tuple(shape.steps) if isinstance(shape, ClimbShape) else ()
     rate = total.total_rps - total.total_fail_per_sec
     p99_ms: float = calculate_response_time_percentile(total.response_times, total.num_requests, 0.99)
-    if isinstance(shape, ClimbShape) and shape.steps:
-        step = find_knee(shape.steps, settings.limits).step
+    if steps:
         # When none was held, the first one is the mildest that can be said.
-        rate, p99_ms = (
-            (step.achieved, step.p99_ms) if step else (shape.steps[0].achieved, shape.steps[0].p99_ms)
-        )
-    return judge(settings.levels, Measured(rate, p99_ms, total.num_requests, total.num_failures))
+        step = find_knee(steps, settings.limits).step or steps[0]
+        rate, p99_ms = step.rate, step.p99_ms
+    done, doubtful = counted(environment.stats)
+    moved = None if cluster is None else cluster.moved
+    measured = Measured(rate, p99_ms, total.num_requests, total.num_failures, done, doubtful, moved)
+    return Findings(steps, settings.limits, judge(settings.levels, measured), cluster, unknown)
 
 
 def _stop(environment: Environment) -> None:

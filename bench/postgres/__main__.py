@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from bench.cluster_run import ClusterFigures, measure_cluster
 from bench.command import (
@@ -26,6 +23,7 @@ from bench.command import (
 )
 from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
 from bench.settings import BenchSettings
+from deploy.rendering import Screen, Table, strong
 from shard_node.limits import MAX_BATCH
 
 _MAX_PROCESSES = 16
@@ -88,12 +86,11 @@ def main(  # noqa: PLR0913 -- a parameter an option
     carry_out(work, _show, _document, as_json=as_json)
 
 
-def _show(console: Console, comparison: _Comparison) -> None:
+def _show(screen: Screen, comparison: _Comparison) -> None:
     figures = comparison.postgres
     settings = figures.settings
-    table = Table(title="PostgreSQL: CPU in microseconds a transfer", box=box.SIMPLE)
-    for column in ("run", "transfers", "seconds", "transfers/s", "server", "client", "CPUs others used"):
-        table.add_column(column, justify="right")
+    columns = ("run", "transfers", "seconds", "transfers/s", "server", "client", "CPUs others used")
+    table = Table(*columns, right=columns, title="PostgreSQL: CPU in microseconds a transfer")
     for number, run in enumerate(figures.runs, start=1):
         table.add_row(
             str(number),
@@ -104,31 +101,28 @@ def _show(console: Console, comparison: _Comparison) -> None:
             f"{run.client_us:.1f}",
             f"{run.others_cpu / run.seconds:.2f}",
         )
-    console.print(table)
+    screen.table(table)
     each = "one transfer" if settings.group == 1 else f"{settings.group} transfers"
-    console.print(
-        f"[bold]PostgreSQL: {figures.rate:,.0f} transfers/s[/], {figures.server_us:.1f} us of CPU each in "
+    screen.print(
+        strong(f"PostgreSQL: {figures.rate:,.0f} transfers/s"),
+        f", {figures.server_us:.1f} us of CPU each in "
         f"the server and {figures.client_us:.1f} in the client; medians of {len(figures.runs)}. "
         f"{each.capitalize()} a transaction, {settings.accounts:,} accounts, {settings.processes} x "
         f"{settings.connections} connections, seed {settings.seed}",
-        highlight=False,
-        soft_wrap=True,
     )
-    console.print(
+    screen.print(
         f"PostgreSQL {figures.version}, synchronous_commit and fsync on, on {figures.file_system}, "
         f"{figures.cpus} CPUs; checked: two ledger rows a transfer, no balance but the sum of its rows",
-        highlight=False,
-        soft_wrap=True,
     )
     if comparison.cluster is not None:
         cluster = comparison.cluster
-        console.print(
-            f"[bold]cluster: {cluster.rate:,.0f} transfers/s[/], {cluster.in_all_us:.1f} us of CPU each in "
-            f"all: [bold]{_ratio(comparison):.1f} times[/] PostgreSQL's rate, 1/{_cpu_ratio(comparison):.1f} "
+        screen.print(
+            strong(f"cluster: {cluster.rate:,.0f} transfers/s"),
+            f", {cluster.in_all_us:.1f} us of CPU each in all: ",
+            strong(f"{_ratio(comparison):.1f} times"),
+            f" PostgreSQL's rate, 1/{_cpu_ratio(comparison):.1f} "
             f"of its CPU time. Its archiver stored {cluster.archived_share:.0%} of the ledger meanwhile; CPU "
             f"time is as if it had stored all",
-            highlight=False,
-            soft_wrap=True,
         )
 
 

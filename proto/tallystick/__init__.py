@@ -29,6 +29,7 @@ from tallystick.errors import (
     HoldNotActive,
     InsufficientFunds,
     InvalidArgument,
+    NotYetArchived,
     Outcome,
     OutcomeUnknown,
     Overloaded,
@@ -51,6 +52,7 @@ from tallystick.settings import ClientSettings
 from tallystick.sync import SyncClient
 from tallystick.values import (
     Account,
+    AccountPage,
     AccountResult,
     AccountState,
     Amount,
@@ -74,6 +76,7 @@ __all__ = [
     "AccountInUse",
     "AccountNotEmpty",
     "AccountNotFound",
+    "AccountPage",
     "AccountResult",
     "AccountState",
     "Amount",
@@ -92,6 +95,7 @@ __all__ = [
     "JournalResult",
     "LedgerClient",
     "NewAccount",
+    "NotYetArchived",
     "Outcome",
     "OutcomeUnknown",
     "Overloaded",

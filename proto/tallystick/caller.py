@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
-from tallystick.errors import ClientClosed, OutcomeUnknown, RetryableError, TallystickError
+from tallystick.errors import ClientClosed, NotYetArchived, OutcomeUnknown, RetryableError, TallystickError
 from tallystick.retry import RetryPolicy, closing_error, may_have_begun, of_question
 from tallystick.rotation import Rotation
 from tallystick.surroundings import Surroundings
@@ -86,7 +86,9 @@ class Caller:
                 raise error.concerning(transaction_id)
             attempts += 1
             delay_s = self._policy.delay_s(attempts, error)
-            if not isinstance(error, RetryableError) or now_s + delay_s >= deadline_s:
+            # The service has waited for all the time there was.
+            waited = isinstance(error, NotYetArchived) and not full_time
+            if waited or not isinstance(error, RetryableError) or now_s + delay_s >= deadline_s:
                 raise closing_error(error, begun_before=begun, transaction_id=transaction_id)
             begun = begun or may_have_begun(error)
             await self._surroundings.sleep(delay_s)

@@ -7,7 +7,7 @@ under the same transaction_id, within the call's deadline, to the next router.
 
 import asyncio
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from tallystick.transport import Transport
 from tallystick.v1 import wallet_pb2
 from tallystick.values import (
     Account,
+    AccountPage,
     AccountResult,
     Amount,
     NewAccount,
@@ -36,6 +37,9 @@ from tallystick.values import (
 GivenT = TypeVar("GivenT")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+ACCOUNTS_PAGE_SIZE = 500
+"""Accounts in a page of `accounts` (the service gives 1000 at the most)."""
 
 
 class _Connection(connecting.Connection[Transport]):
@@ -174,6 +178,44 @@ class Client(LoopClient[_Connection], MoneyOperations):
         return _woven(
             results, {place: AccountResult(asked[place], error=error) for place, error in bad.items()}
         )
+
+    async def list_accounts(
+        self,
+        prefix: str = "",
+        *,
+        page_size: int = ACCOUNTS_PAGE_SIZE,
+        page_token: str = "",
+        timeout_s: float | None = None,
+    ) -> AccountPage:
+        """One page of all accounts. It may be short, even empty, and not be the last.
+
+        In order of slot, then of id by its bytes. Closed accounts are among them, the system's own are not.
+
+        Args:
+            prefix: only accounts whose id begins with it.
+            page_size: at most so many, 1 to 1000.
+            page_token: the `next_token` of the page before, with the same prefix.
+            timeout_s: seconds in all, retries included.
+        """
+        request = limits.request(
+            wallet_pb2.ListAccountsRequest, prefix=prefix, page_size=page_size, page_token=page_token
+        )
+        response = await self._call(wallet.LIST_ACCOUNTS, request, timeout_s)
+        return AccountPage(tuple(map(wire.account, response.accounts)), response.next_page_token)
+
+    async def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> AsyncIterator[Account]:
+        """All accounts whose id begins with a prefix, page by page; `timeout_s` is a page's.
+
+        One that is opened meanwhile comes once or not at all; every other comes once.
+        """
+        token = ""
+        while True:
+            page = await self.list_accounts(prefix, page_token=token, timeout_s=timeout_s)
+            for account in page.accounts:
+                yield account
+            token = page.next_token
+            if not token:
+                return
 
     async def transfer(  # noqa: PLR0913 - the fields of the contract's message
         self,

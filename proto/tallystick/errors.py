@@ -5,6 +5,7 @@
     │   ├── OutcomeUnknown           it may have happened
     │   ├── Unavailable              a question got no answer; nothing moved
     │   ├── Overloaded               it was not begun; `retry_after_s` when the service said so
+    │   ├── NotYetArchived           the ledger is complete up to `complete_until` only
     │   ├── ClientClosed             it was not sent: the client is closed
     │   ├── WrongEventLoop           it was not sent: the client belongs to another event loop
     │   └── ForkedClient             it was not sent: the client, or gRPC, did not survive a fork
@@ -36,6 +37,7 @@ not leave the package: `status` turns each into one of these.
 
 # ruff: noqa: N818 - the names say what happened, in the contract's own words
 
+from datetime import datetime
 from enum import IntEnum
 from typing import ClassVar
 
@@ -186,6 +188,36 @@ class ForkedClient(RetryableError):
     )
 
 
+class _UpTo(TallystickError):
+    """What a ledger client raises of the archive, which knows the past up to a moment only.
+
+    Attributes:
+        complete_until: what happened up to then is known (UTC); None when that is not known, and
+            where no archive was asked.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        transaction_id: str = "",
+        field: str = "",
+        complete_until: datetime | None = None,
+    ) -> None:
+        super().__init__(message, transaction_id, field)
+        self.args = (message, transaction_id, field, complete_until)
+        self.complete_until = complete_until
+
+    def concerning(self, transaction_id: str) -> "TallystickError":
+        """The same error, said of one transaction."""
+        return type(self)(self.message, transaction_id, self.field, self.complete_until)
+
+
+class NotYetArchived(_UpTo, RetryableError):
+    """The ledger did not become complete up to `wait_for` in time. The message names the shards that lag."""
+
+    summary = "not archived yet"
+
+
 class Refused(TallystickError):
     """Final: nothing moved, and the same transaction_id will get the same answer."""
 
@@ -227,8 +259,8 @@ class BalanceLimit(Refused):
     summary = "the payee's balance would pass the limit"
 
 
-class AccountNotFound(Refused):
-    """No account has this id."""
+class AccountNotFound(_UpTo, Refused):
+    """No account has this id; from a ledger client, none had by `complete_until`."""
 
     outcome = Outcome.ACCOUNT_NOT_FOUND
     summary = "account not found"
@@ -258,8 +290,8 @@ class TransactionIdExpired(Refused):
     summary = "the transaction_id is too old"
 
 
-class TransactionNotFound(Refused):
-    """No outcome is remembered under this id (get_transfer only)."""
+class TransactionNotFound(_UpTo, Refused):
+    """No outcome is remembered under this id; from a ledger client, nothing moved by `complete_until`."""
 
     outcome = Outcome.TRANSACTION_NOT_FOUND
     summary = "transaction not found"

@@ -11,9 +11,9 @@ Everything here only reads, so every call may be made again, and is, at another 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import grpc
@@ -31,6 +31,7 @@ from tallystick.ledger_values import (
     EntryPage,
     Finding,
     News,
+    TransactionEntries,
 )
 from tallystick.retry import of_question
 from tallystick.rotation import RouterState
@@ -45,9 +46,11 @@ __all__ = [
     "EntryKind",
     "EntryOrder",
     "EntryPage",
+    "EntryStream",
     "Finding",
     "LedgerClient",
     "News",
+    "TransactionEntries",
 ]
 
 PAGE_SIZE = 500
@@ -83,14 +86,53 @@ class _LedgerTransport(GrpcTransport):
         return getattr(self._stubs[router], name)(request)
 
 
+class EntryStream:
+    """An account's entries, read page by page while it is iterated.
+
+    Attributes:
+        complete_until: once the first page is read, up to when the entries are complete; None: not known.
+    """
+
+    def __init__(self, read_page: Callable[[str], Awaitable[EntryPage]]) -> None:
+        self.complete_until: datetime | None = None
+        self._entries = self._read(read_page)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Entry:
+        return await anext(self._entries)
+
+    async def aclose(self) -> None:
+        """Ends it early."""
+        await self._entries.aclose()
+
+    async def _read(self, read_page: Callable[[str], Awaitable[EntryPage]]) -> AsyncGenerator[Entry, None]:
+        page = await read_page("")
+        # Later pages can only be more complete.
+        self.complete_until = page.complete_until
+        while True:
+            for entry in page.entries:
+                yield entry
+            if not page.next_token:
+                return
+            page = await read_page(page.next_token)
+
+
 class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
     """A ledger client for one event loop. Any number of tasks may share it.
 
     It connects at the first call. Unary methods take `timeout_s`, the seconds they may
     take in all (`settings.timeout_s` when None). All raise a RetryableError, mostly Unavailable, when no
     answer came in time, or a Refused when the answer is no: InvalidArgument with the field's name,
-    AccountNotFound or TransactionNotFound when nothing of it is archived (entries are archived
-    a moment after they are made), Refused when the router has no ledger.
+    AccountNotFound or TransactionNotFound when nothing of it is archived, Refused when the
+    router has no ledger.
+
+    Entries are archived a moment after they are made, so every answer, those two errors too, has
+    `complete_until`: what happened up to then, by the shards' clocks, is all in it. With `wait_for`
+    an answer is given once the archive is complete up to that moment (a shard's clock may differ by
+    a minute); `datetime.max.replace(tzinfo=UTC)` means all that happened before the call, whatever
+    clocks say. NotYetArchived when that takes longer than `timeout_s`.
 
     Args:
         addresses: "host:port" of the routers, one by one or as lists.
@@ -101,7 +143,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
     def _connect(self, addresses: Sequence[str]) -> Connection[_LedgerTransport]:
         return Connection(_LedgerTransport(addresses), self._settings, self._world, len(addresses))
 
-    async def page(
+    async def page(  # noqa: PLR0913 - the contract's own fields
         self,
         account_id: str,
         *,
@@ -111,6 +153,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
         order: EntryOrder = EntryOrder.NEWEST_FIRST,
         page_size: int = PAGE_SIZE,
         page_token: str = "",
+        wait_for: datetime | None = None,
         timeout_s: float | None = None,
     ) -> EntryPage:
         """One page of an account's entries. It may be short, even empty, and not be the last.
@@ -123,6 +166,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
             order: by version.
             page_size: at most so many, up to 1000.
             page_token: the `next_token` of the page before, with all else but page_size as it was.
+            wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
         request = limits.ledger_request(
@@ -136,11 +180,16 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
             order=limits.instance(order, EntryOrder, "order").value,
             page_size=page_size,
             page_token=page_token,
+            wait_for=ledger_values.timestamp(wait_for, "wait_for"),
         )
         response = await self._call(_LIST, request, timeout_s)
-        return EntryPage(ledger_values.entries(response.entries), response.next_page_token)
+        return EntryPage(
+            ledger_values.entries(response.entries),
+            response.next_page_token,
+            ledger_values.complete_until(response),
+        )
 
-    async def entries(
+    def entries(
         self,
         account_id: str,
         *,
@@ -148,48 +197,68 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
         to_time: datetime | None = None,
         kinds: Iterable[EntryKind] = (),
         order: EntryOrder = EntryOrder.NEWEST_FIRST,
+        wait_for: datetime | None = None,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[Entry]:
+    ) -> EntryStream:
         """All of an account's entries, page by page. Arguments as for `page`; `timeout_s` is a page's."""
-        token, wanted = "", limits.several(kinds, "kinds")
-        while True:
-            page = await self.page(
+        wanted = limits.several(kinds, "kinds")
+
+        def read_page(token: str) -> Awaitable[EntryPage]:
+            return self.page(
                 account_id,
                 from_time=from_time,
                 to_time=to_time,
                 kinds=wanted,
                 order=order,
                 page_token=token,
+                # What the first page has waited for stays archived.
+                wait_for=None if token else wait_for,
                 timeout_s=timeout_s,
             )
-            for entry in page.entries:
-                yield entry
-            token = page.next_token
-            if not token:
-                return
+
+        return EntryStream(read_page)
 
     async def transfer(
-        self, transaction_id: str | UUID, from_account: str = "", *, timeout_s: float | None = None
-    ) -> tuple[Entry, ...]:
+        self,
+        transaction_id: str | UUID,
+        from_account: str = "",
+        *,
+        wait_for: datetime | None = None,
+        timeout_s: float | None = None,
+    ) -> TransactionEntries:
         """All entries of one transaction, by leg, however old it is.
 
         Args:
             transaction_id: its id.
             from_account: only what this account sent under the id; several may have used it.
+            wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
         identity = wire.id_text(transaction_id)
         request = limits.ledger_request(
-            ledger_pb2.GetLedgerTransferRequest, transaction_id=identity, from_account=from_account
+            ledger_pb2.GetLedgerTransferRequest,
+            transaction_id=identity,
+            from_account=from_account,
+            wait_for=ledger_values.timestamp(wait_for, "wait_for"),
         )
-        return ledger_values.entries((await self._call(_GET_TRANSFER, request, timeout_s, identity)).entries)
+        response = await self._call(_GET_TRANSFER, request, timeout_s, identity)
+        found = ledger_values.entries(response.entries)
+        return TransactionEntries(found, ledger_values.complete_until(response))
 
     async def balance_at(
-        self, account_id: str, time: datetime | None = None, *, timeout_s: float | None = None
+        self,
+        account_id: str,
+        time: datetime | None = None,
+        *,
+        wait_for: datetime | None = None,
+        timeout_s: float | None = None,
     ) -> BalanceAt:
         """The balance that an account had at a moment, that moment included; the newest when None."""
         request = limits.ledger_request(
-            ledger_pb2.GetBalanceAtRequest, account_id=account_id, time=ledger_values.timestamp(time, "time")
+            ledger_pb2.GetBalanceAtRequest,
+            account_id=account_id,
+            time=ledger_values.timestamp(time, "time"),
+            wait_for=ledger_values.timestamp(wait_for, "wait_for"),
         )
         return ledger_values.balance_at(await self._call(_GET_BALANCE, request, timeout_s))
 
@@ -225,18 +294,29 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
 
         async for message in self._stream("WatchEntries", begin, patience_s):
             last = message.cursor
-            yield News(ledger_values.entries(message.entries), message.cursor)
+            until = ledger_values.complete_until(message)
+            yield News(ledger_values.entries(message.entries), message.cursor, until)
 
     async def consistency_check(
-        self, on_progress: Callable[[int, int], None] | None = None, *, patience_s: float = PATIENCE_S
+        self,
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        max_backlog: int = 0,
+        patience_s: float = PATIENCE_S,
     ) -> ConsistencyReport:
         """The quick check, while everything runs.
 
         Args:
             on_progress: called with accounts checked and accounts in all.
+            max_backlog: when more entries wait to be archived, nothing is called consistent; 0 for the
+                service's own limit.
             patience_s: give up with a RetryableError after so long without any answer.
         """
-        async for message in self._stream("ConsistencyCheck", ledger_pb2.ConsistencyCheckRequest, patience_s):
+
+        def begin() -> ledger_pb2.ConsistencyCheckRequest:
+            return limits.ledger_request(ledger_pb2.ConsistencyCheckRequest, max_backlog=max_backlog)
+
+        async for message in self._stream("ConsistencyCheck", begin, patience_s):
             if message.HasField("result"):
                 return ledger_values.consistency_report(message)
             if on_progress is not None:

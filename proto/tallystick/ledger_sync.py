@@ -3,10 +3,12 @@
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from datetime import datetime
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from tallystick.errors import RetryableError
-from tallystick.ledger import LedgerClient
+from tallystick.ledger import EntryStream, LedgerClient
+from tallystick.ledger_values import Entry
 from tallystick.loop_thread import ThreadedClient
 
 ResultT = TypeVar("ResultT")
@@ -38,6 +40,38 @@ def _iterating(
     return iterate
 
 
+def _streaming(
+    method: Callable[Concatenate[LedgerClient, Given], EntryStream],
+) -> "Callable[Concatenate[SyncLedgerClient, Given], SyncEntryStream]":
+    """The same method as a stream that waits for each entry."""
+
+    @functools.wraps(method)
+    def stream(client: "SyncLedgerClient", /, *args: Given.args, **kwargs: Given.kwargs) -> SyncEntryStream:
+        found = method(client._client, *args, **kwargs)  # noqa: SLF001 - its own class
+        return SyncEntryStream(found, client._iterate(found))  # noqa: SLF001 - its own class
+
+    return stream
+
+
+class SyncEntryStream:
+    """An `EntryStream` for code that waits for each entry."""
+
+    def __init__(self, stream: EntryStream, entries: Iterator[Entry]) -> None:
+        self._stream = stream
+        self._entries = entries
+
+    @property
+    def complete_until(self) -> datetime | None:
+        """Once the first page is read, up to when the entries are complete; None: not known."""
+        return self._stream.complete_until
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Entry:
+        return next(self._entries)
+
+
 class SyncLedgerClient(ThreadedClient[LedgerClient]):
     """A `LedgerClient` that runs in a thread of its own, with the same methods, each of which waits.
 
@@ -55,7 +89,7 @@ class SyncLedgerClient(ThreadedClient[LedgerClient]):
     transfer = _waiting(LedgerClient.transfer)
     balance_at = _waiting(LedgerClient.balance_at)
     consistency_check = _waiting(LedgerClient.consistency_check)
-    entries = _iterating(LedgerClient.entries)
+    entries = _streaming(LedgerClient.entries)
     watch = _iterating(LedgerClient.watch)
 
     def _iterate(self, items: AsyncIterator[ItemT]) -> Iterator[ItemT]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import IntEnum
+from typing import Any, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -88,10 +89,30 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class EntryPage:
-    """Some of an account's entries, perhaps none; `next_token` is empty on the last page only."""
+    """Some of an account's entries, perhaps none; `next_token` is empty on the last page only.
+
+    Of what happened up to `complete_until`, by the clock of the shards, nothing is missing; None: not known.
+    """
 
     entries: tuple[Entry, ...]
     next_token: str
+    complete_until: datetime | None = None
+
+
+class TransactionEntries(tuple[Entry, ...]):  # noqa: SLOT001 - a tuple's class has none
+    """The entries of a transaction, by leg.
+
+    Attributes:
+        complete_until: all of it that happened up to then is here; None: not known.
+    """
+
+    complete_until: datetime | None
+
+    def __new__(cls, found: Iterable[Entry], complete_until: datetime | None) -> Self:
+        """From the entries, and up to when they are complete."""
+        made = super().__new__(cls, found)
+        made.complete_until = complete_until
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +127,8 @@ class BalanceAt:
         balance: both together.
         version: of the last entry up to that moment.
         changed_at: the time of that entry (UTC).
+        complete_until: nothing that happened up to then is missing; None: not known. Where it is before
+            the moment that was asked for, the balance may have been another one.
     """
 
     account_id: str
@@ -115,14 +138,19 @@ class BalanceAt:
     balance: Decimal
     version: int
     changed_at: datetime
+    complete_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Entries as they were archived, perhaps none, and the cursor that goes on after them."""
+    """Entries as they were archived, perhaps none, and the cursor that goes on after them.
+
+    `complete_until` is set when all that happened up to then has come, these included.
+    """
 
     entries: tuple[Entry, ...]
     cursor: str
+    complete_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +169,14 @@ class ConsistencyReport:
     """What the quick check found.
 
     Attributes:
-        consistent: whether no rule is broken.
+        consistent: whether no rule is broken and few entries wait. False without findings: not known.
         findings: the first thousand.
         findings_total: how many there are.
         accounts_checked: live accounts that were compared.
         entries_archived: how many the ledger has.
         entries_waiting: how many wait on the shards.
         in_flight: transactions committed and not yet finished everywhere.
+        complete_until: nothing that happened up to then was missing in the archive; None: not known.
     """
 
     consistent: bool
@@ -157,6 +186,7 @@ class ConsistencyReport:
     entries_archived: int
     entries_waiting: int
     in_flight: int
+    complete_until: datetime | None = None
 
 
 def entries(messages: Iterable[ledger_pb2.Entry]) -> tuple[Entry, ...]:
@@ -174,6 +204,7 @@ def balance_at(message: ledger_pb2.BalanceAt) -> BalanceAt:
         Decimal(message.balance),
         message.version,
         message.changed_at.ToDatetime(tzinfo=UTC),
+        complete_until(message),
     )
 
 
@@ -191,11 +222,17 @@ def consistency_report(message: ledger_pb2.ConsistencyCheckResponse) -> Consiste
         result.entries_archived,
         result.entries_waiting,
         result.in_flight,
+        complete_until(result),
     )
 
 
+def complete_until(message: Any) -> datetime | None:
+    """Up to when an answer is complete; None when it does not say."""
+    return message.complete_until.ToDatetime(tzinfo=UTC) if message.HasField("complete_until") else None
+
+
 def timestamp(time: datetime | None, field: str) -> Timestamp | None:
-    """A moment as the contract has it; None for None.
+    """A moment as the contract has it; None where there is none.
 
     Raises:
         InvalidArgument: it is no datetime, or has no time zone: whose midnight would that be?
@@ -205,7 +242,10 @@ def timestamp(time: datetime | None, field: str) -> Timestamp | None:
     if limits.instance(time, datetime, field).tzinfo is None:
         raise InvalidArgument(f"needs a time zone, such as datetime.UTC: {time!r}", field=field)
     made = Timestamp()
-    made.FromDatetime(time.astimezone(UTC))
+    try:
+        made.FromDatetime(time.astimezone(UTC))
+    except OverflowError:
+        raise InvalidArgument(f"is out of the years 1 to 9999 in UTC: {time!r}", field=field) from None
     return made
 
 

@@ -36,6 +36,7 @@ _MOST_BYTES = {
     "purchase_transaction_id": MAX_ID_BYTES,
     "hold_transaction_id": MAX_ID_BYTES,
     "account_id": MAX_ACCOUNT_ID_BYTES,
+    "prefix": MAX_ACCOUNT_ID_BYTES,
     "from_account": MAX_ACCOUNT_ID_BYTES,
     "to_account": MAX_ACCOUNT_ID_BYTES,
     "customer_account": MAX_ACCOUNT_ID_BYTES,
@@ -58,6 +59,7 @@ _KINDS = {
     FieldDescriptor.CPPTYPE_BOOL: "True or False",
     FieldDescriptor.CPPTYPE_INT32: "an int of 32 bits",
     FieldDescriptor.CPPTYPE_INT64: "an int of 64 bits",
+    FieldDescriptor.CPPTYPE_STRING: "str",
 }
 
 

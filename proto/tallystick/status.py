@@ -8,26 +8,33 @@ so it is OutcomeUnknown; a code that only an application produces is a refusal
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tallystick.errors import (
     ERROR_TYPES,
     Aborted,
+    AccountNotFound,
     InvalidArgument,
+    NotYetArchived,
     Outcome,
     OutcomeUnknown,
     Overloaded,
     Refused,
     TallystickError,
+    TransactionNotFound,
 )
 from tallystick.rotation import RouterState
 
 ERROR_DOMAIN = "tallystick"
+NOT_YET_ARCHIVED = "NOT_YET_ARCHIVED"
+"""The reason of the ledger's "not yet", which is no outcome of a transfer."""
 
 _REFUSING_CODES: dict[grpc.StatusCode, type[Refused]] = {
     # Only applications produce these.
@@ -72,6 +79,8 @@ class _Details:
     message: str
     transaction_id: str
     retry_after_s: float | None
+    reason: str
+    complete_until: datetime | None
 
 
 def from_rpc_error(error: grpc.RpcError, transaction_id: str = "", *, router: str = "") -> Failure:
@@ -95,6 +104,12 @@ def from_rpc_error(error: grpc.RpcError, transaction_id: str = "", *, router: st
         return Failure(
             Overloaded(text, transaction_id, details.field, details.retry_after_s), RouterState.ANSWERED
         )
+    if details.reason == NOT_YET_ARCHIVED:
+        late = NotYetArchived(text, transaction_id, complete_until=details.complete_until)
+        return Failure(late, RouterState.ANSWERED)
+    if kind is AccountNotFound or kind is TransactionNotFound:
+        absent = kind(text, transaction_id, details.field, details.complete_until)
+        return Failure(absent, RouterState.ANSWERED, verdict=True)
     if kind is None:
         # A reason newer than this client: the code still tells a refusal from an unknown.
         kind = _REFUSING_CODES.get(code, OutcomeUnknown)
@@ -159,4 +174,16 @@ def _unpack(status: status_pb2.Status) -> _Details | None:
         message=violation.description if violation else "",
         transaction_id=info.metadata.get("transaction_id", ""),
         retry_after_s=retry_after_s,
+        reason=info.reason,
+        complete_until=_moment(info.metadata.get("complete_until", "")),
     )
+
+
+def _moment(text: str) -> datetime | None:
+    """A time in RFC 3339; None when it is none."""
+    moment = Timestamp()
+    try:
+        moment.FromJsonString(text)
+        return moment.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -1,11 +1,12 @@
 """The same client for code that does not use asyncio."""
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tallystick.client import Client
 from tallystick.loop_thread import ThreadedClient
+from tallystick.values import Account, AccountPage
 
 ResultT = TypeVar("ResultT")
 Given = ParamSpec("Given")
@@ -41,6 +42,7 @@ class SyncClient(ThreadedClient[Client]):
     open_accounts = _waiting(Client.open_accounts)
     get_account = _waiting(Client.get_account)
     get_accounts = _waiting(Client.get_accounts)
+    list_accounts = _waiting(Client.list_accounts)
     freeze_account = _waiting(Client.freeze_account)
     unfreeze_account = _waiting(Client.unfreeze_account)
     close_account = _waiting(Client.close_account)
@@ -55,3 +57,19 @@ class SyncClient(ThreadedClient[Client]):
     capture = _waiting(Client.capture)
     void = _waiting(Client.void)
     post_journal = _waiting(Client.post_journal)
+
+    def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> Iterator[Account]:
+        """As `Client.accounts`; waits for each page when the one before it is used up."""
+        # Not that iterator itself: each of its items would be waited for, in another thread.
+        return page_by_page(lambda token: self.list_accounts(prefix, page_token=token, timeout_s=timeout_s))
+
+
+def page_by_page(read: Callable[[str], AccountPage]) -> Iterator[Account]:
+    """The accounts of all pages; `read` takes a page's token, empty for the first."""
+    token = ""
+    while True:
+        page = read(token)
+        yield from page.accounts
+        token = page.next_token
+        if not token:
+            return

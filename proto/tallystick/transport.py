@@ -65,6 +65,9 @@ GET_ACCOUNT: Method[wallet_pb2.GetAccountRequest, wallet_pb2.Account] = Method("
 GET_ACCOUNTS: Method[wallet_pb2.BatchGetAccountsRequest, wallet_pb2.BatchAccountsResponse] = Method(
     "BatchGetAccounts", only_asks=True
 )
+LIST_ACCOUNTS: Method[wallet_pb2.ListAccountsRequest, wallet_pb2.ListAccountsResponse] = Method(
+    "ListAccounts", only_asks=True
+)
 TRANSFERS: Method[wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferResponse] = Method("BatchTransfer")
 GET_TRANSFER: Method[wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse] = Method(
     "GetTransfer", only_asks=True

@@ -86,6 +86,14 @@ class AccountResult:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountPage:
+    """Some of all accounts, perhaps none; `next_token` is empty on the last page only."""
+
+    accounts: tuple[Account, ...]
+    next_token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """Money to move, as an item of `transfers`.
 

@@ -51,11 +51,14 @@ def archive_all(
             ending.push_async_callback(registry.stop)
             directory = Directory(registry)
             ending.push_async_callback(directory.close)
-            # Registered also while the database is away: transfers go on, and so does a cluster's start.
-            await registry.register(MemberKind.ARCHIVER, name, "", os.getpid())
+            # Registered also while the database is away, and then says so: transfers go on meanwhile.
+            await registry.register(
+                MemberKind.ARCHIVER, name, "", os.getpid(), problem="it connects to the ledger"
+            )
             threads = _SQLITE_THREADS if engine.dialect.name == SQLITE else _THREADS
             executor = ending.enter_context(ThreadPoolExecutor(threads, "ledger"))
-            if await _prepare(engine, executor, stopping):
+            if await _prepare(engine, executor, stopping, registry):
+                registry.tell_problem("")
                 log.info("serving", ledger=shown(engine))
                 archiver = Archiver(
                     name, registry, directory, Archive(engine), executor, batch_entries=batch_entries
@@ -94,7 +97,9 @@ def _end_in_time(stopping: asyncio.Event) -> Iterator[None]:
         timer.cancel()
 
 
-async def _prepare(engine: Engine, executor: ThreadPoolExecutor, stopping: asyncio.Event) -> bool:
+async def _prepare(
+    engine: Engine, executor: ThreadPoolExecutor, stopping: asyncio.Event, registry: Registry
+) -> bool:
     """Brings the database to the newest schema, as soon as it answers; whether it did before the stop.
 
     Raises LedgerError when it is not a ledger, or newer than this code.
@@ -104,6 +109,7 @@ async def _prepare(engine: Engine, executor: ThreadPoolExecutor, stopping: async
             await asyncio.get_running_loop().run_in_executor(executor, upgrade, engine)
         except LedgerUnavailableError as error:
             log.warning("no ledger database yet", error=str(error))
+            registry.tell_problem(str(error))
         else:
             return True
         with contextlib.suppress(TimeoutError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from shard_node.errors import LedgerError
 from shard_node.ledger.archive import Position
 from shard_node.ledger.chain import GENESIS, Sealed
-from shard_node.ledger.unacknowledged import stream_place
+from shard_node.ledger.entries import stream_place
 from shard_node.shard import LedgerState
 
 _MAX_STREAM_SEQUENCE = 2**64 - 1

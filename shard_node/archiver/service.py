@@ -63,6 +63,8 @@ class Archiver:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         # Entries stored by this process, by shard.
         self._stored: dict[str, int] = {}
+        # Why a shard is not archived at the moment.
+        self._problems: dict[str, str] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until ``stopping`` is set; then stores what is there, within ``DRAIN_SECONDS``."""
@@ -112,6 +114,7 @@ class Archiver:
             shard = self._shard(shard_id)
             if shard is None or shard_id not in self._held:
                 archiver.forget()
+                self._tell(shard_id, "")
                 pause = LOCK_SECONDS
             elif last:
                 await self._drain(archiver, shard)
@@ -129,13 +132,23 @@ class Archiver:
             log.info("another archiver goes on", shard=shard.shard_id, error=str(error))
             return False, _FIRST_PAUSE_SECONDS
         except RetryableError as error:
+            self._tell(shard.shard_id, str(error))
             log.warning("to be archived later", **await self._described(shard, error))
             return False, min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS)
         except ShardNodeError as error:
+            self._tell(shard.shard_id, str(error))
             log.error("not archived: this needs a person", **await self._described(shard, error))
             return False, GAUGE_SECONDS
+        self._tell(shard.shard_id, "")
         self._stored[shard.shard_id] += step.entries
         return True, 0.0 if step.full else IDLE_SECONDS
+
+    def _tell(self, shard_id: str, problem: str) -> None:
+        """Has the registration say why a shard is not archived, or, with an empty text, that it is."""
+        if self._problems.get(shard_id, "") != problem:
+            self._problems[shard_id] = problem
+            # One database that is away is the same news of every shard.
+            self._registry.tell_problem("; ".join(sorted({*filter(None, self._problems.values())})))
 
     async def _drain(self, archiver: ShardArchiver, shard: Shard) -> None:
         """Stores what is there, for a while."""

@@ -6,8 +6,9 @@ them (``archive``) in SQLite or PostgreSQL (``schema``). Nothing on the transfer
 
 It is read to answer questions (``history``, with the tokens of ``positions``), to be followed
 (``following``), to rebuild every balance (``replay``: ``chain_reader`` checks, ``fold`` adds up), and to
-compare it with the live shards (``audit``, ``quick_check``), which tell ``findings``.
+compare it with the live shards (``audit``, ``quick_check``), which tell ``findings``. Up to which moment an
+answer is complete, ``completeness`` tells.
 
-Public face: ``schema``, ``entries``, ``chain``, ``archive``, ``history``, ``positions``, ``following``,
-``replay``, ``fold``, ``audit``, ``quick_check``, ``findings``.
+Public face: ``schema``, ``entries``, ``chain``, ``archive``, ``history``, ``completeness``, ``positions``,
+``following``, ``replay``, ``fold``, ``audit``, ``quick_check``, ``findings``.
 """

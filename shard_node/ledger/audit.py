@@ -87,6 +87,8 @@ class AuditReport:
     entries: int = 0
     # Of these, what was not archived yet.
     entries_waiting: int = 0
+    # All that shards made up to then was looked at, by the clock of each; None before it was.
+    complete_until_ms: int | None = None
     batches: int = 0
     accounts: int = 0
     live_accounts: int = 0
@@ -159,7 +161,9 @@ class Audit:
                 )
         await self._find_vanished(before)
         yield AuditProgress("in flight", self._fold.open_count, self._fold.open_count)
+        now_ms = min([await shard.clock_ms() for shard in self._shards])
         await self._catch_up()
+        self.report.complete_until_ms = now_ms - 1
         # Those that only what was not archived yet tells of.
         await self._find_vanished([name for name in self._fold.accounts if name not in self._ahead])
         if self._ahead:

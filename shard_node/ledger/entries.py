@@ -120,6 +120,12 @@ class Rows(Sequence[Row]):
     __hash__ = None  # type: ignore[assignment]
 
 
+def stream_place(stream_id: str) -> tuple[int, int]:
+    """A stream id as its order: milliseconds and number. Raises ValueError when it is none."""
+    ms, _, number = stream_id.partition("-")
+    return int(ms), int(number or 0)
+
+
 def columns_of(rows: Sequence[Row]) -> Columns:
     """The columns of some rows, those of :class:`Entry`."""
     if isinstance(rows, Rows):

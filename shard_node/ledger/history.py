@@ -9,6 +9,7 @@ question in part.
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -124,16 +125,30 @@ class History:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._shard_ids: Mapping[int, str] = {}
+        # Each thread's connection, while it has one.
+        self._in_use = threading.local()
 
     def __repr__(self) -> str:
         return f"History({shown(self._engine)})"
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for some questions; the database's errors become those of ``errors.py``."""
+        """A connection for some questions; the database's errors become those of ``errors.py``.
+
+        What a thread asks meanwhile is asked on the same connection: of several databases behind one address,
+        of the same one.
+        """
+        outer: Connection | None = getattr(self._in_use, "connection", None)
+        if outer is not None:
+            yield outer
+            return
         try:
             with self._engine.connect() as connection, connection.begin():
-                yield connection
+                self._in_use.connection = connection
+                try:
+                    yield connection
+                finally:
+                    self._in_use.connection = None
         except DBAPIError as error:
             raise as_ledger_error(self._engine, error) from error
         except SQLAlchemyError as error:
@@ -251,20 +266,9 @@ class History:
 
         Raises LedgerError when many rows in turn are damaged.
         """
-        newest = (
-            select(func.max(batches.c.number))
-            .where(batches.c.shard_number == shards.c.shard_number)
-            .correlate(shards)
-            .scalar_subquery()
-        )
-        statement = select(shards.c.shard_number, shards.c.shard_id, *_BATCH_COLUMNS).select_from(
-            shards.outerjoin(
-                batches, and_(batches.c.shard_number == shards.c.shard_number, batches.c.number == newest)
-            )
-        )
         heads: dict[int, Head] = {}
         with self.reading() as connection:
-            for row in connection.execute(statement).all():
+            for row in connection.execute(_NEWEST_BATCHES).all():
                 if row.number is None:
                     heads[row.shard_number] = Head(row.shard_id, 0, 0, bytes(32), "0", 0)
                 elif is_well_formed(row):
@@ -273,6 +277,16 @@ class History:
                     heads[row.shard_number] = _sound_head(connection, row.shard_number, row.shard_id)
         self._shard_ids = {number: head.shard_id for number, head in heads.items()}
         return heads
+
+    def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
+        """Whether a shard's batch is there, with this hash; number 0 stands for the one before the first."""
+        statement = (
+            select(batches.c.hash)
+            .join(shards, shards.c.shard_number == batches.c.shard_number)
+            .where(shards.c.shard_id == shard_id, batches.c.number == number)
+        )
+        with self.reading() as connection:
+            return number == 0 or connection.scalar(statement) == batch_hash
 
     def shard_id(self, entry_id: int) -> str:
         """The name of the shard that made an entry. Asks the database only for one that is new."""
@@ -429,7 +443,23 @@ def _latest_elsewhere() -> Select[Any]:
     )
 
 
+def _newest_batches() -> Select[Any]:
+    """Every shard, and its newest batch if there is one."""
+    newest = (
+        select(func.max(batches.c.number))
+        .where(batches.c.shard_number == shards.c.shard_number)
+        .correlate(shards)
+        .scalar_subquery()
+    )
+    return select(shards.c.shard_number, shards.c.shard_id, *_BATCH_COLUMNS).select_from(
+        shards.outerjoin(
+            batches, and_(batches.c.shard_number == shards.c.shard_number, batches.c.number == newest)
+        )
+    )
+
+
 # Made once: to make one costs more than to answer it.
+_NEWEST_BATCHES: Final = _newest_batches()
 _VERSION_BEFORE: Final = _halving()
 _AROUND: Final = _around()
 _LATEST_ELSEWHERE: Final = _latest_elsewhere()

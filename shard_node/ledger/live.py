@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from shard_node.ledger.entries import decode
+from shard_node.ledger.entries import decode, stream_place
 from shard_node.ledger.findings import Findings, Rule
 from shard_node.shard import as_shard_error
 
@@ -168,9 +168,3 @@ async def last_written_ms(shard: Shard) -> int:
     except (RedisError, OSError) as error:
         raise as_shard_error(shard.shard_id, error) from error
     return stream_place(found["last-generated-id"].decode())[0]
-
-
-def stream_place(stream_id: str) -> tuple[int, int]:
-    """A stream's id as what it is compared by: milliseconds and number."""
-    at_ms, _, number = stream_id.partition("-")
-    return int(at_ms), int(number or 0)

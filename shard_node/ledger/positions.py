@@ -54,7 +54,7 @@ class HistoryQuery:
     def version_of(self, token: str) -> int:
         """The version after which a page token goes on. Raises BadTokenError."""
         try:
-            form, digest, version = _TOKEN.unpack(_decoded(token))
+            form, digest, version = _TOKEN.unpack(decoded(token))
         except struct.error:
             raise BadTokenError("is no page token") from None
         if form != _FORMAT or version < 0:
@@ -81,7 +81,7 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Cursor:
         """The cursor of that text. Raises BadTokenError."""
-        raw = _decoded(text)
+        raw = decoded(text)
         try:
             form, count = _CURSOR_HEAD.unpack_from(raw)
         except struct.error:
@@ -94,7 +94,8 @@ class Cursor:
         return cls(places)
 
 
-def _decoded(text: str) -> bytes:
+def decoded(text: str) -> bytes:
+    """The bytes of a token or cursor. Raises BadTokenError."""
     try:
         # Strictly: what is cut or mistyped must not read as another position.
         raw = urlsafe_b64decode(text.encode("ascii"))

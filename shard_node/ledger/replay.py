@@ -44,6 +44,23 @@ class Replay:
     def __repr__(self) -> str:
         return f"Replay({self.fold!r})"
 
+    @property
+    def archived_until_ms(self) -> dict[str, int]:
+        """By shard, the time of the last entry that was read; what a shard made later is not known here."""
+        return {place.shard.shard_id: place.at_ms for place in self.reader.places.values() if place.at_ms}
+
+    @property
+    def complete_until_ms(self) -> int | None:
+        """Of all that happened up to then nothing is missing; None when a shard has no entry.
+
+        Shards are not asked: this is how far each is archived for certain, and not the very last millisecond.
+        """
+        ends = self.archived_until_ms
+        if not ends or len(ends) < len(self.reader.places):
+            return None
+        archived = min(ends.values()) - 1
+        return archived if self._until_ms is None else min(archived, self._until_ms)
+
     def run(self) -> Iterator[Progress]:
         """Takes in all there is, up to the time, a chunk at a step. Called again, it takes in what is new.
 

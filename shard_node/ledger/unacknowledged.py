@@ -13,7 +13,7 @@ from typing import Final
 
 from shard_node.errors import LedgerError
 from shard_node.ledger.chain import Sealed, is_intact
-from shard_node.ledger.entries import Row, StreamEntry, decode
+from shard_node.ledger.entries import Row, StreamEntry, decode, stream_place
 
 # Stream entries asked for at once, each of up to 8192 transfers.
 _PAGE: Final = 16
@@ -58,12 +58,6 @@ def require_as_made(shard_id: str, difference: str | None) -> None:
             f"{shard_id}: {difference}: the archive was changed before the shard was told of that batch; "
             "nothing of this shard is archived"
         )
-
-
-def stream_place(stream_id: str) -> tuple[int, int]:
-    """A stream id as its order: milliseconds and number. Raises ValueError when it is none."""
-    ms, _, number = stream_id.partition("-")
-    return int(ms), int(number or 0)
 
 
 async def _stream_up_to(

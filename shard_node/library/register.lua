@@ -19,6 +19,7 @@ end
 redis.register_function{ function_name = 'setup', callback = setup, flags = { 'allow-oom' } }
 redis.register_function('open', open)
 redis.register_function{ function_name = 'accounts', callback = accounts, flags = { 'no-writes' } }
+redis.register_function{ function_name = 'account_names', callback = account_names, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'outcome', callback = outcome, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'snapshot', callback = snapshot, flags = { 'no-writes' } }
 redis.register_function('set_state', set_state)

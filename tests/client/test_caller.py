@@ -10,6 +10,7 @@ from tallystick.caller import Caller
 from tallystick.errors import (
     ClientClosed,
     InsufficientFunds,
+    NotYetArchived,
     Outcome,
     OutcomeUnknown,
     Overloaded,
@@ -20,12 +21,13 @@ from tallystick.retry import RetryPolicy
 from tallystick.rotation import Rotation, RouterState
 from tallystick.status import Failure
 from tallystick.surroundings import Surroundings
-from tallystick.transport import DEPOSIT, GET_ACCOUNTS, CallFailed, Method, RequestT, ResponseT
+from tallystick.transport import DEPOSIT, GET_ACCOUNT, GET_ACCOUNTS, CallFailed, Method, RequestT, ResponseT
 from tallystick.v1 import wallet_pb2
 
 GONE = Failure(OutcomeUnknown("UNAVAILABLE"), RouterState.BROKEN)
 BUSY = Failure(Overloaded("busy", retry_after_s=0.5), RouterState.ANSWERED)
 NOT_ALLOWED = Failure(Refused("PERMISSION_DENIED"), RouterState.ANSWERED)
+NOT_YET = Failure(NotYetArchived("shard-0 lags"), RouterState.ANSWERED)
 POOR = Failure(InsufficientFunds("3.00 missing"), RouterState.ANSWERED, verdict=True)
 DONE = wallet_pb2.TransferResponse(transaction_id="id-1", outcome=Outcome.COMMITTED.value)
 
@@ -125,6 +127,18 @@ async def test_retry_info_comes_on_top_of_the_wait() -> None:
     error = await failed_deposit(world, deadline_s=5.0)
     assert world.sleeps_s == [1.5, 2.5]
     assert type(error) is Overloaded
+
+
+async def test_a_wait_for_all_the_time_there_is_ends_as_not_yet() -> None:
+    """It is asked for again while there is time for a whole try, and not in the moment that is left."""
+    question = wallet_pb2.GetAccountRequest()
+    world = Scripted([GONE, NOT_YET, GONE], call_takes_s=0.5)
+    with pytest.raises(NotYetArchived):
+        await caller(world).call(GET_ACCOUNT, question, 4.4)
+    assert len(world.timeouts_s) == 2
+    answer = wallet_pb2.Account()
+    world = Scripted([NOT_YET, answer], call_takes_s=0.5)
+    assert await caller(world).call(GET_ACCOUNT, question, 4.4) is answer
 
 
 async def test_overload_after_an_unknown_try_stays_unknown() -> None:

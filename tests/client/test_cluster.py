@@ -56,6 +56,35 @@ async def balances(client: Client, names: list[str]) -> list[Decimal]:
     return [result.account.available for result in found if result.account]
 
 
+async def test_all_accounts_page_by_page(client: Client, accounts: list[str]) -> None:
+    """A page at a time by its token, or one account after the other; with limits, also across pages."""
+    group = accounts[0].partition(":")[0]
+    first = await client.list_accounts(group, page_size=ACCOUNTS - 1)
+    last = await client.list_accounts(group, page_size=1, page_token=first.next_token)
+    found = [account async for account in client.accounts(group)]
+    assert found == [*first.accounts, *last.accounts]
+    assert last.next_token == ""
+    assert {account.account_id: account.available for account in found} == dict.fromkeys(accounts, 100)
+    with pytest.raises(InvalidArgument) as caught:
+        await client.list_accounts("other", page_token=first.next_token)
+    assert caught.value.field == "page_token"
+    with pytest.raises(InvalidArgument):
+        await client.list_accounts(page_size=0)
+
+
+def test_all_accounts_without_asyncio(cluster: LocalCluster) -> None:
+    """An iterator that may be left early, and pages."""
+    group = uuid.uuid4().hex
+    with SyncClient(cluster.router_addresses) as client:
+        for number in range(3):
+            client.open_account(f"{group}:{number}", "EUR")
+        page = client.list_accounts(group, page_size=2)
+        assert [*page.accounts, *client.list_accounts(group, page_token=page.next_token).accounts] == list(
+            client.accounts(group)
+        )
+        assert next(client.accounts(group)) == page.accounts[0]
+
+
 async def test_concurrent_single_transfers_all_arrive(client: Client, accounts: list[str]) -> None:
     """A thousand transfers round the ring, across all shards: everybody ends with what they began with."""
     pairs = [(accounts[at % ACCOUNTS], accounts[(at + 1) % ACCOUNTS]) for at in range(20 * ACCOUNTS)]

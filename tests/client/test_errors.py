@@ -1,6 +1,7 @@
 """The error family: complete, in its two branches, readable and picklable."""
 
 import pickle
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,6 +13,7 @@ from tallystick.errors import (
     ForkedClient,
     InsufficientFunds,
     InvalidArgument,
+    NotYetArchived,
     Outcome,
     OutcomeUnknown,
     Overloaded,
@@ -55,6 +57,7 @@ def test_every_error_is_exported() -> None:
         ForkedClient,
         Unavailable,
         WrongEventLoop,
+        NotYetArchived,
         *ERROR_TYPES.values(),
     }
     assert {kind.__name__ for kind in kinds} <= set(tallystick.__all__)
@@ -89,7 +92,13 @@ def test_unknown_never_reads_as_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [InvalidArgument("m", "t", "f"), Overloaded("m", "t", "", 1.5), ClientClosed()]
+    "error",
+    [
+        InvalidArgument("m", "t", "f"),
+        Overloaded("m", "t", "", 1.5),
+        ClientClosed(),
+        NotYetArchived("m", complete_until=datetime(2026, 3, 1, tzinfo=UTC)),
+    ],
 )
 def test_fields_survive_pickling(error: TallystickError) -> None:
     """An error that crosses a process keeps its type and fields."""
@@ -102,3 +111,7 @@ def test_concerning_names_one_transfer_of_a_batch() -> None:
     """An error of a whole batch is said of each of its transfers, with all its fields."""
     error = Overloaded("busy", "", "", 2.0).concerning("0192")
     assert (error.message, error.transaction_id, error.retry_after_s) == ("busy", "0192", 2.0)
+    until = datetime(2026, 3, 1, tzinfo=UTC)
+    late = NotYetArchived("behind", complete_until=until).concerning("0192")
+    assert isinstance(late, NotYetArchived)
+    assert (late.message, late.transaction_id, late.complete_until) == ("behind", "0192", until)

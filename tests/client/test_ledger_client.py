@@ -25,13 +25,17 @@ from tallystick import (
     ClientClosed,
     InvalidArgument,
     LedgerClient,
+    NotYetArchived,
     Refused,
     RetryableError,
     SyncLedgerClient,
+    TransactionNotFound,
+    new_transaction_id,
 )
 from tallystick.ledger import Entry, EntryKind, EntryOrder
 from tallystick.v1 import ledger_pb2_grpc
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
+from tests.router.stand_ins import NoShards
 
 QUICK = WatchSettings(poll_seconds=0.02, heartbeat_seconds=0.1)
 WAIT_SECONDS = 20.0
@@ -57,8 +61,7 @@ class Router:
     """A server of the ledger that can be stopped."""
 
     def __init__(self, engine: Engine | None) -> None:
-        # Of the directory only the consistency check takes the live shards.
-        self.service = LedgerService(History(engine) if engine else None, None, QUICK)  # type: ignore[arg-type]
+        self.service = LedgerService(History(engine) if engine else None, NoShards(), QUICK)
         self.server = grpc.aio.server()
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(self.service, self.server)
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
@@ -170,6 +173,41 @@ async def test_errors(client: LedgerClient) -> None:
     assert caught.value.field == "cursor"
 
 
+async def test_answers_say_how_far_they_are_complete(client: LedgerClient, books: Books) -> None:
+    """Values, streams and errors; shards that do not answer are archived up to some moment for certain."""
+    page = await client.page("alice")
+    complete_until = page.complete_until
+    assert complete_until is not None
+    stream = client.entries("alice", wait_for=complete_until - timedelta(minutes=1))
+    assert [entry async for entry in stream] == of(books, "alice")[::-1]
+    legs = await client.transfer(next(one for one in page.entries if one.transaction_id).transaction_id)
+    found = [stream, legs, await client.balance_at("alice")]
+    assert [one.complete_until for one in found] == [complete_until] * 3  # type: ignore[attr-defined]
+    watch = client.watch(["shop"], from_beginning=True)
+    assert (await anext(watch)).complete_until == complete_until
+    await watch.aclose()  # type: ignore[attr-defined]  # it is a generator
+    for absent in (client.page("nobody"), client.balance_at("nobody")):
+        with pytest.raises(AccountNotFound) as account:
+            await absent
+        assert account.value.complete_until == complete_until
+    with pytest.raises(TransactionNotFound) as transaction:
+        await client.transfer(new_transaction_id())
+    assert transaction.value.complete_until == complete_until
+
+
+async def test_a_wait_in_vain_is_not_yet(client: LedgerClient) -> None:
+    """In the time that was given, with the moment up to which all is known, and nothing is refused."""
+    complete_until = (await client.page("alice")).complete_until
+    everything = datetime.max.replace(tzinfo=UTC)
+    with pytest.raises(NotYetArchived, match="shard-0 does not answer; shard-1 does not answer") as caught:
+        await client.balance_at("alice", wait_for=everything, timeout_s=0.3)
+    assert caught.value.complete_until == complete_until
+    with pytest.raises(NotYetArchived):
+        await anext(client.entries("alice", wait_for=everything, timeout_s=0.3))
+    with pytest.raises(InvalidArgument, match="wait_for: needs a time zone"):
+        await client.transfer(new_transaction_id(), wait_for=datetime.max)  # noqa: DTZ901 -- the mistake
+
+
 async def test_no_ledger_and_no_router() -> None:
     """A router without a ledger refuses; where there is no router, there is no answer."""
     async with routers(None) as (router,), LedgerClient(router.address) as client:
@@ -234,7 +272,9 @@ def test_without_asyncio(engine: Engine, books: Books) -> None:
     try:
         assert started.wait(WAIT_SECONDS)
         with SyncLedgerClient(address) as client:
-            assert list(client.entries("alice")) == of(books, "alice")[::-1]
+            entries = client.entries("alice")
+            assert list(entries) == of(books, "alice")[::-1]
+            assert entries.complete_until == client.page("alice").complete_until
             assert client.balance_at("bob", datetime.fromtimestamp(START_MS / 1000 + 10, UTC)).version
             watched = client.watch(from_beginning=True)
             assert len(next(watched).entries) == 25

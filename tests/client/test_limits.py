@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -29,6 +30,8 @@ Call = Callable[[Client], Coroutine[Any, Any, object]]
 
 ID = str(uuid.UUID(int=7))
 MAX_MESSAGE_BYTES = dict(CHANNEL_OPTIONS)["grpc.max_send_message_length"]
+# Its last moment is none in UTC.
+WEST = timezone(timedelta(hours=-1))
 # Up to four bytes of UTF-8 a character: how long a text may be that is not ASCII.
 WIDE = "\N{GRINNING FACE}"
 
@@ -106,6 +109,12 @@ CALLS: list[tuple[str, Call]] = [
     ("accounts", lambda c: c.open_accounts(42)),  # type: ignore[arg-type]
     ("account_id", lambda c: c.get_account(b"a")),  # type: ignore[arg-type]
     ("account_ids", lambda c: c.get_accounts("alice")),
+    ("prefix", lambda c: c.list_accounts(b"a")),  # type: ignore[arg-type]
+    ("prefix", lambda c: c.list_accounts("a" * 65)),
+    ("page_size", lambda c: c.list_accounts(page_size="all")),  # type: ignore[arg-type]
+    ("page_token", lambda c: c.list_accounts(page_token=7)),  # type: ignore[arg-type]
+    ("timeout_s", lambda c: c.list_accounts(timeout_s=0)),
+    ("prefix", lambda c: anext(c.accounts(42))),  # type: ignore[arg-type]
     ("from_account", lambda c: c.transfer(None, "b", 1, "EUR")),  # type: ignore[arg-type]
     ("to_account", lambda c: c.transfer("a", WIDE * 17, 1, "EUR", reference="r" * 65)),
     ("amount", lambda c: c.transfer("a", "b", "1" * (MAX_AMOUNT_BYTES + 1), "EUR")),
@@ -164,11 +173,21 @@ async def test_the_ledgers_arguments_are_checked_too() -> None:
         ("order", lambda: client.page("a", order=1)),  # type: ignore[arg-type]
         ("page_size", lambda: client.page("a", page_size=2**40)),
         ("page_token", lambda: client.page("a", page_token=7)),  # type: ignore[arg-type]
+        ("wait_for", lambda: client.page("a", wait_for=0)),  # type: ignore[arg-type]
+        ("wait_for", lambda: client.page("a", wait_for=datetime.max)),  # noqa: DTZ901 - the mistake
+        ("wait_for", lambda: client.page("a", wait_for=datetime.max.replace(tzinfo=WEST))),
+        ("wait_for", lambda: anext(client.entries("a", wait_for="now"))),  # type: ignore[arg-type]
+        ("kinds", lambda: anext(client.entries("a", kinds=[1]))),  # type: ignore[list-item]
         ("transaction_id", lambda: client.transfer(7)),  # type: ignore[arg-type]
+        ("from_account", lambda: client.transfer(ID, "a" * 161)),
+        ("wait_for", lambda: client.transfer(ID, wait_for="now")),  # type: ignore[arg-type]
         ("time", lambda: client.balance_at("a", 5)),  # type: ignore[arg-type]
+        ("wait_for", lambda: client.balance_at("a", wait_for=5)),  # type: ignore[arg-type]
         ("account_ids", lambda: anext(client.watch("alice"))),  # type: ignore[arg-type]
         ("account_ids", lambda: anext(client.watch(["a"] * 1001))),  # type: ignore[arg-type]
+        ("cursor", lambda: anext(client.watch(cursor=7))),  # type: ignore[arg-type]
         ("patience_s", lambda: client.consistency_check(patience_s=0)),
+        ("max_backlog", lambda: client.consistency_check(max_backlog="all")),  # type: ignore[arg-type]
     ]
     for field, call in calls:
         with pytest.raises(InvalidArgument) as caught:

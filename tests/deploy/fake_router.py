@@ -20,7 +20,16 @@ class FakeClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     failure: grpc.StatusCode | None = None
     in_doubt_failure: grpc.StatusCode | None = None
     in_doubt: cluster_pb2.ListInDoubtResponse = field(default_factory=cluster_pb2.ListInDoubtResponse)
-    backlogs: list[cluster_pb2.Backlog] = field(default_factory=list)
+    backlogs: list[cluster_pb2.Backlog] = field(
+        default_factory=lambda: [cluster_pb2.Backlog(shard_id="shard-0")]
+    )
+    members_failure: grpc.StatusCode | None = None
+    members: list[cluster_pb2.Member] = field(
+        default_factory=lambda: [
+            cluster_pb2.Member(name="router-0", kind=cluster_pb2.MEMBER_KIND_ROUTER, address="h:2", pid=3),
+            cluster_pb2.Member(name="shard-0", kind=cluster_pb2.MEMBER_KIND_SHARD_NODE, address="h:1", pid=4),
+        ]
+    )
     verifications: int = 0
 
     def Verify(  # noqa: N802 - gRPC's name
@@ -52,11 +61,9 @@ class FakeClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     def ListMembers(  # noqa: N802 - gRPC's name
         self, request: cluster_pb2.ListMembersRequest, context: grpc.ServicerContext
     ) -> cluster_pb2.ListMembersResponse:
-        """A router, and no shard node."""
-        member = cluster_pb2.Member(
-            name="router-0", kind=cluster_pb2.MEMBER_KIND_ROUTER, address="h:2", pid=3
-        )
-        return cluster_pb2.ListMembersResponse(members=[member])
+        """As the test wants."""
+        self._fail(context, self.members_failure)
+        return cluster_pb2.ListMembersResponse(members=self.members)
 
     def ListBacklogs(  # noqa: N802 - gRPC's name
         self, request: cluster_pb2.ListBacklogsRequest, context: grpc.ServicerContext

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy import auditor
+from deploy import auditor, completeness
 from deploy.cli import app
 from deploy.cli_audit import SHOWN_IN_FLIGHT, show_report
+from deploy.completeness import TICK
 from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
 from deploy.demo_ledger import wait_until_archived
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.ledger_url import FILE_NAME
+from deploy.moments import parse_moment
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.audit import Audit, AuditProgress, AuditReport, InFlight
 from shard_node.ledger.findings import Rule
@@ -27,6 +32,8 @@ from shard_node.transfers import Kind
 from tallystick import SyncClient, Transfer
 
 pytestmark = pytest.mark.cluster
+
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +156,7 @@ def test_what_was_found_before_an_error_is_told(monkeypatch: pytest.MonkeyPatch,
     assert shown.exit_code == 1
     assert "found chain: batch 3 is not what was sealed" in shown.stdout
     assert "the ledger went away" in shown.stderr
-    assert _json(*where, exit_code=2)["reason"] == "the ledger went away"
+    assert _json(*where, exit_code=2)["error"] == "not known: the ledger went away"
 
 
 def test_what_is_in_flight_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,19 +171,63 @@ def test_what_is_in_flight_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{SHOWN_IN_FLIGHT + 1} in flight" in shown
 
 
-def test_what_waits_for_a_dead_archiver_is_audited_too(own: LocalCluster) -> None:
+def _answers_end_early(data: str) -> None:
+    """Whoever asks beyond what is archived gets what is certain, hears which shard lags, and exit code 2."""
+    for command in (["statement", "bob"], ["balance-at", "bob", "now"], ["history", "bob"]):
+        result = _run(*command, "--wait", "0s", "--data", data)
+        assert result.exit_code == 2, result.output
+        assert "5.00" in result.stdout
+        assert "5.50" not in result.stdout
+        assert "complete up to" in result.stdout
+        assert "entries that are not archived yet" in " ".join(result.stderr.split())
+    made = _json("statement", "bob", "--wait", "0s", "--data", data, exit_code=2)
+    # It ends where all is certain, not at a moment of which it is not known what happened before.
+    assert made["closing"]["balance"] == "5.00"
+    assert parse_moment(made["to"], _NOW) == parse_moment(made["complete_until"], _NOW) + TICK
+    as_csv = _run("statement", "bob", "--csv", "--wait", "0s", "--data", data)
+    assert as_csv.exit_code == 2
+    assert list(csv.DictReader(io.StringIO(as_csv.stdout)))[-1]["time"] == made["to"]
+    assert made["complete_until"] in as_csv.stderr
+    with SyncClient(LocalCluster(Path(data)).router_addresses) as client:
+        client.open_account("new", "EUR")
+    unknown = _run("history", "new", "--wait", "0s", "--data", data)
+    assert unknown.exit_code == 2
+    assert "account not found" in unknown.stderr
+    assert "complete up to the last archived entry of each shard" in _run("replay", "--data", data).stdout
+
+
+def _checks_have_a_limit(data: str, waiting: int) -> None:
+    """Whoever lets more wait than is said to be much calls nothing consistent."""
+    passed = _run("check", "--max-backlog", str(waiting), "--data", data)
+    assert passed.exit_code == 0, passed.output
+    assert f"{waiting} waiting (the oldest for" in passed.stdout
+    failed = _run("check", "--max-backlog", str(waiting - 1), "--data", data)
+    assert failed.exit_code == 2
+    assert "not known: too many entries wait" in failed.stdout
+    limit = ("--max-backlog", str(waiting - 1))
+    assert _json("check", *limit, "--data", data, exit_code=2)["consistent"] is None
+
+
+def test_what_waits_for_a_dead_archiver_is_audited_too(
+    own: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Transfers go on without it; status counts what waits, the audit reads it; a restart archives it."""
+    monkeypatch.setattr(completeness, "LEAST_SECONDS", 0.2)
+    _run("statement", "bob", "--data", str(own.data))
     own.kill("archiver-0")
     with SyncClient(own.router_addresses) as client:
         client.transfers([Transfer("ann", "bob", "0.01", "EUR") for _ in range(50)])
-    shards = _json("status", "--data", str(own.data))["shards"]
+    shards = _json("status", "--data", str(own.data), exit_code=1)["shards"]
     assert sum(shard["backlog"]["entries_waiting"] for shard in shards) == 100
     report = _json("audit", "--data", str(own.data))
     assert (report["consistent"], report["entries_waiting"]) == (True, 100)
+    assert parse_moment(report["complete_until"], _NOW) > parse_moment("2026-01-01", _NOW)
+    _answers_end_early(str(own.data))
+    _checks_have_a_limit(str(own.data), 101)
     own.restart("archiver-0")
-    wait_until_archived(own.router_addresses)
+    assert _json("statement", "bob", "--wait", "30s", "--data", str(own.data))["closing"]["balance"] == "5.50"
     report = _json("audit", "--data", str(own.data))
-    assert (report["consistent"], report["entries_waiting"], report["entries"]) == (True, 0, 115)
+    assert (report["consistent"], report["entries_waiting"], report["entries"]) == (True, 0, 116)
 
 
 def test_what_cannot_be_asked_is_not_known(own: LocalCluster, tmp_path: Path) -> None:
@@ -189,5 +240,5 @@ def test_what_cannot_be_asked_is_not_known(own: LocalCluster, tmp_path: Path) ->
     ):
         answer = _json(*arguments, exit_code=2)
         assert answer["consistent"] is None
-        assert answer["reason"]
+        assert answer["error"]
         assert "not known" in _run(*arguments).stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -79,7 +80,7 @@ def test_without_a_cluster_every_command_says_how_to_start_one(command: list[str
 def test_a_router_that_does_not_answer_is_named(command: list[str]) -> None:
     """Quickly, and without a traceback."""
     result = _tallystick(*command, "--router", "127.0.0.1:1")
-    assert result.exit_code == (2 if command == ["verify"] else 1)
+    assert result.exit_code == (2 if command in (["verify"], ["status"]) else 1)
     assert "no router answers at 127.0.0.1:1" in result.stderr
 
 
@@ -87,10 +88,14 @@ def test_a_router_that_does_not_answer_is_named(command: list[str]) -> None:
 def test_every_status_becomes_a_sentence(
     code: grpc.StatusCode, service: FakeClusterService, router: str
 ) -> None:
-    """Whatever a server answers: the status, its details, and exit code 1."""
+    """Whatever a server answers: the status, its details, and an exit code that is not 0."""
     service.failure = code
-    result = _tallystick("status", "--router", router)
+    result = _tallystick("in-doubt", "--router", router)
     assert result.exit_code == 1
+    assert code.name in result.stderr
+    result = _tallystick("status", "--router", router)
+    assert result.exit_code == 2
+    assert "tallystick status" not in result.stderr
     assert code.name in result.stderr
     assert "for a reason" in result.stderr
 
@@ -141,11 +146,49 @@ def test_verify_that_fails_is_neither_balanced_nor_broken(service: FakeClusterSe
 def test_status_shows_the_rest_when_a_shard_is_away(service: FakeClusterService, router: str) -> None:
     """That is when an operator needs it; what is in doubt is not known then."""
     service.in_doubt_failure = grpc.StatusCode.UNAVAILABLE
+    service.backlogs[0].unknown = True
     result = _tallystick("status", "--router", router)
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert "in doubt: unknown" in result.stdout
-    assert "missing" in result.stdout
+    assert "redis:shard-0: does not answer" in result.stderr
     assert json.loads(_tallystick("status", "--router", router, "--json").stdout)["in_doubt"] is None
+
+
+def test_status_of_a_cluster_elsewhere_says_what_it_cannot_know(
+    service: FakeClusterService, router: str
+) -> None:
+    """The topology names shards; how many others there should be is not guessed. Exit code 0: all is well."""
+    result = _tallystick("status", "--router", router)
+    assert result.exit_code == 0, result.output
+    assert "should be is not known from here" in result.stderr
+    # A shard node that is not registered.
+    del service.members[1]
+    document = _status(router, exit_code=1)
+    assert [p["name"] for p in document["parts"] if p["state"] == "missing"] == ["shard-0"]
+
+
+def test_status_tells_what_a_part_says_of_itself(service: FakeClusterService, router: str) -> None:
+    """An archiver whose database does not answer is there, and does not do its work."""
+    kind = cluster_pb2.MEMBER_KIND_ARCHIVER
+    service.members.append(cluster_pb2.Member(name="archiver-0", kind=kind, problem="no ledger"))
+    part = _status(router, exit_code=1)["parts"][-2]
+    assert (part["name"], part["state"], part["how"]) == ("archiver-0", "failing", "no ledger")
+
+
+def test_status_without_zookeeper_is_told_by_a_router(service: FakeClusterService, router: str) -> None:
+    """It names ZooKeeper, and what is not known without it."""
+    service.members_failure = grpc.StatusCode.UNAVAILABLE
+    states = {part["name"]: part["state"] for part in _status(router, exit_code=1)["parts"]}
+    assert states == {"zookeeper": "does not answer", "shard-0": "unknown", "redis:shard-0": "present"}
+    # Nothing is known to be wrong, but not all is known.
+    service.members_failure = grpc.StatusCode.INTERNAL
+    assert _status(router, exit_code=2)["verdict"] == "unknown"
+
+
+def _status(router: str, exit_code: int) -> Any:
+    result = _tallystick("status", "--router", router, "--json")
+    assert result.exit_code == exit_code, result.output
+    return json.loads(result.stdout)
 
 
 def test_status_shows_what_waits_to_be_archived(service: FakeClusterService, router: str) -> None:
@@ -223,7 +266,7 @@ def test_a_damaged_cluster_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text("{")
     for command in ("up", "down", "status"):
         result = _tallystick(command, "--data", str(tmp_path))
-        assert result.exit_code == 1
+        assert result.exit_code == (2 if command == "status" else 1)
         assert "cluster.json" in result.stderr
 
 
@@ -236,3 +279,4 @@ def test_help_and_version_are_there(command: list[str]) -> None:
     result = _tallystick(*command)
     assert result.exit_code == (0 if command else 2)
     assert "tallystick" in (result.stdout + result.stderr).lower()
+    assert "error" not in result.stderr

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.cluster_file import DEFAULT_ARCHIVERS, FILE_NAME, ClusterRecord, Kind, ProcessRecord, read, write
 from deploy.errors import DataError, NoClusterError
+from deploy.home import Home
 from deploy.processes import identify
 
 
@@ -66,13 +68,36 @@ def test_a_file_of_before_there_were_archivers_is_read(tmp_path: Path) -> None:
     """A cluster made then goes on, with the ledger where the default is."""
     write(tmp_path, RECORD)
     content = json.loads((tmp_path / FILE_NAME).read_text())
-    for later in ("archivers", "ledger", "max_backlog", "archiver_niceness"):
+    for later in (
+        "archivers",
+        "ledger",
+        "max_backlog",
+        "archiver_niceness",
+        "home",
+        "cluster_id",
+        "adopting",
+    ):
         del content[later]
     (tmp_path / FILE_NAME).write_text(json.dumps(content))
     record = read(tmp_path)
     assert record is not None
     assert (record.archivers, record.ledger) == (DEFAULT_ARCHIVERS, "")
     assert (record.max_backlog, record.archiver_niceness) == (None, 0)
+    assert (record.home, record.cluster_id, record.adopting) == (None, "", "")
+
+
+def test_a_folder_is_known_by_its_inode(tmp_path: Path) -> None:
+    """By another path, as through a link or a bind mount, and after a boot, which numbers devices anew."""
+    folder, link = tmp_path / "data", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    home = Home.of(folder)
+    assert home.is_at(link)
+    assert replace(home, path="/seen/elsewhere").is_at(folder)
+    assert replace(home, device=home.device + 1).is_at(folder)
+    # On another machine, or another disk, the same number is another folder's.
+    assert not replace(home, path="/seen/elsewhere", device=home.device + 1).is_at(folder)
+    assert not replace(home, inode=home.inode + 1).is_at(folder)
 
 
 def test_a_folder_without_the_file_has_no_cluster(tmp_path: Path) -> None:

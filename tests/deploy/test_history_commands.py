@@ -94,7 +94,8 @@ def test_history_of_some_kinds_some_time_and_some_length(story: _Story) -> None:
     assert ([entry["kind"] for entry in found["entries"]], found["more"]) == (["transfer", "hold"], True)
     assert "--limit shows more" in story.run("history", story.ann, "--limit", "2").stdout
     assert len(story.json("history", story.ann, "--from", "1h")["entries"]) == 5
-    assert story.json("history", story.ann, "--to", "1h") == {"entries": [], "more": False}
+    nothing = story.json("history", story.ann, "--to", "1h")
+    assert (nothing["entries"], nothing["more"]) == ([], False)
     assert "no entries" in story.run("history", story.ann, "--to", "1h").stdout
     bought = story.json("history", story.ann, "--kind", "purchase")["entries"][0]["at"]
     earlier = story.json("history", story.ann, "--to", bought)["entries"]
@@ -174,6 +175,34 @@ def test_what_nobody_has_heard_of_is_said_so(story: _Story) -> None:
     assert story.run("balance-at", story.ann, "2001-01-01").exit_code == 1
     assert story.run("history", story.ann, "--kind", "gift").exit_code == 2
     assert story.run("history", story.ann, "--from", "noon").exit_code == 2
+
+
+def test_data_is_shown_and_not_obeyed(cluster: LocalCluster) -> None:
+    """Emoji names, markup, escape sequences, directions, a last backslash: wherever an entry is shown."""
+    name = f"cli:bank:{new_transaction_id()}"
+    reference = ":pizza: [b]x[/b] \x1b[31m\u202e\n\\"
+    shown = r":pizza: [b]x[/b] \x1b[31m\u202e\n" + "\\"
+    with SyncClient(cluster.router_addresses) as client:
+        client.open_account(name, "EUR")
+        client.deposit(name, "1234567.89", "EUR", reference=reference, initiated_by="=cmd()")
+    wait_until_archived(cluster.router_addresses)
+    story = _Story(str(cluster.data), name, name)
+    for command in ("history", "statement"):
+        lines = story.run(command, name).stdout.splitlines()
+        (line,) = (line for line in lines if " deposit " in line)
+        assert line.endswith(f"  {shown}")
+        assert "\x1b" not in "".join(lines)
+        entries = {entry["kind"]: entry for entry in story.json(command, name)["entries"]}
+        assert entries["deposit"]["reference"] == reference
+    assert name in story.run("statement", name).stdout.splitlines()[0]
+    rows = list(csv.DictReader(io.StringIO(story.run("statement", name, "--csv").stdout, newline="")))
+    assert (rows[2]["reference"], rows[2]["initiated_by"]) == (reference, "=cmd()")
+    watched = story.run("watch", name, "--from-beginning", "--limit", "2").stdout.splitlines()
+    assert [line.split(" ")[1] for line in watched] == [name, name]
+    news = story.run("watch", name, "--from-beginning", "--limit", "2", "--json").stdout.splitlines()
+    assert {e["account_id"] for line in news for e in json.loads(line)["entries"]} == {name}
+    shown_account = story.run("account", "show", name).stdout.splitlines()[-1].split()
+    assert (shown_account[0], shown_account[2]) == (name, "1234567.89")
 
 
 def test_watch_goes_on_from_its_cursor(story: _Story) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deploy import cluster_file, processes
+from deploy import cluster_file, processes, starter
 from deploy.cli import app
-from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord
+from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, missing_parts
 from deploy.connection import cluster_service, find_routers
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.processes import ProcessIdentity, identify, is_alive
-from deploy.starter import missing_parts
 from deploy.stopper import redis_servers
+from deploy.survey import Part, State, Survey
 from tallystick import SyncClient
 from tallystick.v1 import cluster_pb2
 
@@ -83,6 +84,12 @@ def test_up_crash_up_down(data: Path) -> None:
         find_routers(None, data)
     with pytest.raises(DataError, match="holds a cluster of 1 shards, not 2"):
         LocalCluster(data, ClusterSpec(shards=2)).start()
+    with socket.create_server(("127.0.0.1", ports["router-0"])):
+        taken = _cli(*up)
+        assert taken.returncode == 1
+        assert f"router-0 keeps port {ports['router-0']}, which is held by" in taken.stderr
+        assert f"(pid {os.getpid()})" in taken.stderr
+        assert not redis_servers(data)
 
     again = _cli(*up)
     assert again.returncode == 0, again.stderr
@@ -239,15 +246,45 @@ def test_a_ledger_elsewhere_is_remembered_and_its_password_is_not_shown(
 ) -> None:
     """In cluster.json, for the next start and for `replay`; what is printed is masked."""
     url = "postgresql+psycopg://ann:s3cret@127.0.0.1:1/ledger"
-    first = LocalCluster(data, ClusterSpec(shards=1, ledger=url), ready_timeout_seconds=0.0)
-    with pytest.raises(StartError):
-        first.start()
+    data.mkdir()
+    cluster_file.write(data, ClusterRecord(1, ledger=url, ports={"zookeeper": 1}))
     assert LocalCluster(data).ledger_url == url
     # Of the cluster that would run: what `up` prints.
     monkeypatch.setattr(LocalCluster, "start", lambda _self: True)
     shown = CliRunner().invoke(app, ["up", "--data", str(data), "--detach"]).output
     assert "ann" in shown
     assert "s3cret" not in shown
+
+
+def test_a_ledger_that_nobody_answers_for_is_found_out_at_once(data: Path) -> None:
+    """Before anything starts or is remembered; its place is named, its password is not."""
+    url = "postgresql://ann:s3cret@127.0.0.1:1/ledger"
+    with pytest.raises(StartError, match=r"ann:.*@127\.0\.0\.1:1/ledger.*refused.*--archivers 0") as caught:
+        LocalCluster(data, ClusterSpec(shards=1, ledger=url)).start()
+    assert "s3cret" not in str(caught.value)
+    assert not (data / cluster_file.FILE_NAME).exists()
+
+
+def test_an_archiver_that_cannot_work_is_no_ready_cluster(data: Path) -> None:
+    """It is named with the end of its log, and nothing is left running."""
+    data.mkdir()
+    (data / "ledger.db").write_text("no database at all")
+    with pytest.raises(StartError, match="archiver-0 exited with status") as caught:
+        LocalCluster(data, _SMALL).start()
+    assert "file is not a database" in str(caught.value)
+    assert LocalCluster(data).names == []
+
+
+def test_what_is_not_well_keeps_a_whole_cluster_from_being_ready(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In time or not at all; a part that comes back to a running cluster need not wait for a database."""
+    part = Part("archiver-0", Kind.ARCHIVER, State.FAILING, how="no ledger answers")
+    monkeypatch.setattr(starter, "survey", lambda *_: Survey("c", (part,)))
+    waiting = starter.Starter(data, 0.0)
+    with pytest.raises(StartError, match=r"not ready within 0 s: archiver-0 \(failing: no ledger answers\)"):
+        waiting.await_ready(ClusterRecord(1), [], whole=True)
+    waiting.await_ready(ClusterRecord(1), [], whole=False)
 
 
 def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: LocalCluster) -> None:
@@ -264,10 +301,12 @@ def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: Local
 def test_archivers_give_way_and_shards_keep_more_when_asked_to(data: Path) -> None:
     """Also after a restart; the process that was started is the archiver itself, not what made it nice."""
     spec = ClusterSpec(shards=1, max_backlog=4711, archiver_niceness=10)
+    # The tests themselves may be nice.
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
     with LocalCluster(data, spec) as cluster:
         for _ in range(2):
-            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("archiver-0")) == 10
-            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("router-0")) == 0
+            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("archiver-0")) == min(ours + 10, 19)
+            assert os.getpriority(os.PRIO_PROCESS, cluster.pid("router-0")) == ours
             cluster.restart("archiver-0")
         with cluster_service(cluster.router_addresses) as service:
             answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=10)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.errors import DeployError
 from deploy.legs import MAX_LEGS, Leg, LegsError, parse_legs, read_legs
 
 
@@ -51,8 +52,12 @@ def test_legs_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "no column account_id"),
-        ("account_id,amount\nalice,1\n", "no column currency"),
+        ("", "account_id, amount, currency"),
+        ("account_id,amount\nalice,1\n", "missing: currency"),
+        ("account_id,amount,currency,amount\nalice,1,EUR,2\n", "named twice"),
+        ("account_id;amount;currency\nalice;1;EUR\n", "semicolons"),
+        ("account_id,amount,currency,note\nalice,1,EUR," + "x" * 140_000, "line 2"),
+        ("account_id,amount,currency\nalice,+-2,EUR\n", "line 2: the amount '\\+-2' has two signs"),
         ("account_id,amount,currency\nalice,1\n", "line 2"),
         ("account_id,amount,currency\na,1,EUR\nb,1,EUR,x\n", "line 3"),
         ("account_id,amount,currency\nalice,1,\n", "line 2: in which currency"),
@@ -61,5 +66,16 @@ def test_legs_from_a_file(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_read_says_where(text: str, problem: str, tmp_path: Path) -> None:
     """Before anything is sent."""
-    with pytest.raises(LegsError, match=problem):
+    with pytest.raises(DeployError, match=problem):
         read_legs(_file(tmp_path, text), "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "problem"), [("latin-1", "line 2: the row is not UTF-8"), ("utf-16", "UTF-16")]
+)
+def test_a_file_in_another_encoding_is_refused_in_words(encoding: str, problem: str, tmp_path: Path) -> None:
+    """Not with a traceback."""
+    file = tmp_path / "legs.csv"
+    file.write_bytes("account_id,amount,currency\ncaf\xe9,1,EUR\n".encode(encoding))
+    with pytest.raises(DeployError, match=problem):
+        read_legs(file, "")

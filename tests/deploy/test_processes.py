@@ -104,6 +104,7 @@ def test_output_is_appended_to_the_log_and_its_end_can_be_read(tmp_path: Path) -
     assert log.read_text() == "first\nsecond\n"
     assert tail(log) == "first\nsecond"
     assert tail(log, since=size) == "second"
+    assert tail(log, since=10**6) == "first\nsecond"
     assert tail(log, lines=1) == "second"
     assert tail(tmp_path / "none.log") == ""
 

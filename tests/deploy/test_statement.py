@@ -86,17 +86,22 @@ def test_a_single_wrong_figure_is_found(place: int, fault: object) -> None:
         list(statement_lines("alice", replace(_OPENING, version=3), [], _OPENING))
 
 
-def test_no_text_in_csv_is_a_formula() -> None:
-    """Whoever pays writes the reference: a spreadsheet shall not compute it. Amounts stay numbers."""
+def test_csv_has_the_data_as_it_is() -> None:
+    """What is read back is what the ledger has, also where a spreadsheet or a terminal would act on it."""
     values: dict[str, Any] = {field.name: "" for field in fields(Entry)}
     values |= {"at": _AT, "version": 1, "kind": EntryKind.TRANSFER, "held_delta": Decimal(0)}
     values |= {"delta": Decimal("-2.50"), "balance": Decimal("-2.50")}
-    values |= {"reference": "=HYPERLINK(1)", "external_id": "+1", "initiated_by": "rent"}
+    texts = {
+        "reference": '=HYPERLINK(1)\x1b[31m, "\u202e"\r\n',
+        "external_id": "+1",
+        "initiated_by": ":rent:",
+    }
+    values |= texts
     entry = Entry(**values)
     after = Position(Decimal("-2.50"), Decimal(0), 1)
-    made = Statement("alice", "EUR", None, _AT, unopened("alice"), [Line(entry, after)], after)
+    made = Statement("alice", "EUR", None, _AT, unopened("alice"), [Line(entry, after)], after, _AT)
     sink = io.StringIO()
     write_csv(made, sink)
     row = list(csv.DictReader(io.StringIO(sink.getvalue())))[1]
-    assert (row["reference"], row["external_id"], row["initiated_by"]) == ("'=HYPERLINK(1)", "'+1", "rent")
+    assert {name: row[name] for name in texts} == texts
     assert (row["amount"], row["balance"]) == ("-2.50", "-2.50")

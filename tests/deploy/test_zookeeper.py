@@ -35,14 +35,6 @@ def test_missing_jars_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         zookeeper.command(tmp_path / "zoo.cfg")
 
 
-def test_a_port_in_use_is_not_free() -> None:
-    """A remembered port that another program took is noticed before ZooKeeper fails on it."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert not zookeeper.is_free(port)
-    assert zookeeper.is_free(port)
-
-
 def test_a_port_that_answers_something_else_is_not_zookeeper() -> None:
     """Readiness needs ZooKeeper's own words."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

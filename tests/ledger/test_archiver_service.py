@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
@@ -33,11 +33,15 @@ Events = list[dict[str, Any]]
 
 @dataclass(slots=True)
 class Locks:
-    """ZooKeeper as far as an archiver asks it: it gives the lock, keeps it, or is away."""
+    """ZooKeeper as far as an archiver asks it: it gives the lock, keeps it, or is away; what it was told."""
 
     mine: bool = True
     away: bool = False
     asked: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def tell_problem(self, problem: str) -> None:
+        self.problems.append(problem)
 
     async def try_lock(self, path: str, owner: str) -> bool:
         assert (path, owner) == ("/tallystick/locks/archiver/shard-0", "one")
@@ -125,12 +129,19 @@ async def test_figures(shard: Shard, engine: Engine) -> None:
 
 
 async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> None:
-    """Past half of what a shard may keep the figures are a warning, and what stands in the way an error."""
+    """Past half of what a shard may keep the figures are a warning, and what stands in the way an error.
+
+    It is registered, once, until the lock is lost: then it is another archiver's.
+    """
+    locks = Locks()
     await shard.redis.xadd("ledger", {"e": b"\x92\xa5later\x91\x01"}, id=f"{START_MS - 1}-0")
     await add(shard, Stream().post(30))
-    async with running(shard, engine, Locks()) as logs:
+    async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, backlog=60, backlog_limit=LIMIT)))
         await until(lambda: len([line for line in logs if line["log_level"] == "error"]) > 1)
+        assert ["no known form" in problem for problem in locks.problems] == [True]
+        locks.mine = False
+        await until(lambda: locks.problems[1:] == [""])
     assert {line["log_level"] for line in figures(logs)} == {"warning"}
     refusal = next(line for line in logs if line["log_level"] == "error")
     assert (refusal["shard"], refusal["backlog"], refusal["backlog_limit"]) == ("shard-0", 60, LIMIT)

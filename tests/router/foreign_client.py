@@ -87,6 +87,13 @@ def use_wallet(wallet: Any) -> None:
     assert wallet.GetAccount(wallet_pb2.GetAccountRequest(account_id=alice)).available == "60.00"
     read = wallet.BatchGetAccounts(wallet_pb2.BatchGetAccountsRequest(account_ids=[bob, shop]))
     assert [result.account.available for result in read.results] == ["7.50", "2.50"]
+    listed: dict[str, str] = {}
+    page = wallet_pb2.ListAccountsRequest(page_size=2, prefix=f"foreign-{run}-")
+    while not listed or page.page_token:
+        answer = wallet.ListAccounts(page)
+        listed |= {account.account_id: account.available for account in answer.accounts}
+        page.page_token = answer.next_page_token
+    assert listed == {alice: "60.00", bob: "7.50", shop: "2.50"}
 
 
 def use_money(wallet: Any) -> tuple[str, str]:

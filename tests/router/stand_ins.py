@@ -15,6 +15,7 @@ from google.rpc import status_pb2
 from coordinator.protocol import NoReply
 from shard_node.calls import Call, Post, Reply
 from shard_node.directory import Cluster
+from shard_node.errors import ShardUnavailableError
 from shard_node.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
 from shard_node.journals import Journal
 from shard_node.outcomes import Outcome
@@ -37,6 +38,18 @@ CommitAnswer = NoReply | coordinator_pb2.CommitResponse
 # What a committer was asked: the amounts by pair of shards, and the version of the map.
 CommitAsked = tuple[dict[tuple[int, int], list[int]], int]
 JournalAnswer = NoReply | coordinator_pb2.CommitJournalsResponse
+
+
+class NoShards:
+    """Maps whose shards do not answer, for tests of the archive alone."""
+
+    def __init__(self) -> None:
+        away = [_Away(shard_id) for shard_id in ("shard-0", "shard-1")]
+        self.current = cluster_cut_at(1, SLOT_COUNT // 2, *away)
+
+    async def newer_than(self, version: int, timeout_seconds: float) -> bool:
+        """There never is one."""
+        return False
 
 
 class Clock:
@@ -126,7 +139,7 @@ class ShardStandIn(Shard):
 
     async def ledger_state(self) -> LedgerState:
         """Nothing was archived yet."""
-        return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting))
+        return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting), 0)
 
     async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
         """What waits."""
@@ -162,6 +175,11 @@ class ShardStandIn(Shard):
             answer = self.answers.pop(0)
             assert isinstance(answer, Exception)
             raise answer
+
+
+class _Away(ShardStandIn):
+    async def ledger_state(self) -> LedgerState:
+        raise ShardUnavailableError(self.shard_id)
 
 
 def cluster_cut_at(version: int, boundary: int, left: ShardStandIn, right: ShardStandIn) -> Cluster:

@@ -24,6 +24,7 @@ from router.ledger_reader import LedgerReader, TooManyQuestionsError
 from router.ledger_service import LedgerService
 from router.ledger_watch import WatchSettings
 from shard_node.errors import LedgerUnavailableError
+from shard_node.ledger import following
 from shard_node.ledger.entries import Entry
 from shard_node.ledger.history import History
 from shard_node.ledger.schema import open_ledger
@@ -31,6 +32,7 @@ from shard_node.transfers import Kind
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 from tests.router.contract import Refusal, read_refusal
+from tests.router.stand_ins import NoShards
 
 # The contract's reader of refusals takes errors of either kind of client: they have the same methods.
 grpc.Call.register(grpc.aio.AioRpcError)
@@ -81,7 +83,7 @@ class Served:
 @asynccontextmanager
 async def serving(history: History | None, settings: WatchSettings = QUICK) -> AsyncIterator[Served]:
     """A server for one test. No test here asks the live shards."""
-    service = LedgerService(history, None, settings)  # type: ignore[arg-type]  # no directory
+    service = LedgerService(history, NoShards(), settings)
     server = grpc.aio.server()
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -259,7 +261,7 @@ async def test_a_token_of_another_request(ledger: Served) -> None:
         ({"transaction_id": "0192e4a6-7c5e-7d3a-8f1b-2c3d4e5f6a7b", "from_account": "a b"}, "from_account"),
     ],
 )
-async def test_bad_transfers(ledger: Served, fields: dict[str, str], field: str) -> None:
+async def test_bad_transfers(ledger: Served, fields: dict[str, Any], field: str) -> None:
     """The same for a transaction."""
     request = ledger_pb2.GetLedgerTransferRequest(**fields)
     assert await refused(ledger.stub.GetTransfer(request)) == invalid(field)
@@ -392,6 +394,59 @@ def test_a_hanging_database_keeps_no_process_from_ending() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
     )
     assert ended.stdout == "told\n"
+
+
+# ---------------------------------------------------------------------- how far answers are complete
+
+
+async def test_answers_say_how_far_they_are_complete(ledger: Served, books: Books) -> None:
+    """Up to the last archived entry of the shard that is behind; also that nothing was found."""
+    ends = (max(row[3] for row in books.rows() if row[0] >> 40 == number) for number in (1, 2))
+    until = at(min(ends) - 1)
+    page = await ledger.stub.ListEntries(ledger_pb2.ListEntriesRequest(account_id="alice"))
+    balance = await ledger.stub.GetBalanceAt(ledger_pb2.GetBalanceAtRequest(account_id="alice"))
+    bought = next(entry for entry in page.entries if entry.transaction_id)
+    legs = await ledger.stub.GetTransfer(
+        ledger_pb2.GetLedgerTransferRequest(transaction_id=bought.transaction_id)
+    )
+    assert [answer.complete_until for answer in (page, balance, legs)] == [until] * 3
+    for nobody in (
+        ledger.stub.ListEntries(ledger_pb2.ListEntriesRequest(account_id="nobody")),
+        ledger.stub.GetBalanceAt(ledger_pb2.GetBalanceAtRequest(account_id="nobody")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=until.ToJsonString()):
+            await nobody
+
+
+async def test_a_watch_is_complete_when_all_has_been_sent(
+    ledger: Served, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the first of several pieces."""
+    monkeypatch.setattr(following, "CHUNK", 10)
+    call = ledger.stub.WatchEntries(ledger_pb2.WatchEntriesRequest(from_beginning=True))
+    told: list[bool] = []
+    count = 0
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not any(told):
+            message = await call.read()
+            count += len(message.entries)
+            told.append(message.HasField("complete_until"))
+    call.cancel()
+    assert len(told) > 1
+    assert count == len(books.rows())
+
+
+async def test_a_wait_ends_when_the_router_stops(ledger: Served) -> None:
+    """A server that is stopping waits for nobody; and a time that is none is refused."""
+    request = ledger_pb2.GetBalanceAtRequest(account_id="alice", wait_for=at(2**47))
+    call = ledger.stub.GetBalanceAt(request, timeout=WAIT_SECONDS)
+    await until(lambda: "1 waiting" in repr(ledger.service._answers))
+    ledger.service.close_watches()
+    assert (await refused(call)).reason == "NOT_YET_ARCHIVED"
+    request.wait_for.nanos = -1
+    assert await refused(ledger.stub.GetBalanceAt(request)) == invalid("wait_for")
+    checked = ledger.stub.ConsistencyCheck(ledger_pb2.ConsistencyCheckRequest(max_backlog=-1))
+    assert await refused(checked.read()) == invalid("max_backlog")
 
 
 # ---------------------------------------------------------------------- watchers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -29,8 +30,18 @@ class Archive:
     def __init__(self, answer: Purchase | Exception | None) -> None:
         self.answer = answer
         self.asked: list[tuple[bytes, str]] = []
+        self.lags = False
         self.gate = threading.Event()
         self.gate.set()
+
+    def reading(self) -> AbstractContextManager[None]:
+        """One connection is all there is."""
+        return nullcontext()
+
+    def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
+        """Answers as told."""
+        assert (shard_id, number, batch_hash) == ("left", 0, b"")
+        return not self.lags
 
     def find_purchase(self, transaction_id: bytes, customer: str) -> Purchase | None:
         """Answers as told."""
@@ -106,6 +117,15 @@ async def test_an_archive_that_is_behind() -> None:
         await purchases.find(REFUND, soon())
     archive.answer = ARCHIVED
     assert await purchases.find(REFUND, soon()) == ARCHIVED
+
+
+async def test_a_database_that_lags_behind() -> None:
+    """A replica that lacks what the shard was told is stored has no word on what is not there."""
+    archive = Archive(None)
+    archive.lags = True
+    purchases, _ = made(archive, None)
+    with pytest.raises(LedgerUnavailableError, match="yet"):
+        await purchases.find(REFUND, soon())
 
 
 async def test_without_an_archive() -> None:

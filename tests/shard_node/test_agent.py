@@ -21,6 +21,7 @@ from deploy.launcher import ClusterSpec, LocalCluster
 from shard_node import agent as agent_module
 from shard_node.agent import Agent, AgentSettings, Holding, claim, load_library
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
+from shard_node.logs import MAX_LOG_BYTES
 from shard_node.redis_process import RedisProcess
 from shard_node.registry import Registry, bootstrap
 from shard_node.shard import Shard, connect
@@ -50,6 +51,26 @@ async def test_settings_make_acknowledged_writes_durable(own_cluster: LocalClust
     found = {name: (await client.config_get(name))[name] for name in expected}
     await client.aclose()
     assert found == expected
+
+
+def test_logs_that_have_grown_are_cut(own_cluster: LocalCluster) -> None:
+    """Of every process, of Redis and ZooKeeper too; they go on writing, and what was there is kept."""
+    router, redis = own_cluster.log("router-0"), own_cluster.data / "shard-0" / "redis.log"
+    small = own_cluster.log("coordinator-0").read_bytes()
+    for file in (router, redis, own_cluster.log("zookeeper")):
+        os.truncate(file, MAX_LOG_BYTES + 1)
+    own_cluster.kill("shard-0")
+    own_cluster.restart("shard-0")
+    deadline = time.monotonic() + 30
+    while any(file.stat().st_size > MAX_LOG_BYTES for file in (router, redis, own_cluster.log("zookeeper"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for file in (router, redis, own_cluster.log("zookeeper")):
+        assert file.with_name(f"{file.name}.1").stat().st_size > MAX_LOG_BYTES
+    assert own_cluster.log("coordinator-0").read_bytes().startswith(small)
+    own_cluster.restart("router-0")
+    assert b"\0" not in router.read_bytes()
+    assert router.stat().st_size > 0
 
 
 def test_a_new_agent_adopts_the_running_redis(own_cluster: LocalCluster) -> None:
@@ -172,13 +193,13 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.01)
 
 
-async def until_bound(registry: Registry, *, other_than: str = "") -> Shard:
+async def until_bound(registry: Registry) -> Shard:
     """The shard of a one-shard topology once it answers at the topology's epoch. The caller closes it."""
     deadline = time.monotonic() + 20
     while True:
         topology = await registry.reload()
         info = topology.shards[0]
-        if info.primary != other_than:
+        if info.primary:
             shard = Shard(info.shard_id, topology.fence(info), connect(info.primary))
             try:
                 await shard.accounts([])
@@ -333,8 +354,8 @@ def take_port(host: str, port: int) -> socket.socket:
             assert time.monotonic() < deadline, "the port stays taken"
 
 
-async def test_an_agent_whose_redis_moves_to_another_port_goes_on(tmp_path: Path) -> None:
-    """Its own new address in the topology, or its old one for a moment, is not somebody else's."""
+async def test_a_redis_whose_port_is_taken_comes_back_when_it_is_free(tmp_path: Path) -> None:
+    """Not on another port, which nobody would know of, and its agent stays meanwhile."""
     with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
         host, _, port = own.shard_addresses["shard-0"].rpartition(":")
         async with registry_of(own.zookeeper_address) as registry:
@@ -348,6 +369,11 @@ async def test_an_agent_whose_redis_moves_to_another_port_goes_on(tmp_path: Path
                     lambda t: t.changed(replace(s, epoch=s.epoch + 1) for s in t.shards)
                 )
                 os.kill(agent, signal.SIGCONT)
-                shard = await until_bound(registry, other_than=f"{host}:{port}")
-                await shard.close()
+                refused = f"port {port} of this Redis is held"
+                while refused not in own.log("shard-0").read_text():  # noqa: ASYNC110 - another process'
+                    await asyncio.sleep(0.05)
+                assert registry.topology.shards[0].primary == f"{host}:{port}"
+            shard = await until_bound(registry)
+            assert registry.topology.shards[0].primary == f"{host}:{port}"
+            await shard.close()
         assert own.exited() == []

@@ -117,11 +117,13 @@ async def test_a_new_redis_comes_up_where_it_is_told_to(tmp_path: Path) -> None:
 
 
 async def test_the_redis_of_another_folder_is_not_adopted(running: RedisProcess, tmp_path: Path) -> None:
-    """A copied folder remembers the port of the original."""
+    """A copied folder remembers the port of the original, and is not served from another one in silence."""
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "redis.conf").write_text((tmp_path / "redis.conf").read_text())
-    other = beside(copy)
+    with pytest.raises(ShardUnavailableError, match=f"port {running.address.rpartition(':')[2]} .* is held"):
+        await beside(copy).start()
+    other = beside(copy, free_port("127.0.0.1"))
     await other.start()
     await other.stop()
     assert other.pid != running.pid

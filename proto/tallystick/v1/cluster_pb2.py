@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btallystick/v1/cluster.proto\x12\rtallystick.v1\"\x14\n\x12GetTopologyRequest\"(\n\tSlotRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"v\n\x05Shard\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07primary\x18\x03 \x01(\t\x12\'\n\x05slots\x18\x04 \x03(\x0b\x32\x18.tallystick.v1.SlotRange\x12\x12\n\nslot_count\x18\x05 \x01(\r\"U\n\x08Topology\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12$\n\x06shards\x18\x03 \x03(\x0b\x32\x14.tallystick.v1.Shard\"\x14\n\x12ListMembersRequest\"]\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tallystick.v1.MemberKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x03\"=\n\x13ListMembersResponse\x12&\n\x07members\x18\x01 \x03(\x0b\x32\x15.tallystick.v1.Member\"\x15\n\x13ListBacklogsRequest\"t\n\x07\x42\x61\x63klog\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\x0f\n\x07unknown\x18\x02 \x01(\x08\x12\x17\n\x0f\x65ntries_waiting\x18\x03 \x01(\x03\x12\x15\n\rentries_limit\x18\x04 \x01(\x03\x12\x16\n\x0e\x61rchived_batch\x18\x05 \x01(\x03\"@\n\x14ListBacklogsResponse\x12(\n\x08\x62\x61\x63klogs\x18\x01 \x03(\x0b\x32\x16.tallystick.v1.Backlog\";\n\x12ListInDoubtRequest\x12\x16\n\x0eminimum_age_ms\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x05\"\xc3\x01\n\x0fInDoubtTransfer\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.tallystick.v1.InDoubtState\x12\x10\n\x08shard_id\x18\x03 \x01(\t\x12\x14\n\x0c\x66rom_account\x18\x04 \x01(\t\x12\x12\n\nto_account\x18\x05 \x01(\t\x12\x0e\n\x06\x61mount\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x08 \x01(\x03\"[\n\x13ListInDoubtResponse\x12\x31\n\ttransfers\x18\x01 \x03(\x0b\x32\x1e.tallystick.v1.InDoubtTransfer\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x0f\n\rVerifyRequest\"l\n\x0eVerifyResponse\x12\x15\n\raccounts_read\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x63\x63ounts_total\x18\x02 \x01(\x03\x12+\n\x06result\x18\x03 \x01(\x0b\x32\x1b.tallystick.v1.VerifyResult\"\xae\x01\n\x0cVerifyResult\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.tallystick.v1.Verdict\x12.\n\ncurrencies\x18\x02 \x03(\x0b\x32\x1a.tallystick.v1.CurrencySum\x12\x10\n\x08\x61\x63\x63ounts\x18\x03 \x01(\x03\x12\x10\n\x08prepared\x18\x04 \x01(\x03\x12\x11\n\tunsettled\x18\x05 \x01(\x03\x12\x0e\n\x06\x61larms\x18\x06 \x01(\x03\"v\n\x0b\x43urrencySum\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x11\n\tcustomers\x18\x02 \x01(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x11\n\tin_flight\x18\x04 \x01(\t\x12\r\n\x05total\x18\x05 \x01(\t\x12\x10\n\x08\x61\x63\x63ounts\x18\x06 \x01(\x03*\x94\x01\n\nMemberKind\x12\x1b\n\x17MEMBER_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMBER_KIND_SHARD_NODE\x10\x01\x12\x1b\n\x17MEMBER_KIND_COORDINATOR\x10\x02\x12\x16\n\x12MEMBER_KIND_ROUTER\x10\x03\x12\x18\n\x14MEMBER_KIND_ARCHIVER\x10\x04*i\n\x0cInDoubtState\x12\x1e\n\x1aIN_DOUBT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17IN_DOUBT_STATE_PREPARED\x10\x01\x12\x1c\n\x18IN_DOUBT_STATE_UNSETTLED\x10\x02*^\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_BALANCED\x10\x01\x12\x12\n\x0eVERDICT_BROKEN\x10\x02\x12\x10\n\x0cVERDICT_BUSY\x10\x03\x32\xa9\x03\n\x0e\x43lusterService\x12I\n\x0bGetTopology\x12!.tallystick.v1.GetTopologyRequest\x1a\x17.tallystick.v1.Topology\x12T\n\x0bListMembers\x12!.tallystick.v1.ListMembersRequest\x1a\".tallystick.v1.ListMembersResponse\x12W\n\x0cListBacklogs\x12\".tallystick.v1.ListBacklogsRequest\x1a#.tallystick.v1.ListBacklogsResponse\x12T\n\x0bListInDoubt\x12!.tallystick.v1.ListInDoubtRequest\x1a\".tallystick.v1.ListInDoubtResponse\x12G\n\x06Verify\x12\x1c.tallystick.v1.VerifyRequest\x1a\x1d.tallystick.v1.VerifyResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btallystick/v1/cluster.proto\x12\rtallystick.v1\"\x14\n\x12GetTopologyRequest\"(\n\tSlotRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"v\n\x05Shard\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07primary\x18\x03 \x01(\t\x12\'\n\x05slots\x18\x04 \x03(\x0b\x32\x18.tallystick.v1.SlotRange\x12\x12\n\nslot_count\x18\x05 \x01(\r\"U\n\x08Topology\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12$\n\x06shards\x18\x03 \x03(\x0b\x32\x14.tallystick.v1.Shard\"\x14\n\x12ListMembersRequest\"n\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.tallystick.v1.MemberKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0f\n\x07problem\x18\n \x01(\t\"=\n\x13ListMembersResponse\x12&\n\x07members\x18\x01 \x03(\x0b\x32\x15.tallystick.v1.Member\"\x15\n\x13ListBacklogsRequest\"t\n\x07\x42\x61\x63klog\x12\x10\n\x08shard_id\x18\x01 \x01(\t\x12\x0f\n\x07unknown\x18\x02 \x01(\x08\x12\x17\n\x0f\x65ntries_waiting\x18\x03 \x01(\x03\x12\x15\n\rentries_limit\x18\x04 \x01(\x03\x12\x16\n\x0e\x61rchived_batch\x18\x05 \x01(\x03\"@\n\x14ListBacklogsResponse\x12(\n\x08\x62\x61\x63klogs\x18\x01 \x03(\x0b\x32\x16.tallystick.v1.Backlog\";\n\x12ListInDoubtRequest\x12\x16\n\x0eminimum_age_ms\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\x05\"\xc3\x01\n\x0fInDoubtTransfer\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.tallystick.v1.InDoubtState\x12\x10\n\x08shard_id\x18\x03 \x01(\t\x12\x14\n\x0c\x66rom_account\x18\x04 \x01(\t\x12\x12\n\nto_account\x18\x05 \x01(\t\x12\x0e\n\x06\x61mount\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x08 \x01(\x03\"[\n\x13ListInDoubtResponse\x12\x31\n\ttransfers\x18\x01 \x03(\x0b\x32\x1e.tallystick.v1.InDoubtTransfer\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x0f\n\rVerifyRequest\"l\n\x0eVerifyResponse\x12\x15\n\raccounts_read\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x63\x63ounts_total\x18\x02 \x01(\x03\x12+\n\x06result\x18\x03 \x01(\x0b\x32\x1b.tallystick.v1.VerifyResult\"\xae\x01\n\x0cVerifyResult\x12\'\n\x07verdict\x18\x01 \x01(\x0e\x32\x16.tallystick.v1.Verdict\x12.\n\ncurrencies\x18\x02 \x03(\x0b\x32\x1a.tallystick.v1.CurrencySum\x12\x10\n\x08\x61\x63\x63ounts\x18\x03 \x01(\x03\x12\x10\n\x08prepared\x18\x04 \x01(\x03\x12\x11\n\tunsettled\x18\x05 \x01(\x03\x12\x0e\n\x06\x61larms\x18\x06 \x01(\x03\"v\n\x0b\x43urrencySum\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x11\n\tcustomers\x18\x02 \x01(\t\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x11\n\tin_flight\x18\x04 \x01(\t\x12\r\n\x05total\x18\x05 \x01(\t\x12\x10\n\x08\x61\x63\x63ounts\x18\x06 \x01(\x03*\x94\x01\n\nMemberKind\x12\x1b\n\x17MEMBER_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MEMBER_KIND_SHARD_NODE\x10\x01\x12\x1b\n\x17MEMBER_KIND_COORDINATOR\x10\x02\x12\x16\n\x12MEMBER_KIND_ROUTER\x10\x03\x12\x18\n\x14MEMBER_KIND_ARCHIVER\x10\x04*i\n\x0cInDoubtState\x12\x1e\n\x1aIN_DOUBT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17IN_DOUBT_STATE_PREPARED\x10\x01\x12\x1c\n\x18IN_DOUBT_STATE_UNSETTLED\x10\x02*^\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_BALANCED\x10\x01\x12\x12\n\x0eVERDICT_BROKEN\x10\x02\x12\x10\n\x0cVERDICT_BUSY\x10\x03\x32\xa9\x03\n\x0e\x43lusterService\x12I\n\x0bGetTopology\x12!.tallystick.v1.GetTopologyRequest\x1a\x17.tallystick.v1.Topology\x12T\n\x0bListMembers\x12!.tallystick.v1.ListMembersRequest\x1a\".tallystick.v1.ListMembersResponse\x12W\n\x0cListBacklogs\x12\".tallystick.v1.ListBacklogsRequest\x1a#.tallystick.v1.ListBacklogsResponse\x12T\n\x0bListInDoubt\x12!.tallystick.v1.ListInDoubtRequest\x1a\".tallystick.v1.ListInDoubtResponse\x12G\n\x06Verify\x12\x1c.tallystick.v1.VerifyRequest\x1a\x1d.tallystick.v1.VerifyResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tallystick.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERKIND']._serialized_start=1481
-  _globals['_MEMBERKIND']._serialized_end=1629
-  _globals['_INDOUBTSTATE']._serialized_start=1631
-  _globals['_INDOUBTSTATE']._serialized_end=1736
-  _globals['_VERDICT']._serialized_start=1738
-  _globals['_VERDICT']._serialized_end=1832
+  _globals['_MEMBERKIND']._serialized_start=1498
+  _globals['_MEMBERKIND']._serialized_end=1646
+  _globals['_INDOUBTSTATE']._serialized_start=1648
+  _globals['_INDOUBTSTATE']._serialized_end=1753
+  _globals['_VERDICT']._serialized_start=1755
+  _globals['_VERDICT']._serialized_end=1849
   _globals['_GETTOPOLOGYREQUEST']._serialized_start=46
   _globals['_GETTOPOLOGYREQUEST']._serialized_end=66
   _globals['_SLOTRANGE']._serialized_start=68
@@ -48,29 +48,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMEMBERSREQUEST']._serialized_start=317
   _globals['_LISTMEMBERSREQUEST']._serialized_end=337
   _globals['_MEMBER']._serialized_start=339
-  _globals['_MEMBER']._serialized_end=432
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=434
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=495
-  _globals['_LISTBACKLOGSREQUEST']._serialized_start=497
-  _globals['_LISTBACKLOGSREQUEST']._serialized_end=518
-  _globals['_BACKLOG']._serialized_start=520
-  _globals['_BACKLOG']._serialized_end=636
-  _globals['_LISTBACKLOGSRESPONSE']._serialized_start=638
-  _globals['_LISTBACKLOGSRESPONSE']._serialized_end=702
-  _globals['_LISTINDOUBTREQUEST']._serialized_start=704
-  _globals['_LISTINDOUBTREQUEST']._serialized_end=763
-  _globals['_INDOUBTTRANSFER']._serialized_start=766
-  _globals['_INDOUBTTRANSFER']._serialized_end=961
-  _globals['_LISTINDOUBTRESPONSE']._serialized_start=963
-  _globals['_LISTINDOUBTRESPONSE']._serialized_end=1054
-  _globals['_VERIFYREQUEST']._serialized_start=1056
-  _globals['_VERIFYREQUEST']._serialized_end=1071
-  _globals['_VERIFYRESPONSE']._serialized_start=1073
-  _globals['_VERIFYRESPONSE']._serialized_end=1181
-  _globals['_VERIFYRESULT']._serialized_start=1184
-  _globals['_VERIFYRESULT']._serialized_end=1358
-  _globals['_CURRENCYSUM']._serialized_start=1360
-  _globals['_CURRENCYSUM']._serialized_end=1478
-  _globals['_CLUSTERSERVICE']._serialized_start=1835
-  _globals['_CLUSTERSERVICE']._serialized_end=2260
+  _globals['_MEMBER']._serialized_end=449
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=451
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=512
+  _globals['_LISTBACKLOGSREQUEST']._serialized_start=514
+  _globals['_LISTBACKLOGSREQUEST']._serialized_end=535
+  _globals['_BACKLOG']._serialized_start=537
+  _globals['_BACKLOG']._serialized_end=653
+  _globals['_LISTBACKLOGSRESPONSE']._serialized_start=655
+  _globals['_LISTBACKLOGSRESPONSE']._serialized_end=719
+  _globals['_LISTINDOUBTREQUEST']._serialized_start=721
+  _globals['_LISTINDOUBTREQUEST']._serialized_end=780
+  _globals['_INDOUBTTRANSFER']._serialized_start=783
+  _globals['_INDOUBTTRANSFER']._serialized_end=978
+  _globals['_LISTINDOUBTRESPONSE']._serialized_start=980
+  _globals['_LISTINDOUBTRESPONSE']._serialized_end=1071
+  _globals['_VERIFYREQUEST']._serialized_start=1073
+  _globals['_VERIFYREQUEST']._serialized_end=1088
+  _globals['_VERIFYRESPONSE']._serialized_start=1090
+  _globals['_VERIFYRESPONSE']._serialized_end=1198
+  _globals['_VERIFYRESULT']._serialized_start=1201
+  _globals['_VERIFYRESULT']._serialized_end=1375
+  _globals['_CURRENCYSUM']._serialized_start=1377
+  _globals['_CURRENCYSUM']._serialized_end=1495
+  _globals['_CLUSTERSERVICE']._serialized_start=1852
+  _globals['_CLUSTERSERVICE']._serialized_end=2277
 # @@protoc_insertion_point(module_scope)

@@ -25,43 +25,43 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atallystick/v1/ledger.proto\x12\rtallystick.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\x05\x45ntry\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04kind\x18\x04 \x01(\x0e\x32\x18.tallystick.v1.EntryKind\x12\x16\n\x0etransaction_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63ounterparty\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x08 \x01(\t\x12\x12\n\nheld_delta\x18\t \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\n \x01(\t\x12\x11\n\treference\x18\x0b \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x0c \x01(\t\x12\x14\n\x0cinitiated_by\x18\r \x01(\t\x12\x1e\n\x16related_transaction_id\x18\x0e \x01(\t\x12\x0b\n\x03leg\x18\x0f \x01(\x05\x12\x11\n\tleg_count\x18\x10 \x01(\x05\x12\x10\n\x08shard_id\x18\x11 \x01(\t\"\xfe\x01\n\x12ListEntriesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05kinds\x18\x04 \x03(\x0e\x32\x18.tallystick.v1.EntryKind\x12(\n\x05order\x18\x05 \x01(\x0e\x32\x19.tallystick.v1.EntryOrder\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"U\n\x13ListEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.tallystick.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x18GetLedgerTransferRequest\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_account\x18\x02 \x01(\t\"O\n\x0eLedgerTransfer\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.tallystick.v1.Entry\"S\n\x13GetBalanceAtRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\tBalanceAt\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\t\x12\x0c\n\x04held\x18\x04 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\nchanged_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13WatchEntriesRequest\x12\x13\n\x0b\x61\x63\x63ount_ids\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x16\n\x0e\x66rom_beginning\x18\x03 \x01(\x08\"M\n\x14WatchEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.tallystick.v1.Entry\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x19\n\x17\x43onsistencyCheckRequest\"~\n\x18\x43onsistencyCheckResponse\x12\x18\n\x10\x61\x63\x63ounts_checked\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x63\x63ounts_total\x18\x02 \x01(\x03\x12\x30\n\x06result\x18\x03 \x01(\x0b\x32 .tallystick.v1.ConsistencyResult\"f\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08shard_id\x18\x02 \x01(\t\x12\x12\n\naccount_id\x18\x03 \x01(\t\x12\x16\n\x0etransaction_id\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\xaf\x01\n\x11\x43onsistencyResult\x12\x12\n\nconsistent\x18\x01 \x01(\x08\x12(\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x16.tallystick.v1.Finding\x12\x16\n\x0e\x66indings_total\x18\x03 \x01(\x03\x12\x18\n\x10\x65ntries_archived\x18\x04 \x01(\x03\x12\x17\n\x0f\x65ntries_waiting\x18\x05 \x01(\x03\x12\x11\n\tin_flight\x18\x06 \x01(\x03*\xef\x02\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45NTRY_KIND_TRANSFER\x10\x01\x12\x16\n\x12\x45NTRY_KIND_DEPOSIT\x10\x02\x12\x19\n\x15\x45NTRY_KIND_WITHDRAWAL\x10\x03\x12\x17\n\x13\x45NTRY_KIND_PURCHASE\x10\x04\x12\x15\n\x11\x45NTRY_KIND_REFUND\x10\x05\x12\x16\n\x12\x45NTRY_KIND_CAPTURE\x10\x06\x12\x16\n\x12\x45NTRY_KIND_JOURNAL\x10\x07\x12\x13\n\x0f\x45NTRY_KIND_HOLD\x10\x08\x12\x13\n\x0f\x45NTRY_KIND_VOID\x10\t\x12\x15\n\x11\x45NTRY_KIND_EXPIRY\x10\n\x12\x15\n\x11\x45NTRY_KIND_FREEZE\x10\x0b\x12\x17\n\x13\x45NTRY_KIND_UNFREEZE\x10\x0c\x12\x14\n\x10\x45NTRY_KIND_CLOSE\x10\r\x12\x13\n\x0f\x45NTRY_KIND_OPEN\x10\x0e*e\n\nEntryOrder\x12\x1b\n\x17\x45NTRY_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45NTRY_ORDER_NEWEST_FIRST\x10\x01\x12\x1c\n\x18\x45NTRY_ORDER_OLDEST_FIRST\x10\x02\x32\xcc\x03\n\rLedgerService\x12T\n\x0bListEntries\x12!.tallystick.v1.ListEntriesRequest\x1a\".tallystick.v1.ListEntriesResponse\x12U\n\x0bGetTransfer\x12\'.tallystick.v1.GetLedgerTransferRequest\x1a\x1d.tallystick.v1.LedgerTransfer\x12L\n\x0cGetBalanceAt\x12\".tallystick.v1.GetBalanceAtRequest\x1a\x18.tallystick.v1.BalanceAt\x12Y\n\x0cWatchEntries\x12\".tallystick.v1.WatchEntriesRequest\x1a#.tallystick.v1.WatchEntriesResponse0\x01\x12\x65\n\x10\x43onsistencyCheck\x12&.tallystick.v1.ConsistencyCheckRequest\x1a\'.tallystick.v1.ConsistencyCheckResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atallystick/v1/ledger.proto\x12\rtallystick.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\x05\x45ntry\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04kind\x18\x04 \x01(\x0e\x32\x18.tallystick.v1.EntryKind\x12\x16\n\x0etransaction_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63ounterparty\x18\x06 \x01(\t\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\r\n\x05\x64\x65lta\x18\x08 \x01(\t\x12\x12\n\nheld_delta\x18\t \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\n \x01(\t\x12\x11\n\treference\x18\x0b \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x0c \x01(\t\x12\x14\n\x0cinitiated_by\x18\r \x01(\t\x12\x1e\n\x16related_transaction_id\x18\x0e \x01(\t\x12\x0b\n\x03leg\x18\x0f \x01(\x05\x12\x11\n\tleg_count\x18\x10 \x01(\x05\x12\x10\n\x08shard_id\x18\x11 \x01(\t\"\xac\x02\n\x12ListEntriesRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05kinds\x18\x04 \x03(\x0e\x32\x18.tallystick.v1.EntryKind\x12(\n\x05order\x18\x05 \x01(\x0e\x32\x19.tallystick.v1.EntryOrder\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12,\n\x08wait_for\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x89\x01\n\x13ListEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.tallystick.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\x0e\x63omplete_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"v\n\x18GetLedgerTransferRequest\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_account\x18\x02 \x01(\t\x12,\n\x08wait_for\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x0eLedgerTransfer\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12%\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x14.tallystick.v1.Entry\x12\x32\n\x0e\x63omplete_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x13GetBalanceAtRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08wait_for\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd8\x01\n\tBalanceAt\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x11\n\tavailable\x18\x03 \x01(\t\x12\x0c\n\x04held\x18\x04 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\nchanged_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63omplete_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13WatchEntriesRequest\x12\x13\n\x0b\x61\x63\x63ount_ids\x18\x01 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x16\n\x0e\x66rom_beginning\x18\x03 \x01(\x08\"\x81\x01\n\x14WatchEntriesResponse\x12%\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.tallystick.v1.Entry\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x32\n\x0e\x63omplete_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x17\x43onsistencyCheckRequest\x12\x13\n\x0bmax_backlog\x18\x0f \x01(\x03\"~\n\x18\x43onsistencyCheckResponse\x12\x18\n\x10\x61\x63\x63ounts_checked\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x63\x63ounts_total\x18\x02 \x01(\x03\x12\x30\n\x06result\x18\x03 \x01(\x0b\x32 .tallystick.v1.ConsistencyResult\"f\n\x07\x46inding\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08shard_id\x18\x02 \x01(\t\x12\x12\n\naccount_id\x18\x03 \x01(\t\x12\x16\n\x0etransaction_id\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\xe3\x01\n\x11\x43onsistencyResult\x12\x12\n\nconsistent\x18\x01 \x01(\x08\x12(\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x16.tallystick.v1.Finding\x12\x16\n\x0e\x66indings_total\x18\x03 \x01(\x03\x12\x18\n\x10\x65ntries_archived\x18\x04 \x01(\x03\x12\x17\n\x0f\x65ntries_waiting\x18\x05 \x01(\x03\x12\x11\n\tin_flight\x18\x06 \x01(\x03\x12\x32\n\x0e\x63omplete_until\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xef\x02\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45NTRY_KIND_TRANSFER\x10\x01\x12\x16\n\x12\x45NTRY_KIND_DEPOSIT\x10\x02\x12\x19\n\x15\x45NTRY_KIND_WITHDRAWAL\x10\x03\x12\x17\n\x13\x45NTRY_KIND_PURCHASE\x10\x04\x12\x15\n\x11\x45NTRY_KIND_REFUND\x10\x05\x12\x16\n\x12\x45NTRY_KIND_CAPTURE\x10\x06\x12\x16\n\x12\x45NTRY_KIND_JOURNAL\x10\x07\x12\x13\n\x0f\x45NTRY_KIND_HOLD\x10\x08\x12\x13\n\x0f\x45NTRY_KIND_VOID\x10\t\x12\x15\n\x11\x45NTRY_KIND_EXPIRY\x10\n\x12\x15\n\x11\x45NTRY_KIND_FREEZE\x10\x0b\x12\x17\n\x13\x45NTRY_KIND_UNFREEZE\x10\x0c\x12\x14\n\x10\x45NTRY_KIND_CLOSE\x10\r\x12\x13\n\x0f\x45NTRY_KIND_OPEN\x10\x0e*e\n\nEntryOrder\x12\x1b\n\x17\x45NTRY_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45NTRY_ORDER_NEWEST_FIRST\x10\x01\x12\x1c\n\x18\x45NTRY_ORDER_OLDEST_FIRST\x10\x02\x32\xcc\x03\n\rLedgerService\x12T\n\x0bListEntries\x12!.tallystick.v1.ListEntriesRequest\x1a\".tallystick.v1.ListEntriesResponse\x12U\n\x0bGetTransfer\x12\'.tallystick.v1.GetLedgerTransferRequest\x1a\x1d.tallystick.v1.LedgerTransfer\x12L\n\x0cGetBalanceAt\x12\".tallystick.v1.GetBalanceAtRequest\x1a\x18.tallystick.v1.BalanceAt\x12Y\n\x0cWatchEntries\x12\".tallystick.v1.WatchEntriesRequest\x1a#.tallystick.v1.WatchEntriesResponse0\x01\x12\x65\n\x10\x43onsistencyCheck\x12&.tallystick.v1.ConsistencyCheckRequest\x1a\'.tallystick.v1.ConsistencyCheckResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tallystick.v1.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRYKIND']._serialized_start=1817
-  _globals['_ENTRYKIND']._serialized_end=2184
-  _globals['_ENTRYORDER']._serialized_start=2186
-  _globals['_ENTRYORDER']._serialized_end=2287
+  _globals['_ENTRYKIND']._serialized_start=2240
+  _globals['_ENTRYKIND']._serialized_end=2607
+  _globals['_ENTRYORDER']._serialized_start=2609
+  _globals['_ENTRYORDER']._serialized_end=2710
   _globals['_ENTRY']._serialized_start=79
   _globals['_ENTRY']._serialized_end=463
   _globals['_LISTENTRIESREQUEST']._serialized_start=466
-  _globals['_LISTENTRIESREQUEST']._serialized_end=720
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=722
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=807
-  _globals['_GETLEDGERTRANSFERREQUEST']._serialized_start=809
-  _globals['_GETLEDGERTRANSFERREQUEST']._serialized_end=881
-  _globals['_LEDGERTRANSFER']._serialized_start=883
-  _globals['_LEDGERTRANSFER']._serialized_end=962
-  _globals['_GETBALANCEATREQUEST']._serialized_start=964
-  _globals['_GETBALANCEATREQUEST']._serialized_end=1047
-  _globals['_BALANCEAT']._serialized_start=1050
-  _globals['_BALANCEAT']._serialized_end=1214
-  _globals['_WATCHENTRIESREQUEST']._serialized_start=1216
-  _globals['_WATCHENTRIESREQUEST']._serialized_end=1298
-  _globals['_WATCHENTRIESRESPONSE']._serialized_start=1300
-  _globals['_WATCHENTRIESRESPONSE']._serialized_end=1377
-  _globals['_CONSISTENCYCHECKREQUEST']._serialized_start=1379
-  _globals['_CONSISTENCYCHECKREQUEST']._serialized_end=1404
-  _globals['_CONSISTENCYCHECKRESPONSE']._serialized_start=1406
-  _globals['_CONSISTENCYCHECKRESPONSE']._serialized_end=1532
-  _globals['_FINDING']._serialized_start=1534
-  _globals['_FINDING']._serialized_end=1636
-  _globals['_CONSISTENCYRESULT']._serialized_start=1639
-  _globals['_CONSISTENCYRESULT']._serialized_end=1814
-  _globals['_LEDGERSERVICE']._serialized_start=2290
-  _globals['_LEDGERSERVICE']._serialized_end=2750
+  _globals['_LISTENTRIESREQUEST']._serialized_end=766
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=769
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=906
+  _globals['_GETLEDGERTRANSFERREQUEST']._serialized_start=908
+  _globals['_GETLEDGERTRANSFERREQUEST']._serialized_end=1026
+  _globals['_LEDGERTRANSFER']._serialized_start=1029
+  _globals['_LEDGERTRANSFER']._serialized_end=1160
+  _globals['_GETBALANCEATREQUEST']._serialized_start=1163
+  _globals['_GETBALANCEATREQUEST']._serialized_end=1292
+  _globals['_BALANCEAT']._serialized_start=1295
+  _globals['_BALANCEAT']._serialized_end=1511
+  _globals['_WATCHENTRIESREQUEST']._serialized_start=1513
+  _globals['_WATCHENTRIESREQUEST']._serialized_end=1595
+  _globals['_WATCHENTRIESRESPONSE']._serialized_start=1598
+  _globals['_WATCHENTRIESRESPONSE']._serialized_end=1727
+  _globals['_CONSISTENCYCHECKREQUEST']._serialized_start=1729
+  _globals['_CONSISTENCYCHECKREQUEST']._serialized_end=1775
+  _globals['_CONSISTENCYCHECKRESPONSE']._serialized_start=1777
+  _globals['_CONSISTENCYCHECKRESPONSE']._serialized_end=1903
+  _globals['_FINDING']._serialized_start=1905
+  _globals['_FINDING']._serialized_end=2007
+  _globals['_CONSISTENCYRESULT']._serialized_start=2010
+  _globals['_CONSISTENCYRESULT']._serialized_end=2237
+  _globals['_LEDGERSERVICE']._serialized_start=2713
+  _globals['_LEDGERSERVICE']._serialized_end=3173
 # @@protoc_insertion_point(module_scope)

@@ -91,7 +91,7 @@ class Entry(_message.Message):
     def __init__(self, account_id: _Optional[str] = ..., version: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[_Union[EntryKind, str]] = ..., transaction_id: _Optional[str] = ..., counterparty: _Optional[str] = ..., currency: _Optional[str] = ..., delta: _Optional[str] = ..., held_delta: _Optional[str] = ..., balance: _Optional[str] = ..., reference: _Optional[str] = ..., external_id: _Optional[str] = ..., initiated_by: _Optional[str] = ..., related_transaction_id: _Optional[str] = ..., leg: _Optional[int] = ..., leg_count: _Optional[int] = ..., shard_id: _Optional[str] = ...) -> None: ...
 
 class ListEntriesRequest(_message.Message):
-    __slots__ = ("account_id", "from_time", "to_time", "kinds", "order", "page_size", "page_token")
+    __slots__ = ("account_id", "from_time", "to_time", "kinds", "order", "page_size", "page_token", "wait_for")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_TIME_FIELD_NUMBER: _ClassVar[int]
     TO_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class ListEntriesRequest(_message.Message):
     ORDER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FOR_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     from_time: _timestamp_pb2.Timestamp
     to_time: _timestamp_pb2.Timestamp
@@ -106,42 +107,51 @@ class ListEntriesRequest(_message.Message):
     order: EntryOrder
     page_size: int
     page_token: str
-    def __init__(self, account_id: _Optional[str] = ..., from_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., to_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[EntryKind, str]]] = ..., order: _Optional[_Union[EntryOrder, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    wait_for: _timestamp_pb2.Timestamp
+    def __init__(self, account_id: _Optional[str] = ..., from_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., to_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kinds: _Optional[_Iterable[_Union[EntryKind, str]]] = ..., order: _Optional[_Union[EntryOrder, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., wait_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListEntriesResponse(_message.Message):
-    __slots__ = ("entries", "next_page_token")
+    __slots__ = ("entries", "next_page_token", "complete_until")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_UNTIL_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
     next_page_token: str
-    def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    complete_until: _timestamp_pb2.Timestamp
+    def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., complete_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetLedgerTransferRequest(_message.Message):
-    __slots__ = ("transaction_id", "from_account")
+    __slots__ = ("transaction_id", "from_account", "wait_for")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FOR_FIELD_NUMBER: _ClassVar[int]
     transaction_id: str
     from_account: str
-    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ...) -> None: ...
+    wait_for: _timestamp_pb2.Timestamp
+    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., wait_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LedgerTransfer(_message.Message):
-    __slots__ = ("transaction_id", "entries")
+    __slots__ = ("transaction_id", "entries", "complete_until")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_UNTIL_FIELD_NUMBER: _ClassVar[int]
     transaction_id: str
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
-    def __init__(self, transaction_id: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ...) -> None: ...
+    complete_until: _timestamp_pb2.Timestamp
+    def __init__(self, transaction_id: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., complete_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetBalanceAtRequest(_message.Message):
-    __slots__ = ("account_id", "time")
+    __slots__ = ("account_id", "time", "wait_for")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FOR_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     time: _timestamp_pb2.Timestamp
-    def __init__(self, account_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    wait_for: _timestamp_pb2.Timestamp
+    def __init__(self, account_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wait_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class BalanceAt(_message.Message):
-    __slots__ = ("account_id", "currency", "available", "held", "balance", "version", "changed_at")
+    __slots__ = ("account_id", "currency", "available", "held", "balance", "version", "changed_at", "complete_until")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +159,7 @@ class BalanceAt(_message.Message):
     BALANCE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CHANGED_AT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_UNTIL_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     currency: str
     available: str
@@ -156,7 +167,8 @@ class BalanceAt(_message.Message):
     balance: str
     version: int
     changed_at: _timestamp_pb2.Timestamp
-    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., available: _Optional[str] = ..., held: _Optional[str] = ..., balance: _Optional[str] = ..., version: _Optional[int] = ..., changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    complete_until: _timestamp_pb2.Timestamp
+    def __init__(self, account_id: _Optional[str] = ..., currency: _Optional[str] = ..., available: _Optional[str] = ..., held: _Optional[str] = ..., balance: _Optional[str] = ..., version: _Optional[int] = ..., changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class WatchEntriesRequest(_message.Message):
     __slots__ = ("account_ids", "cursor", "from_beginning")
@@ -169,16 +181,20 @@ class WatchEntriesRequest(_message.Message):
     def __init__(self, account_ids: _Optional[_Iterable[str]] = ..., cursor: _Optional[str] = ..., from_beginning: _Optional[bool] = ...) -> None: ...
 
 class WatchEntriesResponse(_message.Message):
-    __slots__ = ("entries", "cursor")
+    __slots__ = ("entries", "cursor", "complete_until")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_UNTIL_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[Entry]
     cursor: str
-    def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+    complete_until: _timestamp_pb2.Timestamp
+    def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., cursor: _Optional[str] = ..., complete_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ConsistencyCheckRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("max_backlog",)
+    MAX_BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    max_backlog: int
+    def __init__(self, max_backlog: _Optional[int] = ...) -> None: ...
 
 class ConsistencyCheckResponse(_message.Message):
     __slots__ = ("accounts_checked", "accounts_total", "result")
@@ -205,17 +221,19 @@ class Finding(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., shard_id: _Optional[str] = ..., account_id: _Optional[str] = ..., transaction_id: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ConsistencyResult(_message.Message):
-    __slots__ = ("consistent", "findings", "findings_total", "entries_archived", "entries_waiting", "in_flight")
+    __slots__ = ("consistent", "findings", "findings_total", "entries_archived", "entries_waiting", "in_flight", "complete_until")
     CONSISTENT_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_ARCHIVED_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_WAITING_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_UNTIL_FIELD_NUMBER: _ClassVar[int]
     consistent: bool
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     findings_total: int
     entries_archived: int
     entries_waiting: int
     in_flight: int
-    def __init__(self, consistent: _Optional[bool] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., findings_total: _Optional[int] = ..., entries_archived: _Optional[int] = ..., entries_waiting: _Optional[int] = ..., in_flight: _Optional[int] = ...) -> None: ...
+    complete_until: _timestamp_pb2.Timestamp
+    def __init__(self, consistent: _Optional[bool] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., findings_total: _Optional[int] = ..., entries_archived: _Optional[int] = ..., entries_waiting: _Optional[int] = ..., in_flight: _Optional[int] = ..., complete_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

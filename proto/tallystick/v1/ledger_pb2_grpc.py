@@ -32,6 +32,27 @@ class LedgerServiceStub:
 
     Amounts are decimal text; times are those of the shard that made the entry.
     System accounts are shown with their shard: "@world:EUR:shard-0".
+
+    Every answer says how much of the past it knows: complete_until. Every entry
+    that any shard made up to that moment, by that shard's own clock, was in the
+    archive before it was read for the answer; of later ones some may be missing.
+    Absent: not known, because a shard of which nothing is archived does not
+    answer or has a first entry waiting. NOT_FOUND carries it in the metadata of
+    its ErrorInfo, as RFC 3339 text: what is not found by then did not happen by
+    then.
+
+    With wait_for the answer is given only once the archive is complete up to that
+    moment. Of each shard that holds when either
+    - all is archived that the shard had made when the request arrived, by its own
+    count of entries, not by any clock: so a moment in the future means all that
+    happened before the request, however clocks differ; or
+    - what is archived reaches a minute past the moment, so that a shard's clock
+    may differ from the caller's by a minute.
+    If that takes longer than the call's deadline, less a tenth of it to answer
+    (ten seconds where there is no deadline, a minute at the most), the call fails:
+    UNAVAILABLE, with RetryInfo and an ErrorInfo of the reason NOT_YET_ARCHIVED,
+    whose metadata are complete_until, shards_behind and shards_not_answering.
+    Without wait_for nothing waits.
     """
 
     def __init__(self, channel):
@@ -74,6 +95,27 @@ class LedgerServiceServicer:
 
     Amounts are decimal text; times are those of the shard that made the entry.
     System accounts are shown with their shard: "@world:EUR:shard-0".
+
+    Every answer says how much of the past it knows: complete_until. Every entry
+    that any shard made up to that moment, by that shard's own clock, was in the
+    archive before it was read for the answer; of later ones some may be missing.
+    Absent: not known, because a shard of which nothing is archived does not
+    answer or has a first entry waiting. NOT_FOUND carries it in the metadata of
+    its ErrorInfo, as RFC 3339 text: what is not found by then did not happen by
+    then.
+
+    With wait_for the answer is given only once the archive is complete up to that
+    moment. Of each shard that holds when either
+    - all is archived that the shard had made when the request arrived, by its own
+    count of entries, not by any clock: so a moment in the future means all that
+    happened before the request, however clocks differ; or
+    - what is archived reaches a minute past the moment, so that a shard's clock
+    may differ from the caller's by a minute.
+    If that takes longer than the call's deadline, less a tenth of it to answer
+    (ten seconds where there is no deadline, a minute at the most), the call fails:
+    UNAVAILABLE, with RetryInfo and an ErrorInfo of the reason NOT_YET_ARCHIVED,
+    whose metadata are complete_until, shards_behind and shards_not_answering.
+    Without wait_for nothing waits.
     """
 
     def ListEntries(self, request, context):
@@ -157,6 +199,27 @@ class LedgerService:
 
     Amounts are decimal text; times are those of the shard that made the entry.
     System accounts are shown with their shard: "@world:EUR:shard-0".
+
+    Every answer says how much of the past it knows: complete_until. Every entry
+    that any shard made up to that moment, by that shard's own clock, was in the
+    archive before it was read for the answer; of later ones some may be missing.
+    Absent: not known, because a shard of which nothing is archived does not
+    answer or has a first entry waiting. NOT_FOUND carries it in the metadata of
+    its ErrorInfo, as RFC 3339 text: what is not found by then did not happen by
+    then.
+
+    With wait_for the answer is given only once the archive is complete up to that
+    moment. Of each shard that holds when either
+    - all is archived that the shard had made when the request arrived, by its own
+    count of entries, not by any clock: so a moment in the future means all that
+    happened before the request, however clocks differ; or
+    - what is archived reaches a minute past the moment, so that a shard's clock
+    may differ from the caller's by a minute.
+    If that takes longer than the call's deadline, less a tenth of it to answer
+    (ten seconds where there is no deadline, a minute at the most), the call fails:
+    UNAVAILABLE, with RetryInfo and an ErrorInfo of the reason NOT_YET_ARCHIVED,
+    whose metadata are complete_until, shards_behind and shards_not_answering.
+    Without wait_for nothing waits.
     """
 
     @staticmethod

@@ -76,6 +76,11 @@ class WalletServiceStub:
                 request_serializer=tallystick_dot_v1_dot_wallet__pb2.BatchGetAccountsRequest.SerializeToString,
                 response_deserializer=tallystick_dot_v1_dot_wallet__pb2.BatchAccountsResponse.FromString,
                 _registered_method=True)
+        self.ListAccounts = channel.unary_unary(
+                '/tallystick.v1.WalletService/ListAccounts',
+                request_serializer=tallystick_dot_v1_dot_wallet__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_wallet__pb2.ListAccountsResponse.FromString,
+                _registered_method=True)
         self.Transfer = channel.unary_unary(
                 '/tallystick.v1.WalletService/Transfer',
                 request_serializer=tallystick_dot_v1_dot_wallet__pb2.TransferRequest.SerializeToString,
@@ -196,6 +201,16 @@ class WalletServiceServicer:
 
     def BatchGetAccounts(self, request, context):
         """Up to 8192 accounts, answered item by item, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccounts(self, request, context):
+        """All accounts, a page at a time, in order of slot, then of account_id by its
+        bytes. Stable under writes: an account that was there at the first page comes
+        exactly once, one that is opened meanwhile at most once. Closed ones are
+        listed too; the system's own, which begin with "@", are not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -328,6 +343,11 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     servicer.BatchGetAccounts,
                     request_deserializer=tallystick_dot_v1_dot_wallet__pb2.BatchGetAccountsRequest.FromString,
                     response_serializer=tallystick_dot_v1_dot_wallet__pb2.BatchAccountsResponse.SerializeToString,
+            ),
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=tallystick_dot_v1_dot_wallet__pb2.ListAccountsRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_wallet__pb2.ListAccountsResponse.SerializeToString,
             ),
             'Transfer': grpc.unary_unary_rpc_method_handler(
                     servicer.Transfer,
@@ -530,6 +550,33 @@ class WalletService:
             '/tallystick.v1.WalletService/BatchGetAccounts',
             tallystick_dot_v1_dot_wallet__pb2.BatchGetAccountsRequest.SerializeToString,
             tallystick_dot_v1_dot_wallet__pb2.BatchAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.WalletService/ListAccounts',
+            tallystick_dot_v1_dot_wallet__pb2.ListAccountsRequest.SerializeToString,
+            tallystick_dot_v1_dot_wallet__pb2.ListAccountsResponse.FromString,
             options,
             channel_credentials,
             insecure,
