@@ -8,6 +8,7 @@ from uuid import UUID
 
 import grpc
 
+from coordinator import statuses
 from coordinator.audit import Audit, audit_pages
 from coordinator.money import to_text
 from shard_node.errors import ShardNodeError
@@ -97,11 +98,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         """Prepared and unsettled entries, the oldest first."""
         limit = request.limit if request.HasField("limit") else DEFAULT_IN_DOUBT
         if not 1 <= limit <= MAX_IN_DOUBT:
-            told = f"limit: must be 1 to {MAX_IN_DOUBT}, or left out for {DEFAULT_IN_DOUBT}, is {limit}"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+            why = f"must be 1 to {MAX_IN_DOUBT}, or left out for {DEFAULT_IN_DOUBT}, is {limit}"
+            await statuses.abort_invalid(context, "limit", why)
         if request.minimum_age_ms < 0:
-            told = f"minimum_age_ms: must not be negative, is {request.minimum_age_ms}"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, told)
+            why = f"must not be negative, is {request.minimum_age_ms}"
+            await statuses.abort_invalid(context, "minimum_age_ms", why)
         found: list[cluster_pb2.InDoubtTransfer] = []
         try:
             for shard in self._directory.current.shards:

@@ -10,6 +10,7 @@ from grpc_channelz.v1 import channelz, channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from coordinator.decoding import reading
 from shard_node.errors import ShardNodeError
 from shard_node.limits import MAX_MESSAGE_BYTES
 
@@ -27,8 +28,12 @@ CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 MAX_PENDING_CALLS = 50_000
 
+# The core ends a call with a longer message as RESOURCE_EXHAUSTED, which says "send it again". So it takes
+# more than the contract does: up to here, `decoding` answers INVALID_ARGUMENT with the contract's limit.
+MAX_RECEIVED_BYTES = 4 * MAX_MESSAGE_BYTES
+
 SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Calls that arrived and wait for the event loop. Past gRPC's own limits (1000, then at random) calls
     # end as CANCELLED; whoever is too many shall hear RESOURCE_EXHAUSTED from the service instead.
@@ -80,8 +85,10 @@ class Methods(grpc.GenericRpcHandler):
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
-        """Adds methods of a service, in the place of those of the same name."""
-        self._handlers.update({f"/{service_name}/{name}": one for name, one in method_handlers.items()})
+        """Adds methods of a service, in the place of those of the same name; see :func:`decoding.reading`."""
+        self._handlers.update(
+            {f"/{service_name}/{name}": reading(one) for name, one in method_handlers.items()}
+        )
 
 
 class Server:

@@ -13,6 +13,7 @@ from deploy import cluster_file
 from deploy.cluster_file import Kind
 from deploy.errors import NoClusterError
 from tallystick import SyncClient, SyncLedgerClient
+from tallystick.addresses import router_addresses
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
 ROUTER_VARIABLE = "TALLYSTICK_ROUTER"
@@ -36,15 +37,18 @@ def named_routers(router: str | None, data: Path | None) -> list[str]:
     """The routers that were named, in ``router`` or in the variable: HOST:PORT, several with commas between.
 
     A data folder that was named counts more than the variable; one that is empty counts as not set. The list
-    is empty when none was named. Raises NoClusterError when ``router`` names none.
+    is empty when none was named. Raises NoClusterError when ``router`` names none, InvalidArgument when an
+    address is none.
     """
-    if router is None:
-        given = (os.environ.get(ROUTER_VARIABLE) if data is None else None) or ""
-        return [address.strip() for address in given.split(",") if address.strip()]
-    named = [address.strip() for address in router.split(",") if address.strip()]
+    given = router
+    if given is None:
+        given = (os.environ.get(ROUTER_VARIABLE) or None) if data is None else None
+        if given is None:
+            return []
+    named = [address.strip() for address in given.split(",") if address.strip()]
     if not named:
-        raise NoClusterError(f"no router is named: --router is {router!r}, not HOST:PORT")
-    return named
+        raise NoClusterError(f"no router is named: --router is {given!r}, not HOST:PORT")
+    return router_addresses(named)
 
 
 def find_routers(router: str | None, data: Path | None) -> list[str]:

@@ -18,7 +18,7 @@ from uuid import UUID
 from deploy.errors import DeployError
 from deploy.knowledge import FOUND, WORLD_PREFIX, Knowledge, Record, Standing, now_text
 from deploy.payments_file import Instruction, instruction
-from deploy.results_file import Result
+from deploy.results_file import Result, said_of
 from deploy.witness import Finding, Memory, Witness
 from tallystick import (
     AccountExists,
@@ -196,7 +196,7 @@ class Funding:
             if error.field == "amount":
                 # Our own mistake, not the row's: without funds its rows would be refused for good.
                 raise DeployError(f"{payer} cannot be funded: {error.message}") from error
-            return Result(instruction, error.outcome, error.message)
+            return Result(instruction, error.outcome, said_of(error))
         except TransactionIdExpired as error:
             (finding,) = await self._witness.findings([instruction])
             if finding is Finding.UNPROVABLE:
@@ -208,5 +208,5 @@ class Funding:
             return Result(instruction, Outcome.COMMITTED if moved else error.outcome, FOUND if moved else "")
         except Refused as error:
             # Its reason meets the row itself.
-            return Result(instruction, error.outcome, error.message)
+            return Result(instruction, error.outcome, said_of(error))
         return Result(instruction, Outcome.COMMITTED)

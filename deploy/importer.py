@@ -25,7 +25,7 @@ from deploy.errors import DeployError
 from deploy.funding import Funding, Wallet
 from deploy.knowledge import Knowledge, Record, Standing, now_text
 from deploy.payments_file import Instruction, PaymentsFile, Row
-from deploy.results_file import OPEN_OUTCOMES, Result, replacing, result_path
+from deploy.results_file import OPEN_OUTCOMES, Result, replacing, result_path, said_of
 from deploy.witness import Finding, Ledger, Witness
 from tallystick import Outcome, TallystickError, Transfer
 
@@ -239,7 +239,7 @@ class Importer:
         seconds = min(self._settings.retry_seconds, MAX_RETRY_SECONDS)
         answers = await self._client.transfers(map(_transfer, to_send), timeout_s=seconds)
         results = [
-            Result(one, answer.outcome, "" if answer.error is None else answer.error.message)
+            Result(one, answer.outcome, said_of(answer.error))
             for one, answer in zip(to_send, answers, strict=True)
         ]
         expired = [result for result in results if result.outcome is Outcome.TRANSACTION_ID_EXPIRED]

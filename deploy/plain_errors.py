@@ -31,13 +31,15 @@ from deploy.errors import DeployError, NotKnownError
 from deploy.ledger_url import without_passwords
 from deploy.rendering import bad, err, write_json
 from shard_node.errors import ShardNodeError
-from tallystick import OutcomeUnknown, Refused, RetryableError, TallystickError
+from tallystick import OutcomeUnknown, Refused, RetryableError, TallystickError, Unavailable
 
 EXIT_FAILED, EXIT_NOT_KNOWN = 1, 2
 # EX_SOFTWARE of sysexits.h.
 EXIT_DEFECT = 70
 # What a shell calls a command that Ctrl-C ended, and one whose reader went away: 128 and the signal's number.
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
+
+_LOOK = "'tallystick status' tells whether a part of the cluster is missing"
 
 # Typer has its own copy of click, and names few of its errors; their root has an exit code and a message.
 _ClickError: type[Any] = next(
@@ -91,10 +93,9 @@ def sentence_of(error: BaseException) -> str:
     match error:
         case OutcomeUnknown():
             again = f" with --transaction-id {error.transaction_id}" if error.transaction_id else ""
-            return (
-                f"{error.summary} ({error.message}): run the same command again{again}; "
-                "'tallystick status' tells whether a part of the cluster is missing"
-            )
+            return f"{error.message or error.summary}: run the same command again{again}; {_LOOK}"
+        case Unavailable():
+            return f"{error}; {_LOOK}"
         case RetryableError():
             return f"{error}; try again in a moment"
         case grpc.RpcError():

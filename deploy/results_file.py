@@ -18,7 +18,7 @@ from typing import NamedTuple
 from deploy.csv_table import MAX_ROW_BYTES, CsvTable, TableRow
 from deploy.errors import TableError
 from deploy.payments_file import COLUMNS, Instruction, instruction
-from tallystick import Outcome
+from tallystick import Outcome, TallystickError
 
 HEADER = ("row", *COLUMNS, "outcome", "message", "sent_at", "cluster_id")
 # Nothing final is known of these.
@@ -42,6 +42,11 @@ class Result(NamedTuple):
     def is_certain(self) -> bool:
         """Whether it is the final word."""
         return self.outcome not in OPEN_OUTCOMES
+
+
+def said_of(error: TallystickError | None) -> str:
+    """A result's message: what an answer's error says but the transaction, which has a column of its own."""
+    return "" if error is None else str(error.concerning(""))
 
 
 def result_path(payments: Path) -> Path:

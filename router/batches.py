@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.decoding import as_varint
 from router.byte_tables import Texts, joined, windows
 from router.packed import PackedTransfers
 from router.refusals import refusal
 from shard_node.errors import ExponentUnknownError
-from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_BATCH, MAX_REFERENCE_BYTES
+from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_BATCH, MAX_MESSAGE_BYTES, MAX_REFERENCE_BYTES
 from shard_node.outcomes import Outcome
 from shard_node.slots import SLOT_COUNT
 from tallystick.v1 import outcome_pb2, wallet_pb2
@@ -82,7 +83,7 @@ class BatchReader:
 
         ``latest`` are the first six bytes of the youngest UUIDv7 that is taken.
         """
-        if len(request) < LEAST_BYTES:
+        if not LEAST_BYTES <= len(request) <= MAX_MESSAGE_BYTES:
             return None
         try:
             return self._read(request, int.from_bytes(latest))
@@ -348,14 +349,5 @@ def _frame(code: int) -> tuple[bytes, bytes]:
         result = wallet_pb2.TransferResponse(outcome=why.outcome, refusal=why)
     tail = result.SerializeToString()
     # An empty field 1 of the answer, but for the length of what will be in it.
-    length = _varint(2 + _ID_CHARS + len(tail))
+    length = as_varint(2 + _ID_CHARS + len(tail))
     return b"\n" + length + b"\n$", tail
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 
+from coordinator import statuses
 from router import ledger_requests, refusals
 from router.fields import BadField, FieldReader
 from router.kept import deadline_of
@@ -97,7 +98,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
                 "account_id",
-                "no entry of it is archived",
+                "account not found: no entry is archived",
                 complete_until,
             )
         if complete_until is not None:
@@ -123,7 +124,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 context,
                 Outcome.TRANSACTION_NOT_FOUND,
                 "transaction_id",
-                "no entry of it is archived: it moved nothing, or did so later",
+                "transaction not found: no entry is archived, so it moved nothing, or did so later",
                 complete_until,
             )
         return ledger_pb2.LedgerTransfer(
@@ -147,7 +148,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
                 context,
                 Outcome.ACCOUNT_NOT_FOUND,
                 "account_id",
-                "no entry of it is archived from that time or before",
+                "account not found: no entry is archived from that time or before",
                 complete_until,
             )
         if complete_until is not None:
@@ -189,7 +190,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         except TooManyQuestionsError:
             await _exhausted(context, "the ledger has too many questions: ask again soon")
         except ShardNodeError as error:
-            await _unavailable(context, f"{error}: ask again")
+            await _unavailable(context, str(error))
         finally:
             self._checks -= 1
         found = check.findings
@@ -210,7 +211,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def _ledger(self, context: Any) -> tuple[History, CompleteAnswers]:
         if self._history is None or self._answers is None:
-            await refusals.abort_with(
+            await statuses.abort(
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "NO_LEDGER",
@@ -233,7 +234,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         except NotYetArchivedError as error:
             await _not_yet(context, error)
         except ShardNodeError as error:
-            await _unavailable(context, f"{error}: ask again")
+            await _unavailable(context, str(error))
         return answer, timestamp(found.until_ms)
 
 
@@ -248,7 +249,7 @@ async def _read(read: Callable[[], T], context: Any) -> T:
 async def _not_found(
     context: Any, outcome: Outcome, field: str, message: str, complete_until: Timestamp | None
 ) -> NoReturn:
-    message = f"{field}: {message}; {_complete_text(complete_until)}"
+    message = f"{message}; {_complete_text(complete_until)}"
     await _refuse(context, outcome, message, field, **_complete_metadata(complete_until))
 
 
@@ -256,14 +257,16 @@ async def _not_yet(context: Any, error: NotYetArchivedError) -> NoReturn:
     complete_until = timestamp(error.found.until_ms)
     behind = [reach.shard_id for reach in error.lacking if reach.answered]
     silent = [reach.shard_id for reach in error.lacking if not reach.answered]
-    await refusals.abort_with(
+    await statuses.abort(
         context,
         grpc.StatusCode.UNAVAILABLE,
         "NOT_YET_ARCHIVED",
         f"{_complete_text(complete_until)}: {error}",
-        shards_behind=",".join(behind),
-        shards_not_answering=",".join(silent),
-        **_complete_metadata(complete_until),
+        metadata={
+            "shards_behind": ",".join(behind),
+            "shards_not_answering": ",".join(silent),
+            **_complete_metadata(complete_until),
+        },
     )
 
 

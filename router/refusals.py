@@ -1,17 +1,12 @@
-"""Outcomes as callers see them: the proto enum, a sentence, and on unary calls a rich gRPC status.
-
-Source of the rich form: google.rpc.Status with ErrorInfo, BadRequest and RetryInfo (AIP-193).
-"""
+"""Outcomes as callers see them: the proto enum, a sentence, and on unary calls a rich gRPC status."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
 
+from coordinator import statuses
 from router.fields import BadField, UnknownCurrency
 from shard_node.errors import ExponentUnknownError, RegistryError, ShardFullError
 from shard_node.limits import MAX_BATCH
@@ -21,8 +16,6 @@ from tallystick.v1 import outcome_pb2, wallet_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from google.protobuf.message import Message
-
     from router.kept import KeptTasks
     from shard_node.currencies import Currencies
     from shard_node.errors import ShardNodeError
@@ -30,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT")
-
-DOMAIN: Final = "tallystick"
-RETRY_AFTER_MS: Final = 200
 
 _CODES = {
     Outcome.INSUFFICIENT_FUNDS: grpc.StatusCode.FAILED_PRECONDITION,
@@ -52,14 +42,15 @@ _CODES = {
     Outcome.TRANSACTION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Outcome.TRANSACTION_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
     Outcome.ACCOUNT_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
-    Outcome.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
     Outcome.ABORTED: grpc.StatusCode.ABORTED,
     Outcome.OUTCOME_UNKNOWN: grpc.StatusCode.UNAVAILABLE,
     Outcome.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 _SENTENCES = {
-    Outcome.INSUFFICIENT_FUNDS: "the available balance would fall below the account's minimum_balance",
+    Outcome.INSUFFICIENT_FUNDS: (
+        "insufficient funds: the available balance would fall below the account's minimum_balance"
+    ),
     Outcome.CURRENCY_MISMATCH: "the account is held in another currency",
     Outcome.ACCOUNT_FROZEN: "the account is frozen",
     Outcome.ACCOUNT_CLOSED: "the account is closed",
@@ -71,17 +62,17 @@ _SENTENCES = {
         "the id is older than the cluster remembers outcomes, so it cannot be told from a repetition; "
         "if it was never sent before, use a new id"
     ),
-    Outcome.ACCOUNT_NOT_FOUND: "there is no such account: open it first",
+    Outcome.ACCOUNT_NOT_FOUND: "account not found: open it first",
     Outcome.TRANSACTION_NOT_FOUND: (
         "no outcome is remembered under this id: it was never sent, is under way, or is older than the "
         "deduplication window; sending the transfer again with the same id settles it"
     ),
     Outcome.TRANSACTION_ID_REUSED: "the id was used before with other contents; that transfer stands",
-    Outcome.ACCOUNT_EXISTS: "the account exists with another currency, minimum_balance or maximum",
+    Outcome.ACCOUNT_EXISTS: "the account exists with other attributes: currency, minimum_balance, a maximum",
     Outcome.ABORTED: "a failure cut the transfer short, it was rolled back; use a new id",
-    Outcome.OUTCOME_UNKNOWN: "the outcome is not known: send the transfer again with the same id",
-    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit, this try did nothing: send it again soon",
-    Outcome.REFUND_EXCEEDS_PURCHASE: "together with the refunds before it, it is more than the purchase",
+    Outcome.OUTCOME_UNKNOWN: "the outcome is not known; send it again with the same transaction_id",
+    Outcome.RESOURCE_EXHAUSTED: "the cluster is at its limit and nothing was begun; send it again soon",
+    Outcome.REFUND_EXCEEDS_PURCHASE: "it is more than the refunds before it have left of the purchase",
     Outcome.PURCHASE_NOT_FOUND: "no committed purchase of this customer is known under the id",
     Outcome.HOLD_NOT_ACTIVE: (
         "the account has no such hold: it was never made, was captured or voided, or has expired"
@@ -141,8 +132,8 @@ def refusal(
         field = payer_field
     else:
         field = _FIELDS.get(outcome, "")
-    parts = (field, _SENTENCES[outcome], why)
-    return wallet_pb2.Refusal(outcome=number, message=": ".join(filter(None, parts)), field=field)
+    sentence = f"{_SENTENCES[outcome]}: {why}" if why else _SENTENCES[outcome]
+    return wallet_pb2.Refusal(outcome=number, message=sentence, field=field)
 
 
 def of_transfer(code: int, row: Row, payer_field: str, payee_field: str) -> wallet_pb2.Refusal:
@@ -169,13 +160,15 @@ def no_answer(error: ShardNodeError) -> wallet_pb2.Refusal:
     """A shard, or the ledger, that was asked did not answer, or is full."""
     full = isinstance(error, ShardFullError)
     why = refusal(Outcome.RESOURCE_EXHAUSTED if full else Outcome.OUTCOME_UNKNOWN)
-    why.message = f"{error}: ask again"
+    why.message = str(error)
     return why
 
 
 def invalid(bad: BadField) -> wallet_pb2.Refusal:
     """A request's field that does not fit."""
-    return wallet_pb2.Refusal(outcome=outcome_pb2.OUTCOME_INVALID_ARGUMENT, message=str(bad), field=bad.field)
+    return wallet_pb2.Refusal(
+        outcome=outcome_pb2.OUTCOME_INVALID_ARGUMENT, message=bad.message, field=bad.field
+    )
 
 
 async def read_again(
@@ -198,34 +191,16 @@ async def read_again(
 async def abort(context: Any, why: wallet_pb2.Refusal, **metadata: str) -> NoReturn:
     """Ends a unary call with the status and the details of a refusal."""
     outcome = Outcome(why.outcome)
-    code = _CODES[outcome]
-    if why.field:
-        metadata["field"] = why.field
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=outcome.name, domain=DOMAIN, metadata=metadata)
-    ]
     if outcome is Outcome.INVALID_ARGUMENT:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=why.field, description=why.message)
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if outcome in (Outcome.RESOURCE_EXHAUSTED, Outcome.OUTCOME_UNKNOWN):
-        details.append(_retry_info())
-    await _abort(context, code, why.message, details)
-
-
-async def abort_with(
-    context: Any, code: grpc.StatusCode, reason: str, message: str, **metadata: str
-) -> NoReturn:
-    """Ends a call for a reason that is no outcome of a transfer."""
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)]
-    if code is grpc.StatusCode.UNAVAILABLE:
-        details.append(_retry_info())
-    await _abort(context, code, message, details)
-
-
-def _retry_info() -> error_details_pb2.RetryInfo:
-    delay = Duration()
-    delay.FromMilliseconds(RETRY_AFTER_MS)
-    return error_details_pb2.RetryInfo(retry_delay=delay)
+        await statuses.abort_invalid(context, why.field, why.message, metadata)
+    await statuses.abort(
+        context,
+        _CODES[outcome],
+        outcome.name,
+        why.message,
+        field=why.field,
+        metadata=metadata,
+    )
 
 
 async def check_size(field: str, count: int, context: Any) -> None:
@@ -239,14 +214,3 @@ async def check_room(kept: KeptTasks, items: int, context: Any) -> None:
     """Ends the call when the router has too much in hand already."""
     if not kept.has_room(items):
         await abort(context, refusal(Outcome.RESOURCE_EXHAUSTED))
-
-
-async def _abort(context: Any, code: grpc.StatusCode, message: str, details: list[Message]) -> NoReturn:
-    packed = []
-    for detail in details:
-        holder = any_pb2.Any()
-        holder.Pack(detail)
-        packed.append(holder)
-    status = status_pb2.Status(code=code.value[0], message=message, details=packed)
-    await context.abort(code, message, (("grpc-status-details-bin", status.SerializeToString()),))
-    raise AssertionError("abort raises")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from coordinator.decoding import rows_decoded
 from coordinator.money import to_text
 from router import refusals
 from router.account_pages import AccountQuery, account_page
@@ -22,6 +24,8 @@ from shard_node.transfers import Kind
 from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from coordinator.serving import Methods
     from router.engine import Engine
     from router.journal_engine import JournalEngine
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from router.purchases import PurchaseArchive
     from router.requests import RequestReader
     from shard_node.currencies import Currencies
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 _SERVICE = "tallystick.v1.WalletService"
 
@@ -274,11 +280,31 @@ async def _account_or_abort(result: wallet_pb2.AccountResult, context: Any) -> w
 def add_methods(service: WalletService, methods: Methods) -> None:
     """Adds the service's methods to those of a server.
 
-    As the generated function does, but BatchTransfer reads and writes the bytes of its messages itself.
+    As the generated function does, but batches read the bytes of their requests themselves, so that a row
+    which cannot be decoded does not spoil the others. BatchTransfer also writes those of its answer.
     """
-    batch_transfer: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-        service.BatchTransfer
-    )
+    batches: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "BatchTransfer": grpc.unary_unary_rpc_method_handler(service.BatchTransfer),
+        "BatchOpenAccounts": _by_row(wallet_pb2.BatchOpenAccountsRequest, service.BatchOpenAccounts),
+        "BatchGetAccounts": _by_row(wallet_pb2.BatchGetAccountsRequest, service.BatchGetAccounts),
+    }
     wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, methods)
-    # In the place of the one that was just added.
-    methods.add_registered_method_handlers(_SERVICE, {"BatchTransfer": batch_transfer})
+    # In the place of those that were just added.
+    methods.add_registered_method_handlers(_SERVICE, batches)
+
+
+def _by_row(
+    kind: type[MessageT], answer: Callable[[MessageT, Any], Awaitable[wallet_pb2.BatchAccountsResponse]]
+) -> grpc.RpcMethodHandler[bytes, wallet_pb2.BatchAccountsResponse]:
+    """A batch of accounts. A text that cannot be decoded reaches the checks with U+FFFD in it.
+
+    So they refuse its row, by the field's name: no field of these rows may hold that character.
+    """
+
+    async def call(data: bytes, context: Any) -> wallet_pb2.BatchAccountsResponse:
+        request, _ = await rows_decoded(kind, data, context)
+        return await answer(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(
+        call, response_serializer=wallet_pb2.BatchAccountsResponse.SerializeToString
+    )

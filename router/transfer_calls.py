@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from coordinator.decoding import NOT_UTF8, rows_decoded
 from coordinator.money import to_text
 from router import refusals
 from router.batches import BatchReader, answer
@@ -20,7 +21,7 @@ from shard_node.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from typing import Protocol
 
     from router.checks import Checker
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 
 _COMMITTED = int(Outcome.COMMITTED)
+
+# Of a transaction_id that is none, in the answer to its row.
+MAX_ECHOED_CHARS = 64
 
 # outcome, payer's balance, payee's balance
 Single = tuple[int, int, int]
@@ -109,24 +113,33 @@ class TransferCalls:
     async def batch(self, request: bytes, context: Any) -> bytes:
         """Transfers, each with an outcome of its own.
 
-        Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized. Raises
-        DecodeError when it is no message.
+        Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized.
         """
         packed = self._batches.read(request, self._reader.latest_id())
         if packed is None:
-            return await self._row_by_row(wallet_pb2.BatchTransferRequest.FromString(request), context)
+            rows, undecodable = await rows_decoded(wallet_pb2.BatchTransferRequest, request, context)
+            return await self._row_by_row(rows, undecodable, context)
         await refusals.check_room(self._kept, len(packed), context)
         work = self._engine.execute(packed, deadline_of(context), with_balances=False)
         results = await self._kept.run(work, len(packed))
         return answer(packed.id_texts, results.outcomes)
 
-    async def _row_by_row(self, request: wallet_pb2.BatchTransferRequest, context: Any) -> bytes:
-        """A batch in which something is out of the ordinary; the answer serialized."""
+    async def _row_by_row(
+        self, request: wallet_pb2.BatchTransferRequest, undecodable: Mapping[int, str], context: Any
+    ) -> bytes:
+        """A batch in which something is out of the ordinary; the answer serialized.
+
+        ``undecodable`` names, by row, the field that is not UTF-8.
+        """
         count = len(request.transfers)
         await refusals.check_size("transfers", count, context)
         await refusals.check_room(self._kept, count, context)
         deadline_seconds = deadline_of(context)
+        for position in undecodable:
+            # Without a payer a row is refused, whatever else may be right about it.
+            request.transfers[position].from_account = ""
         (batch, bad, to_check), no_word = await self._read(request)
+        bad |= {position: BadField(field, NOT_UTF8) for position, field in undecodable.items()}
         aside: dict[int, wallet_pb2.TransferResponse] = {}
         for position, field in bad.items():
             if no_word and isinstance(field, UnknownCurrency):
@@ -204,7 +217,8 @@ class TransferCalls:
         for position, transfer in enumerate(request.transfers):
             if aside and position in aside:
                 result = aside[position]
-                result.transaction_id = transfer.transaction_id
+                # One that is no id may be so long that the answer would be no message any more.
+                result.transaction_id = transfer.transaction_id[:MAX_ECHOED_CHARS]
                 response.results.append(result)
                 continue
             row += 1

@@ -25,6 +25,7 @@ from tallystick.errors import (
     CaptureExceedsHold,
     ClientClosed,
     CurrencyMismatch,
+    ForkedClient,
     HoldNotActive,
     InsufficientFunds,
     InvalidArgument,
@@ -41,6 +42,8 @@ from tallystick.errors import (
     TransactionIdReused,
     TransactionNotFound,
     TransferLimit,
+    Unavailable,
+    WrongEventLoop,
 )
 from tallystick.ids import new_transaction_id
 from tallystick.ledger import LedgerClient
@@ -83,6 +86,7 @@ __all__ = [
     "ClientClosed",
     "ClientSettings",
     "CurrencyMismatch",
+    "ForkedClient",
     "HoldNotActive",
     "HoldResult",
     "InsufficientFunds",
@@ -109,5 +113,8 @@ __all__ = [
     "TransferLimit",
     "TransferRecord",
     "TransferResult",
+    "Unavailable",
+    "WrongEventLoop",
+    "__version__",
     "new_transaction_id",
 ]

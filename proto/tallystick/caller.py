@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 from tallystick.errors import ClientClosed, NotYetArchived, OutcomeUnknown, RetryableError, TallystickError
-from tallystick.retry import RetryPolicy, closing_error, may_have_begun
+from tallystick.retry import RetryPolicy, closing_error, may_have_begun, of_question
 from tallystick.rotation import Rotation
 from tallystick.surroundings import Surroundings
 from tallystick.transport import CallFailed, Method, RequestT, ResponseT, Transport
@@ -62,10 +62,13 @@ class Caller:
             TallystickError: of the kind that says what is known about the request.
         """
         attempts, begun = 0, False
+        error: TallystickError = ClientClosed()
         now_s = self._surroundings.clock()
         while True:
             if self._closed:
-                raise closing_error(ClientClosed(), begun_before=begun, transaction_id=transaction_id)
+                # Of a question that was asked, how that ended.
+                last = error if method.only_asks else ClientClosed()
+                raise closing_error(last, begun_before=begun, transaction_id=transaction_id)
             router = self._rotation.pick(now_s)
             timeout_s = max(0.0, min(self._attempt_timeout_s, deadline_s - now_s))
             try:
@@ -75,7 +78,7 @@ class Caller:
             else:
                 self._rotation.succeeded(router)
                 return response
-            error = failure.error
+            error = of_question(failure.error) if method.only_asks else failure.error
             now_s = self._surroundings.clock()
             full_time = timeout_s >= self._attempt_timeout_s
             self._rotation.failed(router, failure.router, now_s, had_full_time=full_time)
@@ -122,7 +125,10 @@ class Caller:
                     results[place] = AccountResult(account_ids[place], error=final)
                 break
             for place, answer in zip_longest(places, response.results[: len(places)]):
-                results[place] = account_result(answer, account_ids[place])
+                result = account_result(answer, account_ids[place])
+                if result.error and method.only_asks:
+                    result = AccountResult(account_ids[place], error=of_question(result.error))
+                results[place] = result
             places = [place for place in places if isinstance(results[place].error, RetryableError)]
             if not places:
                 break

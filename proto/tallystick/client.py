@@ -6,23 +6,22 @@ under the same transaction_id, within the call's deadline, to the next router.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Self, TypeVar
+from asyncio import get_running_loop
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
+from tallystick import connecting, limits, wire
 from tallystick import transport as wallet
-from tallystick import wire
-from tallystick.caller import Caller
 from tallystick.coalescer import Coalescer
-from tallystick.errors import ClientClosed
+from tallystick.connecting import LoopClient
+from tallystick.errors import ClientClosed, InvalidArgument
 from tallystick.operations import MoneyOperations
-from tallystick.retry import RetryPolicy
-from tallystick.rotation import Rotation
 from tallystick.sender import Sender
 from tallystick.settings import SERVICE_BATCH_LIMIT, ClientSettings
 from tallystick.surroundings import Surroundings
 from tallystick.tickets import Piece, PieceTicket, SingleTicket
-from tallystick.transport import Method, RequestT, ResponseT, Transport
+from tallystick.transport import Transport
 from tallystick.v1 import wallet_pb2
 from tallystick.values import (
     Account,
@@ -35,6 +34,7 @@ from tallystick.values import (
     TransferResult,
 )
 
+GivenT = TypeVar("GivenT")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -42,35 +42,33 @@ ACCOUNTS_PAGE_SIZE = 500
 """Accounts in a page of `accounts` (the service gives 1000 at the most)."""
 
 
-class _Connection:
-    """What a client has once it runs inside an event loop."""
+class _Connection(connecting.Connection[Transport]):
+    """With the way that transfers take."""
 
-    __slots__ = ("bulk_places", "caller", "loop", "sender", "transport")
+    __slots__ = ("bulk_places", "sender")
 
     def __init__(self, addresses: Sequence[str], settings: ClientSettings, world: Surroundings) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.transport: Transport = world.connect(addresses)
-        rotation = Rotation(
-            len(addresses),
-            settings.batches_in_flight,
-            settings.router_rest_s,
-            settings.longest_router_rest_s,
-        )
-        policy = RetryPolicy(settings.first_retry_delay_s, settings.longest_retry_delay_s, world.jitter)
-        self.sender = Sender(Coalescer(settings, rotation, policy), self.transport, world.clock)
-        self.caller = Caller(self.transport, rotation, policy, world, settings.attempt_timeout_s)
+        super().__init__(world.connect(addresses), settings, world, len(addresses))
+        self.sender = Sender(Coalescer(settings, self.rotation, self.policy), self.transport, world.clock)
         # Batches of transfers and of accounts, in pieces: no more at work than the routers have places for.
-        self.bulk_places = asyncio.Semaphore(rotation.capacity)
+        self.bulk_places = asyncio.Semaphore(self.rotation.capacity)
+
+    async def close(self, grace_s: float) -> None:
+        """As the base does, after the transfers."""
+        self.caller.close()
+        await self.sender.close(grace_s)
+        await super().close(grace_s)
 
 
-class Client(MoneyOperations):
+class Client(LoopClient[_Connection], MoneyOperations):
     """A wallet client for one event loop. Any number of tasks may share it; make one and keep it.
 
     It connects at the first call. Every method takes `timeout_s`, the seconds it may
     take in all (`settings.timeout_s` when None), and raises a RetryableError when no
     final answer came within them, or a Refused when there is one and it is no.
     Where an answer may have been lost, that is OutcomeUnknown with the transaction_id
-    to ask again with.
+    to ask again with; of what only reads, Unavailable. An argument of another type, or
+    longer than the contract allows, raises InvalidArgument before anything is sent.
 
     Args:
         addresses: "host:port" of the routers, one by one or as lists.
@@ -78,42 +76,8 @@ class Client(MoneyOperations):
         surroundings: time, chance and the way to the routers, for tests.
     """
 
-    def __init__(
-        self,
-        *addresses: str | Iterable[str],
-        settings: ClientSettings | None = None,
-        surroundings: Surroundings | None = None,
-    ) -> None:
-        self._addresses: list[str] = []
-        for entry in addresses:
-            self._addresses.extend([entry] if isinstance(entry, str) else entry)
-        if not self._addresses:
-            raise ValueError("a client needs the address of at least one router")
-        self._settings = settings or ClientSettings()
-        self._world = surroundings or Surroundings()
-        self._clock = self._world.clock
-        self._connection: _Connection | None = None
-        self._closed = False
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._connection else "not connected"
-        return f"<Client {', '.join(self._addresses)} {state}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Settle what waits, give calls in flight a moment (`settings.close_grace_s`), and disconnect."""
-        self._closed = True
-        connection = self._connection
-        if connection is None:
-            return
-        connection.caller.close()
-        await connection.sender.close(self._settings.close_grace_s)
-        await connection.transport.close()
+    def _connect(self, addresses: Sequence[str]) -> _Connection:
+        return _Connection(addresses, self._settings, self._world)
 
     async def open_account(
         self,
@@ -157,17 +121,25 @@ class Client(MoneyOperations):
         Returns:
             One result for each, in order, with the account or the error.
         """
-        requests = [wire.open_account_request(new) for new in accounts]
+        caller = self._connected().caller
+        given = limits.several(accounts, "accounts")
+        requests, bad = _read(given, wire.open_account_request)
 
-        async def run(piece: Sequence[wallet_pb2.OpenAccountRequest]) -> list[AccountResult]:
-            return await self._connected().caller.call_for_accounts(
+        async def run(
+            piece: Sequence[wallet_pb2.OpenAccountRequest], deadline_s: float
+        ) -> list[AccountResult]:
+            return await caller.call_for_accounts(
                 wallet.OPEN_ACCOUNTS,
                 lambda places: wallet_pb2.BatchOpenAccountsRequest(accounts=[piece[at] for at in places]),
                 [request.account_id for request in piece],
-                self._deadline_s(timeout_s),
+                deadline_s,
             )
 
-        return await self._in_pieces(requests, SERVICE_BATCH_LIMIT, run)
+        results = await self._in_pieces(requests, SERVICE_BATCH_LIMIT, timeout_s, run)
+        names = {place: getattr(given[place], "account_id", "") for place in bad}
+        return _woven(
+            results, {place: AccountResult(names[place], error=error) for place, error in bad.items()}
+        )
 
     async def get_account(self, account_id: str, *, timeout_s: float | None = None) -> Account:
         """Read an account.
@@ -175,7 +147,7 @@ class Client(MoneyOperations):
         Raises:
             AccountNotFound: no account has this id.
         """
-        request = wallet_pb2.GetAccountRequest(account_id=account_id)
+        request = limits.request(wallet_pb2.GetAccountRequest, account_id=account_id)
         return wire.account(await self._call(wallet.GET_ACCOUNT, request, timeout_s))
 
     async def get_accounts(
@@ -190,16 +162,22 @@ class Client(MoneyOperations):
         Returns:
             One result for each, in order, with the account or the error.
         """
+        caller = self._connected().caller
+        asked = limits.several(account_ids, "account_ids")
+        names, bad = _read(asked, lambda name: limits.text(name, "account_id", limits.MAX_ACCOUNT_ID_BYTES))
 
-        async def run(piece: Sequence[str]) -> list[AccountResult]:
-            return await self._connected().caller.call_for_accounts(
+        async def run(piece: Sequence[str], deadline_s: float) -> list[AccountResult]:
+            return await caller.call_for_accounts(
                 wallet.GET_ACCOUNTS,
                 lambda places: wallet_pb2.BatchGetAccountsRequest(account_ids=[piece[at] for at in places]),
                 piece,
-                self._deadline_s(timeout_s),
+                deadline_s,
             )
 
-        return await self._in_pieces(list(account_ids), SERVICE_BATCH_LIMIT, run)
+        results = await self._in_pieces(names, SERVICE_BATCH_LIMIT, timeout_s, run)
+        return _woven(
+            results, {place: AccountResult(asked[place], error=error) for place, error in bad.items()}
+        )
 
     async def list_accounts(
         self,
@@ -219,7 +197,9 @@ class Client(MoneyOperations):
             page_token: the `next_token` of the page before, with the same prefix.
             timeout_s: seconds in all, retries included.
         """
-        request = wallet_pb2.ListAccountsRequest(prefix=prefix, page_size=page_size, page_token=page_token)
+        request = limits.request(
+            wallet_pb2.ListAccountsRequest, prefix=prefix, page_size=page_size, page_token=page_token
+        )
         response = await self._call(wallet.LIST_ACCOUNTS, request, timeout_s)
         return AccountPage(tuple(map(wire.account, response.accounts)), response.next_page_token)
 
@@ -270,18 +250,18 @@ class Client(MoneyOperations):
             Refused: nothing moved.
             Overloaded: nothing was begun.
             OutcomeUnknown: it may have moved; send the same transaction_id again.
-            TypeError: the amount is a float.
         """
-        connection = self._connection or self._connected()
-        identity = self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
-        request = wallet_pb2.TransferRequest(
-            transaction_id=identity,
-            from_account=from_account,
-            to_account=to_account,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-            validate_only=validate_only,
+        connection = self._connection
+        if connection is None or connection.loop is not get_running_loop():
+            connection = self._connected()
+        request = wire.transfer_request(
+            identity := self._identity(transaction_id),
+            from_account,
+            to_account,
+            amount,
+            currency,
+            reference,
+            validate_only,
         )
         future: asyncio.Future[TransferResult] = connection.loop.create_future()
         deadline_s = self._deadline_s(timeout_s)
@@ -294,22 +274,18 @@ class Client(MoneyOperations):
         """Move money many times: each transfer is atomic, the batch is not, and it has no order.
 
         Args:
-            batch: any number of transfers; all are checked for type before any is sent.
+            batch: any number of transfers.
             timeout_s: for each piece of `settings.batch_limit`, from when its turn comes.
             return_balances: also answer with the balances after each transfer.
 
         Returns:
             One result for each, in order, with its own outcome and its own error.
-
-        Raises:
-            TypeError: an amount is a float.
         """
-        requests = [wire.transfer_request(transfer, self._world.new_id) for transfer in batch]
+        connection = self._connected()
+        requests, bad = _read(limits.several(batch, "batch"), self._transfer_request)
 
-        async def run(piece: Sequence[wallet_pb2.TransferRequest]) -> list[TransferResult]:
-            connection = self._connected()
+        async def run(piece: Sequence[wallet_pb2.TransferRequest], deadline_s: float) -> list[TransferResult]:
             waiting = Piece(len(piece), connection.loop.create_future())
-            deadline_s = self._deadline_s(timeout_s)
             tickets = [
                 PieceTicket(request, deadline_s, return_balances, waiting, index)
                 for index, request in enumerate(piece)
@@ -321,7 +297,12 @@ class Client(MoneyOperations):
                     ticket.fail(closed.concerning(ticket.transaction_id))
             return await waiting.wait()
 
-        return await self._in_pieces(requests, self._settings.batch_limit, run)
+        results = await self._in_pieces(requests, self._settings.batch_limit, timeout_s, run)
+        refused = {
+            place: TransferResult(error.transaction_id, error.outcome, error=error)
+            for place, error in bad.items()
+        }
+        return _woven(results, refused)
 
     async def get_transfer(
         self, transaction_id: str | UUID, from_account: str, *, timeout_s: float | None = None
@@ -339,50 +320,68 @@ class Client(MoneyOperations):
             TransactionNotFound: no outcome is remembered under this id.
         """
         identity = wire.id_text(transaction_id)
-        request = wallet_pb2.GetTransferRequest(transaction_id=identity, from_account=from_account)
+        request = limits.request(
+            wallet_pb2.GetTransferRequest, transaction_id=identity, from_account=from_account
+        )
         return wire.transfer_record(await self._call(wallet.GET_TRANSFER, request, timeout_s, identity))
-
-    async def _call(
-        self,
-        method: Method[RequestT, ResponseT],
-        request: RequestT,
-        timeout_s: float | None,
-        transaction_id: str = "",
-    ) -> ResponseT:
-        caller, deadline_s = self._connected().caller, self._deadline_s(timeout_s)
-        return await caller.call(method, request, deadline_s, transaction_id)
 
     def _identity(self, transaction_id: str | UUID | None) -> str:
         return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
 
-    def _connected(self) -> _Connection:
-        if self._connection is None:
-            if self._closed:
-                raise ClientClosed
-            self._connection = _Connection(self._addresses, self._settings, self._world)
-        return self._connection
-
-    def _deadline_s(self, timeout_s: float | None) -> float:
-        if timeout_s is None:
-            return self._clock() + self._settings.timeout_s
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s is {timeout_s}, not above zero")
-        return self._clock() + timeout_s
+    def _transfer_request(self, transfer: Transfer) -> wallet_pb2.TransferRequest:
+        try:
+            return wire.transfer_request(
+                self._identity(transfer.transaction_id),
+                transfer.from_account,
+                transfer.to_account,
+                transfer.amount,
+                transfer.currency,
+                transfer.reference,
+                transfer.validate_only,
+            )
+        except AttributeError:
+            limits.instance(transfer, Transfer, "batch")
+            raise
 
     async def _in_pieces(
         self,
         items: Sequence[ItemT],
         size: int,
-        run: Callable[[Sequence[ItemT]], Awaitable[list[ResultT]]],
+        timeout_s: float | None,
+        run: Callable[[Sequence[ItemT], float], Awaitable[list[ResultT]]],
     ) -> list[ResultT]:
-        """Run pieces of the items, several at a time; the results in the order of the items."""
+        """Run pieces of the items, several at a time, each until its deadline; the results in their order."""
         places = self._connected().bulk_places
+        # What is wrong with the timeout is said of the call, not of each piece.
+        self._deadline_s(timeout_s)
 
         async def run_in_turn(piece: Sequence[ItemT]) -> list[ResultT]:
             async with places:
-                return await run(piece)
+                return await run(piece, self._deadline_s(timeout_s))
 
         pieces = [items[first : first + size] for first in range(0, len(items), size)]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(run_in_turn(piece)) for piece in pieces]
         return [result for task in tasks for result in task.result()]
+
+
+def _read(
+    given: Iterable[GivenT], read: Callable[[GivenT], ItemT]
+) -> tuple[list[ItemT], dict[int, InvalidArgument]]:
+    """What can be sent, in order; and what is wrong with the others, by their places."""
+    good: list[ItemT] = []
+    bad: dict[int, InvalidArgument] = {}
+    for place, one in enumerate(given):
+        try:
+            good.append(read(one))
+        except InvalidArgument as error:
+            bad[place] = error
+    return good, bad
+
+
+def _woven(results: list[ResultT], others: Mapping[int, ResultT]) -> list[ResultT]:
+    """The results in order, with the others at their places."""
+    if not others:
+        return results
+    rest = iter(results)
+    return [others[place] if place in others else next(rest) for place in range(len(results) + len(others))]

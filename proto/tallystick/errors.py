@@ -3,9 +3,12 @@
     TallystickError
     ├── RetryableError               nothing final is known: send it again with the same transaction_id
     │   ├── OutcomeUnknown           it may have happened
+    │   ├── Unavailable              a question got no answer; nothing moved
     │   ├── Overloaded               it was not begun; `retry_after_s` when the service said so
     │   ├── NotYetArchived           the ledger is complete up to `complete_until` only
-    │   └── ClientClosed             it was not sent
+    │   ├── ClientClosed             it was not sent: the client is closed
+    │   ├── WrongEventLoop           it was not sent: the client belongs to another event loop
+    │   └── ForkedClient             it was not sent: the client, or gRPC, did not survive a fork
     └── Refused                      final: nothing moved, and the same id gets the same answer
         ├── InsufficientFunds
         ├── CurrencyMismatch
@@ -25,11 +28,11 @@
         ├── AccountNotEmpty
         ├── AccountInUse
         ├── Aborted
-        └── InvalidArgument          `field` names the part of the request
+        └── InvalidArgument          its value, type or size: `field` names the part of the request
 
-The invariant kept here and in `status`: an outcome that is not known is never
-called refused, and never called done. gRPC's own errors do not leave the package:
-`status` turns each into one of these.
+The text of each names the field, the case and the transaction, each once. The invariant kept here and in
+`status`: an outcome that is not known is never called refused, and never called done. gRPC's own errors do
+not leave the package: `status` turns each into one of these.
 """
 
 # ruff: noqa: N818 - the names say what happened, in the contract's own words
@@ -78,7 +81,7 @@ class TallystickError(Exception):
 
     Attributes:
         outcome: the outcome of the contract that this error stands for.
-        message: the service's sentence about this case; may be empty.
+        message: a sentence about this case, in the place of the kind's own; may be empty.
         transaction_id: which transfer it concerns; empty when none.
         field: which field of the request it concerns; empty when none.
     """
@@ -94,12 +97,19 @@ class TallystickError(Exception):
         self.field = field
 
     def __str__(self) -> str:
-        sentence = f"{self.summary}: {self.message}" if self.message else self.summary
+        sentence = self.message or self.summary
         if self.field:
-            sentence += f" (field {self.field})"
+            sentence = f"{self.field}: {sentence}"
+        advice = self._advice()
+        if advice not in sentence:
+            sentence += f"; {advice}"
         if self.transaction_id:
             sentence += f" (transaction {self.transaction_id})"
         return sentence
+
+    def _advice(self) -> str:
+        """What to do, unless the sentence says so already; empty for nothing."""
+        return ""
 
     def concerning(self, transaction_id: str) -> "TallystickError":
         """The same error, said of one transfer of a batch that failed as a whole."""
@@ -116,7 +126,20 @@ class OutcomeUnknown(RetryableError):
     """It may have happened. Ask again with the same transaction_id; never read this as "failed"."""
 
     outcome = Outcome.OUTCOME_UNKNOWN
-    summary = "the outcome is not known yet, send the same transaction_id again"
+    summary = "the outcome is not known"
+
+    def _advice(self) -> str:
+        # Opening, freezing and closing an account have no id: done again, they do nothing.
+        return f"send it again{' with the same transaction_id' if self.transaction_id else ''}"
+
+
+class Unavailable(RetryableError):
+    """A question (an account, a transfer's outcome, the ledger) got no answer. Ask again."""
+
+    summary = "no answer"
+
+    def _advice(self) -> str:
+        return "nothing moved, ask again"
 
 
 class Overloaded(RetryableError):
@@ -127,7 +150,7 @@ class Overloaded(RetryableError):
     """
 
     outcome = Outcome.RESOURCE_EXHAUSTED
-    summary = "too much load, nothing was begun"
+    summary = "too much load"
 
     def __init__(
         self, message: str = "", transaction_id: str = "", field: str = "", retry_after_s: float | None = None
@@ -135,6 +158,9 @@ class Overloaded(RetryableError):
         super().__init__(message, transaction_id, field)
         self.args = (message, transaction_id, field, retry_after_s)
         self.retry_after_s = retry_after_s
+
+    def _advice(self) -> str:
+        return "nothing was begun"
 
     def concerning(self, transaction_id: str) -> "Overloaded":
         """The same error, said of one transfer of a batch that failed as a whole."""
@@ -145,6 +171,21 @@ class ClientClosed(RetryableError):
     """The client was closed before this was sent. Another client may send it."""
 
     summary = "the client is closed, nothing was sent"
+
+
+class WrongEventLoop(RetryableError):
+    """The client connected in another event loop than the one that runs now. Nothing was sent."""
+
+    summary = "the client belongs to another event loop, nothing was sent; make one in each asyncio.run"
+
+
+class ForkedClient(RetryableError):
+    """The client was made before this process was forked, or gRPC was at work then. Nothing was sent."""
+
+    summary = (
+        "the client was made before this process was forked, nothing was sent; make one in each process: in "
+        "gunicorn's post_fork, Celery's worker_process_init or a Pool's initializer"
+    )
 
 
 class _UpTo(TallystickError):

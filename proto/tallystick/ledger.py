@@ -19,9 +19,9 @@ from uuid import UUID
 import grpc
 import grpc.aio
 
-from tallystick import ledger_values, wire
-from tallystick.caller import Caller
-from tallystick.errors import ClientClosed, OutcomeUnknown, RetryableError, TallystickError
+from tallystick import ledger_values, limits, wire
+from tallystick.connecting import Connection, LoopClient
+from tallystick.errors import ClientClosed, RetryableError, TallystickError, Unavailable
 from tallystick.ledger_values import (
     BalanceAt,
     ConsistencyReport,
@@ -33,12 +33,10 @@ from tallystick.ledger_values import (
     News,
     TransactionEntries,
 )
-from tallystick.retry import RetryPolicy
-from tallystick.rotation import Rotation, RouterState
-from tallystick.settings import ClientSettings
+from tallystick.retry import of_question
+from tallystick.rotation import RouterState
 from tallystick.status import from_rpc_error
-from tallystick.surroundings import Surroundings
-from tallystick.transport import GrpcTransport, Method, RequestT, ResponseT
+from tallystick.transport import CallFailed, GrpcTransport, Method
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
 
 __all__ = [
@@ -64,20 +62,29 @@ SILENCE_S = 30.0
 PATIENCE_S = 60.0
 """How long `watch` and `consistency_check` go without any answer before they give up."""
 
-_LIST: Method[ledger_pb2.ListEntriesRequest, ledger_pb2.ListEntriesResponse] = Method("ListEntries")
-_GET_TRANSFER: Method[ledger_pb2.GetLedgerTransferRequest, ledger_pb2.LedgerTransfer] = Method("GetTransfer")
-_GET_BALANCE: Method[ledger_pb2.GetBalanceAtRequest, ledger_pb2.BalanceAt] = Method("GetBalanceAt")
+_LIST: Method[ledger_pb2.ListEntriesRequest, ledger_pb2.ListEntriesResponse] = Method(
+    "ListEntries", only_asks=True
+)
+_GET_TRANSFER: Method[ledger_pb2.GetLedgerTransferRequest, ledger_pb2.LedgerTransfer] = Method(
+    "GetTransfer", only_asks=True
+)
+_GET_BALANCE: Method[ledger_pb2.GetBalanceAtRequest, ledger_pb2.BalanceAt] = Method(
+    "GetBalanceAt", only_asks=True
+)
 
 
 class _LedgerTransport(GrpcTransport):
     """The ledger service on the routers' channels."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
-        super().__init__(addresses)
-        self._stubs = [ledger_pb2_grpc.LedgerServiceStub(channel) for channel in self._channels]
+    def _stub(self, channel: grpc.aio.Channel) -> Any:
+        return ledger_pb2_grpc.LedgerServiceStub(channel)
 
-    def stream(self, router: int, name: str, request: Any) -> Any:
-        """Begin a call whose responses are a stream."""
+    async def stream(self, router: int, name: str, request: Any) -> Any:
+        """Begin a call whose responses are a stream. A fork does not wait for its end; it is cut off."""
+        try:
+            await self.ready()
+        except CallFailed as failed:
+            raise failed.failure.error from None
         return getattr(self._stubs[router], name)(request)
 
 
@@ -114,29 +121,12 @@ class EntryStream:
             page = await read_page(page.next_token)
 
 
-class _Connection:
-    """What a client has once it runs inside an event loop."""
-
-    __slots__ = ("caller", "policy", "rotation", "transport")
-
-    def __init__(self, addresses: Sequence[str], settings: ClientSettings, world: Surroundings) -> None:
-        self.transport = _LedgerTransport(addresses)
-        self.rotation = Rotation(
-            len(addresses),
-            settings.batches_in_flight,
-            settings.router_rest_s,
-            settings.longest_router_rest_s,
-        )
-        self.policy = RetryPolicy(settings.first_retry_delay_s, settings.longest_retry_delay_s, world.jitter)
-        self.caller = Caller(self.transport, self.rotation, self.policy, world, settings.attempt_timeout_s)
-
-
-class LedgerClient:
+class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
     """A ledger client for one event loop. Any number of tasks may share it.
 
     It connects at the first call. Unary methods take `timeout_s`, the seconds they may
-    take in all (`settings.timeout_s` when None). All raise a RetryableError when no answer
-    came in time, or a Refused when the answer is no: InvalidArgument with the field's name,
+    take in all (`settings.timeout_s` when None). All raise a RetryableError, mostly Unavailable, when no
+    answer came in time, or a Refused when the answer is no: InvalidArgument with the field's name,
     AccountNotFound or TransactionNotFound when nothing of it is archived, Refused when the
     router has no ledger.
 
@@ -152,38 +142,8 @@ class LedgerClient:
         surroundings: time and chance, for tests.
     """
 
-    def __init__(
-        self,
-        *addresses: str | Iterable[str],
-        settings: ClientSettings | None = None,
-        surroundings: Surroundings | None = None,
-    ) -> None:
-        self._addresses: list[str] = []
-        for entry in addresses:
-            self._addresses.extend([entry] if isinstance(entry, str) else entry)
-        if not self._addresses:
-            raise ValueError("a client needs the address of at least one router")
-        self._settings = settings or ClientSettings()
-        self._world = surroundings or Surroundings()
-        self._connection: _Connection | None = None
-        self._closed = False
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._connection else "not connected"
-        return f"<LedgerClient {', '.join(self._addresses)} {state}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Disconnect; calls in flight fail."""
-        self._closed = True
-        if self._connection is not None:
-            self._connection.caller.close()
-            await self._connection.transport.close()
+    def _connect(self, addresses: Sequence[str]) -> Connection[_LedgerTransport]:
+        return Connection(_LedgerTransport(addresses), self._settings, self._world, len(addresses))
 
     async def page(  # noqa: PLR0913 - the contract's own fields
         self,
@@ -212,12 +172,13 @@ class LedgerClient:
             wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
-        request = ledger_pb2.ListEntriesRequest(
+        request = limits.ledger_request(
+            ledger_pb2.ListEntriesRequest,
             account_id=account_id,
             from_time=ledger_values.timestamp(from_time, "from_time"),
             to_time=ledger_values.timestamp(to_time, "to_time"),
-            kinds=[kind.value for kind in _named("kinds", kinds)],
-            order=order.value,
+            kinds=[limits.instance(kind, EntryKind, "kinds").value for kind in limits.chosen(kinds, "kinds")],
+            order=limits.instance(order, EntryOrder, "order").value,
             page_size=page_size,
             page_token=page_token,
             wait_for=ledger_values.timestamp(wait_for, "wait_for"),
@@ -241,7 +202,7 @@ class LedgerClient:
         timeout_s: float | None = None,
     ) -> EntryStream:
         """All of an account's entries, page by page. Arguments as for `page`; `timeout_s` is a page's."""
-        wanted = None if kinds is None else tuple(kinds)
+        wanted = None if kinds is None else limits.several(kinds, "kinds")
 
         def read_page(token: str) -> Awaitable[EntryPage]:
             return self.page(
@@ -275,7 +236,8 @@ class LedgerClient:
             timeout_s: seconds in all, retries included.
         """
         identity = wire.id_text(transaction_id)
-        request = ledger_pb2.GetLedgerTransferRequest(
+        request = limits.ledger_request(
+            ledger_pb2.GetLedgerTransferRequest,
             transaction_id=identity,
             from_account=from_account,
             wait_for=ledger_values.timestamp(wait_for, "wait_for"),
@@ -293,7 +255,8 @@ class LedgerClient:
         timeout_s: float | None = None,
     ) -> BalanceAt:
         """The balance that an account had at a moment, that moment included; the newest when None."""
-        request = ledger_pb2.GetBalanceAtRequest(
+        request = limits.ledger_request(
+            ledger_pb2.GetBalanceAtRequest,
             account_id=account_id,
             time=ledger_values.timestamp(time, "time"),
             wait_for=ledger_values.timestamp(wait_for, "wait_for"),
@@ -318,11 +281,16 @@ class LedgerClient:
             from_beginning: without a cursor, from the very first entry, not from now on.
             patience_s: give up with a RetryableError after so long without any answer.
         """
-        accounts, last = _named("account_ids", account_ids), cursor
+        accounts, last = limits.chosen(account_ids, "account_ids", limits.MAX_WATCHED_ACCOUNTS), cursor
+        for account_id in accounts:
+            limits.text(account_id, "account_ids", limits.MAX_LEDGER_ACCOUNT_ID_BYTES)
 
         def begin() -> ledger_pb2.WatchEntriesRequest:
-            return ledger_pb2.WatchEntriesRequest(
-                account_ids=accounts, cursor=last, from_beginning=from_beginning and last is None
+            return limits.ledger_request(
+                ledger_pb2.WatchEntriesRequest,
+                account_ids=accounts,
+                cursor=last,
+                from_beginning=from_beginning and last is None,
             )
 
         async for message in self._stream("WatchEntries", begin, patience_s):
@@ -347,7 +315,7 @@ class LedgerClient:
         """
 
         def begin() -> ledger_pb2.ConsistencyCheckRequest:
-            return ledger_pb2.ConsistencyCheckRequest(max_backlog=max_backlog)
+            return limits.ledger_request(ledger_pb2.ConsistencyCheckRequest, max_backlog=max_backlog)
 
         async for message in self._stream("ConsistencyCheck", begin, patience_s):
             if message.HasField("result"):
@@ -358,67 +326,41 @@ class LedgerClient:
 
     # ------------------------------------------------------------------ within
 
-    def _connected(self) -> _Connection:
-        if self._closed:
-            raise ClientClosed
-        if self._connection is None:
-            self._connection = _Connection(self._addresses, self._settings, self._world)
-        return self._connection
-
-    async def _call(
-        self,
-        method: Method[RequestT, ResponseT],
-        request: RequestT,
-        timeout_s: float | None,
-        transaction_id: str = "",
-    ) -> ResponseT:
-        wait_s = self._settings.timeout_s if timeout_s is None else timeout_s
-        if not wait_s > 0:
-            raise ValueError(f"timeout_s is {wait_s}, not above zero")
-        return await self._connected().caller.call(
-            method, request, self._world.clock() + wait_s, transaction_id
-        )
-
     async def _stream(self, name: str, begin: Callable[[], Any], patience_s: float) -> AsyncIterator[Any]:
         """The messages of a stream that is begun again whenever it ends, at another router."""
-        attempts, heard_s = 0, self._world.clock()
+        attempts, heard_s = 0, self._clock()
+        longest_s = limits.seconds(patience_s, "patience_s")
         while True:
             connection = self._connected()
-            router = connection.rotation.pick(self._world.clock())
-            call = connection.transport.stream(router, name, begin())
+            router = connection.rotation.pick(self._clock())
+            call = await connection.transport.stream(router, name, begin())
             try:
                 while (message := await _next_message(call)) is not None:
                     connection.rotation.succeeded(router)
                     yield message
-                    attempts, heard_s = 0, self._world.clock()
-                error: TallystickError = OutcomeUnknown("the router ended the stream")
+                    attempts, heard_s = 0, self._clock()
+                error: TallystickError = Unavailable("the router ended the stream")
                 state = RouterState.ANSWERED
             except grpc.RpcError as failed:
-                failure = from_rpc_error(failed)
-                error, state = failure.error, failure.router
+                failure = from_rpc_error(failed, router=self._addresses[router])
+                error, state = of_question(failure.error), failure.router
             except TimeoutError:
                 error, state = (
-                    OutcomeUnknown(f"the router said nothing for {SILENCE_S:g} s"),
+                    Unavailable(f"{self._addresses[router]} said nothing for {SILENCE_S:g} s"),
                     RouterState.SILENT,
                 )
             finally:
                 call.cancel()
+                # It would keep its channel alive.
+                del call
             if self._closed:
                 raise ClientClosed
-            connection.rotation.failed(router, state, self._world.clock())
+            connection.rotation.failed(router, state, self._clock())
             attempts += 1
             delay_s = connection.policy.delay_s(attempts, error)
-            if not isinstance(error, RetryableError) or self._world.clock() + delay_s > heard_s + patience_s:
+            if not isinstance(error, RetryableError) or self._clock() + delay_s > heard_s + longest_s:
                 raise error
             await self._world.sleep(delay_s)
-
-
-def _named(argument: str, items: Iterable[ItemT] | None) -> list[ItemT]:
-    """What is asked for. To the service nothing named means all, so an empty list is no such request."""
-    named = [] if items is None else list(items)
-    if items is not None and not named:
-        raise ValueError(f"{argument} is empty: leave it out for all")
-    return named
 
 
 async def _next_message(call: Any) -> Any:

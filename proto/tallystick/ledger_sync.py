@@ -1,14 +1,15 @@
 """The ledger client for code that does not use asyncio."""
 
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from tallystick.errors import RetryableError
 from tallystick.ledger import EntryStream, LedgerClient
 from tallystick.ledger_values import Entry
-from tallystick.loop_thread import LoopThread
-from tallystick.settings import ClientSettings
+from tallystick.loop_thread import ThreadedClient
 
 ResultT = TypeVar("ResultT")
 ItemT = TypeVar("ItemT")
@@ -71,7 +72,7 @@ class SyncEntryStream:
         return next(self._entries)
 
 
-class SyncLedgerClient:
+class SyncLedgerClient(ThreadedClient[LedgerClient]):
     """A `LedgerClient` that runs in a thread of its own, with the same methods, each of which waits.
 
     `entries` and `watch` are iterators; leave one early, and it ends. Any number of threads may
@@ -82,24 +83,7 @@ class SyncLedgerClient:
         settings: limits and waits.
     """
 
-    def __init__(self, *addresses: str | Iterable[str], settings: ClientSettings | None = None) -> None:
-        self._client = LedgerClient(*addresses, settings=settings)
-        self._thread = LoopThread(type(self).__name__)
-
-    def __repr__(self) -> str:
-        return f"<Sync{repr(self._client)[1:]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """As `LedgerClient.close`; then the thread ends. A second call does nothing."""
-        if not self._thread.closed:
-            self._thread.run(self._client.close())
-            self._thread.close()
+    _kind = LedgerClient
 
     page = _waiting(LedgerClient.page)
     transfer = _waiting(LedgerClient.transfer)
@@ -124,4 +108,6 @@ class SyncLedgerClient:
                 yield found[0]
         finally:
             if not self._thread.closed:
-                self._thread.run(ended())
+                # Of a client that is closed meanwhile, or was forked, nothing is left to end.
+                with contextlib.suppress(RetryableError):
+                    self._thread.run(ended())

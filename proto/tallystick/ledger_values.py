@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import IntEnum
-from typing import Any, Self, overload
+from typing import Any, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tallystick import limits
+from tallystick.errors import InvalidArgument
 from tallystick.v1 import ledger_pb2
 
 
@@ -229,22 +231,21 @@ def complete_until(message: Any) -> datetime | None:
     return message.complete_until.ToDatetime(tzinfo=UTC) if message.HasField("complete_until") else None
 
 
-@overload
-def timestamp(time: datetime, field: str) -> Timestamp: ...
-@overload
-def timestamp(time: datetime | None, field: str) -> Timestamp | None: ...
 def timestamp(time: datetime | None, field: str) -> Timestamp | None:
     """A moment as the contract has it; None where there is none.
 
     Raises:
-        TypeError: it has no time zone: whose midnight would that be?
+        InvalidArgument: it is no datetime, or has no time zone: whose midnight would that be?
     """
     if time is None:
         return None
-    if time.tzinfo is None:
-        raise TypeError(f"{field} needs a time zone, such as datetime.UTC: {time!r}")
+    if limits.instance(time, datetime, field).tzinfo is None:
+        raise InvalidArgument(f"needs a time zone, such as datetime.UTC: {time!r}", field=field)
     made = Timestamp()
-    made.FromDatetime(time.astimezone(UTC))
+    try:
+        made.FromDatetime(time.astimezone(UTC))
+    except OverflowError:
+        raise InvalidArgument(f"is out of the years 1 to 9999 in UTC: {time!r}", field=field) from None
     return made
 
 

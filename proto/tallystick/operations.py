@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from uuid import UUID
 
+from tallystick import limits, wire
 from tallystick import transport as wallet
-from tallystick import wire
 from tallystick.transport import Method, RequestT, ResponseT
 from tallystick.v1 import wallet_pb2
 from tallystick.values import (
@@ -74,7 +74,8 @@ class MoneyOperations(ABC):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        request = wallet_pb2.DepositRequest(
+        request = limits.request(
+            wallet_pb2.DepositRequest,
             transaction_id=self._identity(transaction_id),
             account_id=account_id,
             amount=wire.amount_text(amount),
@@ -100,7 +101,8 @@ class MoneyOperations(ABC):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """Take money from an account to outside. Arguments and errors as for `deposit`."""
-        request = wallet_pb2.WithdrawRequest(
+        request = limits.request(
+            wallet_pb2.WithdrawRequest,
             transaction_id=self._identity(transaction_id),
             account_id=account_id,
             amount=wire.amount_text(amount),
@@ -126,7 +128,8 @@ class MoneyOperations(ABC):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """A customer pays a merchant: a transfer that can be refunded, by its transaction_id."""
-        request = wallet_pb2.PurchaseRequest(
+        request = limits.request(
+            wallet_pb2.PurchaseRequest,
             transaction_id=self._identity(transaction_id),
             customer_account=customer_account,
             merchant_account=merchant_account,
@@ -167,9 +170,10 @@ class MoneyOperations(ABC):
             PurchaseNotFound: the customer made no such purchase.
             InsufficientFunds: the merchant's account has too little.
         """
-        request = wallet_pb2.RefundRequest(
+        request = limits.request(
+            wallet_pb2.RefundRequest,
             transaction_id=self._identity(transaction_id),
-            purchase_transaction_id=wire.id_text(purchase_transaction_id),
+            purchase_transaction_id=wire.id_text(purchase_transaction_id, "purchase_transaction_id"),
             customer_account=customer_account,
             amount=wire.amount_text(amount),
             currency=currency,
@@ -202,7 +206,8 @@ class MoneyOperations(ABC):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        request = wallet_pb2.HoldRequest(
+        request = limits.request(
+            wallet_pb2.HoldRequest,
             transaction_id=self._identity(transaction_id),
             account_id=account_id,
             amount=wire.amount_text(amount),
@@ -244,9 +249,10 @@ class MoneyOperations(ABC):
             HoldNotActive: it was captured or voided, or has expired, or was never made.
             CaptureExceedsHold: the amount is more than it reserves.
         """
-        request = wallet_pb2.CaptureRequest(
+        request = limits.request(
+            wallet_pb2.CaptureRequest,
             transaction_id=self._identity(transaction_id),
-            hold_transaction_id=wire.id_text(hold_transaction_id),
+            hold_transaction_id=wire.id_text(hold_transaction_id, "hold_transaction_id"),
             account_id=account_id,
             to_account=to_account,
             amount=wire.amount_text(amount),
@@ -271,9 +277,10 @@ class MoneyOperations(ABC):
         Raises:
             HoldNotActive: it was captured or voided, or has expired, or was never made.
         """
-        request = wallet_pb2.VoidRequest(
+        request = limits.request(
+            wallet_pb2.VoidRequest,
             transaction_id=self._identity(transaction_id),
-            hold_transaction_id=wire.id_text(hold_transaction_id),
+            hold_transaction_id=wire.id_text(hold_transaction_id, "hold_transaction_id"),
             account_id=account_id,
             reference=reference,
             validate_only=validate_only,
@@ -295,9 +302,13 @@ class MoneyOperations(ABC):
 
         A refusal names the leg it concerns by its place: `legs[3].account_id`.
         """
-        request = wallet_pb2.PostJournalRequest(
+        request = limits.request(
+            wallet_pb2.PostJournalRequest,
             transaction_id=self._identity(transaction_id),
-            legs=[wire.journal_leg(leg, place) for place, leg in enumerate(legs)],
+            legs=[
+                wire.journal_leg(leg, place)
+                for place, leg in enumerate(limits.several(legs, "legs", limits.MAX_LEGS))
+            ],
             reference=reference,
             initiated_by=initiated_by,
             validate_only=validate_only,
@@ -309,14 +320,18 @@ class MoneyOperations(ABC):
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account neither pay nor be paid, until it is unfrozen. Done again, it does nothing."""
-        request = wallet_pb2.FreezeAccountRequest(account_id=account_id, validate_only=validate_only)
+        request = limits.request(
+            wallet_pb2.FreezeAccountRequest, account_id=account_id, validate_only=validate_only
+        )
         return wire.account(await self._call(wallet.FREEZE_ACCOUNT, request, timeout_s))
 
     async def unfreeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account take part again. Done again, it does nothing."""
-        request = wallet_pb2.UnfreezeAccountRequest(account_id=account_id, validate_only=validate_only)
+        request = limits.request(
+            wallet_pb2.UnfreezeAccountRequest, account_id=account_id, validate_only=validate_only
+        )
         return wire.account(await self._call(wallet.UNFREEZE_ACCOUNT, request, timeout_s))
 
     async def close_account(
@@ -328,7 +343,9 @@ class MoneyOperations(ABC):
             AccountNotEmpty: its balance is not zero, or a hold is active.
             AccountInUse: something is on its way to it; try again soon.
         """
-        request = wallet_pb2.CloseAccountRequest(account_id=account_id, validate_only=validate_only)
+        request = limits.request(
+            wallet_pb2.CloseAccountRequest, account_id=account_id, validate_only=validate_only
+        )
         return wire.account(await self._call(wallet.CLOSE_ACCOUNT, request, timeout_s))
 
     async def _move(

@@ -9,7 +9,7 @@ its one true answer.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tallystick.errors import NotYetArchived, OutcomeUnknown, Overloaded, TallystickError
+from tallystick.errors import OutcomeUnknown, Overloaded, TallystickError, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,13 @@ def may_have_begun(error: TallystickError) -> bool:
     return isinstance(error, OutcomeUnknown)
 
 
+def of_question(error: TallystickError) -> TallystickError:
+    """The same error, said of a call that changes nothing, whatever became of it."""
+    if isinstance(error, OutcomeUnknown):
+        return Unavailable(error.message, error.transaction_id, error.field)
+    return error
+
+
 def closing_error(error: TallystickError, *, begun_before: bool, transaction_id: str) -> TallystickError:
     """What to raise when a try failed and there will be no other.
 
@@ -52,7 +59,7 @@ def closing_error(error: TallystickError, *, begun_before: bool, transaction_id:
         begun_before: whether an earlier try may have done the work.
         transaction_id: the transfer it concerns; empty when none.
     """
-    if begun_before and not may_have_begun(error) and not isinstance(error, NotYetArchived):
+    if begun_before and not may_have_begun(error):
         # "Not begun" and "not allowed" speak of the last try only.
         return OutcomeUnknown(f"an earlier try may have succeeded; the last one: {error}", transaction_id)
     return error.concerning(transaction_id)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from tallystick import limits
+from tallystick.errors import InvalidArgument
+
 SERVICE_BATCH_LIMIT = 8192
 """The most items the service takes in one batch (the contract)."""
 
@@ -44,11 +47,12 @@ class ClientSettings:
     close_grace_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_limit <= SERVICE_BATCH_LIMIT:
-            raise ValueError(f"batch_limit is {self.batch_limit}, not within 1 to {SERVICE_BATCH_LIMIT}")
-        for name in ("batch_floor", "batches_in_flight", "queue_limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, not 1 or more")
+        for name in ("batch_limit", "batch_floor", "batches_in_flight", "queue_limit"):
+            if limits.instance(getattr(self, name), int, name) < 1:
+                raise InvalidArgument(f"must be 1 or more, is {getattr(self, name)}", field=name)
+        if self.batch_limit > SERVICE_BATCH_LIMIT:
+            raise InvalidArgument(
+                f"must be at most {SERVICE_BATCH_LIMIT}, is {self.batch_limit}", field="batch_limit"
+            )
         for name in ("timeout_s", "attempt_timeout_s", "first_retry_delay_s", "router_rest_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, not above zero")
+            limits.seconds(getattr(self, name), name)

@@ -6,6 +6,7 @@ so it is OutcomeUnknown; a code that only an application produces is a refusal
 (https://grpc.io/docs/guides/status-codes lists which is which).
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
@@ -50,6 +51,11 @@ _REFUSING_CODES: dict[grpc.StatusCode, type[Refused]] = {
 }
 
 
+# gRPC's own words, in C and in Go, when a request is too large to be sent, or to be received; of an answer it
+# says "SERVER: Sent" and "CLIENT: Received".
+_OVERSIZED_REQUEST = re.compile(r"(CLIENT: Sent|SERVER: Received|grpc: received) message larger than max")
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A call that brought no response.
@@ -77,19 +83,22 @@ class _Details:
     complete_until: datetime | None
 
 
-def from_rpc_error(error: grpc.RpcError, transaction_id: str = "") -> Failure:
+def from_rpc_error(error: grpc.RpcError, transaction_id: str = "", *, router: str = "") -> Failure:
     """Say what a failed call means, from its google.rpc.Status details or, without them, its code.
 
     Args:
         error: as raised by a grpc or grpc.aio call.
         transaction_id: the transfer it concerns; empty when none or many.
+        router: the address that was called; empty when it is not known.
     """
     call = cast("grpc.Call", error)
     code, text = call.code(), call.details() or ""
     details = _details(call)
     if details is None:
-        return _without_details(code, text, transaction_id)
+        return _without_details(code, text, transaction_id, router)
     transaction_id = transaction_id or details.transaction_id
+    # The status's message begins with the field, the details' own do not.
+    text = details.message or text.removeprefix(f"{details.field}: ")
     kind = ERROR_TYPES.get(details.outcome)
     if kind is Overloaded:
         return Failure(
@@ -99,12 +108,12 @@ def from_rpc_error(error: grpc.RpcError, transaction_id: str = "") -> Failure:
         late = NotYetArchived(text, transaction_id, complete_until=details.complete_until)
         return Failure(late, RouterState.ANSWERED)
     if kind is AccountNotFound or kind is TransactionNotFound:
-        absent = kind(details.message or text, transaction_id, details.field, details.complete_until)
+        absent = kind(text, transaction_id, details.field, details.complete_until)
         return Failure(absent, RouterState.ANSWERED, verdict=True)
     if kind is None:
         # A reason newer than this client: the code still tells a refusal from an unknown.
         kind = _REFUSING_CODES.get(code, OutcomeUnknown)
-    meaning = kind(details.message or text, transaction_id, details.field)
+    meaning = kind(text, transaction_id, details.field)
     return Failure(meaning, RouterState.ANSWERED, verdict=isinstance(meaning, Refused))
 
 
@@ -120,13 +129,16 @@ def from_refusal(outcome: int, message: str, field: str, transaction_id: str = "
     return kind(message, transaction_id, field)
 
 
-def _without_details(code: grpc.StatusCode, text: str, transaction_id: str) -> Failure:
+def _without_details(code: grpc.StatusCode, text: str, transaction_id: str, router: str) -> Failure:
     kind = _REFUSING_CODES.get(code)
+    if _OVERSIZED_REQUEST.match(text):
+        kind = InvalidArgument
     if kind is None:
         # RESOURCE_EXHAUSTED too: gRPC says it of an answer too large to receive, after the work was done.
         silent = code is grpc.StatusCode.DEADLINE_EXCEEDED
         state = RouterState.SILENT if silent else RouterState.BROKEN
-        return Failure(OutcomeUnknown(f"{code.name}: {text}", transaction_id), state)
+        why = f"no answer from {router or 'the router'} ({code.name}: {text})"
+        return Failure(OutcomeUnknown(why, transaction_id), state)
     return Failure(kind(f"{code.name}: {text}", transaction_id), RouterState.ANSWERED)
 
 

@@ -1,13 +1,12 @@
 """The same client for code that does not use asyncio."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tallystick.client import Client
-from tallystick.loop_thread import LoopThread
-from tallystick.settings import ClientSettings
-from tallystick.values import Account
+from tallystick.loop_thread import ThreadedClient
+from tallystick.values import Account, AccountPage
 
 ResultT = TypeVar("ResultT")
 Given = ParamSpec("Given")
@@ -25,7 +24,7 @@ def _waiting(
     return wait
 
 
-class SyncClient:
+class SyncClient(ThreadedClient[Client]):
     """A `Client` that runs in a thread of its own, with the same methods, each of which waits.
 
     Any number of threads may share one; their transfers leave together in batches.
@@ -37,24 +36,7 @@ class SyncClient:
         settings: limits and waits.
     """
 
-    def __init__(self, *addresses: str | Iterable[str], settings: ClientSettings | None = None) -> None:
-        self._client = Client(*addresses, settings=settings)
-        self._thread = LoopThread(type(self).__name__)
-
-    def __repr__(self) -> str:
-        return f"<Sync{repr(self._client)[1:]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """As `Client.close`; then the thread ends. A second call does nothing."""
-        if not self._thread.closed:
-            self._thread.run(self._client.close())
-            self._thread.close()
+    _kind = Client
 
     open_account = _waiting(Client.open_account)
     open_accounts = _waiting(Client.open_accounts)
@@ -79,10 +61,15 @@ class SyncClient:
     def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> Iterator[Account]:
         """As `Client.accounts`; waits for each page when the one before it is used up."""
         # Not that iterator itself: each of its items would be waited for, in another thread.
-        token = ""
-        while True:
-            page = self.list_accounts(prefix, page_token=token, timeout_s=timeout_s)
-            yield from page.accounts
-            token = page.next_token
-            if not token:
-                return
+        return page_by_page(lambda token: self.list_accounts(prefix, page_token=token, timeout_s=timeout_s))
+
+
+def page_by_page(read: Callable[[str], AccountPage]) -> Iterator[Account]:
+    """The accounts of all pages; `read` takes a page's token, empty for the first."""
+    token = ""
+    while True:
+        page = read(token)
+        yield from page.accounts
+        token = page.next_token
+        if not token:
+            return

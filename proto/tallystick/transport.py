@@ -1,6 +1,8 @@
 """Calls to routers over gRPC: one channel each, and every foreign error mapped here, once."""
 
 import asyncio
+import concurrent.futures
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -8,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import grpc
 import grpc.aio
 
+from tallystick import forking
 from tallystick.errors import ClientClosed, OutcomeUnknown
 from tallystick.rotation import RouterState
 from tallystick.status import Failure, from_rpc_error
@@ -20,7 +23,7 @@ RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
-    # A batch of 8192 transfers is about 2 MiB; the servers take as much.
+    # The contract's largest message. Of what `limits` lets pass, 8192 items stay below.
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     # A router that restarts is found again in half a second, not in gRPC's two minutes.
@@ -36,26 +39,39 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
+# How long a fork waits for calls under way, and how often it, and a call that it holds up, looks.
+_LONGEST_CALL_S = 1.0
+_POLL_S = 0.001
+
+
 @dataclass(frozen=True, slots=True)
 class Method(Generic[RequestT_contra, ResponseT_co]):
-    """A unary method of WalletService, with the types of its messages."""
+    """A unary method, with the types of its messages.
+
+    Attributes:
+        name: the contract's.
+        only_asks: whether it changes nothing, so that without an answer nothing has happened.
+    """
 
     name: str
+    only_asks: bool = False
 
 
 OPEN_ACCOUNT: Method[wallet_pb2.OpenAccountRequest, wallet_pb2.Account] = Method("OpenAccount")
 OPEN_ACCOUNTS: Method[wallet_pb2.BatchOpenAccountsRequest, wallet_pb2.BatchAccountsResponse] = Method(
     "BatchOpenAccounts"
 )
-GET_ACCOUNT: Method[wallet_pb2.GetAccountRequest, wallet_pb2.Account] = Method("GetAccount")
+GET_ACCOUNT: Method[wallet_pb2.GetAccountRequest, wallet_pb2.Account] = Method("GetAccount", only_asks=True)
 GET_ACCOUNTS: Method[wallet_pb2.BatchGetAccountsRequest, wallet_pb2.BatchAccountsResponse] = Method(
-    "BatchGetAccounts"
+    "BatchGetAccounts", only_asks=True
 )
 LIST_ACCOUNTS: Method[wallet_pb2.ListAccountsRequest, wallet_pb2.ListAccountsResponse] = Method(
-    "ListAccounts"
+    "ListAccounts", only_asks=True
 )
 TRANSFERS: Method[wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferResponse] = Method("BatchTransfer")
-GET_TRANSFER: Method[wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse] = Method("GetTransfer")
+GET_TRANSFER: Method[wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse] = Method(
+    "GetTransfer", only_asks=True
+)
 DEPOSIT: Method[wallet_pb2.DepositRequest, wallet_pb2.TransferResponse] = Method("Deposit")
 WITHDRAW: Method[wallet_pb2.WithdrawRequest, wallet_pb2.TransferResponse] = Method("Withdraw")
 PURCHASE: Method[wallet_pb2.PurchaseRequest, wallet_pb2.TransferResponse] = Method("Purchase")
@@ -91,23 +107,29 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Drop the connections; calls in flight fail."""
+        """End the connections; calls in flight fail."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of connections that no call uses, without an event loop."""
         ...
 
 
 class GrpcTransport:
-    """The routers' gRPC channels. To be made inside a running event loop.
+    """The routers' gRPC channels, for one event loop. They are made by the first call, and anew after a fork.
 
     Args:
         addresses: "host:port" of each router; a call names one by its place here.
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._channels = [
-            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses
-        ]
+        self._addresses = addresses
+        self._loop = asyncio.get_running_loop()
+        self._channels: list[grpc.aio.Channel] = []
         # Generated without types; a method is found by its name.
-        self._stubs: list[Any] = [wallet_pb2_grpc.WalletServiceStub(channel) for channel in self._channels]
+        self._stubs: list[Any] = []
+        self._calls = 0
+        self._closed = False
 
     async def call(
         self, router: int, method: Method[RequestT, ResponseT], request: RequestT, timeout_s: float
@@ -117,11 +139,13 @@ class GrpcTransport:
         Raises:
             CallFailed: there is no response.
         """
+        await self.ready()
         multicallable = getattr(self._stubs[router], method.name)
+        self._calls += 1
         try:
             return await cast("Awaitable[ResponseT]", multicallable(request, timeout=timeout_s))
         except grpc.RpcError as error:
-            raise CallFailed(from_rpc_error(error)) from error
+            raise CallFailed(from_rpc_error(error, router=self._addresses[router])) from error
         except grpc.aio.UsageError as error:
             # The channel was closed before the call began.
             raise CallFailed(Failure(ClientClosed(), RouterState.BROKEN)) from error
@@ -133,7 +157,71 @@ class GrpcTransport:
             raise CallFailed(
                 Failure(OutcomeUnknown("the client was closed during the call"), RouterState.BROKEN)
             ) from None
+        finally:
+            self._calls -= 1
+
+    async def ready(self) -> None:
+        """Be connected, and not within a fork.
+
+        Raises:
+            CallFailed: it was closed.
+        """
+        while forking.under_way() or not self._stubs:
+            if self._closed:
+                raise CallFailed(Failure(ClientClosed(), RouterState.BROKEN))
+            if forking.begin_connecting(self):
+                try:
+                    self._connect()
+                finally:
+                    forking.end_connecting()
+            else:
+                await asyncio.sleep(_POLL_S)
 
     async def close(self) -> None:
-        """Drop the connections; calls in flight fail."""
+        """End the connections; calls in flight fail."""
+        self._closed = True
+        await self._disconnect()
+
+    def drop(self) -> None:
+        """Let go of connections that no call uses. The last one takes gRPC's threads along: see `forking`."""
+        self._stubs, self._channels = [], []
+
+    def rest(self) -> None:
+        """Disconnect before a fork, unless a call is under way that does not end soon."""
+        if not self._channels:
+            return
+        if self._loop.is_running() and self._loop is not _running_loop():
+            future = asyncio.run_coroutine_threadsafe(self._disconnect_when_idle(), self._loop)
+            concurrent.futures.wait((future,), 2 * _LONGEST_CALL_S)
+        elif not self._calls:
+            # In this very thread, or in one that has ended: nothing can be awaited.
+            self.drop()
+
+    def _connect(self) -> None:
+        if not self._stubs:
+            self._channels = [
+                grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in self._addresses
+            ]
+            self._stubs = [self._stub(channel) for channel in self._channels]
+
+    def _stub(self, channel: grpc.aio.Channel) -> Any:
+        return wallet_pb2_grpc.WalletServiceStub(channel)
+
+    async def _disconnect(self) -> None:
         await asyncio.gather(*(channel.close(None) for channel in self._channels))
+        self.drop()
+
+    async def _disconnect_when_idle(self) -> None:
+        give_up_at_s = time.monotonic() + _LONGEST_CALL_S
+        # Looked at, not waited for: calls need not pay for what a fork may ask some time.
+        while self._calls and time.monotonic() < give_up_at_s:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
+        if not self._calls:
+            await self._disconnect()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,11 +1,11 @@
 """Between the values of this package and the messages of the contract."""
 
-from collections.abc import Callable
 from datetime import UTC
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
+from tallystick import limits
 from tallystick.errors import InvalidArgument, Outcome, OutcomeUnknown, TallystickError
 from tallystick.status import from_refusal
 from tallystick.v1 import outcome_pb2, wallet_pb2
@@ -18,13 +18,12 @@ from tallystick.values import (
     JournalLeg,
     JournalResult,
     NewAccount,
-    Transfer,
     TransferRecord,
     TransferResult,
 )
 
-# Far above any amount (2^53 minor units), far below what would make a large text of "1E+999999".
-_MOST_DIGITS = 64
+# Far above any amount (2^53 minor units). Python refuses to make text of some thousand digits.
+_MOST_BITS = 3 * limits.MAX_AMOUNT_BYTES
 # Requests that TransferResponse answers, in a unary call.
 MoneyRequestT = TypeVar(
     "MoneyRequestT",
@@ -42,48 +41,97 @@ def amount_text(amount: Amount, field: str = "amount") -> str:
     """Money as the contract's decimal text. What the text may hold is the service's to judge.
 
     Raises:
-        TypeError: the amount is a float, or anything else but Decimal, str or int.
-        InvalidArgument: a Decimal with an absurd exponent.
+        InvalidArgument: the amount is a float, or anything else but Decimal, str or int; or far out of range.
     """
     if isinstance(amount, str):
         return amount
     if isinstance(amount, Decimal):
-        if abs(amount.adjusted()) > _MOST_DIGITS:
-            raise InvalidArgument(f"{amount} is out of range", field=field)
+        if abs(amount.adjusted()) > limits.MAX_AMOUNT_BYTES:
+            raise InvalidArgument(f"{amount!s:.80} is out of range", field=field)
         return format(amount, "f")
     # Not isinstance: True is no amount of money.
     if type(amount) is int:
+        if amount.bit_length() > _MOST_BITS:
+            raise InvalidArgument(f"an int of {amount.bit_length()} bits is out of range", field=field)
         return str(amount)
     kind = type(amount).__name__
-    raise TypeError(f"{field} must be decimal.Decimal, str or int, not {kind}: {amount!r} (12.50 is '12.50')")
+    raise InvalidArgument(
+        f"must be decimal.Decimal, str or int, is {kind}: {amount!r:.80} (12.50 is '12.50')", field=field
+    )
 
 
-def id_text(transaction_id: str | UUID) -> str:
-    """A transaction id as the contract's text, lower-case so that it equals its echo."""
+def id_text(transaction_id: str | UUID, field: str = "transaction_id") -> str:
+    """A transaction id as the contract's text, lower-case so that it equals its echo.
+
+    Raises:
+        InvalidArgument: it is neither str nor UUID.
+    """
     if isinstance(transaction_id, str):
         return transaction_id.lower()
     if isinstance(transaction_id, UUID):
         return str(transaction_id)
-    raise TypeError(f"transaction_id must be str or uuid.UUID, not {type(transaction_id).__name__}")
+    raise InvalidArgument(
+        f"must be str or uuid.UUID, is {type(transaction_id).__name__}: {transaction_id!r:.80}", field=field
+    )
 
 
-def transfer_request(transfer: Transfer, new_id: Callable[[], str]) -> wallet_pb2.TransferRequest:
-    """The message for one transfer; `new_id` makes its id when it has none."""
-    given = transfer.transaction_id
-    return wallet_pb2.TransferRequest(
-        transaction_id=new_id() if given is None else id_text(given),
-        from_account=transfer.from_account,
-        to_account=transfer.to_account,
-        amount=amount_text(transfer.amount),
-        currency=transfer.currency,
-        reference=transfer.reference,
-        validate_only=transfer.validate_only,
+def transfer_request(
+    identity: str,
+    from_account: str,
+    to_account: str,
+    amount: Amount,
+    currency: str,
+    reference: str,
+    validate_only: bool,  # noqa: FBT001 - positional, as keywords cost time here
+) -> wallet_pb2.TransferRequest:
+    """The message for one transfer.
+
+    By `limits.request` the fields are looked at only when one may not fit: it costs as much as all else here.
+
+    Raises:
+        InvalidArgument: a field is of another type, or too long.
+    """
+    text = ""
+    try:
+        text = amount_text(amount)
+        request = wallet_pb2.TransferRequest(
+            transaction_id=identity,
+            from_account=from_account,
+            to_account=to_account,
+            amount=text,
+            currency=currency,
+            reference=reference,
+            validate_only=validate_only,
+        )
+        # Below 64 together is below 64 each; of a reference these are up to 252 bytes.
+        if (
+            len(from_account) | len(to_account) | len(text) | len(reference) < 64
+            and len(identity) == 36
+            and len(currency) == 3
+        ):
+            return request
+    except InvalidArgument as error:
+        raise error.concerning(identity[: limits.MAX_ID_BYTES]) from None
+    except (TypeError, ValueError):
+        # It is said below which field it is.
+        pass
+    return limits.request(
+        wallet_pb2.TransferRequest,
+        transaction_id=identity,
+        from_account=from_account,
+        to_account=to_account,
+        amount=text,
+        currency=currency,
+        reference=reference,
+        validate_only=validate_only,
     )
 
 
 def open_account_request(new: NewAccount) -> wallet_pb2.OpenAccountRequest:
-    """The message that opens one account."""
-    return wallet_pb2.OpenAccountRequest(
+    """The message that opens one account. Raises InvalidArgument."""
+    limits.instance(new, NewAccount, "accounts")
+    return limits.request(
+        wallet_pb2.OpenAccountRequest,
         account_id=new.account_id,
         currency=new.currency,
         minimum_balance=amount_text(new.minimum_balance, "minimum_balance"),
@@ -94,10 +142,14 @@ def open_account_request(new: NewAccount) -> wallet_pb2.OpenAccountRequest:
 
 
 def journal_leg(leg: JournalLeg, place: int) -> wallet_pb2.JournalLeg:
-    """The message for one leg of a journal, the one at that place."""
-    return wallet_pb2.JournalLeg(
+    """The message for one leg of a journal, the one at that place. Raises InvalidArgument."""
+    name = f"legs[{place}]"
+    limits.instance(leg, JournalLeg, name)
+    return limits.request(
+        wallet_pb2.JournalLeg,
+        f"{name}.",
         account_id=leg.account_id,
-        amount=amount_text(leg.amount, f"legs[{place}].amount"),
+        amount=amount_text(leg.amount, f"{name}.amount"),
         currency=leg.currency,
     )
 

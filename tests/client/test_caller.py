@@ -21,7 +21,7 @@ from tallystick.retry import RetryPolicy
 from tallystick.rotation import Rotation, RouterState
 from tallystick.status import Failure
 from tallystick.surroundings import Surroundings
-from tallystick.transport import DEPOSIT, GET_ACCOUNTS, CallFailed, Method, RequestT, ResponseT
+from tallystick.transport import DEPOSIT, GET_ACCOUNT, GET_ACCOUNTS, CallFailed, Method, RequestT, ResponseT
 from tallystick.v1 import wallet_pb2
 
 GONE = Failure(OutcomeUnknown("UNAVAILABLE"), RouterState.BROKEN)
@@ -59,6 +59,9 @@ class Scripted:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def drop(self) -> None:
+        """Nothing to let go of."""
 
     async def sleep(self, delay_s: float) -> None:
         """Only the clock moves."""
@@ -128,11 +131,14 @@ async def test_retry_info_comes_on_top_of_the_wait() -> None:
 
 async def test_a_wait_for_all_the_time_there_is_ends_as_not_yet() -> None:
     """It is asked for again while there is time for a whole try, and not in the moment that is left."""
+    question = wallet_pb2.GetAccountRequest()
     world = Scripted([GONE, NOT_YET, GONE], call_takes_s=0.5)
-    assert type(await failed_deposit(world, deadline_s=4.4)) is NotYetArchived
+    with pytest.raises(NotYetArchived):
+        await caller(world).call(GET_ACCOUNT, question, 4.4)
     assert len(world.timeouts_s) == 2
-    world = Scripted([NOT_YET, DONE], call_takes_s=0.5)
-    assert await deposit(world, deadline_s=4.4) is DONE
+    answer = wallet_pb2.Account()
+    world = Scripted([NOT_YET, answer], call_takes_s=0.5)
+    assert await caller(world).call(GET_ACCOUNT, question, 4.4) is answer
 
 
 async def test_overload_after_an_unknown_try_stays_unknown() -> None:
@@ -198,7 +204,7 @@ async def test_answers_in_the_wrong_order_are_not_taken() -> None:
 
 async def test_accounts_end_as_what_is_known_at_the_deadline() -> None:
     """Items known keep their answers, the others carry the error."""
-    assert await read(Scripted([found("a", "?")] + [found("?")] * 9), "a", "b") == ["a", "OutcomeUnknown"]
-    assert await read(Scripted([found("a", "?"), *[GONE] * 9]), "a", "b") == ["a", "OutcomeUnknown"]
+    assert await read(Scripted([found("a", "?")] + [found("?")] * 9), "a", "b") == ["a", "Unavailable"]
+    assert await read(Scripted([found("a", "?"), *[GONE] * 9]), "a", "b") == ["a", "Unavailable"]
     assert await read(Scripted([NOT_ALLOWED]), "a", "b") == ["Refused", "Refused"]
-    assert await read(Scripted([found("a", "?"), NOT_ALLOWED]), "a", "b") == ["a", "OutcomeUnknown"]
+    assert await read(Scripted([found("a", "?"), NOT_ALLOWED]), "a", "b") == ["a", "Refused"]

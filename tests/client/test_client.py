@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from tallystick import (
     Overloaded,
     TransactionNotFound,
     Transfer,
+    Unavailable,
+    WrongEventLoop,
 )
 from tallystick.v1 import wallet_pb2
 from tests.client import stand_in
@@ -61,15 +64,16 @@ async def test_refused_transfer_raises_its_error() -> None:
         assert service.calls == ["BatchTransfer"]
 
 
-async def test_float_is_a_type_error_and_nothing_is_sent() -> None:
-    """A float never leaves the process, alone or among others."""
+async def test_float_is_refused_and_not_sent() -> None:
+    """A float never leaves the process, alone or among others, which are sent."""
     async with wallet() as (service, client):
-        with pytest.raises(TypeError, match="not float"):
+        with pytest.raises(InvalidArgument, match="is float"):
             await client.transfer("alice", "bob", 0.1, "EUR")  # type: ignore[arg-type]
-        batch = [Transfer("alice", "bob", 1, "EUR"), Transfer("alice", "bob", 0.1, "EUR")]  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="not float"):
-            await client.transfers(batch)
         assert service.calls == []
+        batch = [Transfer("alice", "bob", 0.1, "EUR"), Transfer("alice", "bob", 1, "EUR")]  # type: ignore[arg-type]
+        first, second = await client.transfers(batch)
+        assert (type(first.error), second.committed) == (InvalidArgument, True)
+        assert service.batch_sizes == [1]
 
 
 async def test_concurrent_transfers_leave_in_a_few_batches() -> None:
@@ -320,8 +324,8 @@ async def test_closing_settles_transfers_in_flight_as_unknown() -> None:
             await queued
         with pytest.raises(ClientClosed):
             await client.transfer("alice", "bob", 1, "EUR")
-        results = await client.transfers([Transfer("alice", "bob", 1, "EUR")])
-        assert [type(result.error) for result in results] == [ClientClosed]
+        with pytest.raises(ClientClosed):
+            await client.transfers([Transfer("alice", "bob", 1, "EUR")])
         with pytest.raises(ClientClosed):
             await client.get_account("bob")
         go_on.set()
@@ -339,14 +343,14 @@ async def test_closing_lets_what_is_in_flight_land() -> None:
         assert (await flying).committed
 
 
-async def test_channel_closed_under_a_call_ends_as_unknown() -> None:
+async def test_channel_closed_under_a_read_is_a_read_without_an_answer() -> None:
     """A read in flight at closing fails as a retryable error, not as a cancellation of its caller."""
     begun, go_on = asyncio.Event(), asyncio.Event()
     async with wallet(stand_in.hold(begun, go_on)) as (_, client):
         reading = asyncio.create_task(client.get_account("bob"))
         await begun.wait()
         await client.close()
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(Unavailable, match="nothing moved"):
             await reading
         go_on.set()
 
@@ -369,15 +373,61 @@ async def test_answer_that_cannot_be_read_leaves_nobody_waiting(caplog: pytest.L
 
 
 async def test_no_address_or_no_time_is_a_mistake_said_at_once() -> None:
-    """Wrong use raises ValueError before anything is sent."""
-    with pytest.raises(ValueError, match="at least one router"):
+    """Wrong use raises InvalidArgument before anything is sent."""
+    with pytest.raises(InvalidArgument, match="at least one router"):
         Client([])
     async with wallet() as (service, client):
-        with pytest.raises(ValueError, match="timeout_s is 0"):
+        with pytest.raises(InvalidArgument, match="timeout_s: must be seconds above zero, is 0"):
             await client.transfer("alice", "bob", 1, "EUR", timeout_s=0)
         assert service.calls == []
-    with pytest.raises(ValueError, match="batch_limit is 8193"):
+    with pytest.raises(InvalidArgument, match="batch_limit: must be at most 8192, is 8193"):
         ClientSettings(batch_limit=8193)
+
+
+async def test_a_question_to_a_dead_router_says_that_nothing_moved() -> None:
+    """Reads that get no answer are Unavailable, with the router's address; what moves money stays unknown."""
+    quick = ClientSettings(timeout_s=0.3, attempt_timeout_s=0.3)
+    async with Client("127.0.0.1:1", settings=quick) as client:
+        questions = [client.get_account("alice"), client.get_transfer(uuid.uuid4(), "alice")]
+        for question in questions:
+            with pytest.raises(Unavailable) as caught:
+                await question
+            text = str(caught.value)
+            assert "no answer from 127.0.0.1:1 (" in text
+            assert text.count("nothing moved, ask again") == 1
+            assert "transaction_id" not in text
+        (read,) = await client.get_accounts(["alice"])
+        assert type(read.error) is Unavailable
+        with pytest.raises(OutcomeUnknown, match=r"no answer .*; send it again with the same transaction_id"):
+            await client.transfer("alice", "bob", 1, "EUR")
+        with pytest.raises(OutcomeUnknown, match=r"no answer .*; send it again$"):
+            await client.open_account("alice", "EUR")
+
+
+def test_a_client_of_another_event_loop_says_so() -> None:
+    """A second asyncio.run cannot use the first one's client, nor be hurt by closing it."""
+
+    async def read(client: Client) -> None:
+        with pytest.raises(Unavailable):
+            await client.get_account("alice", timeout_s=0.05)
+
+    async def misuse(client: Client) -> None:
+        calls: list[Callable[[], Coroutine[Any, Any, object]]] = [
+            lambda: client.get_account("alice"),
+            lambda: client.transfer("alice", "bob", 1, "EUR"),
+            lambda: client.transfers([Transfer("alice", "bob", 1, "EUR")]),
+            lambda: client.get_accounts(["alice"]),
+        ]
+        for call in calls:
+            with pytest.raises(WrongEventLoop, match="another event loop"):
+                await call()
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await client.get_account("alice")
+
+    client = Client("127.0.0.1:1")
+    asyncio.run(read(client))
+    asyncio.run(misuse(client))
 
 
 async def test_state_shows_in_the_repr() -> None:

@@ -8,7 +8,9 @@ import pytest
 import tallystick
 from tallystick.errors import (
     ERROR_TYPES,
+    AccountFrozen,
     ClientClosed,
+    ForkedClient,
     InsufficientFunds,
     InvalidArgument,
     NotYetArchived,
@@ -18,6 +20,8 @@ from tallystick.errors import (
     Refused,
     RetryableError,
     TallystickError,
+    Unavailable,
+    WrongEventLoop,
 )
 from tallystick.v1 import outcome_pb2
 
@@ -50,6 +54,9 @@ def test_every_error_is_exported() -> None:
         RetryableError,
         Refused,
         ClientClosed,
+        ForkedClient,
+        Unavailable,
+        WrongEventLoop,
         NotYetArchived,
         *ERROR_TYPES.values(),
     }
@@ -58,16 +65,29 @@ def test_every_error_is_exported() -> None:
 
 
 def test_text_is_a_sentence_with_what_is_known() -> None:
-    """The text names the kind, the service's message, the field and the transaction."""
-    error = InvalidArgument("not above zero", "0192", "amount")
-    assert str(error) == "invalid argument: not above zero (field amount) (transaction 0192)"
+    """The text names the field, the case and the transaction, each once."""
+    error = InvalidArgument("must be above zero", "0192", "amount")
+    assert str(error) == "amount: must be above zero (transaction 0192)"
     assert str(InsufficientFunds()) == "insufficient funds"
+    assert str(AccountFrozen("", "", "to_account")) == "to_account: the account is frozen"
+
+
+def test_advice_is_given_once() -> None:
+    """What to do follows the sentence, unless the service said it."""
+    advice = "send it again with the same transaction_id"
+    assert str(OutcomeUnknown("no answer", "0192")) == f"no answer; {advice} (transaction 0192)"
+    said = "the outcome is not known; send it again with the same transaction_id"
+    assert str(OutcomeUnknown(said, "0192")) == f"{said} (transaction 0192)"
+    # Opening an account has no id, and can be done again without.
+    assert str(OutcomeUnknown("no answer")) == "no answer; send it again"
+    assert str(Unavailable("no answer")) == "no answer; nothing moved, ask again"
+    assert str(Overloaded("busy")) == "busy; nothing was begun"
 
 
 def test_unknown_never_reads_as_failed() -> None:
     """The text of OutcomeUnknown tells the reader what to do with the id."""
     text = str(OutcomeUnknown(transaction_id="0192"))
-    assert "send the same transaction_id again" in text
+    assert "send it again with the same transaction_id" in text
     assert "fail" not in text
 
 

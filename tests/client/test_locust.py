@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.launcher import LocalCluster
-from tallystick import SyncClient
+from tallystick import ForkedClient, SyncClient
 from tests.bench.locust_runs import Summary, local_master, run_headless
 
 README = Path(__file__).parents[2] / "README.md"
@@ -91,7 +91,7 @@ def test_failures_are_told_by_outcome_and_end_the_round(tmp_path: Path, cluster:
     ran = run_users(tmp_path, locustfile)
     assert ran.requests == {"transfer": 1, "transfers": 3, "get_account": 1}
     assert ran.errors == {f"{name}: ACCOUNT_NOT_FOUND": count for name, count in ran.requests.items()}
-    assert "CAUGHT account not found" in ran.output
+    assert "CAUGHT account_id: account not found" in ran.output
     assert "GOES ON" not in ran.output
     assert "Traceback" not in ran.output
     assert ran.exit_code == 1
@@ -106,7 +106,7 @@ def test_a_user_without_routers_is_told_what_it_needs(tmp_path: Path) -> None:
 SILENT_ROUTER = """
 import os, socket, time
 from tallystick.locust import GreenletClient, Wallet
-from tallystick import ClientClosed, ClientSettings, OutcomeUnknown, SyncClient
+from tallystick import ClientClosed, ClientSettings, ForkedClient, SyncClient, Unavailable
 import gevent
 
 methods = [{name for name in dir(kind) if name[0] != "_"} for kind in (Wallet, SyncClient)]
@@ -132,8 +132,9 @@ with GreenletClient("ADDRESS") as client:
 if os.fork() == 0:
     try:
         slow.get_account("a")
-    except ClientClosed as error:
+    except ForkedClient as error:
         print(error, flush=True)
+    slow.close()
     os._exit(0)
 os.wait()
 try:
@@ -142,7 +143,7 @@ except ClientClosed as error:
     print(error, flush=True)
 for greenlet in unanswered:
     greenlet.join()
-    assert isinstance(greenlet.exception, OutcomeUnknown)
+    assert isinstance(greenlet.exception, Unavailable)
 slow.close()
 """
 
@@ -159,7 +160,7 @@ def test_no_greenlet_waits_for_anothers_answer(cluster: LocalCluster) -> None:
     )
     assert done.stdout.splitlines() == [
         "50.00",
-        "the client is closed, nothing was sent: it was made before a fork; make one in each process",
+        str(ForkedClient()),
         "the client is closed, nothing was sent",
     ], done.stderr
     assert done.returncode == 0, done.stderr

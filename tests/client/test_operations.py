@@ -63,6 +63,9 @@ class Scripted:
     async def close(self) -> None:
         """Nothing to close."""
 
+    def drop(self) -> None:
+        """Nothing to let go of."""
+
 
 def client_of(scripted: Scripted) -> Client:
     """A client whose only router is the script."""
@@ -300,7 +303,7 @@ async def test_limits_of_a_new_account() -> None:
         account = await client.open_account("a", "EUR", validate_only=True)
         assert (account.maximum_balance, account.maximum_transfer) == (None, None)
         await client.open_accounts([NewAccount("a", "EUR", maximum_balance=9, validate_only=True)])
-        with pytest.raises(TypeError, match="maximum_transfer must be"):
+        with pytest.raises(InvalidArgument, match="maximum_transfer: must be"):
             await client.open_account("a", "EUR", maximum_transfer=2.5)  # type: ignore[arg-type]
     asked = wallet_pb2.OpenAccountRequest(account_id="a", currency="EUR", minimum_balance="0")
     expected = [{"maximum_balance": "9", "maximum_transfer": "2.5"}, {"validate_only": True}]
@@ -328,7 +331,7 @@ async def test_a_float_in_a_leg_names_its_place() -> None:
     """The error says which leg it is in, and nothing is sent."""
     scripted = Scripted([])
     async with client_of(scripted) as client:
-        with pytest.raises(TypeError, match=r"legs\[1\]\.amount must be"):
+        with pytest.raises(InvalidArgument, match=r"legs\[1\]\.amount: must be"):
             await client.post_journal([JournalLeg("a", -3, "EUR"), JournalLeg("b", 3.0, "EUR")])  # type: ignore[arg-type]
         with pytest.raises(InvalidArgument) as caught:
             await client.post_journal([JournalLeg("a", Decimal("1E+999999"), "EUR")])

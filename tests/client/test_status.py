@@ -7,6 +7,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from tallystick import Client, JournalLeg
 from tallystick.errors import (
     ERROR_TYPES,
     Aborted,
@@ -19,6 +20,8 @@ from tallystick.errors import (
 )
 from tallystick.rotation import RouterState
 from tallystick.status import from_refusal, from_rpc_error
+from tallystick.v1 import wallet_pb2_grpc
+from tests.client.stand_in import StandIn
 
 
 def rpc_error(
@@ -99,6 +102,52 @@ def test_without_details_a_code_of_the_library_is_unknown(code: grpc.StatusCode)
     assert not failure.verdict
     silent = code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert failure.router is (RouterState.SILENT if silent else RouterState.BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("SERVER: Received message larger than max (20 vs. 10)", True),
+        ("CLIENT: Sent message larger than max (20 vs. 10)", True),
+        ("grpc: received message larger than max (20 vs. 10)", True),
+        ("SERVER: Sent message larger than max (20 vs. 10)", False),
+        ("CLIENT: Received message larger than max (20 vs. 10)", False),
+        ("too much", False),
+    ],
+)
+def test_a_request_too_large_for_grpc_is_not_sent_again(text: str, refused: bool) -> None:  # noqa: FBT001
+    """It would be too large again. Of an answer that is too large nothing is known: the work was done."""
+    failure = from_rpc_error(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, text=text))
+    assert type(failure.error) is (InvalidArgument if refused else OutcomeUnknown)
+    assert not failure.verdict
+
+
+async def test_grpc_still_says_it_in_these_words() -> None:
+    """A server of 1 KiB refuses a longer request: the client does not try again."""
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1024)])
+    service = StandIn()
+    wallet_pb2_grpc.add_WalletServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with Client(f"127.0.0.1:{port}") as client:
+            with pytest.raises(InvalidArgument, match="larger than max"):
+                await client.post_journal([JournalLeg(f"account-{n}", "1.00", "EUR") for n in range(100)])
+    finally:
+        await server.stop(None)
+
+
+def test_a_field_is_not_said_twice() -> None:
+    """The status's message begins with the field, the error has it apart, and the text names it once."""
+    error = from_rpc_error(
+        rpc_error(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            info("ACCOUNT_FROZEN", field="to_account"),
+            text="to_account: the account is frozen",
+        )
+    ).error
+    assert (error.field, error.message) == ("to_account", "the account is frozen")
+    assert str(error) == "to_account: the account is frozen"
 
 
 @pytest.mark.parametrize(

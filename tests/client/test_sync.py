@@ -1,26 +1,19 @@
 """The synchronous client, against a stand-in in a process of its own."""
 
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
 
-from tallystick import AccountNotFound, NewAccount, SyncClient, Transfer
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A stand-in that runs as long as this module's tests."""
-    command = [sys.executable, "-m", "tests.client.stand_in"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+from tallystick import (
+    AccountNotFound,
+    ClientClosed,
+    NewAccount,
+    RetryableError,
+    SyncClient,
+    Transfer,
+    Unavailable,
+)
 
 
 def test_every_method_waits_for_its_answer(address: str) -> None:
@@ -69,5 +62,31 @@ def test_closing_ends_the_thread_and_later_calls_say_so(address: str) -> None:
     client.close()
     client.close()
     assert not client._thread.is_alive()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ClientClosed):
         client.get_account("alice")
+
+
+def test_closing_leaves_no_thread_waiting(address: str) -> None:
+    """Threads in the middle of calls hear that the client is closed, whenever that happens."""
+    client = SyncClient(address)
+    ended: list[RetryableError] = []
+    begun = threading.Barrier(5)
+
+    def read() -> None:
+        client.get_account("alice")
+        begun.wait()
+        try:
+            while True:
+                client.get_account("alice")
+        except RetryableError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    client.close()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert {type(error) for error in ended} <= {ClientClosed, Unavailable}
+    assert len(ended) == 4

@@ -23,7 +23,8 @@ from gevent.event import AsyncResult, Event
 from grpc.experimental import gevent as grpc_gevent
 
 from tallystick.client import Client
-from tallystick.errors import ClientClosed
+from tallystick.errors import ClientClosed, RetryableError
+from tallystick.forking import require_same_process
 from tallystick.rotation import RouterState
 from tallystick.settings import ClientSettings
 from tallystick.status import Failure, from_rpc_error
@@ -85,16 +86,10 @@ class GreenletClient(SyncClient):
     """
 
     def __init__(self, *addresses: str | Iterable[str], settings: ClientSettings | None = None) -> None:
-        # Not SyncClient's, which would start a thread.
+        # Not the base's, which would start a thread.
         world = Surroundings(connect=GreenletTransport)
         self._client = Client(*addresses, settings=settings, surroundings=world)
         self._thread = LoopGreenlet()  # type: ignore[assignment] # it has what a SyncClient's methods use
-
-    def close(self) -> None:
-        """As `Client.close`; then its greenlet ends. A second call does nothing."""
-        if not self._thread.closed:
-            self._thread.run(self._client.close())
-            self._thread.close()
 
 
 class GreenletTransport:
@@ -105,6 +100,7 @@ class GreenletTransport:
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
         self._channels = [grpc.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
         # Generated without types; a method is found by its name.
         self._stubs: list[Any] = [wallet_pb2_grpc.WalletServiceStub(channel) for channel in self._channels]
@@ -133,10 +129,14 @@ class GreenletTransport:
         try:
             return cast("ResponseT", call.result())
         except grpc.RpcError as error:
-            raise CallFailed(from_rpc_error(error)) from error
+            raise CallFailed(from_rpc_error(error, router=self._addresses[router])) from error
 
     async def close(self) -> None:
-        """Drop the connections; calls in flight fail."""
+        """End the connections; calls in flight fail."""
+        self.drop()
+
+    def drop(self) -> None:
+        """As `close`, without an event loop."""
         for channel in self._channels:
             channel.close()
 
@@ -151,19 +151,23 @@ class LoopGreenlet:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._loop.is_closed()
+        """Whether it was closed, here or by not surviving a fork."""
+        return self._loop.is_closed() or self._process_id != os.getpid()
 
     def run(self, call: Coroutine[Any, Any, ResultT]) -> ResultT:
         """The coroutine's result, or its error; killed while it waits, it takes the call back.
 
         Raises:
-            ClientClosed: it was closed, or made before this process was forked: it cannot be used here.
+            ClientClosed: it was closed.
+            ForkedClient: it was made in another process.
         """
-        forked = self._process_id != os.getpid()
-        if forked or self._loop.is_closed():
+        try:
+            require_same_process(self._process_id)
+            if self._loop.is_closed():
+                raise ClientClosed
+        except RetryableError:
             call.close()
-            raise ClientClosed("it was made before a fork; make one in each process" if forked else "")
+            raise
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._loop.run_forever)
         ended = AsyncResult()
@@ -178,8 +182,12 @@ class LoopGreenlet:
             raise
         return task.result()
 
-    def close(self) -> None:
-        """Ends the loop and its greenlet. A second call does nothing."""
+    def close(self, last: Coroutine[Any, Any, None]) -> None:
+        """Runs this, then ends the loop and its greenlet. Done again, or in a fork, it does nothing."""
+        if self.closed:
+            last.close()
+            return
+        self.run(last)
         if self._greenlet is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._greenlet.join()

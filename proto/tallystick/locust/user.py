@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import gevent
@@ -15,7 +15,8 @@ from tallystick.locust.greenlets import Done, GreenletClient, to_its_end
 from tallystick.locust.lifecycle import shared_client
 from tallystick.locust.reporting import Outcomes, outcomes_of, report, reported
 from tallystick.settings import ClientSettings
-from tallystick.values import AccountResult, TransferResult
+from tallystick.sync import page_by_page
+from tallystick.values import Account, AccountResult, TransferResult
 
 ResultT = TypeVar("ResultT")
 ItemT = TypeVar("ItemT", AccountResult, TransferResult)
@@ -97,6 +98,7 @@ class Wallet:
     open_accounts = _reporting_items(GreenletClient.open_accounts)
     get_account = _reporting(GreenletClient.get_account)
     get_accounts = _reporting_items(GreenletClient.get_accounts)
+    list_accounts = _reporting(GreenletClient.list_accounts)
     freeze_account = _reporting(GreenletClient.freeze_account)
     unfreeze_account = _reporting(GreenletClient.unfreeze_account)
     close_account = _reporting(GreenletClient.close_account)
@@ -111,6 +113,10 @@ class Wallet:
     capture = _reporting(GreenletClient.capture)
     void = _reporting(GreenletClient.void)
     post_journal = _reporting(GreenletClient.post_journal)
+
+    def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> Iterator[Account]:
+        """As `SyncClient.accounts`; each page is reported as a `list_accounts`."""
+        return page_by_page(lambda token: self.list_accounts(prefix, page_token=token, timeout_s=timeout_s))
 
     def _call(
         self,

@@ -1,0 +1,216 @@
+"""How a server reads the bytes of a request: by protobuf at once and, only when that fails, field by field.
+
+protobuf refuses a whole message for one text that is not UTF-8, and gRPC then ends the call with UNKNOWN,
+which callers must take for "it may have happened". The careful reading says which field it is. It goes by the
+contract's encoding (https://protobuf.dev/programming-guides/encoding). Of what it makes, nothing is carried
+out but the rows of a batch in which it found nothing wrong.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from coordinator import statuses
+from shard_node.limits import MAX_BATCH, MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    # Steps to a value: a field's name, or a place in a repeated field.
+    Path = tuple[str | int, ...]
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+NOT_UTF8: Final = "is not UTF-8 text"
+
+# More fields than the largest batch has. The event loop waits while they are read, for some 0.1 s at most.
+MAX_FIELDS = 10 * MAX_BATCH
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True, slots=True)
+class UndecodableError(Exception):
+    """Bytes that are not the message they should be: which field (empty: the whole), and why."""
+
+    field: str
+    message: str
+    oversized: bool = False
+
+    def metadata(self) -> dict[str, str] | None:
+        """The limit that was passed, for programs."""
+        return {"limit_bytes": str(MAX_MESSAGE_BYTES)} if self.oversized else None
+
+
+def decode(kind: type[MessageT], data: bytes) -> MessageT:
+    """The message. Raises UndecodableError."""
+    message, paths = decode_rows(kind, data)
+    if paths:
+        raise UndecodableError(_shown(paths[0]), NOT_UTF8)
+    return message
+
+
+def decode_rows(kind: type[MessageT], data: bytes) -> tuple[MessageT, list[Path]]:
+    """The message, and where it has texts that are not UTF-8.
+
+    Those have U+FFFD in place of what is not: no id, amount or currency can be taken for another one, for
+    none has that character. Raises UndecodableError when there is no message.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        why = f"the message has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are taken"
+        raise UndecodableError("", why, oversized=True)
+    try:
+        return kind.FromString(data), []
+    except DecodeError as error:
+        reason = str(error)
+    reading = _Reading()
+    try:
+        return kind.FromString(reading.message(kind.DESCRIPTOR, data, ())), reading.paths
+    except (ValueError, DecodeError):
+        raise UndecodableError("", f"the message cannot be read. {reason}") from None
+
+
+def reading(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    """A method that reads its requests with :func:`decode`, and answers INVALID_ARGUMENT where that fails.
+
+    One that streams requests, or reads bytes itself, stays as it is.
+    """
+    kind: Any = getattr(handler.request_deserializer, "__self__", None)
+    if kind is None or handler.request_streaming:
+        return handler
+    if not handler.response_streaming:
+        answer: Any = handler.unary_unary
+
+        async def unary(data: bytes, context: Any) -> Any:
+            return await answer(await decoded(kind, data, context), context)
+
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+    answers: Any = handler.unary_stream
+    if inspect.isasyncgenfunction(answers):
+
+        async def stream(data: bytes, context: Any) -> AsyncIterator[Any]:
+            async with aclosing(answers(await decoded(kind, data, context), context)) as messages:
+                async for message in messages:
+                    yield message
+
+        return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
+
+    async def write(data: bytes, context: Any) -> None:
+        await answers(await decoded(kind, data, context), context)
+
+    return grpc.unary_stream_rpc_method_handler(write, None, handler.response_serializer)
+
+
+async def decoded(kind: type[MessageT], data: bytes, context: Any) -> MessageT:
+    """The message, or the end of the call."""
+    try:
+        return decode(kind, data)
+    except UndecodableError as error:
+        await statuses.abort_invalid(context, error.field, error.message, error.metadata())
+
+
+async def rows_decoded(kind: type[MessageT], data: bytes, context: Any) -> tuple[MessageT, dict[int, str]]:
+    """A batch, and by row which of its fields is not UTF-8 text; or the end of the call.
+
+    A row's own field is named, or none where the row itself is a text.
+    """
+    try:
+        message, paths = decode_rows(kind, data)
+    except UndecodableError as error:
+        await statuses.abort_invalid(context, error.field, error.message, error.metadata())
+    bad: dict[int, str] = {}
+    for _, row, *field in paths:
+        bad.setdefault(int(row), _shown(tuple(field)))
+    return message, bad
+
+
+class _Reading:
+    """Goes through a message once. ``paths`` are where it found texts that are not UTF-8."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self._fields_left = MAX_FIELDS
+
+    def message(self, descriptor: Any, data: bytes, path: Path) -> bytes:
+        """The same message with texts that are UTF-8. Raises ValueError when it is none."""
+        pieces: list[bytes] = []
+        places: dict[int, int] = {}
+        at = 0
+        while at < len(data):
+            self._fields_left -= 1
+            if not self._fields_left:
+                raise ValueError
+            begin = at
+            tag, at = _varint(data, at)
+            number, wire_type = tag >> 3, tag & 7
+            if wire_type != _LENGTH:
+                at = _behind(data, at, wire_type)
+                pieces.append(data[begin:at])
+                continue
+            length, content_at = _varint(data, at)
+            content = data[content_at : content_at + length]
+            if len(content) != length:
+                raise ValueError
+            field = descriptor.fields_by_number.get(number)
+            if field is not None:
+                place = places[number] = places.get(number, -1) + 1
+                content = self._content(
+                    field, content, (*path, field.name, *((place,) if field.is_repeated else ()))
+                )
+            pieces += (data[begin:at], as_varint(len(content)), content)
+            at = content_at + length
+        return b"".join(pieces)
+
+    def _content(self, field: Any, content: bytes, path: Path) -> bytes:
+        if field.type == field.TYPE_MESSAGE:
+            return self.message(field.message_type, content, path)
+        if field.type == field.TYPE_STRING:
+            try:
+                content.decode()
+            except UnicodeDecodeError:
+                self.paths.append(path)
+                return content.decode(errors="replace").encode()
+        return content
+
+
+def _shown(path: Path) -> str:
+    """A path as refusals name it: ``legs[3].account_id``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number there, and where it ends. Raises ValueError."""
+    value = 0
+    for place, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, at + place + 1
+    raise ValueError
+
+
+def as_varint(value: int) -> bytes:
+    """A number as messages have it, seven bits a byte."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _behind(data: bytes, at: int, wire_type: int) -> int:
+    """Where a value that has no length before it ends. Raises ValueError."""
+    if wire_type == _VARINT:
+        return _varint(data, at)[1]
+    end = at + {_FIXED64: 8, _FIXED32: 4}.get(wire_type, len(data))
+    if end > len(data):
+        raise ValueError
+    return end
