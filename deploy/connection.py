@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy import cluster_file
 from deploy.cluster_file import Kind
@@ -106,9 +107,7 @@ def cluster_service(addresses: list[str]) -> Iterator[ClusterServiceStub]:
     """The operators' calls, on the first router that can be reached; NoClusterError when none can be."""
     for address in addresses:
         with channel_to(address) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
-            except grpc.FutureTimeoutError:
+            if not _answers(channel):
                 continue
             yield ClusterServiceStub(channel)
             return
@@ -116,6 +115,18 @@ def cluster_service(addresses: list[str]) -> Iterator[ClusterServiceStub]:
         f"no router answers at {', '.join(addresses)} within {CONNECT_SECONDS:g} s: is the address right? On "
         f"the cluster's own machine 'tallystick status --data DIR' tells what runs and what is missing"
     )
+
+
+def _answers(channel: grpc.Channel) -> bool:
+    # Not grpc.channel_ready_future: its thread may look at the channel after it was closed, and say so with a
+    # traceback.
+    check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
+    try:
+        check(health_pb2.HealthCheckRequest(), timeout=CONNECT_SECONDS, wait_for_ready=True)
+    except grpc.RpcError as error:
+        # Any other code is an answer, too.
+        return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    return True
 
 
 def channel_to(address: str) -> grpc.Channel:
