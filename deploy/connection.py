@@ -11,8 +11,8 @@ import grpc
 
 from deploy import cluster_file
 from deploy.cluster_file import Kind
-from deploy.errors import NoClusterError
-from tallystick import SyncClient, SyncLedgerClient
+from deploy.errors import DeployError, NoClusterError
+from tallystick import InvalidArgument, SyncClient, SyncLedgerClient
 from tallystick.addresses import router_addresses
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
@@ -36,13 +36,16 @@ _ADVICE = {
 def named_routers(router: str | None, data: Path | None) -> list[str]:
     """The routers that were named, in ``router`` or in the variable: HOST:PORT, several with commas between.
 
-    A data folder that was named counts more than the variable. Empty when none was named. Raises
-    InvalidArgument when an address is none.
+    A data folder that was named counts more than the variable. Empty when none was named. Raises DeployError
+    when an address is none.
     """
     given = router or (os.environ.get(ROUTER_VARIABLE) if data is None else None)
     if not given:
         return []
-    return router_addresses(address.strip() for address in given.split(",") if address.strip())
+    try:
+        return router_addresses(address.strip() for address in given.split(",") if address.strip())
+    except InvalidArgument as error:
+        raise DeployError(error.message) from error
 
 
 def find_routers(router: str | None, data: Path | None) -> list[str]:

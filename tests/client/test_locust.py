@@ -101,14 +101,18 @@ def test_a_user_without_routers_is_told_what_it_needs(tmp_path: Path) -> None:
     """In a sentence that names the option."""
     ran = run_users(tmp_path, REFUSED.replace('host = "{host}"', ""), "--run-time=1s")
     assert "Payer needs the routers: --host HOST:PORT,..., or `host` in the class" in ran.output
+    ran = run_users(tmp_path, REFUSED.format(host="http://router-1"), "--run-time=1s")
+    assert "Payer: addresses: a router's address is HOST:PORT" in ran.output
 
 
 SILENT_ROUTER = """
 import os, socket, time
-from tallystick.locust import GreenletClient
-from tallystick import ClientClosed, ClientSettings, ForkedClient, Unavailable
+from tallystick.locust import GreenletClient, Wallet
+from tallystick import ClientClosed, ClientSettings, ForkedClient, SyncClient, Unavailable
 import gevent
 
+methods = {name for name in dir(SyncClient) if not name.startswith("_")} - {"close"}
+assert methods <= set(dir(Wallet)), methods - set(dir(Wallet))
 silent = socket.create_server(("127.0.0.1", 0))
 slow = GreenletClient(f"127.0.0.1:{silent.getsockname()[1]}", settings=ClientSettings(timeout_s=3))
 unanswered = [gevent.spawn(lambda: slow.get_account("a")) for _ in range(12)]
@@ -125,7 +129,7 @@ with GreenletClient("ADDRESS") as client:
     assert all(payer.get().committed for payer in payers)
     assert ticks > 1, ticks
     assert not any(greenlet.ready() for greenlet in unanswered), time.monotonic() - began
-    print(client.get_account("greenlets-2").available, flush=True)
+    print(*(account.available for account in client.accounts("greenlets-")), flush=True)
 if os.fork() == 0:
     try:
         slow.get_account("a")
@@ -149,14 +153,14 @@ slow.close()
 def test_no_greenlet_waits_for_anothers_answer(cluster: LocalCluster) -> None:
     """More calls than gevent has threads wait for a silent router; others go on, and all come to an end.
 
-    A client that is closed, or was inherited over a fork, says so.
+    A client that is closed, or was inherited over a fork, says so. Users have all methods of a client's.
     """
     program = SILENT_ROUTER.replace("ADDRESS", cluster.router_addresses[0])
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.splitlines() == [
-        "50.00",
+        "50.00 -50.00",
         str(ForkedClient()),
         "the client is closed, nothing was sent",
     ], done.stderr
