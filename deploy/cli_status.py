@@ -32,9 +32,11 @@ def status(*, as_json: JsonOption = False, router: RouterOption = None, data: Da
 
     Exit code 0: all is well. 1: something is missing or does not do its work. 2: not known.
     """
-    folder = None if named_routers(router, data) else data or DEFAULT_DATA
+    folder: Path | None = None
     try:
-        found = _survey(folder, named_routers(router, data))
+        routers = named_routers(router, data)
+        folder = None if routers else data or DEFAULT_DATA
+        found = _survey(folder, routers)
     except grpc.RpcError as error:
         _end(Verdict.UNKNOWN, f"the router does not say: {said(error)}", as_json=as_json, error=error)
     except DeployError as error:

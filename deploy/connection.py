@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy import cluster_file
 from deploy.cluster_file import Kind
-from deploy.errors import NoClusterError
-from tallystick import SyncClient, SyncLedgerClient
+from deploy.errors import DeployError, NoClusterError
+from tallystick import InvalidArgument, SyncClient, SyncLedgerClient
 from tallystick.addresses import router_addresses
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
@@ -38,8 +38,7 @@ def named_routers(router: str | None, data: Path | None) -> list[str]:
     """The routers that were named, in ``router`` or in the variable: HOST:PORT, several with commas between.
 
     A data folder that was named counts more than the variable; one that is empty counts as not set. The list
-    is empty when none was named. Raises NoClusterError when ``router`` names none, InvalidArgument when an
-    address is none.
+    is empty when none was named. Raises DeployError when ``router`` names none, or an address is none.
     """
     given = router
     if given is None:
@@ -48,8 +47,11 @@ def named_routers(router: str | None, data: Path | None) -> list[str]:
             return []
     named = [address.strip() for address in given.split(",") if address.strip()]
     if not named:
-        raise NoClusterError(f"no router is named: --router is {given!r}, not HOST:PORT")
-    return router_addresses(named)
+        raise DeployError(f"no router is named: --router is {given!r}, not HOST:PORT")
+    try:
+        return router_addresses(named)
+    except InvalidArgument as error:
+        raise DeployError(error.message) from error
 
 
 def find_routers(router: str | None, data: Path | None) -> list[str]:

@@ -101,6 +101,8 @@ def test_a_user_without_routers_is_told_what_it_needs(tmp_path: Path) -> None:
     """In a sentence that names the option."""
     ran = run_users(tmp_path, REFUSED.replace('host = "{host}"', ""), "--run-time=1s")
     assert "Payer needs the routers: --host HOST:PORT,..., or `host` in the class" in ran.output
+    ran = run_users(tmp_path, REFUSED.format(host="http://router-1"), "--run-time=1s")
+    assert "Payer: addresses: a router's address is HOST:PORT" in ran.output
 
 
 SILENT_ROUTER = """
@@ -128,7 +130,7 @@ with GreenletClient("ADDRESS") as client:
     assert all(payer.get().committed for payer in payers)
     assert ticks > 1, ticks
     assert not any(greenlet.ready() for greenlet in unanswered), time.monotonic() - began
-    print(client.get_account("greenlets-2").available, flush=True)
+    print(*(account.available for account in client.accounts("greenlets-")), flush=True)
 if os.fork() == 0:
     try:
         slow.get_account("a")
@@ -159,7 +161,7 @@ def test_no_greenlet_waits_for_anothers_answer(cluster: LocalCluster) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.splitlines() == [
-        "50.00",
+        "50.00 -50.00",
         str(ForkedClient()),
         "the client is closed, nothing was sent",
     ], done.stderr

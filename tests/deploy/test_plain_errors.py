@@ -15,7 +15,7 @@ import typer
 
 from deploy.errors import DeployError, NotKnownError, StartError
 from deploy.plain_errors import about, json_asked_for, not_known, plain_errors
-from tallystick import InsufficientFunds, OutcomeUnknown
+from tallystick import InsufficientFunds, OutcomeUnknown, Unavailable
 
 _ID = "0192e4a6-7c5e-4d3a-8f1b-2c3d4e5f6a7b"
 
@@ -36,6 +36,17 @@ def _ended(error: BaseException, *, as_json: bool = False, **noted: str) -> int:
         (StartError("it ended:\nlast words"), 1, "error: it ended:\nlast words"),
         (FileNotFoundError(2, "No such file", "a\nb"), 1, r"error: [Errno 2] No such file: 'a\nb'"),
         (NotKnownError("not known: x", {}), 2, "error: not known: x"),
+        (
+            Unavailable("no answer from a:1"),
+            1,
+            "no answer from a:1; nothing moved, ask again; 'tallystick st",
+        ),
+        (
+            OutcomeUnknown("lost", _ID),
+            1,
+            f"error: lost: run the same command again with --transaction-id {_ID};",
+        ),
+        (InsufficientFunds("too little", _ID, "amount"), 1, f"error: amount: too little (transaction {_ID})"),
         (typer.BadParameter("no"), 2, "error: Invalid value: no"),
         (typer.Abort(), 1, "error: the input ended early"),
         (DeployError("cannot open postgresql://ann:s3:c@ret@db/x"), 1, "//ann:hidden@db/x"),

@@ -34,6 +34,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         yield started
 
 
+def test_a_wrong_address_says_nothing_of_a_cluster() -> None:
+    """Commands whose exit code 1 is a verdict end with 2, and quote what is no HOST:PORT."""
+    for command, undecided in (("status", "unknown"), ("verify", "unknown"), ("check", None)):
+        result = CliRunner().invoke(app, [command, "--json", "--router", "router-1:7000,nonsense"])
+        assert result.exit_code == 2, command
+        answer = json.loads(result.stdout)
+        assert answer.get("verdict", answer.get("consistent")) == undecided
+        assert "HOST:PORT" in answer["error"]
+        assert "'nonsense'" in answer["error"]
+
+
 def _run(cluster: LocalCluster, *arguments: str) -> Result:
     result = CliRunner().invoke(app, [*arguments, "--data", str(cluster.data)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info

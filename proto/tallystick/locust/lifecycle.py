@@ -15,6 +15,7 @@ import locust
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from tallystick.addresses import router_addresses
 from tallystick.locust.greenlets import GreenletClient
 from tallystick.settings import ClientSettings
 
@@ -30,9 +31,13 @@ def shared_client(host: str, settings: ClientSettings | None) -> GreenletClient:
     """This process' client of these routers, made at the first call."""
     client = _clients.get((host, settings))
     if client is None:
-        addresses = [address.strip() for address in host.split(",") if address.strip()]
-        client = _clients[host, settings] = GreenletClient(addresses, settings=settings)
+        client = _clients[host, settings] = GreenletClient(addresses_of(host), settings=settings)
     return client
+
+
+def addresses_of(host: str) -> list[str]:
+    """The routers in a user's host. Raises InvalidArgument."""
+    return router_addresses(address.strip() for address in host.split(",") if address.strip())
 
 
 def watch(environment: Environment, **_: Any) -> None:

@@ -10,9 +10,9 @@ from locust import User
 from locust.env import Environment
 from locust.exception import LocustError
 
-from tallystick.errors import Outcome, TallystickError
+from tallystick.errors import InvalidArgument, Outcome, TallystickError
 from tallystick.locust.greenlets import Done, GreenletClient, to_its_end
-from tallystick.locust.lifecycle import shared_client
+from tallystick.locust.lifecycle import addresses_of, shared_client
 from tallystick.locust.reporting import Outcomes, outcomes_of, report, reported
 from tallystick.settings import ClientSettings
 from tallystick.sync import page_by_page
@@ -48,6 +48,10 @@ class TallystickUser(User):
             raise LocustError(
                 f"{type(self).__name__} needs the routers: --host HOST:PORT,..., or `host` in the class"
             )
+        try:
+            addresses_of(self.host)
+        except InvalidArgument as error:
+            raise LocustError(f"{type(self).__name__}: {error}") from error
         self.wallet = Wallet(self)
 
     def report(self, name: str, latency_ms: float, outcomes: Outcomes, length: int = 0) -> None:
