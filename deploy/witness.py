@@ -20,7 +20,15 @@ from deploy.completeness import EVERYTHING
 from deploy.knowledge import FOUND, WORLD_PREFIX, Record, Standing
 from deploy.payments_file import Instruction
 from deploy.results_file import Result
-from tallystick import Outcome, Refused, RetryableError, TallystickError, TransactionNotFound, TransferRecord
+from tallystick import (
+    InvalidArgument,
+    Outcome,
+    Refused,
+    RetryableError,
+    TallystickError,
+    TransactionNotFound,
+    TransferRecord,
+)
 from tallystick.ledger import Entry
 
 # A question costs the database some milliseconds.
@@ -129,7 +137,8 @@ class Witness:
             return await self._ledger.transfer(
                 instruction.transaction_id, wait_for=EVERYTHING, timeout_s=_WAIT_SECONDS
             )
-        except TransactionNotFound:
+        except (TransactionNotFound, InvalidArgument):
+            # Under what is no transaction id nothing moves.
             return ()
 
     async def _remembered(self, instruction: Instruction) -> Finding:

@@ -119,6 +119,8 @@ class FakeWallet(Wallet, Ledger):
         assert wait_for is not None
         if not self.is_archived:
             raise OutcomeUnknown("the archive is behind")
+        if not _is_uuid(str(transaction_id)):
+            raise InvalidArgument("must be a UUID", field="transaction_id")
         found = [entry for entry in self.entries if entry.transaction_id == str(transaction_id)]
         if not found:
             raise TransactionNotFound("nothing of it is archived")
@@ -195,3 +197,11 @@ class FakeWallet(Wallet, Ledger):
                 shard_id="shard-0",
             )
         )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -228,6 +228,18 @@ async def test_a_uuidv4_without_an_answer_is_asked_of_the_ledger_before_it_is_se
     assert _outcomes(path) == [Outcome.COMMITTED] * 2
 
 
+async def test_a_doubtful_row_whose_id_is_none_keeps_no_other_in_doubt(tmp_path: Path) -> None:
+    """The ledger refuses the question: that is an answer about this row, and no reason to ask no more."""
+    lines = [_line(identity="7"), _v4_line("2"), _v4_line("3")]
+    path = _file(tmp_path, *lines)
+    wallet = FakeWallet(unanswered={line.split(",")[0] for line in lines[:2]}, moved_unanswered=False)
+    assert (await _run(wallet, path)).open == 2
+    wallet.forget()
+    wallet.unanswered.clear()
+    assert (await _run(wallet, path)).open == 0
+    assert set(wallet.questions) == {line.split(",")[0] for line in lines[:2]}
+
+
 async def test_without_a_ledger_the_shards_memory_serves(tmp_path: Path) -> None:
     """As long as it lasts."""
     line = _v4_line()
