@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, find_routers
-from deploy.importer import MAX_RETRY_SECONDS, Importer, ImportSettings, ImportSummary
+from deploy.importer import MAX_RETRY_SECONDS, Importer, ImportSettings, ImportSummary, opened
 from deploy.options import DataOption, RouterOption
-from deploy.payments_file import COLUMNS
+from deploy.payments_file import COLUMNS, PaymentsFile
 from deploy.rendering import Table, doubtful, err, out
 from deploy.results_file import OPEN_OUTCOMES, result_path
 from tallystick import Client, LedgerClient
@@ -102,14 +102,15 @@ def run_import(
                 "stops at once; the next import then finds out about the rest"
             )
 
-        async def run() -> ImportSummary:
+        async def run(rows: PaymentsFile, target: Path) -> ImportSummary:
             async with Client(addresses) as client, LedgerClient(addresses) as ledger:
                 importer = Importer(client, ledger, topology.cluster_id, settings, on_progress, on_stopping)
                 with _cancelled_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    return await importer.run(file, results)
+                    return await importer.run(rows, target)
 
         try:
-            summary = asyncio.run(run())
+            with opened(file, results) as (rows, target):
+                summary = asyncio.run(run(rows, target))
         except (asyncio.CancelledError, KeyboardInterrupt):
             err.print("stopped: the same command goes on from here")
             raise KeyboardInterrupt from None

@@ -20,10 +20,12 @@ from deploy.errors import TableError
 
 # Far above what valid fields hold.
 MAX_ROW_BYTES: Final = 4096
-# So much is shown of each cell of a longer row.
+# So much is shown of each cell of a row with a defect.
 _SHOWN_CHARACTERS: Final = 64
 # How alike two names of columns are, from 0 to 1, before one counts as a misspelling of the other.
 _ALIKE: Final = 0.8
+# So many letters of a missing column's name are an abbreviation of it.
+_LEAST_LETTERS: Final = 3
 _OTHER_DELIMITERS: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _BYTE_ORDER_MARKS: Final = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
@@ -44,8 +46,9 @@ class TableRow:
 class CsvTable:
     """The rows of an open CSV file. Columns may stand in any order, with others between.
 
-    ``source`` must be seekable: it is read once to be checked, and again for each iteration. ``rows_total``
-    is how many rows there are; ``bytes_read`` tells how far an iteration is.
+    ``source`` must be seekable: it is read once to be checked, and again for each iteration. Nobody may write
+    to it meanwhile. ``rows_total`` is how many rows there are. Of a file that was written by this project
+    itself, ``is_own``, neither the size of rows nor what stands in quotes is looked at.
 
     Raises TableError, which names file and line, when quoting or header are not clear.
     """
@@ -56,14 +59,14 @@ class CsvTable:
         source: BinaryIO,
         required: Sequence[str],
         optional: Sequence[str] = (),
-        max_row_bytes: int = MAX_ROW_BYTES,
+        *,
+        is_own: bool = False,
     ) -> None:
         self._name = name
         self._source = source
         self._columns = (*required, *optional)
         self._required = required
-        self._max_row_bytes = max_row_bytes
-        self.bytes_read = 0
+        self._is_own = is_own
         self._header: list[str] = []
         self._places: tuple[int, ...] = ()
         self._unnamed: list[int] = []
@@ -76,14 +79,13 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """(Line, cells) of every row; blank lines are none."""
         self._source.seek(0)
-        self.bytes_read = 0
         # Strict: a stray quote would swallow the rows behind it without a word.
         reader = csv.reader(self._lines(), strict=True)
         try:
             self._read_header(next(reader, []))
             line = reader.line_num + 1
             for cells in reader:
-                if reader.line_num > line:
+                if reader.line_num > line and not self._is_own:
                     self._refuse_swallowed_rows(line, cells)
                 if cells:
                     yield line, cells
@@ -92,13 +94,14 @@ class CsvTable:
             raise TableError(f"{self._name}, line {reader.line_num}: {_explained(error)}") from error
 
     def _lines(self) -> Iterator[str]:
+        first = True
         for line in self._source:
-            if self.bytes_read == 0 and (encoding := _BYTE_ORDER_MARKS.get(line[:2])):
+            if first and (encoding := _BYTE_ORDER_MARKS.get(line[:2])):
                 raise TableError(f"{self._name} is {encoding} text: save it as UTF-8")
             text = line.decode("utf-8", errors="surrogateescape")
             # Spreadsheets put a byte order mark in front.
-            yield text.removeprefix("\ufeff") if self.bytes_read == 0 else text
-            self.bytes_read += len(line)
+            yield text.removeprefix("\ufeff") if first else text
+            first = False
 
     def _read_header(self, header: list[str]) -> None:
         names = [name.strip().lower() for name in header]
@@ -122,19 +125,20 @@ class CsvTable:
 
     def _row(self, number: int, line: int, cells: list[str]) -> TableRow:
         texts = [cells[place] if 0 <= place < len(cells) else "" for place in self._places]
-        raw = "".join(texts).encode("utf-8", "surrogateescape")
+        # Apart, for two halves of a character in two cells are no text.
+        raw = "\0".join(texts).encode("utf-8", "surrogateescape")
         defect = ""
         if len(cells) != len(self._header):
             defect = f"the row has {len(cells)} cells, the header names {len(self._header)} columns"
         elif any(cells[place] for place in self._unnamed):
             defect = "a cell stands in a column that the header gives no name"
-        elif len(raw) > self._max_row_bytes:
-            defect = f"the row has {len(raw)} bytes, more than {self._max_row_bytes}"
-            texts = [text[:_SHOWN_CHARACTERS] for text in texts]
+        elif len(raw) > MAX_ROW_BYTES and not self._is_own:
+            defect = f"the row has {len(raw)} bytes, more than {MAX_ROW_BYTES}"
         elif not _is_utf8(raw):
             defect = "the row is not UTF-8"
         if defect:
-            texts = [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in texts]
+            whole = [text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for text in texts]
+            texts = [text[:_SHOWN_CHARACTERS] for text in whole]
         return TableRow(number, line, tuple(texts), defect)
 
 
@@ -164,6 +168,9 @@ def _misspelt(name: str, names: Sequence[str], columns: Sequence[str]) -> str:
         return ""
     plain = {re.sub(r"[^a-z0-9]", "", column): column for column in columns}
     letters = re.sub(r"[^a-z0-9]", "", name)
+    for whole, column in plain.items():
+        if len(letters) >= _LEAST_LETTERS and whole.startswith(letters) and column not in names:
+            return column
     for alike in get_close_matches(letters, plain, 1, _ALIKE):
         # "amount_eur" beside "amount" is a column of its own.
         if not (plain[alike] in names and letters != alike and letters.startswith(alike)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -19,7 +20,7 @@ from deploy.errors import DeployError
 from deploy.knowledge import FOUND, WORLD_PREFIX, Knowledge, Record, Standing, now_text
 from deploy.payments_file import Instruction, instruction
 from deploy.results_file import Result, said_of
-from deploy.witness import Finding, Memory, Witness
+from deploy.witness import Finding, Memory, Witness, asking_now, must_be_fresh
 from tallystick import (
     AccountExists,
     AccountResult,
@@ -157,9 +158,11 @@ class Funding:
             elif known is None:
                 continue
             self._funded.add(hash(payer))
+        asked_at = asking_now() if doubtful else math.inf
         new += await self._unfunded(doubtful)
         self._knowledge.intend(new, now_text())
-        done = await asyncio.gather(*map(self._deposit, new), return_exceptions=True)
+        deposits = (self._deposit(one, asked_at) for one in new)
+        done = await asyncio.gather(*deposits, return_exceptions=True)
         self._knowledge.learn(Record(one, Standing.CERTAIN) for one in done if isinstance(one, Result))
         for problem in done:
             if isinstance(problem, BaseException):
@@ -180,10 +183,11 @@ class Funding:
                 )
         return again
 
-    async def _deposit(self, instruction: Instruction) -> Result:
+    async def _deposit(self, instruction: Instruction, asked_at: float) -> Result:
         payer = instruction.to_account
         try:
             async with self._places:
+                must_be_fresh(asked_at)
                 await self._client.deposit(
                     payer,
                     instruction.amount,
@@ -193,7 +197,7 @@ class Funding:
                     timeout_s=self._timeout_s,
                 )
         except InvalidArgument as error:
-            if error.field == "amount":
+            if error.field in {"amount", "transaction_id"}:
                 # Our own mistake, not the row's: without funds its rows would be refused for good.
                 raise DeployError(f"{payer} cannot be funded: {error.message}") from error
             return Result(instruction, error.outcome, said_of(error))

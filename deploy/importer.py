@@ -9,33 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import shutil
 import stat
 import tempfile
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
-from deploy.errors import DeployError
+from deploy.errors import DeployError, TableError
 from deploy.funding import Funding, Wallet
 from deploy.knowledge import Knowledge, Record, Standing, now_text
 from deploy.payments_file import Instruction, PaymentsFile, Row
 from deploy.results_file import OPEN_OUTCOMES, Result, replacing, result_path, said_of
-from deploy.witness import Finding, Ledger, Witness
+from deploy.witness import Finding, Ledger, Witness, asking_now, must_be_fresh
 from tallystick import Outcome, TallystickError, Transfer
 
 BATCH_ROWS = 1000
 # Enough that the cluster never waits for this process; bounds the memory, whatever the file's size.
 BATCHES_IN_FLIGHT = 4
-# No deduplication window is shorter than two minutes: the last try of an id must come within one of the
-# first, and so must what is sent after the ledger was asked.
+# No deduplication window is shorter than two minutes: the last try of an id must be within one of the first.
 MAX_RETRY_SECONDS = 60.0
-_PROOF_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ def judge(row: Row, records: Sequence[Record]) -> Result | None:
         return Result(one, Outcome.INVALID_ARGUMENT, f"line {row.line}: {row.defect}", number=row.number)
     mine = [record for record in records if record.instruction.from_account == one.from_account]
     own = next((record for record in mine if record.instruction.fingerprint == one.fingerprint), None)
-    if own is not None and own.standing is not Standing.SENT:
+    if own is not None and own.standing is Standing.CERTAIN:
         return _of_row(own.result, row)
     for record in mine:
         if record.result.outcome is Outcome.COMMITTED:
@@ -87,10 +84,29 @@ def judge(row: Row, records: Sequence[Record]) -> Result | None:
                 "under this transaction_id: give what is to move now an id of its own"
             )
             return Result(one, Outcome.TRANSACTION_ID_REUSED, message, number=row.number)
+    if own is not None and own.standing is Standing.DOUBT:
+        # A timed id counts once for ever: the cluster itself tells a repetition, if only one thing can be it.
+        is_safe = one.is_timed and all(
+            record is own or record.standing is Standing.CERTAIN for record in mine
+        )
+        return None if is_safe else _of_row(own.result, row)
     if any(record.standing is Standing.DOUBT for record in mine):
         message = "an earlier version of this row may have moved: run the same command again"
         return Result(one, Outcome.OUTCOME_UNKNOWN, message, number=row.number)
     return None
+
+
+@dataclass(slots=True)
+class _Step:
+    """A batch on its way. ``asked_at`` is when doubts about its rows were looked into.
+
+    ``unproved`` are what may have moved all the same: keys and fingerprints.
+    """
+
+    batch: Sequence[Row]
+    to_send: Sequence[Instruction] = ()
+    asked_at: float = math.inf
+    unproved: Collection[tuple[bytes, bytes]] = ()
 
 
 class Importer:
@@ -110,30 +126,44 @@ class Importer:
         on_stopping: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
+        self._ledger = ledger
         self._cluster_id = cluster_id
-        self._settings = settings
+        self._retry_seconds = min(settings.retry_seconds, MAX_RETRY_SECONDS)
+        self._fund = settings.fund
         self._on_progress = on_progress
         self._on_stopping = on_stopping
-        self._witness = Witness(ledger, client)
         self._summary = ImportSummary()
+        self._knowledge: Knowledge
+        self._witness: Witness
+        self._funding: Funding | None = None
         # Set by the first that goes wrong: from then on nothing more is sent.
         self._problem: BaseException | None = None
 
-    async def run(self, path: Path, results: Path | None = None) -> ImportSummary:
-        """Imports the file; returns when every row has been written to the result file.
+    async def run(self, rows: PaymentsFile, target: Path) -> ImportSummary:
+        """Imports rows; returns when every row has been written to the result file ``target``.
 
         When cancelled it sends nothing more, and ends when what is under way has its outcome.
 
-        Raises TableError when the payments or the results of earlier imports cannot be read, before anything
-        is sent, and DeployError when the cluster stops answering, or another import of the file is under way.
-        What is known by then is in the result file.
+        Raises TableError when the results of earlier imports cannot be read, before anything is sent, and
+        DeployError when the cluster stops answering, another import has the result file, or a disk is full.
+        What is known by then is in the result file, or beside it for the next import.
         """
-        with _opened(path, results) as (source, target):
-            rows = PaymentsFile(str(path), source)
+        try:
             with Knowledge(target, self._cluster_id) as knowledge:
+                self._knowledge = knowledge
+                self._witness = Witness(self._ledger, self._client, knowledge)
+                if self._fund is not None:
+                    self._funding = Funding(
+                        self._client, knowledge, self._witness, self._fund, self._retry_seconds
+                    )
                 with replacing(target, self._cluster_id) as write:
-                    await self._to_its_end(self._carry(rows, knowledge, write))
+                    await self._to_its_end(self._carry(rows, write))
                 knowledge.discard()
+        except OSError as error:
+            raise DeployError(
+                f"the results cannot be written: {error}; what was sent is kept beside {target}: once that "
+                "is mended, the same command goes on from here"
+            ) from error
         if self._problem is not None:
             raise self._problem
         return self._summary
@@ -151,15 +181,12 @@ class Importer:
     def _stop_for(self, problem: BaseException) -> None:
         self._problem = self._problem or problem
 
-    async def _carry(
-        self, rows: PaymentsFile, knowledge: Knowledge, write: Callable[[Result], object]
-    ) -> None:
+    async def _carry(self, rows: PaymentsFile, write: Callable[[Result], object]) -> None:
         """Goes through the file once, and writes the results in its order.
 
         After a problem it goes on to the end all the same, with what is known already.
         """
-        fund, seconds = self._settings.fund, self._settings.retry_seconds
-        funding = None if fund is None else Funding(self._client, knowledge, self._witness, fund, seconds)
+        knowledge = self._knowledge
         under_way: deque[asyncio.Task[list[Result]]] = deque()
 
         async def take_oldest() -> None:
@@ -168,14 +195,19 @@ class Importer:
                 self._summary.outcomes[result.outcome] += 1
             self._on_progress(self._summary, rows.rows_total)
 
-        for batch in _batches(rows):
-            knowledge.note_rows([row.instruction for row in batch])
-            to_send, asked_at = await self._prepare(batch, knowledge, funding)
-            under_way.append(asyncio.ensure_future(self._finish(batch, to_send, asked_at, knowledge)))
-            if len(under_way) == BATCHES_IN_FLIGHT:
+        try:
+            for batch in _batches(rows):
+                # A row with a defect is no instruction, though its texts may be those of one.
+                knowledge.note_rows([row.instruction for row in batch if not row.defect])
+                step = await self._prepared(batch)
+                under_way.append(asyncio.ensure_future(self._finish(step)))
+                if len(under_way) == BATCHES_IN_FLIGHT:
+                    await take_oldest()
+            while under_way:
                 await take_oldest()
-        while under_way:
-            await take_oldest()
+        finally:
+            if under_way:
+                await asyncio.wait(under_way)
         if self._problem is None:
             # Of rows that the file has no more.
             for doubts in knowledge.doubts():
@@ -183,43 +215,40 @@ class Importer:
         for result in knowledge.others():
             write(result)
 
-    async def _prepare(
-        self, batch: Sequence[Row], knowledge: Knowledge, funding: Funding | None
-    ) -> tuple[list[Instruction], float]:
-        """Of the rows, those to send, with funded payers; and when it was that doubts were looked into."""
-        asked_at = math.inf
+    async def _prepared(self, batch: Sequence[Row]) -> _Step:
+        """What to send of a batch: doubts about its rows are looked into, their payers are funded."""
+        step = _Step(batch)
         if self._problem is not None:
-            return [], asked_at
+            return step
         keys = [row.instruction.key for row in batch]
-        found = knowledge.find(keys)
-        doubts = [one for records in found.values() for one in records if one.standing is Standing.DOUBT]
-        if doubts:
-            asked_at = _now_seconds()
-            knowledge.learn(await self._witness.conclusions(doubts))
-            found = knowledge.find(keys)
+        found = self._knowledge.find(keys)
+        if doubts := _doubts(found):
+            step.asked_at = asking_now()
+            self._knowledge.learn(await self._witness.conclusions(doubts))
+            found = self._knowledge.find(keys)
+            step.unproved = {record.instruction[:2] for record in _doubts(found)}
         to_send = [row.instruction for row in batch if judge(row, found.get(row.instruction.key, ())) is None]
-        if funding is not None:
+        if self._funding is not None:
             try:
                 # Before any later batch is on its way: its rows may name the same accounts.
-                await funding.prepare(to_send)
+                await self._funding.prepare(to_send)
             except (DeployError, TallystickError) as error:
                 self._stop_for(error)
-                return [], asked_at
-        return to_send, asked_at
+                return step
+        step.to_send = to_send
+        return step
 
-    async def _finish(
-        self, batch: Sequence[Row], to_send: Sequence[Instruction], asked_at: float, knowledge: Knowledge
-    ) -> list[Result]:
+    async def _finish(self, step: _Step) -> list[Result]:
         """Sends what is to be sent; what is known then of the batch's rows, in their order."""
-        if to_send:
-            self._summary.sent += len(to_send)
+        if step.to_send:
+            self._summary.sent += len(step.to_send)
             try:
-                await self._send(to_send, asked_at, knowledge)
+                await self._send(step)
             except (DeployError, TallystickError) as error:
                 self._stop_for(error)
-        found = knowledge.find(row.instruction.key for row in batch)
+        found = self._knowledge.find(row.instruction.key for row in step.batch)
         results = []
-        for row in batch:
+        for row in step.batch:
             records = found.get(row.instruction.key, ())
             result = judge(row, records)
             if result is None:
@@ -230,38 +259,39 @@ class Importer:
                 results.append(result)
         return results
 
-    async def _send(self, to_send: Sequence[Instruction], asked_at: float, knowledge: Knowledge) -> None:
-        knowledge.intend(to_send, now_text())
-        if _now_seconds() - asked_at > _PROOF_SECONDS:
-            raise DeployError(
-                "the import stood still for too long to go on safely: run the same command again"
-            )
-        seconds = min(self._settings.retry_seconds, MAX_RETRY_SECONDS)
-        answers = await self._client.transfers(map(_transfer, to_send), timeout_s=seconds)
-        results = [
-            Result(one, answer.outcome, said_of(answer.error))
-            for one, answer in zip(to_send, answers, strict=True)
-        ]
-        expired = [result for result in results if result.outcome is Outcome.TRANSACTION_ID_EXPIRED]
-        knowledge.learn(
-            Record(result, Standing.CERTAIN if result.is_certain else Standing.SENT)
-            for result in results
-            if result.outcome is not Outcome.TRANSACTION_ID_EXPIRED
-        )
+    async def _send(self, step: _Step) -> None:
+        self._knowledge.intend(step.to_send, now_text())
+        must_be_fresh(step.asked_at)
+        answers = await self._client.transfers(map(_transfer, step.to_send), timeout_s=self._retry_seconds)
+        expired, learned = [], []
+        for one, answer in zip(step.to_send, answers, strict=True):
+            result = Result(one, answer.outcome, said_of(answer.error))
+            if answer.outcome is Outcome.TRANSACTION_ID_EXPIRED:
+                expired.append(result)
+            elif answer.outcome is Outcome.INVALID_ARGUMENT and one[:2] in step.unproved:
+                # A router's word, which knows nothing of what an earlier import did.
+                learned.append(self._witness.conclusion(result, Finding.UNPROVABLE))
+            else:
+                learned.append(Record(result, Standing.CERTAIN if result.is_certain else Standing.SENT))
+        self._knowledge.learn(learned)
         # It moved, or did not, when the id was new.
         findings = await self._witness.findings([result.instruction for result in expired])
-        knowledge.learn(
+        self._knowledge.learn(
             Record(result, Standing.CERTAIN)
             if finding is Finding.ABSENT
             else self._witness.conclusion(result, finding)
             for result, finding in zip(expired, findings, strict=True)
         )
-        if not any(result.is_certain for result in results):
+        if all(answer.outcome in OPEN_OUTCOMES for answer in answers):
             # Nobody answers: rather than wait as long for every further batch, say so.
             raise DeployError(
-                f"no outcome for any of {len(answers)} rows within {seconds:.0f} s ({answers[0].error}); "
-                "once the cluster is back, the same command goes on from here"
+                f"no outcome for any of {len(answers)} rows within {self._retry_seconds:.0f} s "
+                f"({answers[0].error}); once the cluster is back, the same command goes on from here"
             )
+
+
+def _doubts(found: Mapping[bytes, Sequence[Record]]) -> list[Record]:
+    return [one for records in found.values() for one in records if one.standing is Standing.DOUBT]
 
 
 def _of_row(result: Result, row: Row) -> Result:
@@ -269,28 +299,30 @@ def _of_row(result: Result, row: Row) -> Result:
     return Result(row.instruction, result.outcome, result.message, result.sent_at, row.number)
 
 
-def _now_seconds() -> float:
-    """Seconds that count also while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 @contextmanager
-def _opened(path: Path, results: Path | None) -> Iterator[tuple[BinaryIO, Path]]:
-    """The payments, to be read more than once, and where the results go."""
-    with path.open("rb") as source:
-        if stat.S_ISREG(path.stat().st_mode):
-            target = results or result_path(path)
-            if target.exists() and target.samefile(path):
-                raise DeployError(
-                    f"{target} holds the payments themselves: name another file with --results FILE"
-                )
-            yield source, target
-            return
-        if results is None:
-            raise DeployError(f"{path} is no regular file: say where the outcomes go with --results FILE")
-        with tempfile.TemporaryFile() as copy:
+def opened(path: Path, results: Path | None = None) -> Iterator[tuple[PaymentsFile, Path]]:
+    """The payments, checked, and where their results go: beside them, or where it was said.
+
+    They are read from a private copy: whoever writes to the file meanwhile must not change a row between the
+    check and the sending. A file that has several names has one result file.
+
+    Raises TableError when quoting or header are not clear, DeployError when there is no place for results.
+    """
+    path, target = path.resolve(), results and results.resolve()
+    is_file = stat.S_ISREG(path.stat().st_mode)
+    if target is None and not is_file:
+        raise DeployError(f"{path} is no regular file: say where the outcomes go with --results FILE")
+    target = target or result_path(path)
+    if target.exists() and target.samefile(path):
+        raise DeployError(f"{target} holds the payments themselves: name another file with --results FILE")
+    with tempfile.TemporaryFile() as copy:
+        with path.open("rb") as source:
             shutil.copyfileobj(source, copy)
-            yield copy, results
+        if not is_file and copy.tell():
+            copy.seek(-1, os.SEEK_END)
+            if copy.read() != b"\n":
+                raise TableError(f"{path} ends in the middle of a line: was what wrote it cut off?")
+        yield PaymentsFile(str(path), copy), target
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS known (
     standing INTEGER NOT NULL,
     PRIMARY KEY (key, fingerprint)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS of_cluster (cluster_id TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS fundings ON known (to_account) WHERE from_account LIKE '@world:%';
 COMMIT;
 """
@@ -185,9 +186,10 @@ class Knowledge:
     def others(self) -> Iterator[Result]:
         """What is known and stands in no row of the payments file, fundings included."""
         if self._unseen:
-            for row in self._database.execute("SELECT * FROM known"):
-                if hash(row[:2]) in self._unseen:
-                    yield _record(row).result
+            with self._explained():
+                for row in self._database.execute("SELECT * FROM known"):
+                    if hash(row[:2]) in self._unseen:
+                        yield _record(row).result
 
     def discard(self) -> None:
         """Removes the database: the result file has everything."""
@@ -196,6 +198,15 @@ class Knowledge:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def _load(self) -> None:
+        with self._explained():
+            known = self._database.execute("SELECT cluster_id FROM of_cluster").fetchone()
+            if known is None:
+                self._database.execute("INSERT INTO of_cluster VALUES (?)", [self._cluster_id])
+        if known is not None and known[0] != self._cluster_id:
+            raise DeployError(
+                f"an import into the cluster {known[0]!r} was killed and is not over: {self._path} is of it. "
+                f"Run it again, or keep the outcomes in {self._cluster_id!r} elsewhere with --results FILE"
+            )
         if not self._path.exists():
             # Opened a moment before that import removed it: what is written here would be lost.
             raise DeployError(f"another import into {self._results} has just ended: try again")

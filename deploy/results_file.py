@@ -2,25 +2,28 @@
 
 It makes a second run change nothing, also long after the first. Lines without a row number are of rows that
 an earlier version of the payments file had, or say how payers were funded: what is known is never dropped.
-Invariant: the file is replaced as a whole, never half written, and one that cannot be read stops an import:
-taken as absent it would have everything sent again.
+Invariant: the file is replaced as a whole, never half written, and one that cannot be read, or in which
+something was changed, stops an import: taken as absent it would have everything sent again.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from deploy.csv_table import MAX_ROW_BYTES, CsvTable, TableRow
+from deploy.csv_table import CsvTable, TableRow
 from deploy.errors import TableError
 from deploy.payments_file import COLUMNS, Instruction, instruction
 from tallystick import Outcome, TallystickError
 
-HEADER = ("row", *COLUMNS, "outcome", "message", "sent_at", "cluster_id")
+HEADER = ("row", *COLUMNS, "outcome", "message", "sent_at", "cluster_id", "check")
 # Nothing final is known of these.
 OPEN_OUTCOMES = frozenset({Outcome.UNSPECIFIED, Outcome.OUTCOME_UNKNOWN, Outcome.RESOURCE_EXHAUSTED})
 
@@ -65,32 +68,35 @@ def read_results(path: Path, cluster_id: str = "") -> Iterator[Result]:
         return
     with source:
         try:
-            # A row of the payments file, and what is said of it.
-            for row in CsvTable(str(path), source, HEADER, max_row_bytes=2 * MAX_ROW_BYTES):
+            for row in CsvTable(str(path), source, HEADER, is_own=True):
                 yield _result(f"{path}, line {row.line}", row, cluster_id)
         except TableError as error:
             raise TableError(
                 f"the results of earlier imports cannot be used: {error}. Nothing was sent. Put the file "
-                "back as an import left it, or keep the outcomes of this import elsewhere with --results FILE"
+                "back as an import left it: without what it knows, money could move twice"
             ) from error
 
 
 @contextmanager
 def replacing(path: Path, cluster_id: str) -> Iterator[Callable[[Result], object]]:
-    """Gives what writes a result into a new file, which replaces the old one at the end of the block.
+    """Gives what writes a result into a new file, which replaces the old one when the block ends.
 
     When the block raises, the old file stays as it is.
     """
-    scratch = path.with_name(path.name + ".new")
+    # A name that nothing else can have.
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with scratch.open("w", encoding="utf-8", newline="") as sink:
+        with scratch.open("x", encoding="utf-8", newline="") as sink:
+            if path.exists():
+                scratch.chmod(stat.S_IMODE(path.stat().st_mode))
             writer = csv.writer(sink)
             writer.writerow(HEADER)
 
             def write(result: Result) -> None:
                 number = "" if result.number is None else result.number
                 last = (result.outcome.name, result.message, result.sent_at, cluster_id)
-                writer.writerow((number, *result.instruction.texts, *last))
+                check = _check(result.instruction, result.outcome.name)
+                writer.writerow((number, *result.instruction.texts, *last, check))
 
             yield write
             sink.flush()
@@ -109,9 +115,19 @@ def replacing(path: Path, cluster_id: str) -> Iterator[Callable[[Result], object
 def _result(where: str, row: TableRow, cluster_id: str) -> Result:
     if row.defect:
         raise TableError(f"{where}: {row.defect}")
-    number, *texts, outcome, message, sent_at, of_cluster = row.cells
-    if outcome not in Outcome.__members__ or not (number.isdecimal() or not number):
-        raise TableError(f"{where}: row {number!r} with the outcome {outcome!r} was not written by an import")
+    number, *texts, outcome, message, sent_at, of_cluster, check = row.cells
+    one = instruction(texts)
+    if check != _check(one, outcome) or outcome not in Outcome.__members__ or not f"{number}0".isdecimal():
+        raise TableError(f"{where}: something in the row was changed since an import wrote it")
     if cluster_id and of_cluster != cluster_id:
-        raise TableError(f"{where}: it is of the cluster {of_cluster!r}, not of {cluster_id!r}")
-    return Result(instruction(texts), Outcome[outcome], message, sent_at, int(number) if number else None)
+        raise TableError(
+            f"{where}: they are of the cluster {of_cluster!r}, not of {cluster_id!r}, whose outcomes need a "
+            "file of their own: --results FILE"
+        )
+    return Result(one, Outcome[outcome], message, sent_at, int(number) if number else None)
+
+
+def _check(one: Instruction, outcome: str) -> str:
+    """Changes with all that an import goes by. With a letter in front, for spreadsheets cut numbers."""
+    content = one.key + one.fingerprint + outcome.encode()
+    return f"x{hashlib.blake2b(content, digest_size=8).hexdigest()}"

@@ -1,14 +1,17 @@
 """What became of an instruction that the shards may have forgotten: the ledger never forgets.
 
 Only an archive that has all that happened before the question proves that something did not move. A message
-of an earlier import that is still on its way at that moment is no danger: it meets what is sent now within
-the deduplication window, and one of the two moves nothing.
+of an earlier import may still be on its way at that moment. What is sent now meets it within the
+deduplication window, and one of the two moves nothing, as long as no message is carried out later than a
+window after it was sent. That is assumed, not enforced: a router that stood still for so long, with the
+message unread in its socket and the importing machine gone without a word, would carry it out. UUIDv7 are
+safe even then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -17,11 +20,11 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from deploy.completeness import EVERYTHING
-from deploy.knowledge import FOUND, WORLD_PREFIX, Record, Standing
+from deploy.errors import DeployError
+from deploy.knowledge import FOUND, WORLD_PREFIX, Knowledge, Record, Standing
 from deploy.payments_file import Instruction
 from deploy.results_file import Result
 from tallystick import (
-    InvalidArgument,
     Outcome,
     Refused,
     RetryableError,
@@ -31,10 +34,26 @@ from tallystick import (
 )
 from tallystick.ledger import Entry
 
-# A question costs the database some milliseconds.
-_QUESTIONS_AT_ONCE: Final = 16
+# A question costs the database some milliseconds, and waits for the archiver. A router lets 256 wait.
+_QUESTIONS_AT_ONCE: Final = 128
 # The archiver is a second behind, or has stopped.
 _WAIT_SECONDS: Final = 10.0
+
+
+# No deduplication window is shorter than two minutes: what was found absent must be sent, with all tries of
+# it, within one of the question.
+_PROOF_SECONDS: Final = 30.0
+
+
+def asking_now() -> float:
+    """When a question is asked: seconds that count also while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def must_be_fresh(asked_at: float) -> None:
+    """Raises DeployError when too much time has passed since then to send what was found absent."""
+    if asking_now() - asked_at > _PROOF_SECONDS:
+        raise DeployError("the import stood still for too long to go on safely: run the same command again")
 
 
 class Finding(Enum):
@@ -53,7 +72,7 @@ class Ledger(Protocol):
     async def transfer(
         self,
         transaction_id: str | UUID,
-        from_account: str = "",
+        from_account: str | None = None,
         *,
         wait_for: datetime | None = None,
         timeout_s: float | None = None,
@@ -77,31 +96,24 @@ class Witness:
     question would wait as long.
     """
 
-    def __init__(self, ledger: Ledger, memory: Memory) -> None:
+    def __init__(self, ledger: Ledger, memory: Memory, knowledge: Knowledge) -> None:
         self._ledger = ledger
         self._memory = memory
+        self._knowledge = knowledge
         self._places = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
         self.reason = ""
 
     async def findings(self, instructions: Sequence[Instruction]) -> list[Finding]:
-        """One for each instruction, in order; all that are in doubt under an id must come together."""
-        uses = Counter((one.key, one.from_account) for one in instructions)
-        return await asyncio.gather(
-            *(self._finding(one, is_alone=uses[one.key, one.from_account] == 1) for one in instructions)
-        )
+        """One for each instruction, in order."""
+        known = self._knowledge.find(one.key for one in instructions)
+        return await asyncio.gather(*(self._finding(one, known.get(one.key, ())) for one in instructions))
 
     async def conclusions(self, doubts: Sequence[Record]) -> list[Record]:
-        """What is to be written down of each, in order; all in doubt under an id must come together."""
-        uses = Counter((one.instruction.key, one.instruction.from_account) for one in doubts)
+        """What is to be written down of each, in order."""
         findings = await self.findings([record.instruction for record in doubts])
-        concluded = []
-        for record, finding in zip(doubts, findings, strict=True):
-            one = record.instruction
-            if finding is Finding.UNPROVABLE and one.is_timed and uses[one.key, one.from_account] == 1:
-                # Such an id counts once for ever: the cluster itself tells a repetition.
-                finding = Finding.ABSENT  # noqa: PLW2901 - both mean that it may be sent
-            concluded.append(self.conclusion(record.result, finding))
-        return concluded
+        return [
+            self.conclusion(record.result, finding) for record, finding in zip(doubts, findings, strict=True)
+        ]
 
     def conclusion(self, result: Result, finding: Finding) -> Record:
         """What a finding makes of what was known of an instruction."""
@@ -122,23 +134,34 @@ class Witness:
                 )
         return Record(result._replace(outcome=outcome, message=message), standing)
 
-    async def _finding(self, instruction: Instruction, *, is_alone: bool) -> Finding:
+    async def _finding(self, one: Instruction, known: Sequence[Record]) -> Finding:
+        if not one.has_uuid:
+            return Finding.ABSENT
+        rivals = [
+            record
+            for record in known
+            if record.instruction.from_account == one.from_account
+            and record.instruction.fingerprint != one.fingerprint
+        ]
+        if any(record.result.outcome is Outcome.COMMITTED for record in rivals):
+            return Finding.TAKEN
         async with self._places:
             if not self.reason:
                 try:
-                    return _read(instruction, await self._entries(instruction))
+                    return _read(one, await self._entries(one))
                 except (Refused, RetryableError) as error:
                     self.reason = str(error)
-            # The payee is not remembered: it cannot tell apart what has one id, payer and amount.
-            return await self._remembered(instruction) if is_alone else Finding.UNPROVABLE
+            if any(record.standing is not Standing.CERTAIN for record in rivals):
+                # The payee is not remembered: it cannot tell apart what has one id, payer and amount.
+                return Finding.UNPROVABLE
+            return await self._remembered(one)
 
     async def _entries(self, instruction: Instruction) -> Sequence[Entry]:
         try:
             return await self._ledger.transfer(
                 instruction.transaction_id, wait_for=EVERYTHING, timeout_s=_WAIT_SECONDS
             )
-        except (TransactionNotFound, InvalidArgument):
-            # Under what is no transaction id nothing moves.
+        except TransactionNotFound:
             return ()
 
     async def _remembered(self, instruction: Instruction) -> Finding:

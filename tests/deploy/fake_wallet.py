@@ -109,7 +109,7 @@ class FakeWallet(Wallet, Ledger):
     async def transfer(
         self,
         transaction_id: str | UUID,
-        from_account: str = "",
+        from_account: str | None = None,
         *,
         wait_for: datetime | None = None,
         timeout_s: float | None = None,

@@ -40,6 +40,8 @@ def test_columns_may_stand_in_any_order_and_optional_ones_may_lack() -> None:
         (b"id,1\n", "2 cells, the header names 3"),
         (b"id;1;x\n", "1 cells, the header names 3"),
         (b"id,1,\xff\n", "not UTF-8"),
+        # Two halves of a character, in two cells.
+        (b"id\xc3,\xa91,\n", "not UTF-8"),
         (b"id,1," + b"x" * MAX_ROW_BYTES + b"\n", f"more than {MAX_ROW_BYTES}"),
     ],
 )
@@ -71,6 +73,7 @@ def test_a_cell_in_a_column_without_a_name_is_a_defect() -> None:
         (b"transaction_id,amout\n", "'amout' is not known: is 'amount' meant"),
         (b"transaction_id,amount,refrence\n", "'refrence' is not known: is 'reference' meant"),
         (b"transaction id,amount\n", "is 'transaction_id' meant"),
+        (b"transaction_id,amount,ref\n", "'ref' is not known: is 'reference' meant"),
         (b"transaction_id;amount;reference\n1;2;3\n", "separated by semicolons"),
         (b"transaction_id\tamount\n", "separated by tabs"),
         ("transaction_id,amount\n".encode("utf-16"), "UTF-16"),

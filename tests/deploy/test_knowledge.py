@@ -101,6 +101,17 @@ def test_one_import_at_a_time(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+def test_what_a_killed_import_left_belongs_to_its_cluster(path: Path) -> None:
+    """Another cluster's import does not take it for its own."""
+    one = _instruction()
+    with Knowledge(path, "c") as knowledge:
+        knowledge.intend([one], _AT)
+    with pytest.raises(DeployError, match="into the cluster 'c' was killed"), Knowledge(path, "d"):
+        pytest.fail("it is of another cluster")
+    with Knowledge(path, "c") as knowledge:
+        assert knowledge.find([one.key])
+
+
 def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path: Path) -> None:
     """In a sentence that names the file."""
     with pytest.raises(DeployError, match="nowhere"), Knowledge(tmp_path / "nowhere" / "p.result.csv", "c"):

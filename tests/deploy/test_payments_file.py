@@ -35,6 +35,14 @@ def test_a_spreadsheet_writes_an_amount_in_another_way(amount: str) -> None:
     assert _changed(amount=amount).fingerprint == _ONE.fingerprint
 
 
+def test_a_row_that_the_system_pays_fails_alone() -> None:
+    """In the results such a payer stands for the funding of an account."""
+    content = _HEADER + b"id,@world:EUR,b,1,EUR,x\nid,a,@world:EUR,1,EUR,x\n"
+    first, second = PaymentsFile("p.csv", io.BytesIO(content))
+    assert "belong to the system" in first.defect
+    assert not second.defect
+
+
 def test_all_but_the_id_makes_the_fingerprint() -> None:
     """One field altered makes another instruction."""
     others = [

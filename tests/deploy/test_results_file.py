@@ -17,7 +17,7 @@ _CLUSTER = "cluster-1"
 
 
 def _result(number: int, outcome: Outcome = Outcome.COMMITTED) -> Result:
-    one = instruction((f"id-{number}", "a", "b", "1", "EUR", 'with, "comma"\n'))
+    one = instruction((f"id-{number}", "0007", "b", "1.50", "EUR", 'with, "comma"\n'))
     return Result(one, outcome, "said so", "2026-11-21T07:07:18Z", number)
 
 
@@ -67,9 +67,11 @@ def test_no_file_means_no_results(path: Path) -> None:
     ("damage", "problem"),
     [
         (lambda text: text.replace(",", ";"), "separated by semicolons"),
-        (lambda text: text.replace("COMMITTED", "Committed"), "'Committed' was not written by an import"),
+        (lambda text: text.replace("COMMITTED", "Committed"), "changed since an import wrote it"),
         (lambda text: text.replace("outcome", "result"), "missing: outcome"),
-        (lambda text: text[: len(text) // 2], "cells|quoting|of the cluster"),
+        # A spreadsheet takes an account for a number.
+        (lambda text: text.replace(",0007,", ",7,"), "line 2: something in the row was changed"),
+        (lambda text: text[:-30], "cells|quoting|of the cluster|changed since"),
         (lambda text: "", "empty"),
     ],
 )
@@ -82,6 +84,28 @@ def test_a_file_that_cannot_be_read_stops_the_import(
     with pytest.raises(TableError, match=problem) as caught:
         list(read_results(path, _CLUSTER))
     assert "Nothing was sent" in str(caught.value)
+
+
+def test_an_amount_that_a_spreadsheet_wrote_shorter_is_the_same(path: Path) -> None:
+    """As it is for the cluster."""
+    _write(path, [_result(1)], _CLUSTER)
+    path.write_text(path.read_text(encoding="utf-8").replace(",1.50,", ",1.5,"), encoding="utf-8")
+    assert next(iter(read_results(path))).instruction[:2] == _result(1).instruction[:2]
+
+
+def test_what_was_written_can_be_read_whatever_is_in_it(path: Path) -> None:
+    """Long rows, and cells with line ends and commas: they are the import's own."""
+    long = instruction(["id", "a", "b", "1", "EUR", "x" * 9000 + "\n" + "," * 20])
+    _write(path, [Result(long, Outcome.COMMITTED, "m", "2026-11-21T07:07:18Z", 1)], _CLUSTER)
+    assert next(iter(read_results(path))).instruction == long
+
+
+def test_the_files_mode_is_kept(path: Path) -> None:
+    """Whoever made it private wants it so."""
+    _write(path, [_result(1)], _CLUSTER)
+    path.chmod(0o600)
+    _write(path, [_result(2)], _CLUSTER)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_results_of_another_cluster_are_refused(path: Path) -> None:
