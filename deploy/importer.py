@@ -24,7 +24,15 @@ from deploy.errors import DeployError, TableError
 from deploy.funding import Funding, Wallet
 from deploy.knowledge import Knowledge, Record, Standing, now_text
 from deploy.payments_file import Instruction, PaymentsFile, Row
-from deploy.results_file import OPEN_OUTCOMES, Result, replacing, result_path, said_of
+from deploy.results_file import (
+    DATABASE_SUFFIX,
+    OPEN_OUTCOMES,
+    SCRATCH_SUFFIX,
+    Result,
+    replacing,
+    result_path,
+    said_of,
+)
 from deploy.witness import Finding, Ledger, Witness, asking_now, must_be_fresh
 from tallystick import Outcome, TallystickError, Transfer
 
@@ -308,13 +316,17 @@ def opened(path: Path, results: Path | None = None) -> Iterator[tuple[PaymentsFi
 
     Raises TableError when quoting or header are not clear, DeployError when there is no place for results.
     """
-    path, target = path.resolve(), results and results.resolve()
     is_file = stat.S_ISREG(path.stat().st_mode)
-    if target is None and not is_file:
+    if results is not None:
+        target = results.resolve()
+    elif is_file:
+        target = result_path(path.resolve())
+    else:
         raise DeployError(f"{path} is no regular file: say where the outcomes go with --results FILE")
-    target = target or result_path(path)
-    if target.exists() and target.samefile(path):
-        raise DeployError(f"{target} holds the payments themselves: name another file with --results FILE")
+    for suffix in ("", SCRATCH_SUFFIX, DATABASE_SUFFIX):
+        written = target.with_name(target.name + suffix)
+        if written.exists() and written.samefile(path):
+            raise DeployError(f"{written} holds the payments themselves: name other results with --results")
     with tempfile.TemporaryFile() as copy:
         with path.open("rb") as source:
             shutil.copyfileobj(source, copy)

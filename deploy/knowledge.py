@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from deploy.errors import DeployError
 from deploy.payments_file import Instruction
-from deploy.results_file import Result, read_results
+from deploy.results_file import DATABASE_SUFFIX, Result, read_results
 from tallystick import Outcome
 
 # What pays for a funding: the system's account, as the ledger names it, without its shard.
@@ -104,7 +104,7 @@ class Knowledge:
     def __init__(self, results: Path, cluster_id: str) -> None:
         self._results = results
         self._cluster_id = cluster_id
-        self._path = results.with_name(f"{results.name}.unfinished")
+        self._path = results.with_name(results.name + DATABASE_SUFFIX)
         self._database: sqlite3.Connection
         # Hashes of what no row of the present payments file has been seen to be.
         self._unseen: set[int] = set()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,9 @@ from deploy.payments_file import COLUMNS, Instruction, instruction
 from tallystick import Outcome, TallystickError
 
 HEADER = ("row", *COLUMNS, "outcome", "message", "sent_at", "cluster_id", "check")
+# What is beside a result file while an import runs, or was killed: the new file, and the database.
+SCRATCH_SUFFIX = ".unfinished.csv"
+DATABASE_SUFFIX = ".unfinished"
 # Nothing final is known of these.
 OPEN_OUTCOMES = frozenset({Outcome.UNSPECIFIED, Outcome.OUTCOME_UNKNOWN, Outcome.RESOURCE_EXHAUSTED})
 
@@ -83,10 +85,9 @@ def replacing(path: Path, cluster_id: str) -> Iterator[Callable[[Result], object
 
     When the block raises, the old file stays as it is.
     """
-    # A name that nothing else can have.
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    scratch = path.with_name(path.name + SCRATCH_SUFFIX)
     try:
-        with scratch.open("x", encoding="utf-8", newline="") as sink:
+        with scratch.open("w", encoding="utf-8", newline="") as sink:
             if path.exists():
                 scratch.chmod(stat.S_IMODE(path.stat().st_mode))
             writer = csv.writer(sink)

@@ -201,9 +201,7 @@ class ImportMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._rows)
     @rule(
         data=st.data(),
-        change=st.sampled_from(
-            ["add", "edit", "edit", "comma", "remove", "repeat", "reorder", "spreadsheet"]
-        ),
+        change=st.sampled_from(_CHANGES),
     )
     def change(self, data: st.DataObject, change: str) -> None:
         """What people do to a file."""
