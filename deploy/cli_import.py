@@ -74,7 +74,8 @@ def import_file(
     settings = ImportSettings(fund if open_accounts else None, retry_seconds)
     summary, seconds = run_import(file, find_routers(router, data), settings, results)
     show_summary(summary, seconds)
-    out.print(f"outcome of every row: {results or result_path(file.resolve() if file.is_symlink() else file)}")
+    beside = result_path(file.resolve() if file.is_symlink() else file)
+    out.print(f"outcome of every row: {results or beside}")
     if summary.open:
         err.print(doubtful(f"{summary.open} rows have no outcome yet"), ": run the same command again")
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -66,7 +67,8 @@ from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
 pytestmark = pytest.mark.cluster
 
-_EXAMPLES = 20
+# A fixed sample; more, for a search that may take its time.
+_EXAMPLES = int(os.environ.get("TALLYSTICK_IMPORT_EXAMPLES", "20"))
 _STEPS = 10
 _BATCH_ROWS = 3
 _CHANGES = ["add", "edit", "edit", "comma", "remove", "repeat", "reorder", "spreadsheet"]
@@ -228,10 +230,10 @@ class ImportMachine(RuleBasedStateMachine):
                 self._save_by_spreadsheet()
 
     @rule(
-        forgets=st.booleans(),
-        opens=st.booleans(),
-        kind=st.sampled_from(["", "killed after", "unanswered", "stopped", "killed before"]),
-        at=st.integers(1, 2),
+        forgets=st.sampled_from([True, True, False]),
+        opens=st.sampled_from([False, False, True]),
+        kind=st.sampled_from(["", "killed after", "killed after", "unanswered", "stopped", "killed before"]),
+        at=st.sampled_from([1, 1, 2]),
         is_behind=st.sampled_from([False, False, False, True]),
     )
     def run_import(self, *, forgets: bool, opens: bool, kind: str, at: int, is_behind: bool) -> None:
