@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.launcher import LocalCluster
-from deploy.payments import PaymentsGenerator, expected_outcomes, write_payments
+from deploy.payments import Kind, PaymentsGenerator, expected_outcomes, write_payments
 from deploy.results_file import read_results, result_path
 from tallystick import SyncClient, new_transaction_id
 
@@ -29,6 +30,12 @@ def _ok(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def _rows_sent(*arguments: str) -> int:
+    found = re.search(r"([\d,]+) rows sent", _ok(*arguments))
+    assert found is not None
+    return int(found[1].replace(",", ""))
 
 
 def _refused(*arguments: str) -> str:
@@ -110,7 +117,9 @@ def test_a_payments_file_is_imported_and_importing_it_again_changes_nothing(
     file = tmp_path / "payments.csv"
     kinds = write_payments(file, PaymentsGenerator(11, time.time_ns() // 1_000_000).payments(2500))
     expected = expected_outcomes(kinds)
-    assert "2,500 rows sent" in _ok("import", str(file), "--open-accounts", "--data", data)
+    # A row that comes again may be known by then.
+    all_but_repeated = range(2500 - kinds[Kind.REPEATED], 2501)
+    assert _rows_sent("import", str(file), "--open-accounts", "--data", data) in all_but_repeated
     results = [result for result in read_results(result_path(file)) if result.number is not None]
     assert [result.number for result in results] == list(range(1, 2501))
     assert {o: sum(r.outcome is o for r in results) for o in expected} == dict(expected)
@@ -120,7 +129,7 @@ def test_a_payments_file_is_imported_and_importing_it_again_changes_nothing(
         assert "0 rows sent" in _ok("import", str(file), "--open-accounts", "--data", data)
         elsewhere = tmp_path / "again.csv"
         again = ("import", str(file), "--open-accounts", "--results", str(elsewhere), "--data", data)
-        assert "2,500 rows sent" in _ok(*again)
+        assert _rows_sent(*again) in all_but_repeated
         assert client.get_accounts(accounts) == before
     outcomes = {result.number: result.outcome for result in results}
     assert {r.number: r.outcome for r in read_results(elsewhere) if r.number is not None} == outcomes
