@@ -21,6 +21,7 @@ from deploy.errors import DataError, NoClusterError
 from deploy.home import Home
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.processes import identify
+from deploy.zookeeper import write_configuration
 from tallystick import SyncClient
 
 pytestmark = pytest.mark.cluster
@@ -265,5 +266,24 @@ def test_processes_of_a_folder_that_was_replaced_are_not_the_new_ones(tmp_path: 
             assert LocalCluster(old).stop() == []
             assert running.poll() is None
             assert cluster_file.living(tmp_path / "aside", record) == [process]
+        finally:
+            running.kill()
+
+
+def test_processes_of_a_record_without_a_place_are_not_stopped_unasked(tmp_path: Path) -> None:
+    """Of before folders knew their place: only ZooKeeper's configuration tells whether it is a copy."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with subprocess.Popen(["sleep", "600"]) as running:
+        try:
+            identity = identify(running.pid)
+            assert identity is not None
+            process = ProcessRecord("router-0", Kind.ROUTER, "", identity.pid, identity.started)
+            cluster_file.write(data, ClusterRecord(1, ports={"zookeeper": 1}, processes=(process,)))
+            with pytest.raises(DataError, match=f"process {running.pid}.* may be of another folder"):
+                LocalCluster(data).stop()
+            assert running.poll() is None
+            write_configuration(data / "zookeeper", 1)
+            assert LocalCluster(data).stop() == ["router-0"]
         finally:
             running.kill()
