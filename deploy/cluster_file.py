@@ -155,7 +155,7 @@ def read_anywhere(data: Path) -> ClusterRecord | None:
         return _parse(content)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a cluster file: {error!r}") from error
 
 
@@ -215,8 +215,8 @@ def living(data: Path, record: ClusterRecord) -> list[ProcessRecord]:
     if alive and (configured is None or configured.parent.resolve() != data.resolve()):
         names = ", ".join(f"{process.name} (process {process.pid})" for process in alive)
         raise DataError(
-            f"{names} may be of another folder, of which {data} is a copy: nothing in it tells that it is the "
-            f"place of its cluster; stop them by hand if they are of no other"
+            f"{names} may be of another folder, of which {data} is a copy: nothing in it tells that it is "
+            f"the place of its cluster; stop them by hand if they are of no other"
         )
     return alive
 
