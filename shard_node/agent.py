@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from shard_node.shard import ShardRedis
     from shard_node.topology import ShardInfo, Topology
 
 # Between two tries to bring Redis back; the first one is at once.
@@ -245,7 +246,7 @@ class Agent:
         await bind(redis, topology, settings.shard_id, window_ms, settings.max_backlog)
         self._bound_epoch = topology.shard(self._settings.shard_id).epoch
 
-    async def _adopt_currencies(self, redis: Redis) -> None:
+    async def _adopt_currencies(self, redis: ShardRedis) -> None:
         """Has exponents stored for currencies whose accounts are older than the storing of exponents.
 
         Their amounts were read by the package's exponent: so that is their exponent, unless the package has
@@ -268,7 +269,7 @@ class Agent:
             with contextlib.suppress(OutOfMemoryError):
                 await redis.hset("meta", _CURRENCIES_READ, 1)
 
-    async def _used_currencies(self, redis: Redis) -> set[str]:
+    async def _used_currencies(self, redis: ShardRedis) -> set[str]:
         """The currencies of all accounts; once these are stored, of the system accounts alone.
 
         Money needs no system account: that of a credit line has none. Accounts that open later have their
