@@ -11,6 +11,7 @@ Nothing of the original is asked but its ledger's database, if one is named for 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 from collections.abc import Callable
@@ -44,17 +45,19 @@ def adopt(data: Path, starter: Starter, cluster_id: str | None, ledger: str | No
 
     ``cluster_id`` is made up when None. ``ledger`` is the URL of a database that holds a copy of the
     original's ledger; it is needed when that is not a file within the folder. Raises DataError when there is
-    nothing to adopt or what was given does not fit, StartError when a part of the copy does not start or is
-    another's.
+    nothing to adopt, what was given does not fit, or the copy shares files with another folder, StartError
+    when a part of the copy does not start or is another's.
     """
     record, origin = _copied(data)
-    new = cluster_id or record.adopting or secrets.token_hex(4)
+    new = record.adopting or secrets.token_hex(4) if cluster_id is None else cluster_id
     if not _CLUSTER_ID.fullmatch(new):
         raise DataError(f"--cluster-id {new!r}: it has 1 to 63 lower-case letters, digits and dashes")
     if record.adopting not in {"", new}:
         raise DataError(f"--cluster-id {new}: the adoption that was begun gives the id {record.adopting}")
     if new == record.cluster_id:
         raise DataError(f"--cluster-id {new}: it is the id of the original, and the copy needs another one")
+    if not record.adopting:
+        _require_whole_copy(data)
     url = _ledger_of_copy(data, record, origin, ledger)
     notes = []
     if record.adopting:
@@ -120,6 +123,17 @@ def _copied(data: Path) -> tuple[ClusterRecord, Path]:
     if origin is None:
         raise DataError(f"there is nothing to adopt: {data} is the place of its cluster, not a copy")
     return record, origin
+
+
+def _require_whole_copy(data: Path) -> None:
+    """Raises DataError when a file is also another folder's, by a link: both would be changed."""
+    for folder, folders, files in os.walk(data):
+        for file in (Path(folder, name) for name in (*folders, *files)):
+            if file.is_symlink() or (file.is_file() and file.stat().st_nlink > 1):
+                raise DataError(
+                    f"{file} is shared with another folder: copy the original whole (cp -aL, without links), "
+                    f"then adopt"
+                )
 
 
 def _elsewhere(data: Path, record: ClusterRecord, origin: Path) -> Home:

@@ -173,7 +173,7 @@ def adopt(
     """
     cluster = LocalCluster(data)
     if moved:
-        if cluster_id or ledger:
+        if (cluster_id, ledger) != (None, None):
             raise typer.BadParameter("--moved keeps the cluster's id and ledger")
         cluster.adopt_moved()
         out.print(f"{data} is the place of cluster {cluster.record.cluster_id} now")

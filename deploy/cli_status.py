@@ -57,6 +57,11 @@ def show_problems(found: Survey, folder: Path | None) -> None:
         if part.state is not State.PRESENT:
             how = f", {part.how}" if part.how else ""
             err.print(f"{part.name}: ", _shown(part.state), how)
+    for shard in sorted(found.full):
+        waiting = f"{found.backlogs[shard].entries_waiting:,} ledger entries wait"
+        err.print(
+            f"{shard}: ", bad("full"), f", {waiting}; it refuses every transfer until some are archived"
+        )
     for note in found.notes:
         err.print(doubtful("note:"), f" {note}")
     if folder is not None and any(part.state is State.MISSING for part in found.parts):
@@ -100,7 +105,7 @@ def _show(found: Survey) -> None:
                 shard.primary,
                 ", ".join(f"{r.first}-{r.last}" for r in shard.slots),
                 str(shard.slot_count),
-                _waiting(found.backlogs.get(shard.shard_id)),
+                _waiting(found.backlogs.get(shard.shard_id), full=shard.shard_id in found.full),
             )
         out.table(table)
         out.print()
@@ -120,11 +125,10 @@ def _shown(state: State) -> Piece:
     return bad(state)
 
 
-def _waiting(backlog: cluster_pb2.Backlog | None) -> Piece:
+def _waiting(backlog: cluster_pb2.Backlog | None, *, full: bool) -> Piece:
     if backlog is None:
         return "unknown"
     waiting = f"{backlog.entries_waiting:,}"
-    full = backlog.entries_limit and backlog.entries_waiting >= backlog.entries_limit
     return bad(f"{waiting}, full") if full else waiting
 
 

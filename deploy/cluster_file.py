@@ -155,7 +155,7 @@ def read_anywhere(data: Path) -> ClusterRecord | None:
         return _parse(content)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a cluster file: {error!r}") from error
 
 
@@ -205,13 +205,20 @@ def living(data: Path, record: ClusterRecord) -> list[ProcessRecord]:
     """The processes of the record that run, and surely are of the cluster in this folder.
 
     By process id, start time and working folder: the record may be a copy, or the folder a restored one whose
-    predecessor's processes run on.
+    predecessor's processes run on. Raises DataError when some run that an earlier version started, which says
+    nowhere in the folder that it is theirs: that one started them in any folder.
     """
-    return [
-        process
-        for process in record.processes
-        if process.is_alive() and (record.home is None or works_in(process.pid, _folder_of(data, process)))
-    ]
+    alive = [process for process in record.processes if process.is_alive()]
+    if record.home is not None:
+        return [process for process in alive if works_in(process.pid, _folder_of(data, process))]
+    configured = zookeeper.configured_folder(data / ZOOKEEPER_FOLDER)
+    if alive and (configured is None or configured.parent.resolve() != data.resolve()):
+        names = ", ".join(f"{process.name} (process {process.pid})" for process in alive)
+        raise DataError(
+            f"{names} may be of another folder, of which {data} is a copy: nothing in it tells that it is "
+            f"the place of its cluster; stop them by hand if they are of no other"
+        )
+    return alive
 
 
 def _folder_of(data: Path, process: ProcessRecord) -> Path:

@@ -71,7 +71,9 @@ def require_batch(url: str, shard_id: str, number: int, head: bytes) -> None:
 
 def _identity(engine: Engine) -> str:
     if engine.dialect.name == SQLITE:
-        return str(Path(engine.url.database or "").resolve())
+        file = Path(engine.url.database or "")
+        # By whatever link: a file that is there is known by its inode.
+        return "{0.st_dev}/{0.st_ino}".format(file.stat()) if file.exists() else str(file.resolve())
     try:
         with engine.connect() as connection:
             return str(connection.execute(_POSTGRESQL_IDENTITY).scalar_one())

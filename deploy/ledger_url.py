@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 FILE_NAME = "ledger.db"
 _HIDDEN = "hidden"
-# user:PASSWORD@ of a URL, up to its last @; password=PASSWORD of a query or of a connection string.
+# user:PASSWORD@ of a URL, up to its last @; password=PASSWORD of a query or of a connection string, and
+# 'password': 'PASSWORD' of a dict, quoted as libpq, Python and JSON do it. Whatever follows up to the next
+# space is hidden with it.
 _PASSWORDS = (
     re.compile(r"(://[^\s:/@]*:)\S*(?=@)"),
-    re.compile(r"(password=)(?:'[^']*'|[^\s&'\"]+)", re.IGNORECASE),
+    re.compile(
+        r"""(password(?:\s*=|\\?['"]\s*:)\s*)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s&])[^\s&]*""",
+        re.IGNORECASE,
+    ),
 )
 
 

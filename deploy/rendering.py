@@ -25,11 +25,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-# Controls; what has no width, or turns the direction of text; tags and the like that show nothing at all;
-# halves of surrogate pairs; separators of lines and paragraphs.
+# Controls; halves of surrogate pairs; separators of lines and paragraphs; what shows nothing, turns the
+# direction of text or chooses a variant of the letter before, so that two texts would look alike: Unicode's
+# Default_Ignorable_Code_Point (DerivedCoreProperties.txt), marks of annotations and the empty Braille cell.
 _HIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u2800\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
 )
 # A column that folds is not made narrower than this: with a few characters a line, nobody can read it.
 _LEAST_FOLDED = 12
@@ -75,7 +77,12 @@ def bad(text: str) -> Styled:
 
 
 def shown(text: str) -> str:
-    r"""The text with escapes such as \x1b, \u202e or \n for what no screen should act on."""
+    r"""The text with escapes such as \x1b, \u202e or \n for what no screen should act on.
+
+    A backslash stays as it is, so a text that has the four characters \x1b is shown like one that has the
+    control: sentences quote what they refuse with its escapes, and those would be escaped again. Where that
+    matters, JSON tells them apart.
+    """
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 

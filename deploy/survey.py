@@ -90,10 +90,19 @@ class Survey:
     notes: tuple[str, ...] = ()
 
     @property
+    def full(self) -> frozenset[str]:
+        """The shards that refuse every transfer, for as much waits to be archived as they may keep."""
+        return frozenset(
+            shard
+            for shard, one in self.backlogs.items()
+            if one.entries_limit and one.entries_waiting >= one.entries_limit
+        )
+
+    @property
     def verdict(self) -> Verdict:
         """WELL only when all is known, and well."""
         states = {part.state for part in self.parts}
-        if states - {State.PRESENT, State.UNKNOWN}:
+        if self.full or states - {State.PRESENT, State.UNKNOWN}:
             return Verdict.IMPAIRED
         if State.UNKNOWN in states or self.topology is None or self.in_doubt is None:
             return Verdict.UNKNOWN

@@ -156,7 +156,9 @@ async def read_accounts(
 
     async def work(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
         accounts = await shard.accounts([account_ids[p] for p in positions])
-        await currencies.require_exponents({account.currency for account in accounts if account})
+        # One of a currency that has none is refused by itself.
+        with suppress(ExponentUnknownError):
+            await currencies.require_exponents({account.currency for account in accounts if account})
         return [
             _found(account_ids[p], account, currencies)
             for p, account in zip(positions, accounts, strict=True)
@@ -244,10 +246,13 @@ async def _answers(
 
 
 def _found(account_id: str, account: Account | None, currencies: Currencies) -> wallet_pb2.AccountResult:
-    """``currencies`` has the account's."""
+    """The account; refused when its currency's exponent, and so what it has, is not known."""
     if account is None:
         return _refused(refusals.refusal(Outcome.ACCOUNT_NOT_FOUND, "account_id"))
-    digits = currencies.exponents[account.currency]
+    try:
+        digits = currencies.exponents[account.currency]
+    except ExponentUnknownError as error:
+        return _refused(refusals.no_answer(error))
     return wallet_pb2.AccountResult(account=account_message(account_id, account, digits))
 
 

@@ -21,7 +21,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from shard_node import library
 from shard_node.currencies import package_exponent
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from shard_node.shard import ShardRedis
     from shard_node.topology import ShardInfo, Topology
 
 # Between two tries to bring Redis back; the first one is at once.
@@ -50,6 +51,8 @@ EXPIRY_SECONDS = 1.0
 # How often it looks at the sizes of logs. Within that a log of errors grows by some megabytes.
 LOG_CHECK_SECONDS = 60.0
 
+# Field of ``meta``: the currencies of all accounts that were there once have their exponents stored.
+_CURRENCIES_READ = "currencies_read"
 # Every code that a currency can have: one look at a shard's system accounts, some 20 ms at its start.
 _CODES = tuple(map("".join, product(ascii_uppercase, repeat=3)))
 
@@ -243,15 +246,13 @@ class Agent:
         await bind(redis, topology, settings.shard_id, window_ms, settings.max_backlog)
         self._bound_epoch = topology.shard(self._settings.shard_id).epoch
 
-    async def _adopt_currencies(self, redis: Redis) -> None:
-        """Has exponents stored for currencies whose money is older than the storing of exponents.
+    async def _adopt_currencies(self, redis: ShardRedis) -> None:
+        """Has exponents stored for currencies whose accounts are older than the storing of exponents.
 
-        It came in through the currency's system account, by the package's exponent: so that is its exponent,
-        unless the package has dropped the currency, and then only another release of it can tell.
+        Their amounts were read by the package's exponent: so that is their exponent, unless the package has
+        dropped the currency, and then only another release of it can tell.
         """
-        missing = [code for code in _CODES if code not in self._registry.exponents]
-        found = await redis.hmget("accounts", [f"@world:{code}" for code in missing])
-        used = [code for code, record in zip(missing, found, strict=True) if record is not None]
+        used = sorted(await self._used_currencies(redis) - self._registry.exponents.keys())
         wanted = {code: exponent for code in used if (exponent := package_exponent(code)) is not None}
         if wanted:
             await self._registry.store_exponents(wanted)
@@ -263,6 +264,22 @@ class Agent:
                     "its money rests until an agent starts once with a release of iso4217 that has it",
                     currency=code,
                 )
+        if len(wanted) == len(used):
+            # A full shard starts without noting it, and reads them again the next time.
+            with contextlib.suppress(OutOfMemoryError):
+                await redis.hset("meta", _CURRENCIES_READ, 1)
+
+    async def _used_currencies(self, redis: ShardRedis) -> set[str]:
+        """The currencies of all accounts; once these are stored, of the system accounts alone.
+
+        Money needs no system account: that of a credit line has none. Accounts that open later have their
+        currency's exponent stored before.
+        """
+        if await redis.hexists("meta", _CURRENCIES_READ):
+            found = await redis.hmget("accounts", [f"@world:{code}" for code in _CODES])
+            return {code for code, record in zip(_CODES, found, strict=True) if record is not None}
+        pages = Shard(self._settings.shard_id, "", redis).accounts_by_page()
+        return {account.currency async for page in pages for _, account in page}
 
     async def _watch_redis(self) -> None:
         """Brings Redis back whenever it ends."""

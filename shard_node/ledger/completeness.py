@@ -121,6 +121,10 @@ def _reach(
         until_ms = None if stored_hash else until_ms
         return Reach(shard_id, until_ms, answered=True, caught_up=False, waiting=state.backlog)
     if not state.length:
+        newest_ms = 0 if head is None or head.number <= state.number else stream_place(head.stream_id)[0]
+        if 0 < newest_ms < state.now_ms:
+            # The archive had more of it before it was asked: it was restored from an old copy, or emptied.
+            return Reach(shard_id, until_ms, answered=True, caught_up=False)
         last_ms, _ = stream_place(state.stream_id)
         return Reach(shard_id, max(state.now_ms, last_ms) - 1, answered=True, caught_up=True)
     if state.oldest_ms is not None:

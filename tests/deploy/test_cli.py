@@ -202,7 +202,10 @@ def test_status_shows_what_waits_to_be_archived(service: FakeClusterService, rou
         "archived_batch": 0,
     }
     service.backlogs[0].entries_waiting = 2000
-    assert "full" in _tallystick("status", "--router", router).stdout
+    full = _tallystick("status", "--router", router)
+    assert (full.exit_code, "2,000, full" in full.stdout) == (1, True)
+    assert "shard-0: full, 2,000 ledger entries wait; it refuses every transfer" in full.stderr
+    assert _status(router, exit_code=1)["verdict"] == "impaired"
     service.backlogs[0].unknown = True
     assert "unknown" in _tallystick("status", "--router", router).stdout
     document = json.loads(_tallystick("status", "--router", router, "--json").stdout)

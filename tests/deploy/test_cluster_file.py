@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +105,17 @@ def test_a_folder_without_the_file_has_no_cluster(tmp_path: Path) -> None:
     assert read(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 99}', '{"format": 1, "shards": "x"}'])
+def _edited(field: str, value: object) -> str:
+    return json.dumps({"format": 1, **asdict(RECORD), field: value})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "{}", '{"format": 99}'),
+        *(_edited("shards", "x"), _edited("ports", None), _edited("processes", [1]), _edited("home", [])),
+    ],
+)
 def test_a_file_that_cannot_be_understood_is_said_to_be_so(tmp_path: Path, content: str) -> None:
     """It is not taken for an empty folder: processes may run that only it names."""
     (tmp_path / FILE_NAME).write_text(content)

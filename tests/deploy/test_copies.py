@@ -21,6 +21,7 @@ from deploy.errors import DataError, NoClusterError
 from deploy.home import Home
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.processes import identify
+from deploy.zookeeper import write_configuration
 from tallystick import SyncClient
 
 pytestmark = pytest.mark.cluster
@@ -189,12 +190,39 @@ def test_what_cannot_be_adopted_is_said(original: LocalCluster, tmp_path: Path) 
     record = (copy.data / FILE_NAME).read_bytes()
     with pytest.raises(DataError, match="of the original still runs"):
         copy.adopt_moved()
-    for cluster_id, problem in (("a/b", "lower-case"), (original.record.cluster_id, "of the original")):
+    for cluster_id, problem in (
+        ("a/b", "lower-case"),
+        ("", "lower-case"),
+        (original.record.cluster_id, "of the original"),
+    ):
         with pytest.raises(DataError, match=problem):
             copy.adopt(cluster_id)
+    exit_code, said = _run("adopt", "--moved", "--ledger", "", "--data", str(copy.data))
+    assert (exit_code, "keeps the cluster's id and ledger" in said) == (2, True)
+    (tmp_path / "same.db").hardlink_to(original.data / "ledger.db")
+    with pytest.raises(DataError, match=r"same.db: it is the original's ledger"):
+        copy.adopt("staging", f"sqlite:///{tmp_path / 'same.db'}")
     assert (copy.data / FILE_NAME).read_bytes() == record
     with pytest.raises(NoClusterError, match="no folder"):
         LocalCluster(tmp_path / "none").adopt()
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic"])
+def test_a_copy_that_shares_files_is_not_adopted(link: str, original: LocalCluster, tmp_path: Path) -> None:
+    """By hard links, as snapshots have them, or a shard's folder by a link: both would be changed."""
+    data = tmp_path / "snapshot"
+    if link == "symbolic":
+        _copied(original.data, data)
+        shutil.rmtree(data / "shard-1")
+        (data / "shard-1").symlink_to(original.data / "shard-1")
+    else:
+        subprocess.run(["cp", "-al", original.data, data], check=True)
+    before = sorted(original.data.rglob("redis*"))
+    exit_code, said = _run("adopt", "--data", str(data))
+    assert (exit_code, "is shared with another folder: copy the original whole (cp -aL" in said) == (1, True)
+    assert sorted(original.data.rglob("redis*")) == before
+    subprocess.run(["cp", "-aL", data, tmp_path / "whole"], check=True)
+    assert LocalCluster(tmp_path / "whole").adopt("whole") is not None
 
 
 def test_a_cluster_that_was_moved_elsewhere_keeps_its_identity(tmp_path: Path) -> None:
@@ -238,5 +266,24 @@ def test_processes_of_a_folder_that_was_replaced_are_not_the_new_ones(tmp_path: 
             assert LocalCluster(old).stop() == []
             assert running.poll() is None
             assert cluster_file.living(tmp_path / "aside", record) == [process]
+        finally:
+            running.kill()
+
+
+def test_processes_of_a_record_without_a_place_are_not_stopped_unasked(tmp_path: Path) -> None:
+    """Of before folders knew their place: only ZooKeeper's configuration tells whether it is a copy."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with subprocess.Popen(["sleep", "600"]) as running:
+        try:
+            identity = identify(running.pid)
+            assert identity is not None
+            process = ProcessRecord("router-0", Kind.ROUTER, "", identity.pid, identity.started)
+            cluster_file.write(data, ClusterRecord(1, ports={"zookeeper": 1}, processes=(process,)))
+            with pytest.raises(DataError, match=f"process {running.pid}.* may be of another folder"):
+                LocalCluster(data).stop()
+            assert running.poll() is None
+            write_configuration(data / "zookeeper", 1)
+            assert LocalCluster(data).stop() == ["router-0"]
         finally:
             running.kill()

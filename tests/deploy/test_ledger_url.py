@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import DataError
-from deploy.ledger_url import checked, default_url, masked, sqlite_file
+from deploy.ledger_url import checked, default_url, masked, sqlite_file, without_passwords
 
 
 def test_the_default_is_a_file_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +36,27 @@ def test_a_password_is_masked_and_kept(url: str) -> None:
     assert "@db" in shown
     assert "hidden" in shown
     assert sqlite_file(url) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password=s'cret",
+        r"password='a\'s cret'",
+        "password = 's cret'",
+        'password="s cret"',
+        r'"PASSWORD": "a\"s cret"',
+        "{'password': 's cret', 'port': 5432}",
+        "sslpassword=s'cret&sslmode=require",
+        "postgresql://ann:s'cret@db/ledger",
+    ],
+)
+def test_a_password_is_hidden_however_it_is_written(text: str) -> None:
+    """As libpq, a URL, Python or JSON quote it; the words beside it stay readable."""
+    hidden = without_passwords(f"cannot connect: {text} host=db: password authentication failed")
+    assert "cret" not in hidden
+    assert hidden.startswith("cannot connect: ")
+    assert hidden.endswith("host=db: password authentication failed")
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u:s3cret@h/d", "s3cret", ""])

@@ -68,6 +68,10 @@ def test_text_is_shown_letter_by_letter(text: str, capsys: pytest.CaptureFixture
         ("a\u2028b\u2029", r"a\u2028b\u2029"),
         ("caf\udce9", r"caf\udce9"),
         ("\U000e0041", r"\U000e0041"),
+        ("a\u034f\u115f\u1160\u3164\uffa0", r"a\u034f\u115f\u1160\u3164\uffa0"),
+        ("a\u17b4\u180b\u180f\ufe0f\ufff0", r"a\u17b4\u180b\u180f\ufe0f\ufff0"),
+        ("a\u2800\U0001bca0", r"a\u2800\U0001bca0"),
+        ("ends in \\", "ends in \\"),
     ],
 )
 def test_what_no_screen_should_act_on_is_escaped(

@@ -148,6 +148,26 @@ async def test_a_batch_counts_once_the_shard_vouches_for_it(town: Town) -> None:
     assert (found.reaches[0].until_ms, found.until_ms) == (None, None)
 
 
+async def test_a_shard_whose_money_went_back_in_time_has_not_caught_up(town: Town) -> None:
+    """Restored from an old copy, or emptied: nothing waits on it, and the archive has more of it."""
+    await town.archive()
+    old = (await asked(town))["shard-0"]
+    assert old is not None
+    await town.pay(town.names[0][0], town.names[0][1], 5)
+    # Asked between the entry and the batch: that one is the shard's own, and newer.
+    assert caught_up(await look(town, {"shard-0": old})) == [True]
+    await town.archive()
+    later = (await asked(town))["shard-0"]
+    assert later is not None
+    emptied = LedgerState(0, b"", "0-0", 0, 0, 0, later.now_ms)
+    for state in (replace(old, now_ms=later.now_ms), emptied):
+        found = await look(town, {"shard-0": state})
+        assert caught_up(found) == [False]
+        assert found.until_ms is not None
+        assert found.until_ms < later.now_ms - 1
+    assert caught_up(await look(town, {"shard-0": old})) == [True]
+
+
 async def test_what_had_happened_is_told_by_a_count_not_by_a_clock(town: Town) -> None:
     """A shard's clock that runs ahead, or was set back, makes nothing complete that is not archived.
 

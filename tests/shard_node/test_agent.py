@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -155,19 +156,31 @@ async def test_a_restart_of_everything_keeps_addresses_and_epochs(tmp_path: Path
     with own:
         assert await topology_of(own) == before
         async with registry_of(own.zookeeper_address) as registry:
-            assert registry.exponents == {"EUR": 2, "JPY": 0}
+            assert registry.exponents == {"EUR": 2, "JPY": 0, "KWD": 3}
+        with SyncClient(own.router_addresses) as client:
+            found = client.get_accounts(["a:BGN", "kim", "lee", "none"])
+            shown = [one.account and (one.account.available, one.account.currency) for one in found]
+            assert shown == [None, (Decimal("-7.250"), "KWD"), (Decimal("7.250"), "KWD"), None]
         assert '"currency": "BGN"' in own.log("shard-0").read_text()
 
 
 async def make_it_older_than_stored_exponents(cluster: LocalCluster) -> None:
-    """Money of three currencies, of which the package has dropped one, and no exponent stored."""
+    """Money of four currencies, and no exponent stored.
+
+    The package has dropped one of them, and one came by a credit line: it has no system account.
+    """
     with SyncClient(cluster.router_addresses) as client:
         for currency in ("EUR", "JPY"):
             client.open_account(f"a:{currency}", currency)
             client.deposit(f"a:{currency}", "7", currency)
+        client.open_account("kim", "KWD", minimum_balance="-10")
+        client.open_account("lee", "KWD")
+        client.transfer("kim", "lee", "7.25", "KWD")
     async with client_of(cluster.shard_addresses["shard-0"]) as redis:
         record: Any = await redis.hget("accounts", "@world:EUR")
-        await redis.hset("accounts", "@world:BGN", replace(Account.unpack(record), currency="BGN").pack())
+        for name in ("@world:BGN", "a:BGN"):
+            await redis.hset("accounts", name, replace(Account.unpack(record), currency="BGN").pack())
+        await redis.hdel("meta", "currencies_read")
     zookeeper = KazooClient(cluster.zookeeper_address)
     await asyncio.to_thread(zookeeper.start)
     await asyncio.to_thread(zookeeper.delete, CURRENCIES)
