@@ -35,6 +35,12 @@ def chosen(names: Collection[str]) -> Iterator[dict[str, int]]:
         yield {name: _bound(stack) for name in names}
 
 
+def free_port() -> int:
+    """A port for a server that is started at once: nobody holds it until then. Raises StartError."""
+    with chosen(("",)) as found:
+        return found[""]
+
+
 def require_free(ports: Mapping[str, int]) -> None:
     """Raises StartError, with who holds the port if known, unless a server could listen on every one."""
     for name, port in ports.items():

@@ -124,11 +124,11 @@ class LedgerStates:
         try:
             while line.upcoming is not None:
                 upcoming, line.upcoming = line.upcoming, None
-                line.since_seconds = time.monotonic()
                 state = None
                 with contextlib.suppress(ShardNodeError):
                     state = await _state(line)
                 upcoming.set_result(state)
+                line.since_seconds = time.monotonic()
         finally:
             line.calling = None
 
@@ -199,24 +199,38 @@ class CompleteAnswers:
         self, question: Callable[[], T], wait_for_ms: int, deadline_seconds: float
     ) -> tuple[T, Completeness]:
         arrived: dict[str, LedgerState] = {}
+        # However late it is, one look is taken: without it there is nothing to say.
+        answer, found = await self._look(question, arrived, wait_for_ms)
         pause = FIRST_PAUSE_SECONDS
-        while True:
-            states = await self._states.ask()
-            for shard_id, state in states.items():
-                if state is not None:
-                    arrived.setdefault(shard_id, state)
-            answer, found = await self._reader.ask(
-                partial(self._answer_if_complete, question, states, arrived, wait_for_ms)
-            )
-            if answer is not None:
-                return answer[0], found
+        while answer is None:
             left = deadline_seconds - time.monotonic()
-            if left <= 0 or self._closing.is_set():
-                raise NotYetArchivedError(found, [] if left > 0 else found.lacking(wait_for_ms))
+            if self._closing.is_set() and left > 0:
+                raise NotYetArchivedError(found, [])
+            if left < FIRST_PAUSE_SECONDS:
+                raise NotYetArchivedError(found, found.lacking(wait_for_ms))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, left)):
+                # By halves towards the end, so that the last looks have time to be taken.
+                async with asyncio.timeout(min(pause, left / 2)):
                     await self._closing.wait()
             pause = min(2 * pause, LAST_PAUSE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                # A shard that is silent, or a slow database, must not hold the answer up past the deadline:
+                # then nobody would hear what the look before has found.
+                async with asyncio.timeout(deadline_seconds - time.monotonic()):
+                    answer, found = await self._look(question, arrived, wait_for_ms)
+        return answer[0], found
+
+    async def _look(
+        self, question: Callable[[], T], arrived: dict[str, LedgerState], wait_for_ms: int
+    ) -> tuple[tuple[T] | None, Completeness]:
+        """The answer, in a tuple of one, if the archive is complete by now; ``arrived`` is added to."""
+        states = await self._states.ask()
+        for shard_id, state in states.items():
+            if state is not None:
+                arrived.setdefault(shard_id, state)
+        return await self._reader.ask(
+            partial(self._answer_if_complete, question, states, arrived, wait_for_ms)
+        )
 
     # ------------------------------------------------------------------ in a thread
 

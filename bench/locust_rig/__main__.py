@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.locust_rig.settings import add_options
+from deploy import ports
 from deploy.errors import DeployError
 from deploy.launcher import ClusterSpec, LocalCluster
 
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _folder(options.data) as data:
             _say(f"starting a cluster of {options.shards} shards in {data}")
-            with LocalCluster(data, spec):
-                return _run_locust(data, options.web_port or _free_port(), for_locust)
+            with LocalCluster(data, spec), ports.chosen(("web", "master")) as free:
+                return _run_locust(data, options.web_port or free["web"], free["master"], for_locust)
     except DeployError as error:
         _say(f"error: {error}")
         return 1
@@ -84,16 +84,15 @@ def _locust_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_locust(data: Path, port: int, for_locust: list[str]) -> int:
+def _run_locust(data: Path, port: int, master_port: int, for_locust: list[str]) -> int:
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--data", str(data)]
     if "--headless" not in for_locust:
         command += ["--web-host", "127.0.0.1", "--web-port", str(port)]
         _say(f"Locust's web page: http://127.0.0.1:{port} (Ctrl-C stops it, and the cluster)")
     if any(option.startswith("--processes") for option in for_locust):
         # Its workers are here; Locust's own port may be another's, and is open to all networks.
-        port = _free_port()
-        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)]
-        command += ["--master-port", str(port)]
+        command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(master_port)]
+        command += ["--master-port", str(master_port)]
     # A group of its own: a terminal's Ctrl-C ends the workers together with their master, which then misses
     # their last counts; here only the master is told. And what is left of the group can be ended as a whole.
     locust = subprocess.Popen([*command, *for_locust], stdin=subprocess.DEVNULL, process_group=0)
@@ -127,13 +126,6 @@ def _folder(named: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tallystick-locust-") as passing:
         yield Path(passing)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _interrupt(*_: object) -> None:

@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import tempfile
@@ -23,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.errors import BenchError
+from deploy.ports import free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -53,13 +53,6 @@ def _temporary_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="tallystick-postgresql-", dir=place))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass(slots=True)
 class PostgresqlServer:
     """One server on a free port, with all that is its own in ``folder``; stop it, start it again, kill it.
@@ -69,7 +62,7 @@ class PostgresqlServer:
 
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from deploy.ports import free_port
 
 LOCUSTFILE = Path(__file__).parents[2] / "bench" / "locustfile.py"
 # A run takes seconds; a busy machine takes its time.
@@ -65,14 +66,6 @@ def summary(exit_code: int, output: str) -> Summary:
         {found[2]: int(found[1]) for found in errors},
         output,
     )
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def local_master() -> tuple[str, ...]:

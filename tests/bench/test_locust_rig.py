@@ -21,12 +21,12 @@ from bench.locust_rig.capacity import given_costs
 from bench.locust_rig.stand_in_process import StandInProcess
 from deploy import cluster_file
 from deploy.launcher import LocalCluster
+from deploy.ports import free_port
 from tests.bench.commands import figures_of
 from tests.bench.locust_runs import (
     SHORT,
     TIMEOUT_SECONDS,
     command,
-    free_port,
     local_master,
     run_headless,
     summary,
@@ -274,8 +274,6 @@ def test_the_starter_leaves_nothing_behind(tmp_path: Path) -> None:
             *("-m", "bench.locust_rig", "--shards=1", f"--web-port={port}", f"--data={data}"),
             *SHORT,
         ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     )
     try:
         url = f"http://127.0.0.1:{port}/stats/requests"

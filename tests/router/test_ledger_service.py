@@ -190,7 +190,7 @@ async def test_a_transfer(ledger: Served, books: Books) -> None:
     journal = next(Entry(*row) for row in books.rows() if row[4] == Kind.JOURNAL)
     assert journal.transaction_id is not None
     identity = str(UUID(bytes=journal.transaction_id))
-    for payer in ("", "shop"):
+    for payer in (None, "shop"):
         found = await ledger.stub.GetTransfer(
             ledger_pb2.GetLedgerTransferRequest(transaction_id=identity, from_account=payer)
         )
@@ -260,6 +260,7 @@ async def test_a_token_of_another_request(ledger: Served) -> None:
         ({"transaction_id": ""}, "transaction_id"),
         ({"transaction_id": "nonsense"}, "transaction_id"),
         ({"transaction_id": "0192e4a6-7c5e-7d3a-8f1b-2c3d4e5f6a7b", "from_account": "a b"}, "from_account"),
+        ({"transaction_id": "0192e4a6-7c5e-7d3a-8f1b-2c3d4e5f6a7b", "from_account": ""}, "from_account"),
     ],
 )
 async def test_bad_transfers(ledger: Served, fields: dict[str, Any], field: str) -> None:

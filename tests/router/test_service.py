@@ -284,7 +284,7 @@ async def test_a_new_currency_while_zookeeper_is_away(method: str) -> None:
         why = wallet_pb2.Refusal(outcome=outcome_pb2.OUTCOME_OUTCOME_UNKNOWN, message=context.text)
         assert bench.left.calls == []
     assert why.outcome == outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
-    assert why.message == "ZooKeeper did not answer in time: ask again"
+    assert why.message == "ZooKeeper did not answer in time"
 
 
 async def test_a_currency_that_another_router_has_just_opened() -> None:
