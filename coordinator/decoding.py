@@ -81,32 +81,39 @@ def decode_rows(kind: type[MessageT], data: bytes) -> tuple[MessageT, list[Path]
 def reading(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
     """A method that reads its requests with :func:`decode`, and answers INVALID_ARGUMENT where that fails.
 
-    One that streams requests, or reads bytes itself, stays as it is.
+    One that reads bytes itself is given them; one that streams requests stays as it is. A call that is ended
+    lets go of all that its method had: gRPC's state of the call keeps the AbortError, which would keep the
+    frames that it passed, and those the request, until Python next looks for cycles. A bare ``raise`` adds
+    no frame to what was cleared.
     """
-    kind: Any = getattr(handler.request_deserializer, "__self__", None)
-    if kind is None or handler.request_streaming:
+    if handler.request_streaming:
         return handler
-    if not handler.response_streaming:
-        answer: Any = handler.unary_unary
+    kind: Any = getattr(handler.request_deserializer, "__self__", None)
+    read = None if kind else handler.request_deserializer
+    answer: Any = handler.unary_unary or handler.unary_stream
 
-        async def unary(data: bytes, context: Any) -> Any:
-            return await answer(await decoded(kind, data, context), context)
+    async def whole(data: Any, context: Any) -> Any:
+        try:
+            return await answer(await decoded(kind, data, context) if kind else data, context)
+        except grpc.aio.AbortError as error:
+            error.__traceback__ = error.__context__ = None
+            raise
 
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
-    answers: Any = handler.unary_stream
-    if inspect.isasyncgenfunction(answers):
-
-        async def stream(data: bytes, context: Any) -> AsyncIterator[Any]:
-            async with aclosing(answers(await decoded(kind, data, context), context)) as messages:
+    async def stream(data: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            request = await decoded(kind, data, context) if kind else data
+            async with aclosing(answer(request, context)) as messages:
                 async for message in messages:
                     yield message
+        except grpc.aio.AbortError as error:
+            error.__traceback__ = error.__context__ = None
+            raise
 
-        return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
-
-    async def write(data: bytes, context: Any) -> None:
-        await answers(await decoded(kind, data, context), context)
-
-    return grpc.unary_stream_rpc_method_handler(write, None, handler.response_serializer)
+    if handler.response_streaming:
+        # Those that are no generators write their stream themselves.
+        made = stream if inspect.isasyncgenfunction(answer) else whole
+        return grpc.unary_stream_rpc_method_handler(made, read, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(whole, read, handler.response_serializer)
 
 
 async def decoded(kind: type[MessageT], data: bytes, context: Any) -> MessageT:
