@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
@@ -29,11 +30,16 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 NOT_UTF8: Final = "is not UTF-8 text"
 
-# More fields than the largest batch has. The event loop waits while they are read, for some 0.1 s at most.
+# More fields than the largest batch has, which are eight for each transfer, itself included. While they are
+# read carefully the event loop waits, for some 0.3 s where each is a text that is wrong, and 0.1 s where few
+# are. protobuf needs some 130 bytes for a message that is empty.
 MAX_FIELDS = 10 * MAX_BATCH
+# So many have two bytes each at least: shorter messages need not be looked at.
+_FEW_BYTES = 2 * MAX_FIELDS
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,15 @@ def decode(kind: type[MessageT], data: bytes) -> MessageT:
 def decode_rows(kind: type[MessageT], data: bytes) -> tuple[MessageT, list[Path]]:
     """The message, and where it has texts that are not UTF-8.
 
-    Those have U+FFFD in place of what is not: no id, amount or currency can be taken for another one, for
-    none has that character. Raises UndecodableError when there is no message.
+    Those end with U+FFFD in place of the first byte that is not and of all behind it: no id, amount or
+    currency can be taken for another one, for none has that character. Raises UndecodableError when there is
+    no message.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         why = f"the message has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are taken"
         raise UndecodableError("", why, oversized=True)
+    if len(data) > _FEW_BYTES:
+        _check_count(data)
     try:
         return kind.FromString(data), []
     except DecodeError as error:
@@ -80,32 +89,39 @@ def decode_rows(kind: type[MessageT], data: bytes) -> tuple[MessageT, list[Path]
 def reading(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
     """A method that reads its requests with :func:`decode`, and answers INVALID_ARGUMENT where that fails.
 
-    One that streams requests, or reads bytes itself, stays as it is.
+    One that reads bytes itself is given them; one that streams requests stays as it is. A call that is ended
+    lets go of all that its method had: gRPC's state of the call keeps the AbortError, which would keep the
+    frames that it passed, and those the request, until Python next looks for cycles. A bare ``raise`` adds
+    no frame to what was cleared.
     """
-    kind: Any = getattr(handler.request_deserializer, "__self__", None)
-    if kind is None or handler.request_streaming:
+    if handler.request_streaming:
         return handler
-    if not handler.response_streaming:
-        answer: Any = handler.unary_unary
+    kind: Any = getattr(handler.request_deserializer, "__self__", None)
+    read = None if kind else handler.request_deserializer
+    answer: Any = handler.unary_unary or handler.unary_stream
 
-        async def unary(data: bytes, context: Any) -> Any:
-            return await answer(await decoded(kind, data, context), context)
+    async def whole(data: Any, context: Any) -> Any:
+        try:
+            return await answer(await decoded(kind, data, context) if kind else data, context)
+        except grpc.aio.AbortError as error:
+            error.__traceback__ = error.__context__ = None
+            raise
 
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
-    answers: Any = handler.unary_stream
-    if inspect.isasyncgenfunction(answers):
-
-        async def stream(data: bytes, context: Any) -> AsyncIterator[Any]:
-            async with aclosing(answers(await decoded(kind, data, context), context)) as messages:
+    async def stream(data: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            request = await decoded(kind, data, context) if kind else data
+            async with aclosing(answer(request, context)) as messages:
                 async for message in messages:
                     yield message
+        except grpc.aio.AbortError as error:
+            error.__traceback__ = error.__context__ = None
+            raise
 
-        return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
-
-    async def write(data: bytes, context: Any) -> None:
-        await answers(await decoded(kind, data, context), context)
-
-    return grpc.unary_stream_rpc_method_handler(write, None, handler.response_serializer)
+    if handler.response_streaming:
+        # Those that are no generators write their stream themselves.
+        made = stream if inspect.isasyncgenfunction(answer) else whole
+        return grpc.unary_stream_rpc_method_handler(made, read, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(whole, read, handler.response_serializer)
 
 
 async def decoded(kind: type[MessageT], data: bytes, context: Any) -> MessageT:
@@ -131,6 +147,38 @@ async def rows_decoded(kind: type[MessageT], data: bytes, context: Any) -> tuple
     return message, bad
 
 
+def _check_count(data: bytes) -> None:
+    """Bounds a message's own fields: protobuf may make messages of them, many times as large as their bytes.
+
+    No request has messages in lists further inside. Raises UndecodableError when there are too many; bytes
+    that are no message are left to protobuf.
+    """
+    at = 0
+    try:
+        for _ in range(MAX_FIELDS):
+            tag, at = _varint(data, at)
+            if tag & 7 == _LENGTH:
+                length, at = _varint(data, at)
+                at += length
+            else:
+                at = _behind(data, at, tag & 7)
+            if at >= len(data):
+                return
+    except ValueError:
+        return
+    raise UndecodableError("", f"the message has more than {MAX_FIELDS} fields, no request has so many")
+
+
+@cache
+def _fields_of(descriptor: Any) -> dict[int, tuple[str, Any, bool]]:
+    """The fields that can hold a text, by number: its name, its message (None for a text), is it repeated."""
+    return {
+        field.number: (field.name, field.message_type, field.is_repeated)
+        for field in descriptor.fields
+        if field.type in (field.TYPE_MESSAGE, field.TYPE_STRING)
+    }
+
+
 class _Reading:
     """Goes through a message once. ``paths`` are where it found texts that are not UTF-8."""
 
@@ -140,43 +188,49 @@ class _Reading:
 
     def message(self, descriptor: Any, data: bytes, path: Path) -> bytes:
         """The same message with texts that are UTF-8. Raises ValueError when it is none."""
+        fields = _fields_of(descriptor)
         pieces: list[bytes] = []
         places: dict[int, int] = {}
-        at = 0
+        at = copied = 0
         while at < len(data):
             self._fields_left -= 1
             if not self._fields_left:
                 raise ValueError
-            begin = at
             tag, at = _varint(data, at)
-            number, wire_type = tag >> 3, tag & 7
-            if wire_type != _LENGTH:
-                at = _behind(data, at, wire_type)
-                pieces.append(data[begin:at])
+            if tag & 7 != _LENGTH:
+                at = _behind(data, at, tag & 7)
                 continue
             length, content_at = _varint(data, at)
             content = data[content_at : content_at + length]
             if len(content) != length:
                 raise ValueError
-            field = descriptor.fields_by_number.get(number)
-            if field is not None:
-                place = places[number] = places.get(number, -1) + 1
-                content = self._content(
-                    field, content, (*path, field.name, *((place,) if field.is_repeated else ()))
-                )
-            pieces += (data[begin:at], as_varint(len(content)), content)
+            if (field := fields.get(tag >> 3)) is not None:
+                name, kind, is_repeated = field
+                step: Path = (name,)
+                if is_repeated:
+                    place = places[tag] = places.get(tag, -1) + 1
+                    step = (name, place)
+                mended = self._mended(kind, content, path, step)
+                if mended is not content:
+                    pieces += (data[copied:at], as_varint(len(mended)), mended)
+                    copied = content_at + length
             at = content_at + length
+        if not copied:
+            return data
+        pieces.append(data[copied:])
         return b"".join(pieces)
 
-    def _content(self, field: Any, content: bytes, path: Path) -> bytes:
-        if field.type == field.TYPE_MESSAGE:
-            return self.message(field.message_type, content, path)
-        if field.type == field.TYPE_STRING:
-            try:
-                content.decode()
-            except UnicodeDecodeError:
-                self.paths.append(path)
-                return content.decode(errors="replace").encode()
+    def _mended(self, kind: Any, content: bytes, path: Path, step: Path) -> bytes:
+        """The content of a field, itself when it is in order."""
+        if kind is not None:
+            return self.message(kind, content, path + step)
+        if content.isascii():
+            return content
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            self.paths.append(path + step)
+            return content[: error.start] + _REPLACEMENT
         return content
 
 
@@ -187,6 +241,9 @@ def _shown(path: Path) -> str:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """The number there, and where it ends. Raises ValueError."""
+    first = data[at : at + 1]
+    if first < b"\x80" and first:
+        return first[0], at + 1
     value = 0
     for place, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * place
@@ -197,6 +254,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def as_varint(value: int) -> bytes:
     """A number as messages have it, seven bits a byte."""
+    if value < 0x80:
+        return bytes((value,))
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

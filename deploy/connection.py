@@ -47,7 +47,7 @@ def named_routers(router: str | None, data: Path | None) -> list[str]:
             return []
     named = [address.strip() for address in given.split(",") if address.strip()]
     if not named:
-        raise DeployError(f"no router is named: --router is {given!r}, not HOST:PORT")
+        raise NoClusterError(f"no router is named: --router is {given!r}, not HOST:PORT")
     try:
         return router_addresses(named)
     except InvalidArgument as error:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 from tallystick.errors import ClientClosed, NotYetArchived, OutcomeUnknown, RetryableError, TallystickError
-from tallystick.retry import RetryPolicy, closing_error, may_have_begun, of_question
+from tallystick.retry import RetryPolicy, closing_error, is_verdict, may_have_begun, of_question
 from tallystick.rotation import Rotation
 from tallystick.surroundings import Surroundings
 from tallystick.transport import CallFailed, Method, RequestT, ResponseT, Transport
@@ -124,12 +124,16 @@ class Caller:
                     final = closing_error(error, begun_before=begun, transaction_id="")
                     results[place] = AccountResult(account_ids[place], error=final)
                 break
+            again: list[int] = []
             for place, answer in zip_longest(places, response.results[: len(places)]):
                 result = account_result(answer, account_ids[place])
-                if result.error and method.only_asks:
-                    result = AccountResult(account_ids[place], error=of_question(result.error))
+                if isinstance(result.error, RetryableError):
+                    again.append(place)
+                if result.error:
+                    known = _known(result.error, results[place].error, only_asks=method.only_asks)
+                    result = AccountResult(account_ids[place], error=known)
                 results[place] = result
-            places = [place for place in places if isinstance(results[place].error, RetryableError)]
+            places = again
             if not places:
                 break
             attempts += 1
@@ -138,3 +142,12 @@ class Caller:
                 break
             await self._surroundings.sleep(delay_s)
         return results
+
+
+def _known(error: TallystickError, before: TallystickError | None, *, only_asks: bool) -> TallystickError:
+    """What an item's error says of it, after the one that it had at the try before."""
+    if only_asks:
+        return of_question(error)
+    if is_verdict(error):
+        return error
+    return closing_error(error, begun_before=isinstance(before, OutcomeUnknown), transaction_id="")

@@ -28,7 +28,7 @@ from tallystick.errors import (
     RetryableError,
     TallystickError,
 )
-from tallystick.retry import RetryPolicy, closing_error, may_have_begun
+from tallystick.retry import RetryPolicy, closing_error, is_verdict, may_have_begun
 from tallystick.rotation import Rotation, RouterState
 from tallystick.settings import ClientSettings
 from tallystick.status import Failure, from_refusal
@@ -160,8 +160,10 @@ class Coalescer:
                 error = from_refusal(response.outcome, refusal.message, refusal.field, transaction_id)
                 if isinstance(error, RetryableError):
                     again.append((ticket, error))
-                else:
+                elif is_verdict(error):
                     ticket.fail(error)
+                else:
+                    self._give_up(ticket, error)
             elif ticket.return_balances:
                 ticket.settle(committed_result(response, transaction_id))
             else:

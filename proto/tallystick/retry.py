@@ -9,7 +9,21 @@ its one true answer.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tallystick.errors import OutcomeUnknown, Overloaded, TallystickError, Unavailable
+from tallystick.errors import (
+    InvalidArgument,
+    OutcomeUnknown,
+    Overloaded,
+    PurchaseNotFound,
+    Refused,
+    TallystickError,
+    TransactionIdExpired,
+    Unavailable,
+)
+
+# Said without knowing what became of the id: a router looks at the request, by its own clock and limits, and
+# for a refund's purchase, before it asks for the id; and an id that has expired was forgotten. What else is
+# said before is true for good: that a void's account was never opened, or a purchase was in another currency.
+_WITHOUT_THE_ID = (InvalidArgument, PurchaseNotFound, TransactionIdExpired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,11 @@ class RetryPolicy:
 def may_have_begun(error: TallystickError) -> bool:
     """Whether, for all this error says, the service may have done the work."""
     return isinstance(error, OutcomeUnknown)
+
+
+def is_verdict(error: TallystickError) -> bool:
+    """Whether this error, when the service says it of an id, is true of all tries under that id."""
+    return isinstance(error, Refused) and not isinstance(error, _WITHOUT_THE_ID)
 
 
 def of_question(error: TallystickError) -> TallystickError:

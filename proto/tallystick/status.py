@@ -30,6 +30,7 @@ from tallystick.errors import (
     TallystickError,
     TransactionNotFound,
 )
+from tallystick.retry import is_verdict
 from tallystick.rotation import RouterState
 
 ERROR_DOMAIN = "tallystick"
@@ -114,7 +115,7 @@ def from_rpc_error(error: grpc.RpcError, transaction_id: str = "", *, router: st
         # A reason newer than this client: the code still tells a refusal from an unknown.
         kind = _REFUSING_CODES.get(code, OutcomeUnknown)
     meaning = kind(text, transaction_id, details.field)
-    return Failure(meaning, RouterState.ANSWERED, verdict=isinstance(meaning, Refused))
+    return Failure(meaning, RouterState.ANSWERED, verdict=is_verdict(meaning))
 
 
 def from_refusal(outcome: int, message: str, field: str, transaction_id: str = "") -> TallystickError:

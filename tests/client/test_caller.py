@@ -21,7 +21,16 @@ from tallystick.retry import RetryPolicy
 from tallystick.rotation import Rotation, RouterState
 from tallystick.status import Failure
 from tallystick.surroundings import Surroundings
-from tallystick.transport import DEPOSIT, GET_ACCOUNT, GET_ACCOUNTS, CallFailed, Method, RequestT, ResponseT
+from tallystick.transport import (
+    DEPOSIT,
+    GET_ACCOUNT,
+    GET_ACCOUNTS,
+    OPEN_ACCOUNTS,
+    CallFailed,
+    Method,
+    RequestT,
+    ResponseT,
+)
 from tallystick.v1 import wallet_pb2
 
 GONE = Failure(OutcomeUnknown("UNAVAILABLE"), RouterState.BROKEN)
@@ -162,17 +171,30 @@ async def test_closed_client_begins_no_other_try() -> None:
     assert len(world.routers) == 1
 
 
+REFUSALS = {"?": Outcome.OUTCOME_UNKNOWN, "busy": Outcome.RESOURCE_EXHAUSTED, "bad": Outcome.INVALID_ARGUMENT}
+
+
 def found(*account_ids: str) -> wallet_pb2.BatchAccountsResponse:
-    """An answer with these accounts; "?" stands for one that is not known yet."""
-    unknown = wallet_pb2.Refusal(outcome=Outcome.OUTCOME_UNKNOWN.value)
+    """An answer with these accounts, or with one of `REFUSALS`: "?" stands for one that is not known yet."""
     return wallet_pb2.BatchAccountsResponse(
         results=[
-            wallet_pb2.AccountResult(refusal=unknown)
-            if account_id == "?"
+            wallet_pb2.AccountResult(refusal=wallet_pb2.Refusal(outcome=REFUSALS[account_id].value))
+            if account_id in REFUSALS
             else wallet_pb2.AccountResult(account=wallet_pb2.Account(account_id=account_id))
             for account_id in account_ids
         ]
     )
+
+
+async def opened(world: Scripted, *account_ids: str) -> list[str]:
+    """For each account to open its id, or the name of its error."""
+
+    def request(places: Sequence[int]) -> wallet_pb2.BatchOpenAccountsRequest:
+        accounts = [wallet_pb2.OpenAccountRequest(account_id=account_ids[place]) for place in places]
+        return wallet_pb2.BatchOpenAccountsRequest(accounts=accounts)
+
+    results = await caller(world).call_for_accounts(OPEN_ACCOUNTS, request, account_ids, 10.0)
+    return [type(result.error).__name__ if result.error else result.account_id for result in results]
 
 
 async def read(world: Scripted, *account_ids: str) -> list[str]:
@@ -208,3 +230,10 @@ async def test_accounts_end_as_what_is_known_at_the_deadline() -> None:
     assert await read(Scripted([found("a", "?"), *[GONE] * 9]), "a", "b") == ["a", "Unavailable"]
     assert await read(Scripted([NOT_ALLOWED]), "a", "b") == ["Refused", "Refused"]
     assert await read(Scripted([found("a", "?"), NOT_ALLOWED]), "a", "b") == ["a", "Refused"]
+
+
+async def test_an_account_that_may_be_open_is_never_called_refused() -> None:
+    """What a later try says of the request alone, or of itself, says nothing of the one before."""
+    assert await opened(Scripted([found("a", "?"), found("bad")]), "a", "b") == ["a", "OutcomeUnknown"]
+    assert await opened(Scripted([found("?"), *[found("busy")] * 9]), "a") == ["OutcomeUnknown"]
+    assert await opened(Scripted([found("busy"), found("bad")]), "a") == ["InvalidArgument"]

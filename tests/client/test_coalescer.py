@@ -300,6 +300,22 @@ def test_after_an_unknown_try_the_items_own_answer_is_final() -> None:
     assert ticket.results[0].outcome is Outcome.ABORTED
 
 
+@pytest.mark.parametrize("opinion", [Outcome.INVALID_ARGUMENT, Outcome.TRANSACTION_ID_EXPIRED])
+def test_an_opinion_of_the_request_says_nothing_of_earlier_tries(opinion: Outcome) -> None:
+    """A router whose clock or limits differ refuses what another may have carried out: that is not known."""
+    waiting = coalescer()
+    (ticket,) = submitted(waiting, 1)
+    (batch,) = waiting.advance(0.0).departures
+    waiting.failed(batch, UNKNOWN, 0.0)
+    (again,) = waiting.advance(1.0).departures
+    waiting.answered(again, answers(again, opinion), 1.0)
+    assert type(ticket.error) is OutcomeUnknown
+    (other,) = submitted(waiting, 1)
+    (first,) = waiting.advance(1.0).departures
+    waiting.answered(first, answers(first, opinion), 1.0)
+    assert other.results[0].outcome is opinion
+
+
 def test_refused_batch_is_refused_for_each_of_its_transfers() -> None:
     """A first try that the service would not even look at did nothing; each caller gets its own id."""
     waiting = coalescer()

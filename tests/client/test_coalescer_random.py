@@ -39,6 +39,8 @@ ITEM_OUTCOMES = [
     Outcome.INSUFFICIENT_FUNDS,
     Outcome.OUTCOME_UNKNOWN,
     Outcome.RESOURCE_EXHAUSTED,
+    # Said without looking at what became of the id.
+    Outcome.INVALID_ARGUMENT,
 ]
 NOT_BEGUN = (Overloaded, ClientClosed)
 

@@ -16,7 +16,9 @@ from tallystick.errors import (
     Outcome,
     OutcomeUnknown,
     Overloaded,
+    PurchaseNotFound,
     Refused,
+    TransactionIdExpired,
 )
 from tallystick.rotation import RouterState
 from tallystick.status import from_refusal, from_rpc_error
@@ -47,14 +49,19 @@ def info(reason: str, domain: str = "tallystick", **metadata: str) -> Message:
 
 @pytest.mark.parametrize("number", ERROR_TYPES)
 def test_reason_decides_on_the_type(number: int) -> None:
-    """Every reason of the service becomes its own error, whatever the code; a refusal is its verdict."""
+    """Every reason of the service becomes its own error, whatever the code.
+
+    A refusal is its verdict, but for those that say nothing of what became of the id before.
+    """
     failure = from_rpc_error(
         rpc_error(grpc.StatusCode.FAILED_PRECONDITION, info(Outcome(number).name)), "id-1"
     )
     assert type(failure.error) is ERROR_TYPES[number]
     assert failure.error.transaction_id == "id-1"
     assert failure.router is RouterState.ANSWERED
-    assert failure.verdict == isinstance(failure.error, Refused)
+    without_the_id = (InvalidArgument, PurchaseNotFound, TransactionIdExpired)
+    refused = isinstance(failure.error, Refused)
+    assert failure.verdict == (refused and not isinstance(failure.error, without_the_id))
 
 
 def test_bad_request_names_the_field() -> None:

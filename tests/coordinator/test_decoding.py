@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coordinator.decoding import UndecodableError, _Reading, decode, decode_rows
-from shard_node.limits import MAX_MESSAGE_BYTES
+from coordinator.decoding import MAX_FIELDS, UndecodableError, _Reading, decode, decode_rows
+from shard_node.limits import MAX_BATCH, MAX_MESSAGE_BYTES
 from tallystick.v1 import ledger_pb2, wallet_pb2
 
 TEXTS = st.text(max_size=300)
@@ -51,3 +51,32 @@ def test_the_limit_is_named() -> None:
     ) as e:
         decode(wallet_pb2.TransferRequest, bytes(MAX_MESSAGE_BYTES + 1))
     assert e.value.metadata() == {"limit_bytes": str(MAX_MESSAGE_BYTES)}
+
+
+def test_too_many_fields_are_not_made_messages_of() -> None:
+    """Empty messages of two bytes each are refused by their number: they would take up a hundredfold."""
+    data = b"\x12\x00" * MAX_FIELDS
+    assert len(decode(wallet_pb2.PostJournalRequest, data).legs) == MAX_FIELDS
+    for one_more in (b"\x12\x00", b"\x18\x01", b"\x12\x01\xff"):
+        with pytest.raises(UndecodableError, match=f"more than {MAX_FIELDS} fields"):
+            decode(wallet_pb2.PostJournalRequest, data + one_more)
+
+
+def test_the_largest_batch_is_read_carefully() -> None:
+    """Each of its rows has all the fields that there are, and each text is wrong: all are named."""
+    numbers = [field.number for field in wallet_pb2.TransferRequest.DESCRIPTOR.fields]
+    texts = [
+        field.number
+        for field in wallet_pb2.TransferRequest.DESCRIPTOR.fields
+        if field.type == field.TYPE_STRING
+    ]
+    row = b"".join(
+        bytes((number << 3 | 2, 1, 0xFF)) if number in texts else bytes((number << 3, 1))
+        for number in numbers
+    )
+    message, paths = decode_rows(
+        wallet_pb2.BatchTransferRequest, (bytes((0x0A, len(row))) + row) * MAX_BATCH + b"\x10\x01"
+    )
+    assert len(message.transfers) == MAX_BATCH
+    assert len(paths) == MAX_BATCH * len(texts)
+    assert paths[-1] == ("transfers", MAX_BATCH - 1, "reference")

@@ -169,7 +169,16 @@ def test_an_answer_always_fits(contract: Contract, bank: Bank, send: Send) -> No
 
 def test_more_fields_than_are_read_carefully(send: Send) -> None:
     """Of a message that would keep the router busy for seconds only that it cannot be read is said."""
-    data = b"\x38\x01" * (20 * MAX_BATCH) + delimited(1, NOT_UTF8)
-    refusal, words = refused(send, f"/{PACKAGE}.WalletService/Transfer", data)
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    row = b"\x38\x01" * 20
+    data = delimited(1, row) * MAX_BATCH + delimited(1, delimited(6, NOT_UTF8))
+    refusal, words = refused(send, f"/{PACKAGE}.WalletService/BatchTransfer", data)
+    assert refusal == invalid("")
     assert words.startswith("the message cannot be read")
+
+
+def test_more_fields_than_any_request_has(send: Send) -> None:
+    """They are refused by their number: of 16 MiB in all, protobuf would make messages of a gigabyte."""
+    for method in ("BatchTransfer", "BatchOpenAccounts", "PostJournal"):
+        refusal, words = refused(send, f"/{PACKAGE}.WalletService/{method}", b"\x12\x00" * (20 * MAX_BATCH))
+        assert refusal == invalid("")
+        assert "fields, no request has so many" in words
