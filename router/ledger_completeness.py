@@ -53,12 +53,15 @@ class NotYetArchivedError(Exception):
     def __str__(self) -> str:
         if not self.lacking:
             return "the router is stopping"
-        return "; ".join(
-            f"{reach.shard_id} has {reach.waiting:,} entries that are not archived yet"
-            if reach.answered
-            else f"{reach.shard_id} does not answer"
-            for reach in self.lacking
-        )
+        return "; ".join(map(_why, self.lacking))
+
+
+def _why(reach: Reach) -> str:
+    if not reach.answered:
+        return f"{reach.shard_id} does not answer"
+    if reach.waiting:
+        return f"{reach.shard_id} has {reach.waiting:,} entries that are not archived yet"
+    return f"the archive of {reach.shard_id} is not that of what it has now"
 
 
 @dataclass(slots=True)
