@@ -30,7 +30,7 @@ MAX_PENDING_CALLS = 50_000
 
 # The core ends a call with a longer message as RESOURCE_EXHAUSTED, which says "send it again". So it takes
 # more than the contract does: up to here, `decoding` answers INVALID_ARGUMENT with the contract's limit.
-MAX_RECEIVED_BYTES = 4 * MAX_MESSAGE_BYTES
+MAX_RECEIVED_BYTES = 2 * MAX_MESSAGE_BYTES
 
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),

@@ -45,10 +45,13 @@ class Resting(Protocol):
 
 
 class _State:
-    """Of this process. ``gate`` is held while it forks."""
+    """Of this process. ``gate`` is held while it forks, and while a client connects."""
 
     def __init__(self) -> None:
-        self.gate = threading.Lock()
+        # Reentrant: a signal's handler may fork while its thread forks or connects.
+        self.gate = threading.RLock()
+        # Forks under way: those of handlers are within others.
+        self.forks = 0
         self.connections: weakref.WeakSet[Resting] = weakref.WeakSet()
         # Whether one was made since the last fork.
         self.connected = False
@@ -64,12 +67,16 @@ _state = _State()
 
 def under_way() -> bool:
     """Whether this process forks at the moment: then no call may begin."""
-    return _state.gate.locked()
+    return _state.forks > 0
 
 
 def begin_connecting(connection: Resting) -> bool:
     """Whether this may connect now; then no fork begins until `end_connecting`. It rests before each fork."""
     if not _state.gate.acquire(blocking=False):
+        return False
+    if _state.forks:
+        # In a signal's handler, of the thread that forks.
+        _state.gate.release()
         return False
     _state.connections.add(connection)
     _state.connected = True
@@ -103,6 +110,7 @@ def require_same_process(process_id: int) -> None:
 
 def _before() -> None:
     _state.gate.acquire()
+    _state.forks += 1
     for connection in list(_state.connections):
         connection.rest()
     # Channels without asyncio, of other code, keep gRPC's threads for good; fork support takes care of those.
@@ -115,16 +123,23 @@ def _before() -> None:
 
 def _after_in_parent() -> None:
     _state.unsafe_in_child = None
-    _state.gate.release()
+    _leave()
 
 
 def _after_in_child() -> None:
-    _state.gate = threading.Lock()
     if _state.unsafe_in_child is None:
-        # Forked by code that does not run Python's hooks before it.
+        # Forked by code that does not run Python's hooks before it: another thread may hold the gate.
+        _state.gate, _state.forks = threading.RLock(), 0
         _state.unsafe_in_child = _state.unsafe or bool(_state.connections)
+    else:
+        _leave()
     _state.unsafe, _state.unsafe_in_child = _state.unsafe_in_child, None
     _state.kept += _state.connections
+
+
+def _leave() -> None:
+    _state.forks -= 1
+    _state.gate.release()
 
 
 def _poller_alive() -> bool:

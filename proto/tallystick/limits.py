@@ -157,8 +157,12 @@ def _request(
 ) -> MessageT:
     try:
         for name, value in fields.items():
-            most = most_bytes.get(name)
-            if most is not None and not (value is None and kind.DESCRIPTOR.fields_by_name[name].has_presence):
+            if value is None:
+                field = kind.DESCRIPTOR.fields_by_name[name]
+                if not field.has_presence:
+                    # protobuf would take it for the default: `validate_only=None` would move money.
+                    raise _wrong_type(place + name, _wanted(field.cpp_type), value)
+            elif (most := most_bytes.get(name)) is not None:
                 text(value, place + name, most)
         return kind(**fields)
     except InvalidArgument as error:
@@ -175,9 +179,12 @@ def _diagnosis(kind: type[Message], place: str, fields: dict[str, Any]) -> Inval
         try:
             kind(**{name: value})
         except (TypeError, ValueError):
-            wanted = _KINDS.get(kind.DESCRIPTOR.fields_by_name[name].cpp_type, "of another type")
-            return _wrong_type(place + name, wanted, value)
+            return _wrong_type(place + name, _wanted(kind.DESCRIPTOR.fields_by_name[name].cpp_type), value)
     return InvalidArgument(f"no {kind.__name__} can be made of this")
+
+
+def _wanted(cpp_type: int) -> str:
+    return _KINDS.get(cpp_type, "of another type")
 
 
 def _wrong_type(field: str, wanted: str, value: object) -> InvalidArgument:

@@ -108,6 +108,12 @@ def transfer_request(
             len(from_account) | len(to_account) | len(text) | len(reference) < 64
             and len(identity) == 36
             and len(currency) == 3
+            # protobuf also takes bytes for a text, and None for False.
+            and from_account.__class__ is str
+            and to_account.__class__ is str
+            and reference.__class__ is str
+            and currency.__class__ is str
+            and validate_only.__class__ is bool
         ):
             return request
     except InvalidArgument as error:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import grpc.aio
 
-from tallystick import Client, ForkedClient, LedgerClient, SyncClient, SyncLedgerClient
+from tallystick import Client, ForkedClient, LedgerClient, SyncClient, SyncLedgerClient, forking
 
 # Far above what a call takes, far below what a hanging one would.
 PATIENCE_S = 20.0
@@ -202,6 +202,39 @@ def foreign(address: str) -> None:
     print(child(timed(lambda: SyncClient(address))))
     print(child(timed(lambda: Client(address))))
     loop.run_until_complete(channel.close())
+
+
+class _Interrupted:
+    """A connection whose thread gets a signal when it has to rest."""
+
+    def rest(self) -> None:
+        """Gets the signal."""
+        signal.raise_signal(signal.SIGUSR1)
+
+
+def in_a_handler(address: str) -> None:
+    """A signal's handler forks while its thread connects, or forks itself."""
+
+    def handler(*_: object) -> None:
+        # What follows would fork for ever.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        process_id = os.fork()
+        if not process_id:
+            os._exit(3)
+        print(os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]))
+
+    connection = _Interrupted()
+    signal.signal(signal.SIGUSR1, handler)
+    assert forking.begin_connecting(connection)
+    try:
+        connection.rest()
+    finally:
+        forking.end_connecting()
+    signal.signal(signal.SIGUSR1, handler)
+    print(child(fresh(address)))
+    print(child(fresh(address)))
+    with SyncClient(address) as client:
+        print(client.get_account("alice").account_id)
 
 
 def main() -> NoReturn:

@@ -44,3 +44,8 @@ def test_a_parent_goes_on_between_forks(address: str) -> None:
 def test_a_client_that_could_not_work_is_refused_at_once(address: str) -> None:
     """Where other code of the parent uses grpc.aio, the child hears so, and ends in order."""
     assert forked("foreign", address) == ["refused", "refused"]
+
+
+def test_a_handler_may_fork_at_any_moment(address: str) -> None:
+    """Also one that interrupts the thread that forks, or that connects."""
+    assert forked("in_a_handler", address) == ["3", "3", ALIVE, ALIVE, ALIVE]

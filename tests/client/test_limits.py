@@ -116,6 +116,10 @@ CALLS: list[tuple[str, Call]] = [
     ("timeout_s", lambda c: c.list_accounts(timeout_s=0)),
     ("prefix", lambda c: anext(c.accounts(42))),  # type: ignore[arg-type]
     ("from_account", lambda c: c.transfer(None, "b", 1, "EUR")),  # type: ignore[arg-type]
+    ("from_account", lambda c: c.transfer(b"a", "b", 1, "EUR")),  # type: ignore[arg-type]
+    ("currency", lambda c: c.transfer("a", "b", 1, b"EUR")),  # type: ignore[arg-type]
+    ("validate_only", lambda c: c.transfer("a", "b", 1, "EUR", validate_only=None)),  # type: ignore[arg-type]
+    ("validate_only", lambda c: c.deposit("a", 1, "EUR", validate_only=None)),  # type: ignore[arg-type]
     ("to_account", lambda c: c.transfer("a", WIDE * 17, 1, "EUR", reference="r" * 65)),
     ("amount", lambda c: c.transfer("a", "b", "1" * (MAX_AMOUNT_BYTES + 1), "EUR")),
     ("amount", lambda c: c.transfer("a", "b", Decimal("0." + "1" * 100_000), "EUR")),
