@@ -12,6 +12,7 @@ from coordinator import statuses
 from coordinator.audit import Audit, audit_pages
 from coordinator.money import to_text
 from shard_node.errors import ShardNodeError
+from shard_node.outcomes import Outcome
 from shard_node.registry import MemberKind
 from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
 
@@ -203,5 +204,4 @@ def _result(audit: Audit, exponents: Exponents) -> cluster_pb2.VerifyResult:
 
 
 async def _unavailable(context: Any, error: ShardNodeError) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-    raise AssertionError("abort raises")
+    await statuses.abort(context, grpc.StatusCode.UNAVAILABLE, Outcome.OUTCOME_UNKNOWN.name, str(error))

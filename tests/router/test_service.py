@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from coordinator.cluster_service import ClusterService
 from coordinator.serving import Methods
 from router import coalescer, kept
 from router.engine import Engine
@@ -18,8 +19,9 @@ from router.journal_engine import JournalEngine
 from router.service import WalletService, add_methods
 from shard_node.currencies import Exponents
 from shard_node.errors import RegistryError, ShardFullError, ShardUnavailableError, StaleEpochError
+from shard_node.registry import Member
 from shard_node.slots import slot
-from tallystick.v1 import outcome_pb2, wallet_pb2
+from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn
 from tests.router.samples import reader, uuid7
 from tests.router.stand_ins import (
@@ -28,6 +30,7 @@ from tests.router.stand_ins import (
     CommittersStandIn,
     Context,
     MapsStandIn,
+    NoShards,
     ShardStandIn,
     cluster_cut_at,
 )
@@ -306,3 +309,23 @@ async def test_money_of_a_currency_that_no_account_has() -> None:
     assert (context.code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
     assert context.text == "currency: no account was ever opened in CHF, so none can pay or be paid in it"
     assert bench.left.calls == []
+
+
+# ---------------------------------------------------------------------- operators
+
+
+class RegistryStandIn:
+    """A registry whose ZooKeeper is away."""
+
+    async def members(self) -> list[Member]:
+        """Nobody knows."""
+        raise RegistryError("ZooKeeper did not answer in time")
+
+
+async def test_an_operator_without_an_answer_learns_when_to_ask_again() -> None:
+    """The details are those of every other service: a reason, and how soon."""
+    service = ClusterService(RegistryStandIn(), NoShards())  # type: ignore[arg-type]  # what they need alone
+    context, reason = await aborted(service.ListMembers, cluster_pb2.ListMembersRequest())
+    assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+    assert context.text == "ZooKeeper did not answer in time"
+    assert len(context.detail(error_details_pb2.RetryInfo)) == 1
