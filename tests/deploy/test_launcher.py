@@ -20,6 +20,7 @@ from deploy.cli import app
 from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, missing_parts
 from deploy.connection import cluster_service, find_routers
 from deploy.errors import DataError, NoClusterError, StartError
+from deploy.home import Home
 from deploy.launcher import ClusterSpec, LocalCluster
 from deploy.processes import ProcessIdentity, identify, is_alive
 from deploy.stopper import redis_servers
@@ -164,11 +165,13 @@ def test_a_part_that_fails_to_start_does_not_stop_those_that_run(data: Path) -> 
 def test_what_a_killed_launcher_left_half_started_is_swept_away_first(data: Path) -> None:
     """The record says that it was never ready: nobody knows how far it got."""
     data.mkdir()
-    left = processes.spawn([sys.executable, "-c", "import time; time.sleep(600)"], data / "left.log")
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    left = processes.spawn(command, data / "left.log", folder=data)
     identity = identify(left.pid)
     assert identity is not None
     record = ProcessRecord("router-0", Kind.ROUTER, "", identity.pid, identity.started)
-    cluster_file.write(data, ClusterRecord(1, ports={"zookeeper": 1}, processes=(record,)))
+    left_behind = ClusterRecord(1, ports={"zookeeper": 1}, processes=(record,), home=Home.of(data))
+    cluster_file.write(data, left_behind)
     with pytest.raises(StartError, match="not ready"):
         LocalCluster(data, ready_timeout_seconds=0.0).start()
     assert left.wait(timeout=10) == -signal.SIGTERM
