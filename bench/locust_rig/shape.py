@@ -29,6 +29,8 @@ _P99 = 0.99
 _LOCAL_LAG_SECONDS = 1
 # A worker that was busy reports a little late.
 _REPORT_MARGIN_SECONDS = 1
+# A step waits for so many times the usual lag for a report with its latencies.
+_LATE_REPORTS = 3
 # Users a second: Locust warns of more.
 _SPAWN_RATE = 100
 # Users start, or end with their last answers, in much less, also after a million accounts were opened.
@@ -121,13 +123,12 @@ class ClimbShape(LoadTestShape):
         if now < window.end + lag:
             return False
         latencies = diff_response_time_dicts(total.response_times, window.latencies_before)
-        self.steps.append(
-            Step(
-                offered=self._offered,
-                achieved=_done_a_second(runner.stats, window),
-                p99_ms=calculate_response_time_percentile(latencies, sum(latencies.values()), _P99),
-            )
-        )
+        achieved, calls = _done_a_second(runner.stats, window), sum(latencies.values())
+        if achieved and not calls and now < window.end + _LATE_REPORTS * lag:
+            # No worker has reported since the window began: without latencies its p99 is not known, not 0.
+            return False
+        p99_ms = calculate_response_time_percentile(latencies, calls, _P99)
+        self.steps.append(Step(offered=self._offered, achieved=achieved, p99_ms=p99_ms))
         self._window = None
         return True
 

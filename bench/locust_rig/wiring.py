@@ -47,6 +47,9 @@ _STOPPED_WITHIN_SECONDS = 30.0
 # Every step of a climb waits for the workers' reports, which Locust would have sent every three seconds.
 _REPORT_SECONDS = 1.0
 
+# Looks at the cluster, until no more counts arrive during one.
+_READS = 5
+
 _log = logging.getLogger(__name__)
 
 
@@ -210,7 +213,12 @@ def _findings(environment: Environment, settings: RigSettings, watch: Watch) -> 
     cluster: ClusterSide | None = None
     unknown = ""
     try:
-        cluster = watch.seen()
+        for _ in range(_READS):
+            before = counted(environment.stats)
+            cluster = watch.seen()
+            # The last counts of a slow worker may arrive during the look: then it was too early.
+            if counted(environment.stats) == before:
+                break
     except _REFUSALS as error:
         unknown = str(error)
     shape, total = environment.shape_class, environment.stats.total
