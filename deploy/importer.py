@@ -108,10 +108,12 @@ def judge(row: Row, records: Sequence[Record]) -> Result | None:
 class _Step:
     """A batch on its way. ``asked_at`` is when doubts about its rows were looked into.
 
-    ``unproved`` are what may have moved all the same: keys and fingerprints.
+    ``found`` is what is known of its rows, by id. ``unproved`` are what may have moved all the same: keys and
+    fingerprints.
     """
 
     batch: Sequence[Row]
+    found: Mapping[bytes, Sequence[Record]]
     to_send: Sequence[Instruction] = ()
     asked_at: float = math.inf
     unproved: Collection[tuple[bytes, bytes]] = ()
@@ -225,17 +227,18 @@ class Importer:
 
     async def _prepared(self, batch: Sequence[Row]) -> _Step:
         """What to send of a batch: doubts about its rows are looked into, their payers are funded."""
-        step = _Step(batch)
+        keys = [row.instruction.key for row in batch]
+        step = _Step(batch, self._knowledge.find(keys))
         if self._problem is not None:
             return step
-        keys = [row.instruction.key for row in batch]
-        found = self._knowledge.find(keys)
-        if doubts := _doubts(found):
+        if doubts := _doubts(step.found):
             step.asked_at = asking_now()
             self._knowledge.learn(await self._witness.conclusions(doubts))
-            found = self._knowledge.find(keys)
-            step.unproved = {record.instruction[:2] for record in _doubts(found)}
-        to_send = [row.instruction for row in batch if judge(row, found.get(row.instruction.key, ())) is None]
+            step.found = self._knowledge.find(keys)
+            step.unproved = {record.instruction[:2] for record in _doubts(step.found)}
+        to_send = [
+            row.instruction for row in batch if judge(row, step.found.get(row.instruction.key, ())) is None
+        ]
         if self._funding is not None:
             try:
                 # Before any later batch is on its way: its rows may name the same accounts.
@@ -254,10 +257,10 @@ class Importer:
                 await self._send(step)
             except (DeployError, TallystickError) as error:
                 self._stop_for(error)
-        found = self._knowledge.find(row.instruction.key for row in step.batch)
+            step.found = self._knowledge.find(row.instruction.key for row in step.batch)
         results = []
         for row in step.batch:
-            records = found.get(row.instruction.key, ())
+            records = step.found.get(row.instruction.key, ())
             result = judge(row, records)
             if result is None:
                 # Sent, and not answered; there is no record of a row that was not reached.
