@@ -151,7 +151,7 @@ class Knowledge:
         return next(iter(self._records(f"WHERE to_account = ? AND {is_funding}", [account_id])), None)
 
     def doubts(self) -> Iterator[list[Record]]:
-        """What is in doubt, some at a time, all of an id at once; those seen once are not seen again."""
+        """What is in doubt, about a thousand ids at a time; each id is given out once."""
         condition = (
             "WHERE standing = 0 AND key IN"
             " (SELECT DISTINCT key FROM known WHERE standing = 0 AND key > ? ORDER BY key LIMIT 1000)"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _COMMITTED = int(Outcome.COMMITTED)
 
-# Of a transaction_id that is none, in the answer to its row.
+# So much of a malformed transaction_id is repeated in the answer to its row.
 MAX_ECHOED_CHARS = 64
 
 # outcome, payer's balance, payee's balance

@@ -183,7 +183,7 @@ def test_a_copy_without_its_file_is_recognised(original: LocalCluster, tmp_path:
 
 
 def test_what_cannot_be_adopted_is_said(original: LocalCluster, tmp_path: Path) -> None:
-    """The original itself, a copy as the original, an id that is none or that of the original."""
+    """The original itself, a copy as the original, a malformed cluster id, and the original's own."""
     with pytest.raises(DataError, match="nothing to adopt"):
         original.adopt()
     copy = LocalCluster(_copied(original.data, tmp_path / "backup"))

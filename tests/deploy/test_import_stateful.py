@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ from hypothesis.stateful import (
 )
 
 from deploy import importer
+from deploy.completeness import EVERYTHING
 from deploy.errors import DeployError, TableError
 from deploy.funding import Wallet
 from deploy.importer import Importer, ImportSettings, ImportSummary, opened
@@ -73,7 +74,6 @@ _STEPS = 10
 _BATCH_ROWS = 3
 _CHANGES = ["add", "edit", "edit", "comma", "remove", "repeat", "reorder", "spreadsheet"]
 _FUND = "20"
-_EVERYTHING = datetime.max.replace(tzinfo=UTC)
 T = TypeVar("T")
 
 
@@ -322,10 +322,10 @@ class ImportMachine(RuleBasedStateMachine):
             found: list[Entry] = []
             for identity in self._ids:
                 with suppress(TransactionNotFound):
-                    found += await self.ledger.transfer(identity, wait_for=_EVERYTHING)
+                    found += await self.ledger.transfer(identity, wait_for=EVERYTHING)
             for number in range(4):
                 deposits = self.ledger.entries(
-                    self._account(number), kinds=[EntryKind.DEPOSIT], wait_for=_EVERYTHING
+                    self._account(number), kinds=[EntryKind.DEPOSIT], wait_for=EVERYTHING
                 )
                 found += [entry async for entry in deposits if entry.reference == "funded by import"]
             return found

@@ -60,7 +60,7 @@ def test_what_is_no_time_is_refused_with_examples(text: str) -> None:
     ],
 )
 def test_a_moment_beyond_all_ledgers_is_out_of_range(text: str) -> None:
-    """A year that some zone does not have, or a length of time that is none, is said so."""
+    """A year that some zone does not have, and a malformed duration, are refused in words."""
     with pytest.raises(ValueError, match=r"out of range: a time is from 1900-01-01 to 9999-12-30"):
         parse_moment(text, _NOW)
 
