@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.event
 from flask import Response, request
 from locust import runners as locust_runners
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_STOPPED, MasterRunner, WorkerRunner
 from locust.stats import calculate_response_time_percentile
 
 from bench.errors import BenchError
@@ -49,6 +50,8 @@ _REPORT_SECONDS = 1.0
 
 # Looks at the cluster, until no more counts arrive during one.
 _READS = 5
+# How long a report waits for what is just being found: Locust calls a test stopped before its listeners ran.
+_FOUND_WITHIN_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +76,9 @@ class _Wiring:
         self._watch: Watch | None = None
         # Of the last test that ended.
         self._findings: Findings | None = None
+        # Unset from a test's start until its findings are there, or cannot be.
+        self._found = gevent.event.Event()
+        self._found.set()
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Refuses, before anything starts, what cannot run."""
@@ -95,11 +101,12 @@ class _Wiring:
         # The page shows it, and workers, which may be elsewhere, get it.
         environment.host = options.routers = ",".join(settings.routers)
         if environment.web_ui is not None and environment.web_ui.app is not None:
-            environment.web_ui.app.after_request(self._add_findings)
+            environment.web_ui.app.after_request(lambda response: self._add_findings(environment, response))
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Makes what the users share; opens the accounts, once, where the test is led."""
         self._findings = self._watch = None
+        self._found.clear()
         try:
             settings = self._settings = _settings_of(environment)
             if not isinstance(environment.runner, WorkerRunner):
@@ -118,8 +125,12 @@ class _Wiring:
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
         """Says what was found, where the test was led: its users have ended, all that they did is counted."""
         if self._watch is None or self._settings is None:
+            self._found.set()
             return
-        self._findings = _findings(environment, self._settings, self._watch)
+        try:
+            self._findings = _findings(environment, self._settings, self._watch)
+        finally:
+            self._found.set()
         # Locust's own --json has standard output to itself.
         out = sys.stderr if _options(environment).json else sys.stdout
         out.write(self._findings.text())
@@ -156,9 +167,13 @@ class _Wiring:
             self._opened = wanted
         self._watch = Watch(settings, self._client)
 
-    def _add_findings(self, response: Response) -> Response:
-        """Puts them into the report that the web page hands out."""
-        if self._findings is not None and request.path.endswith("/stats/report"):
+    def _add_findings(self, environment: Environment, response: Response) -> Response:
+        """Puts the findings into the report that the web page hands out, once they are there."""
+        if not request.path.endswith("/stats/report"):
+            return response
+        if environment.runner is not None and environment.runner.state == STATE_STOPPED:
+            self._found.wait(_FOUND_WITHIN_SECONDS)
+        if self._findings is not None:
             response.set_data(self._findings.within(response.get_data(as_text=True)))
         return response
 
