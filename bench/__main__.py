@@ -2,8 +2,8 @@
 
 import sys
 
-from deploy.cli_bench import run_bench
-from deploy.plain_errors import json_asked_for, plain_errors
+from deploy.cli import run_bench
+from deploy.terminal import json_asked_for, plain_errors
 
 if __name__ == "__main__":
     with plain_errors(as_json=json_asked_for(sys.argv[1:])):

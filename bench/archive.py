@@ -25,21 +25,15 @@ import typer
 import uvloop
 from redis.asyncio import Redis
 
-from bench.cpu import read_cpu
+from bench.cluster import read_cpu
 from bench.errors import BenchError
-from shard_node.agent import bind, load_library
-from shard_node.archiver.shard_archiver import BATCH_ENTRIES, ShardArchiver
-from shard_node.bundles import Bundle
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.migrations import upgrade
-from shard_node.ledger.schema import open_ledger
-from shard_node.outcomes import Outcome
-from shard_node.packing import pack
-from shard_node.redis_process import RedisProcess
-from shard_node.shard import Shard, connect
-from shard_node.slots import SLOT_COUNT
-from shard_node.topology import Topology
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.agent import RedisProcess, bind, load_library
+from shard_node.archiver import BATCH_ENTRIES, ShardArchiver
+from shard_node.client import Shard, connect
+from shard_node.cluster import SLOT_COUNT, Topology
+from shard_node.contract import Kind, Outcome, Terms, Transfers, pack
+from shard_node.ledger.store import Archive, open_ledger
+from shard_node.ledger.store.migrations import upgrade
 
 _MEASURE = "--measure"
 _SHARD = "shard-0"
@@ -82,7 +76,7 @@ class _Maker:
             unique = self._random.randbytes(10)
             rows.append((self._now_ms.to_bytes(6) + bytes((unique[0] & 0x0F | 0x70,)) + unique[1:], terms))
             moved.append((*self._move(payer, -amount), *self._move(payee, amount)))
-        bundle = Bundle.of(Transfers.of(rows))
+        bundle = Transfers.of(rows).bundle()
         numbers = [struct.pack(f"<{transfers}q", *column) for column in zip(*moved, strict=True)]
         return f"{self._now_ms}-0", pack(
             "post", _ALL_COMMITTED, bundle.decisions, bundle.terms, bundle.bodies, *numbers

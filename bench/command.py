@@ -12,8 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
-from deploy.plain_errors import plain_errors
-from deploy.rendering import Screen, err, faint, out, write_json
+from deploy.terminal import Screen, err, faint, out, plain_errors, write_json
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -16,7 +16,7 @@ import grpc.aio
 import uvloop
 
 from bench.errors import BenchError
-from coordinator.serving import Methods
+from shard_node.serving import Methods
 from tallystick.v1 import outcome_pb2, wallet_pb2, wallet_pb2_grpc
 
 _STOP_SECONDS = 10.0

@@ -17,13 +17,13 @@ import numpy as np
 import typer
 import uvloop
 
+from bench.cluster import read_cpu
 from bench.command import AccountsOption, RunsOption, SecondsOption
-from bench.cpu import read_cpu
 from bench.load import load_processes
 from bench.settings import BenchSettings, Distribution
-from bench.wire import ID_WIDTH
+from bench.transfers import ID_WIDTH
+from shard_node.cluster import SLOT_COUNT
 from shard_node.limits import MAX_BATCH
-from shard_node.slots import SLOT_COUNT
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 _SERVE = "--serve"

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from bench import report, report_files
 from bench.command import (
     AccountsOption,
     JsonOption,
@@ -23,8 +22,8 @@ from bench.command import (
     carry_out,
 )
 from bench.errors import BenchError
-from bench.figures import document
-from bench.measure import Measurement, measure
+from bench.load import Measurement, measure
+from bench.reporting import document, report, report_files
 from bench.settings import (
     ARCHIVER_NICENESS,
     CLOSED_IN_FLIGHT,
@@ -41,7 +40,7 @@ from bench.settings import (
     Distribution,
     HotAccount,
 )
-from deploy.launcher import MAX_NICENESS
+from deploy.local import MAX_NICENESS
 from shard_node.limits import MAX_BATCH
 
 # Titles of `--help`: who reads it looks for one of these.

@@ -17,16 +17,7 @@ from typing import Annotated, cast
 
 import typer
 
-from bench.command import (
-    AccountsOption,
-    JsonOption,
-    Progress,
-    SeedOption,
-    ShardsOption,
-    carry_out,
-)
-from bench.errors import BenchError
-from bench.local import (
+from bench.cluster import (
     Machine,
     changes,
     check_balance,
@@ -37,12 +28,13 @@ from bench.local import (
     open_accounts,
     shard_redis,
 )
+from bench.command import AccountsOption, JsonOption, Progress, SeedOption, ShardsOption, carry_out
+from bench.errors import BenchError
 from bench.settings import MAX_SERVERS, MAX_TRANSFERS, Shape
-from bench.workload import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
-from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
-from deploy.launcher import LocalCluster
-from deploy.rendering import Screen, Table, strong
-from shard_node.slots import slot
+from bench.transfers import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
+from deploy.local import CALL_TIMEOUT_SECONDS, LocalCluster, cluster_service
+from deploy.terminal import Screen, Table, strong
+from shard_node.cluster import slot
 from tallystick import SyncClient, Transfer
 from tallystick.v1 import cluster_pb2
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub

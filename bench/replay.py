@@ -21,16 +21,11 @@ from typing import Annotated
 import typer
 
 from bench.errors import BenchError
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.chain import Header, seal
-from shard_node.ledger.entries import Row
-from shard_node.ledger.findings import Findings
-from shard_node.ledger.history import History
-from shard_node.ledger.migrations import upgrade
-from shard_node.ledger.positions import HistoryQuery
-from shard_node.ledger.replay import Replay
-from shard_node.ledger.schema import entry_id, open_ledger
-from shard_node.transfers import Kind
+from shard_node.contract import Kind
+from shard_node.ledger.proof import Findings, Replay
+from shard_node.ledger.questions import History, HistoryQuery
+from shard_node.ledger.store import Archive, Header, Row, entry_id, open_ledger, seal
+from shard_node.ledger.store.migrations import upgrade
 
 _MEASURE = "--measure"
 _SHARDS = 4

@@ -18,21 +18,8 @@ from typing import Annotated
 import typer
 import uvloop
 
-from bench.command import (
-    AccountsOption,
-    ArchiversOption,
-    JsonOption,
-    Progress,
-    RunsOption,
-    SecondsOption,
-    SeedOption,
-    ShardsOption,
-    carry_out,
-)
-from bench.cpu import CpuSpent, read_cpu
-from bench.errors import BenchError
-from bench.figures import MICROS
-from bench.local import (
+from bench.cluster import (
+    CpuSpent,
     Machine,
     Part,
     by_part,
@@ -44,12 +31,26 @@ from bench.local import (
     local_cluster,
     open_accounts,
     process_ids,
+    read_cpu,
 )
+from bench.command import (
+    AccountsOption,
+    ArchiversOption,
+    JsonOption,
+    Progress,
+    RunsOption,
+    SecondsOption,
+    SeedOption,
+    ShardsOption,
+    carry_out,
+)
+from bench.errors import BenchError
+from bench.load import Worker
+from bench.reporting import MICROS
 from bench.settings import Shape
-from bench.worker import Worker
-from bench.workload import AMOUNTS, CURRENCY, Workload, make_accounts
-from deploy.rendering import Screen, Table, strong
-from shard_node.slots import SLOT_COUNT
+from bench.transfers import AMOUNTS, CURRENCY, Workload, make_accounts
+from deploy.terminal import Screen, Table, strong
+from shard_node.cluster import SLOT_COUNT
 from tallystick import Client, SyncClient, TallystickError
 
 # What the project asks of the client: see the README.

@@ -15,6 +15,18 @@ from typing import Annotated
 
 import typer
 
+from bench.cluster import (
+    Machine,
+    Part,
+    by_part,
+    check_balance,
+    check_durability,
+    check_moves,
+    cluster_spec,
+    local_cluster,
+    process_ids,
+    read_cpu,
+)
 from bench.command import (
     AccountsOption,
     ArchiversOption,
@@ -25,28 +37,14 @@ from bench.command import (
     ShardsOption,
     carry_out,
 )
-from bench.cpu import read_cpu
 from bench.echo import Echo, echo_server
 from bench.errors import BenchError
-from bench.figures import MICROS
-from bench.latency import PERCENTILES
-from bench.load import Load, RunResult, load_processes
-from bench.local import (
-    Machine,
-    Part,
-    by_part,
-    check_balance,
-    check_durability,
-    check_moves,
-    cluster_spec,
-    local_cluster,
-    process_ids,
-)
+from bench.load import PERCENTILES, Load, RunResult, load_processes
+from bench.reporting import MICROS
 from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, BenchSettings
-from bench.workload import slot_owners
-from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service
-from deploy.launcher import LocalCluster
-from deploy.rendering import Screen, Table, strong
+from bench.transfers import slot_owners
+from deploy.local import CALL_TIMEOUT_SECONDS, LocalCluster, cluster_service
+from deploy.terminal import Screen, Table, strong
 from tallystick.v1 import cluster_pb2
 
 # What the project asks of a router: see the README.
@@ -74,7 +72,7 @@ class UnarySettings:
     seed: int
 
     def load(self) -> BenchSettings:
-        """The load in the words of `bench.load`."""
+        """The load in the words of `bench.load.processes`."""
         return BenchSettings(
             shards=self.shards,
             accounts=self.accounts,

@@ -1,5 +1,8 @@
 """Two-phase commit across shards, and recovery of what others left behind.
 
-Public face, which the router imports: ``cluster_service``, ``driver.ask``, ``money``,
-``protocol.NoReply`` and ``serving``. The decisions are in ``protocol``, without I/O.
+The decisions are in ``protocol`` and ``journal_protocol``, without I/O.
 """
+
+from coordinator.cluster_service import ClusterService
+
+__all__ = ["ClusterService"]

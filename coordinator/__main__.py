@@ -15,11 +15,11 @@ from coordinator.cluster_service import ClusterService
 from coordinator.driver import Driver
 from coordinator.resolver import Resolver
 from coordinator.service import CoordinatorService
-from coordinator.serving import Server
-from shard_node.directory import Directory
+from shard_node.client import Directory
+from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import RegistryError
 from shard_node.process import configure_logs, run
-from shard_node.registry import MemberKind, Registry
+from shard_node.serving import Server
 from tallystick.v1 import cluster_pb2_grpc, coordinator_pb2_grpc
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from shard_node.records import PendingTransfer
-    from shard_node.shard import Shard
+    from shard_node.client import Shard
+    from shard_node.contract import PendingTransfer
 
 # Entries in doubt that one audit takes in. More than this are in doubt only in an outage.
 MAX_PENDING = 1_000_000

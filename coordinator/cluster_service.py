@@ -8,22 +8,20 @@ from uuid import UUID
 
 import grpc
 
-from coordinator import statuses
 from coordinator.audit import Audit, audit_pages
-from coordinator.money import to_text
+from shard_node.cluster import MemberKind
+from shard_node.contract import Outcome
 from shard_node.errors import ShardNodeError
-from shard_node.outcomes import Outcome
-from shard_node.registry import MemberKind
+from shard_node.money import to_text
+from shard_node.serving import statuses
 from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shard_node.currencies import Exponents
-    from shard_node.directory import Directory
-    from shard_node.records import PendingTransfer
-    from shard_node.registry import Registry
-    from shard_node.shard import Shard
+    from shard_node.client import Directory, Shard
+    from shard_node.cluster import Exponents, Registry
+    from shard_node.contract import PendingTransfer
 
 MAX_IN_DOUBT = 10_000
 DEFAULT_IN_DOUBT = 1000

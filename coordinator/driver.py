@@ -11,22 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import structlog
 
-from coordinator.journal_protocol import JournalAnswer, JournalCommit, JournalRecovery
-from coordinator.protocol import Answer, Commit, NoReply, Part, Recovery
-from shard_node.calls import SettleCommits
-from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
-from shard_node.journal_calls import Settle
-from shard_node.limits import MAX_BATCH
-from shard_node.records import PendingAttempt, PendingCommit
-from shard_node.rotation import MIN_WINDOW_SECONDS
+from coordinator.journal_protocol import JournalCommit, JournalRecovery
+from coordinator.protocol import Commit, Part, Recovery
+from shard_node.client import Answer, JournalAnswer, NoReply, ask, ask_all
+from shard_node.contract import PendingAttempt, PendingCommit, Settle, SettleCommits
+from shard_node.errors import ShardNodeError
+from shard_node.limits import MAX_BATCH, MIN_WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from shard_node.calls import Call
-    from shard_node.directory import Cluster, Directory
-    from shard_node.journal_calls import JournalCall, Journals
-    from shard_node.shard import Shard
+    from shard_node.client import Cluster, Directory, Shard
+    from shard_node.contract import Call, JournalCall, Journals
 
 # Settlements ride on the next decide of their shard; after this long without one they go alone.
 SETTLE_IDLE_SECONDS = 0.5
@@ -40,39 +36,6 @@ MAX_SETTLEMENTS = 16 * MAX_BATCH
 log = structlog.get_logger(__name__)
 
 B = TypeVar("B", PendingAttempt, PendingCommit)
-
-
-@overload
-async def ask(shard: Shard, call: Call) -> Answer: ...
-@overload
-async def ask(shard: Shard, call: JournalCall) -> JournalAnswer: ...
-async def ask(shard: Shard, call: Call | JournalCall) -> Answer | JournalAnswer:
-    """One call; a failure becomes the reason why there is no reply."""
-    try:
-        return await shard.call(call)
-    except StaleEpochError:
-        return NoReply.STALE
-    except ShardFullError as error:
-        log.error("shard is full", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
-        return NoReply.FULL
-    except ShardUnavailableError as error:
-        log.warning("no answer", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
-    except ShardNodeError as error:
-        log.error("call failed", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
-    return NoReply.LOST
-
-
-@overload
-async def ask_all(cluster: Cluster, calls: Mapping[int, Call]) -> dict[int, Answer]: ...
-@overload
-async def ask_all(cluster: Cluster, calls: Mapping[int, JournalCall]) -> dict[int, JournalAnswer]: ...
-async def ask_all(cluster: Cluster, calls: Mapping[int, Any]) -> dict[int, Any]:
-    """All calls at once; the answers by the same shard index."""
-    if len(calls) == 1:
-        ((index, call),) = calls.items()
-        return {index: await ask(cluster.shards[index], call)}
-    answers = await asyncio.gather(*(ask(cluster.shards[index], call) for index, call in calls.items()))
-    return dict(zip(calls, answers, strict=True))
 
 
 class Pace:

@@ -13,28 +13,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coordinator.protocol import GO, NoReply
-from shard_node.journal_calls import (
+from coordinator.protocol import GO
+from shard_node.client import JournalAnswer, NoReply
+from shard_node.contract import (
     DecideJournals,
     FinishLegs,
-    JournalReply,
+    Journal,
+    LegBody,
     LegRef,
+    Outcome,
     PrepareLegs,
     ResolveJournals,
     Settle,
+    leg_key,
     leg_refs,
 )
-from shard_node.journals import Journal, LegBody, leg_key
 from shard_node.limits import NO_BALANCE
-from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from shard_node.journal_calls import Journals
-    from shard_node.records import PendingTransfer
-
-JournalAnswer = JournalReply | NoReply
+    from shard_node.contract import Journals, PendingTransfer
 
 
 @dataclass(slots=True)

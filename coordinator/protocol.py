@@ -21,18 +21,28 @@ Source: J. Gray, "Notes on Data Base Operating Systems" (1978), for the last-age
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from shard_node.bundles import each, split_decisions, split_short
-from shard_node.calls import Attempt, Decide, Finish, Prepare, Reply, ResolveAttempts, SettleCommits
-from shard_node.outcomes import Outcome
-from shard_node.records import PendingAttempt, PendingCommit
+from shard_node.client import Answer, NoReply
+from shard_node.contract import (
+    Attempt,
+    Decide,
+    Finish,
+    Outcome,
+    PendingAttempt,
+    PendingCommit,
+    Prepare,
+    ResolveAttempts,
+    SettleCommits,
+    each,
+    split_decisions,
+    split_short,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from shard_node.bundles import Bundle
+    from shard_node.contract import Bundle
 
 _COMMITTED = int(Outcome.COMMITTED)
 _PREPARED = int(Outcome.PREPARED)
@@ -43,20 +53,6 @@ _MISSING = int(Outcome.MISSING_LEG)
 _UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
 
 GO = 0
-
-
-class NoReply(Enum):
-    """Why a shard gave no answer to a call."""
-
-    # Whether it was carried out is not known: a time-out, a broken connection.
-    LOST = "lost"
-    # Not carried out: the shard has another epoch.
-    STALE = "stale"
-    # Not carried out: the shard's memory is full.
-    FULL = "full"
-
-
-Answer = Reply | NoReply
 
 
 def _table(changes: Mapping[int, int]) -> bytes:
@@ -104,9 +100,9 @@ def group(rows: Iterable[int], shards: Sequence[int]) -> dict[int, list[int]]:
 class Part:
     """What of a batch goes from one shard to another, and what became of it.
 
-    ``outcomes`` are as in :mod:`shard_node.calls`: a byte a row, or one for all; so are the balances. A row
-    whose outcome is not known stays OUTCOME_UNKNOWN whatever step it reached; one that met another epoch is
-    STALE_EPOCH, and may be tried again from the start with a newer topology.
+    ``outcomes`` are as in :mod:`shard_node.contract.calls`: a byte a row, or one for all; so are the
+    balances. A row whose outcome is not known stays OUTCOME_UNKNOWN whatever step it reached; one that met
+    another epoch is STALE_EPOCH, and may be tried again from the start with a newer topology.
     """
 
     payer_shard: int

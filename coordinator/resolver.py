@@ -14,18 +14,17 @@ import structlog
 from coordinator.driver import Pace, batches, end
 from coordinator.journal_protocol import JournalRecovery
 from coordinator.protocol import Recovery
+from shard_node.client import CALL_TIMEOUT_SECONDS
+from shard_node.cluster import RESOLVER_LOCKS
 from shard_node.errors import RegistryError, ShardNodeError
 from shard_node.limits import MAX_BATCH, MAX_LEGS
-from shard_node.registry import RESOLVER_LOCKS
-from shard_node.shard import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shard_node.directory import Cluster, Directory
-    from shard_node.records import PendingAttempt, PendingCommit, PendingTransfer
-    from shard_node.registry import Registry
-    from shard_node.shard import PendingTable, Shard
+    from shard_node.client import Cluster, Directory, PendingTable, Shard
+    from shard_node.cluster import Registry
+    from shard_node.contract import PendingAttempt, PendingCommit, PendingTransfer
 
 # Between two looks at a shard.
 SCAN_SECONDS = 1.0

@@ -10,11 +10,8 @@ import grpc
 import structlog
 
 from coordinator.protocol import Part
-from shard_node.bundles import Bundle, require_sizes
-from shard_node.calls import ATTEMPT_BYTES, Attempt
-from shard_node.journal_calls import Journals
+from shard_node.contract import ATTEMPT_BYTES, Attempt, Bundle, Journals, Outcome, require_sizes
 from shard_node.limits import MAX_BATCH
-from shard_node.outcomes import Outcome
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
     from coordinator.driver import Driver
     from coordinator.journal_protocol import JournalCommit
-    from shard_node.directory import Cluster, Directory
+    from shard_node.client import Cluster, Directory
 
 T = TypeVar("T")
 

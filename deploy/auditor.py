@@ -12,17 +12,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from deploy.quiet_logs import quiet_logs
-from deploy.rendering import err
-from shard_node.currencies import Exponents
-from shard_node.directory import Directory
+from deploy.terminal import err
+from shard_node.client import Directory
+from shard_node.cluster import Exponents, Registry
 from shard_node.errors import ShardNodeError
-from shard_node.ledger.audit import Audit, AuditProgress, AuditReport
-from shard_node.ledger.exponents import judge_exponents
-from shard_node.ledger.history import History
-from shard_node.ledger.migrations import require_newest
-from shard_node.ledger.replay import Replay
-from shard_node.ledger.schema import open_ledger
-from shard_node.registry import Registry
+from shard_node.ledger.proof import Audit, AuditProgress, AuditReport, Replay, judge_exponents
+from shard_node.ledger.questions import History
+from shard_node.ledger.store import open_ledger
+from shard_node.ledger.store.migrations import require_newest
 
 
 def run_replay(ledger: str, until_ms: int | None = None) -> tuple[Replay, Exponents]:

@@ -16,6 +16,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_LENGTH = len("12:30:00.000")
 _AGO = re.compile(r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?"
                   r"(?:(?P<seconds>\d+(?:\.\d+)?)s)?")  # fmt: skip
+# "All that happened before this question", whatever clocks say.
+EVERYTHING = datetime.max.replace(tzinfo=UTC)
 # Before the first ledger and after the last; every zone's offset leads to a year that Python knows.
 EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _EXAMPLES = '"2026-03-01T12:30:00Z", "2026-03-01", "2h", "1d12h" or "now"'

@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.cluster_service import ClusterService
-from coordinator.serving import Server
-from router.coordinators import Coordinators
-from router.engine import Engine
-from router.journal_engine import JournalEngine
-from router.ledger_service import LedgerService
+from coordinator import ClusterService
+from router.execution import Coordinators, Engine, JournalEngine
 from router.requests import RequestReader
-from router.service import WalletService, add_methods
-from shard_node.directory import Directory
+from router.services import LedgerService, WalletService, add_methods
+from shard_node.client import Directory
+from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import LedgerError, RegistryError
-from shard_node.ledger.history import History
-from shard_node.ledger.schema import LEDGER_VARIABLE, open_ledger
+from shard_node.ledger.questions import History
+from shard_node.ledger.store import LEDGER_VARIABLE, open_ledger
 from shard_node.process import configure_logs, run
-from shard_node.registry import MemberKind, Registry
+from shard_node.serving import Server
 from tallystick.v1 import cluster_pb2_grpc, ledger_pb2_grpc
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
-"""The lowest layer: slots, topology, the ZooKeeper registry, a shard's call interface, and its agent.
+"""The ground floor: what a shard is, how it is asked, who looks after it, and the ledger of what it did.
 
-Public face, which the coordinator and the router import: ``calls``, ``directory``, ``errors``,
-``journal_calls``, ``journals``, ``ledger``, ``limits``, ``outcomes``, ``packing``, ``process``, ``records``,
-``registry``, ``rotation``, ``shard``, ``slots``, ``topology``, ``transfers``. The rest serves the agent and
-the archiver.
+Each folder's ``__init__`` names what others may use of it; the modules that stand here alone are small enough
+to be used as they are.
 """

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from shard_node.agent import DEFAULT_MAX_BACKLOG, Agent, AgentSettings
+from shard_node.limits import MIN_WINDOW_SECONDS
 from shard_node.process import configure_logs, run
-from shard_node.rotation import MIN_WINDOW_SECONDS
 
 _MAX_PORT = 65_535
 

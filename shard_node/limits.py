@@ -28,3 +28,8 @@ MAX_ACCOUNT_ID_CHARS = 64
 
 # gRPC messages: the largest batch has 8192 * (36 + 2 * 64 + 17 + 3 + 256 + 20) bytes, under 4 MiB.
 MAX_MESSAGE_BYTES = 16 * 2**20
+
+# The shortest time for which outcomes are remembered. A shorter one could end before recovery had its turn
+# (some ten seconds), and one clock that is a minute ahead, which routers accept, would make everybody else's
+# UUIDv7 expired.
+MIN_WINDOW_SECONDS = 120

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.local.launcher import ClusterSpec, LocalCluster
 
 # Tests stop ZooKeeper on purpose; kazoo's threads would report it on a stream that pytest has closed.
 logging.getLogger("kazoo").setLevel(logging.CRITICAL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from shard_node.currencies import Exponents
+from shard_node.cluster.currencies import Exponents
 
 EXPONENTS = Exponents({"EUR": 2, "USD": 2, "JPY": 0, "BHD": 3, "KWD": 3, "CLF": 4})
 

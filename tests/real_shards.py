@@ -15,11 +15,11 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from shard_node.agent import bind, load_library
-from shard_node.redis_process import RedisProcess
-from shard_node.shard import Shard, connect
-from shard_node.slots import SLOT_COUNT
-from shard_node.topology import ShardInfo, SlotRange, Topology
+from shard_node.agent.agent import bind, load_library
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.client.shard import Shard, connect
+from shard_node.cluster.slots import SLOT_COUNT
+from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
 
 # So long that only what was rotated away is forgotten.
 ENDLESS_WINDOW_MS = 2**50

@@ -17,9 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.locust_rig.settings import add_options
-from deploy import ports
 from deploy.errors import DeployError
-from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.local import ClusterSpec, LocalCluster, ports
 
 LOCUSTFILE = Path(__file__).parent.parent / "locustfile.py"
 _INTERRUPTED = 130

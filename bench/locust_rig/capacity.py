@@ -20,15 +20,15 @@ from typing import Annotated
 
 import typer
 
-from bench.cluster_run import measure_cluster
+from bench.cluster import Part
 from bench.command import JsonOption, Progress, carry_out
 from bench.errors import BenchError
-from bench.local import Part
 from bench.locust_rig.settings import Mode
 from bench.locust_rig.stand_in_process import StandInProcess
-from bench.scaling.plan import Assumptions, Plan, Point, make_plan
+from bench.reporting import measure_cluster
+from bench.scaling import Assumptions, Plan, Point, make_plan
 from bench.settings import BenchSettings
-from deploy.rendering import Screen, Table
+from deploy.terminal import Screen, Table
 from shard_node.limits import MAX_BATCH
 
 _PARTS = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 
 import grpc
 
-from bench.cpu import read_cpu, read_tree
+from bench.cluster import Part, by_part, changes, open_accounts, process_ids, read_cpu, read_tree
 from bench.errors import BenchError
-from bench.local import Part, by_part, changes, open_accounts, process_ids
 from bench.locust_rig.settings import RigSettings
 from bench.locust_rig.transfer_bytes import POOR_ACCOUNTS, account_id, poor_account_id
-from deploy import cluster_file
-from deploy.connection import CALL_TIMEOUT_SECONDS, cluster_service, explain
 from deploy.errors import DeployError, NoClusterError
+from deploy.local import CALL_TIMEOUT_SECONDS, cluster_file, cluster_service, explain
 from shard_node.limits import MAX_BATCH
 from tallystick import SyncClient
 from tallystick.v1 import cluster_pb2

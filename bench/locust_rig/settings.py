@@ -17,7 +17,7 @@ from bench.errors import BenchError
 from bench.locust_rig.knee import Limits
 from bench.locust_rig.service_levels import ServiceLevels
 from bench.locust_rig.transfer_bytes import MAX_ACCOUNTS
-from deploy.connection import DEFAULT_DATA, find_routers
+from deploy.local import DEFAULT_DATA, find_routers
 from shard_node.limits import MAX_BATCH
 
 # Every run ends: at most so many steps, each at most so long.

@@ -1,7 +1,8 @@
 """Transfers for Locust's users: drawn evenly, as bytes, each call with the answer to expect.
 
-The bytes are made by `bench.wire`, whole batches at once. Amounts and accounts are those of `bench.workload`,
-under ids of their own, so that a test does not meet what another measurement left behind.
+The bytes are made by `bench.transfers.wire`, whole batches at once. Amounts and accounts are those of
+`bench.transfers.workload`, under ids of their own, so that a test does not meet what another measurement left
+behind.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.wire import Call, Wire
-from bench.workload import AMOUNTS, Payments
+from bench.transfers import AMOUNTS, Call, Payments, Wire
 
 # As many as one machine's cluster holds; six digits.
 MAX_ACCOUNTS = 1_000_000

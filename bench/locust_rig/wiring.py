@@ -23,13 +23,7 @@ from bench.locust_rig.cluster_side import ClusterSide, Watch, check_cluster, ope
 from bench.locust_rig.knee import find_knee
 from bench.locust_rig.report import Findings
 from bench.locust_rig.service_levels import Measured, judge
-from bench.locust_rig.settings import (
-    Mode,
-    RigSettings,
-    add_options,
-    read_settings,
-    refuse_what_does_nothing,
-)
+from bench.locust_rig.settings import Mode, RigSettings, add_options, read_settings, refuse_what_does_nothing
 from bench.locust_rig.shape import ClimbShape, offered_by_one_of_each
 from bench.locust_rig.users import BatchTransferUser, Rig, TransferUser, UnaryTransferUser, counted
 from deploy.errors import DeployError

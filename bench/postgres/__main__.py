@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from bench.cluster_run import ClusterFigures, measure_cluster
 from bench.command import (
     AccountsOption,
     JsonOption,
@@ -22,8 +21,9 @@ from bench.command import (
     carry_out,
 )
 from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
+from bench.reporting import ClusterFigures, measure_cluster
 from bench.settings import BenchSettings
-from deploy.rendering import Screen, Table, strong
+from deploy.terminal import Screen, Table, strong
 from shard_node.limits import MAX_BATCH
 
 _MAX_PROCESSES = 16

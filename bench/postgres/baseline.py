@@ -16,16 +16,15 @@ from pathlib import Path
 
 import psycopg
 
+from bench.cluster import file_system, read_cpu, read_tree
 from bench.command import Progress
-from bench.cpu import read_cpu, read_tree
 from bench.errors import BenchError
-from bench.figures import MICROS
-from bench.local import file_system
+from bench.load import Worker, ask_all, workers
 from bench.postgres.caller import Caller, CallerSettings, Outcomes, Run
 from bench.postgres.server import PostgresqlServer, postgresql_server
+from bench.reporting import MICROS
 from bench.settings import Shape
-from bench.worker import Worker, ask_all, workers
-from bench.workload import CURRENCY, MINIMUM_BALANCE, make_accounts
+from bench.transfers import CURRENCY, MINIMUM_BALANCE, make_accounts
 
 # On top of a run's seconds: its last commits, on a machine that is busy with something else.
 _ANSWER_SECONDS = 60.0

@@ -19,8 +19,8 @@ from psycopg.pq import ExecStatus
 
 from bench.errors import BenchError
 from bench.settings import Shape
-from bench.workload import AMOUNTS, Payments, Workload, make_accounts
-from shard_node.slots import SLOT_COUNT
+from bench.transfers import AMOUNTS, Payments, Workload, make_accounts
+from shard_node.cluster import SLOT_COUNT
 from tallystick import new_transaction_id
 
 COMMITTED, INSUFFICIENT_FUNDS = 1, 2

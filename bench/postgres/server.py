@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.errors import BenchError
-from deploy.ports import free_port
+from deploy.local import free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from bench.cluster_run import ClusterFigures, measure_cluster
 from bench.command import (
     AccountsOption,
     ArchiversOption,
@@ -23,10 +22,11 @@ from bench.command import (
     SeedOption,
     carry_out,
 )
+from bench.reporting import ClusterFigures, measure_cluster
 from bench.scaling import report
 from bench.scaling.plan import Assumptions, Point, make_plan
 from bench.settings import MAX_SERVERS, BenchSettings, CrossShare
-from deploy.rendering import Screen
+from deploy.terminal import Screen
 from shard_node.limits import MAX_BATCH
 
 _DEFAULT_SHARDS = "1,2,4,8,16"

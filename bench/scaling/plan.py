@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.cluster import Part
 from bench.errors import BenchError
-from bench.local import Part
 
 _MICROS = 1e6
 # Each of these is one process with one thread that works: it fills one core and no more.

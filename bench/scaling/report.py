@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.cluster import Part
 from bench.errors import BenchError
-from bench.local import Part
 from bench.scaling.plan import TRANSFER_PATH, Assumptions, Plan, Point, growth
 
 _MARKDOWN, _JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"

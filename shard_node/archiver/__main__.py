@@ -16,13 +16,12 @@ from sqlalchemy import Engine
 
 from shard_node.archiver.service import Archiver
 from shard_node.archiver.shard_archiver import BATCH_ENTRIES
-from shard_node.directory import Directory
+from shard_node.client import Directory
+from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import LedgerUnavailableError, RegistryError
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.migrations import upgrade
-from shard_node.ledger.schema import LEDGER_VARIABLE, SQLITE, open_ledger, shown
+from shard_node.ledger.store import LEDGER_VARIABLE, SQLITE, Archive, open_ledger, shown
+from shard_node.ledger.store.migrations import upgrade
 from shard_node.process import configure_logs, run
-from shard_node.registry import MemberKind, Registry
 
 # SQLite lets one write at a time; on PostgreSQL commits of several shards wait for the disk together.
 _THREADS, _SQLITE_THREADS = 4, 1

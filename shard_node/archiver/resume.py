@@ -5,7 +5,7 @@ batch is stored only when the shard was told of the one before. So the archive i
 one batch ahead after a crash; several when another archiver goes on meanwhile. Anything else means that the
 database is not the one the shard was told of, or lost its end: then nobody may go on, for entries would be
 missing for ever, or be stored beside those of another history. What the shard is told of after a crash is
-compared with its stream first (:mod:`shard_node.ledger.unacknowledged`).
+compared with its stream first (:mod:`shard_node.ledger.store.unacknowledged`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shard_node.client import LedgerState
 from shard_node.errors import LedgerError
-from shard_node.ledger.archive import Position
-from shard_node.ledger.chain import GENESIS, Sealed
-from shard_node.ledger.entries import stream_place
-from shard_node.shard import LedgerState
+from shard_node.ledger.store import GENESIS, Position, Sealed, stream_place
 
 _MAX_STREAM_SEQUENCE = 2**64 - 1
 

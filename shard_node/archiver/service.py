@@ -18,11 +18,10 @@ from typing import Final
 import structlog
 
 from shard_node.archiver.shard_archiver import BATCH_ENTRIES, ShardArchiver
-from shard_node.directory import Directory
+from shard_node.client import Directory, Shard
+from shard_node.cluster import ARCHIVER_LOCKS, Registry
 from shard_node.errors import BatchTakenError, RegistryError, RetryableError, ShardNodeError
-from shard_node.ledger.archive import Archive
-from shard_node.registry import ARCHIVER_LOCKS, Registry
-from shard_node.shard import Shard
+from shard_node.ledger.store import Archive
 
 # Between two looks at a stream that had less than a batch: how late history is when little happens.
 IDLE_SECONDS: Final = 0.3

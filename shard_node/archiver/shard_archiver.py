@@ -14,12 +14,22 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from shard_node.archiver.resume import Resumed, require_in_stream, resume, stream_id_before
+from shard_node.client import LedgerState
 from shard_node.errors import BatchTakenError, ExponentUnknownError
-from shard_node.ledger.archive import Archive, Position
-from shard_node.ledger.chain import Header, Sealed, seal
-from shard_node.ledger.entries import Entry, Row, StreamEntry, decode, row_count
-from shard_node.ledger.unacknowledged import difference_from_stream, require_as_made
-from shard_node.shard import LedgerState
+from shard_node.ledger.store import (
+    Archive,
+    Entry,
+    Header,
+    Position,
+    Row,
+    Sealed,
+    StreamEntry,
+    decode,
+    difference_from_stream,
+    require_as_made,
+    row_count,
+    seal,
+)
 
 # Entries in one batch at the most, unless told otherwise; so many only when so many wait. A large ledger's
 # batch touches nearly one page an entry and index, so the larger it is the fewer an entry; each entry takes

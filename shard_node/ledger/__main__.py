@@ -11,8 +11,8 @@ import os
 import sys
 
 from shard_node.errors import ShardNodeError
-from shard_node.ledger.migrations import current, newest, upgrade
-from shard_node.ledger.schema import LEDGER_VARIABLE, open_ledger
+from shard_node.ledger.store import LEDGER_VARIABLE, open_ledger
+from shard_node.ledger.store.migrations import current, newest, upgrade
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.ports import free_port
+from deploy.local.ports import free_port
 
 LOCUSTFILE = Path(__file__).parents[2] / "bench" / "locustfile.py"
 # A run takes seconds; a busy machine takes its time.

@@ -5,7 +5,7 @@ from itertools import takewhile
 import numpy as np
 import pytest
 
-from bench.arrivals import due_times
+from bench.load.arrivals import due_times
 from bench.settings import Arrivals
 
 

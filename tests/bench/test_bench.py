@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import local
+from bench.cluster import local
 from bench.errors import BenchError
-from deploy.cli import app
-from deploy.launcher import LocalCluster
+from deploy.cli.main import app
+from deploy.local.launcher import LocalCluster
 from tallystick.v1 import cluster_pb2
 
 pytestmark = pytest.mark.cluster

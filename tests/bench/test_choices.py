@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.choices import Group, _alias_table, zipf_weights
+from bench.transfers.choices import Group, _alias_table, zipf_weights
 
 
 def rng() -> np.random.Generator:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.cpu import CpuReading, read_cpu, read_tree
+from bench.cluster.cpu import CpuReading, read_cpu, read_tree
 from bench.errors import BenchError
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bench.arrivals import due_times
 from bench.errors import BenchError
-from bench.generator import LONGEST_LAG_SECONDS, Generator, Method, Supply
+from bench.load.arrivals import due_times
+from bench.load.generator import LONGEST_LAG_SECONDS, Generator, Method, Supply
+from bench.load.tally import Tally
 from bench.settings import Arrivals, Shape
-from bench.tally import Tally
-from bench.wire import Wire
-from bench.workload import Workload, make_accounts
+from bench.transfers.wire import Wire
+from bench.transfers.workload import Workload, make_accounts
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.latency import Latencies
+from bench.load.latency import Latencies
 
 
 def recorded(*milliseconds: float) -> Latencies:

@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 from bench.errors import BenchError
-from bench.load import load_processes
+from bench.load.processes import load_processes
 from bench.settings import Arrivals, BenchSettings
-from router.refusals import refusal
-from shard_node.outcomes import Outcome
+from router.services.refusals import refusal
+from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2, wallet_pb2_grpc
 
 COMMITTED = outcome_pb2.OUTCOME_COMMITTED

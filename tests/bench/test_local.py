@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bench.cluster.local import Part, by_part, check_moves, part_of
 from bench.errors import BenchError
-from bench.local import Part, by_part, check_moves, part_of
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ import pytest
 from bench.errors import BenchError
 from bench.locust_rig.capacity import given_costs
 from bench.locust_rig.stand_in_process import StandInProcess
-from deploy import cluster_file
-from deploy.launcher import LocalCluster
-from deploy.ports import free_port
+from deploy.local import cluster_file
+from deploy.local.launcher import LocalCluster
+from deploy.local.ports import free_port
 from tests.bench.commands import figures_of
 from tests.bench.locust_runs import (
     SHORT,

@@ -8,7 +8,7 @@ import pytest
 from bench import memory
 from bench.errors import BenchError
 from bench.memory import Reading, shard_memory, touched
-from bench.workload import Payments
+from bench.transfers.workload import Payments
 from tests.bench.commands import figures_of
 
 EMPTY = Reading(1_000_000, {"meta": 500})

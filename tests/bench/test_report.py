@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, report_files
-from bench.cpu import CpuSpent
+from bench.cluster.cpu import CpuSpent
+from bench.cluster.local import Machine
 from bench.errors import BenchError
-from bench.figures import document
-from bench.latency import Latencies
-from bench.load import RunResult
-from bench.local import Machine
-from bench.measure import Archiving, MeasuredRun, Measurement
+from bench.load.latency import Latencies
+from bench.load.measurement import Archiving, MeasuredRun, Measurement
+from bench.load.processes import RunResult
+from bench.reporting import report, report_files
+from bench.reporting.figures import document
 from bench.settings import BenchSettings, HotAccount
-from deploy.rendering import Screen
+from deploy.terminal.rendering import Screen
 
 
 def run_of(rate: int, latency_ms: float, lag_ms: float | None = None) -> MeasuredRun:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.cluster_run import archived_share, archiver_us
-from bench.cpu import CpuSpent
+from bench.cluster.cpu import CpuSpent
+from bench.cluster.local import Part
 from bench.errors import BenchError
-from bench.latency import Latencies
-from bench.load import RunResult
-from bench.local import Part
-from bench.measure import Archiving, MeasuredRun
+from bench.load.latency import Latencies
+from bench.load.measurement import Archiving, MeasuredRun
+from bench.load.processes import RunResult
+from bench.reporting.cluster_run import archived_share, archiver_us
 from bench.scaling import report
 from bench.scaling.__main__ import _counts
 from bench.scaling.plan import TRANSFER_PATH, Assumptions, Line, Point, fit, growth, make_plan

@@ -8,10 +8,10 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from bench.errors import BenchError
+from bench.load.tally import Tally
 from bench.settings import Shape
-from bench.tally import Tally
-from bench.wire import Call, Wire
-from bench.workload import Payments, make_accounts
+from bench.transfers.wire import Call, Wire
+from bench.transfers.workload import Payments, make_accounts
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 COMMITTED = outcome_pb2.OUTCOME_COMMITTED

@@ -6,10 +6,10 @@ import pytest
 
 from bench.echo import echo_server
 from bench.errors import BenchError
-from bench.load import load_processes
+from bench.load.processes import load_processes
 from bench.settings import BenchSettings
 from bench.unary import Round, _Counter
-from shard_node.slots import SLOT_COUNT
+from shard_node.cluster.slots import SLOT_COUNT
 from tests.bench.commands import figures_of
 
 ONE_PLACE = [0] * SLOT_COUNT

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench.settings import Shape
-from bench.wire import Block, Call, Wire
-from bench.workload import AMOUNTS, CURRENCY, Workload, make_accounts
+from bench.transfers.wire import Block, Call, Wire
+from bench.transfers.workload import AMOUNTS, CURRENCY, Workload, make_accounts
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 SHAPES = [Shape(accounts=300), Shape(accounts=300, same_shard=0.5, rejections=0.2)]

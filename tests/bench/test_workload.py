@@ -9,8 +9,8 @@ import pytest
 
 from bench.errors import BenchError
 from bench.settings import Distribution, HotAccount, Shape
-from bench.workload import AMOUNTS, Accounts, Payments, Workload, make_accounts, slot_owners
-from shard_node.slots import SLOT_COUNT, slot
+from bench.transfers.workload import AMOUNTS, Accounts, Payments, Workload, make_accounts, slot_owners
+from shard_node.cluster.slots import SLOT_COUNT, slot
 from tallystick.v1 import cluster_pb2
 
 TOPOLOGY = cluster_pb2.Topology(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.local.launcher import ClusterSpec, LocalCluster
 from tallystick import (
     AccountExists,
     AccountNotFound,

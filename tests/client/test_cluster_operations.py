@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 from tallystick import (
     AccountClosed,
     AccountFrozen,

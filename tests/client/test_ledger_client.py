@@ -15,11 +15,11 @@ import grpc
 import pytest
 from sqlalchemy import Engine
 
-from router.ledger_service import LedgerService
-from router.ledger_watch import WatchSettings
-from shard_node.ledger.entries import Entry as Row
-from shard_node.ledger.history import History
-from shard_node.transfers import Kind
+from router.services.ledger_service import LedgerService
+from router.services.ledger_watch import WatchSettings
+from shard_node.contract.transfers import Kind
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.store.frames import Entry as Row
 from tallystick import (
     AccountNotFound,
     ClientClosed,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 from tallystick import ForkedClient, SyncClient
 from tests.bench.locust_runs import Summary, local_master, run_headless
 

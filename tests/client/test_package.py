@@ -15,7 +15,7 @@ from zipfile import ZipFile
 import pytest
 
 import tallystick
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 
 ROOT = Path(__file__).parents[2]
 

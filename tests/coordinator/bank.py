@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from coordinator.driver import Driver, ask, ask_all
-from coordinator.protocol import Commit, NoReply, Part
+from coordinator.driver import Driver
+from coordinator.protocol import Commit, Part
 from coordinator.resolver import Resolver
-from shard_node.bundles import Bundle, each
-from shard_node.calls import ATTEMPT_BYTES, Attempt, Call, Decide, Finish, Post, Prepare, Reply
-from shard_node.directory import Cluster
+from shard_node.client.asking import NoReply, ask, ask_all
+from shard_node.client.directory import Cluster
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.bundles import each
+from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Call, Decide, Finish, Post, Prepare, Reply
+from shard_node.contract.outcomes import Outcome, without_side
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from shard_node.errors import ShardUnavailableError
-from shard_node.outcomes import Outcome, without_side
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
 from tests.coordinator.moving import move_slot
 from tests.real_shards import RealShards
 
@@ -77,7 +78,7 @@ class Ground:
             deposit = Terms(
                 has_minor, "EUR", slot(name), slot(name), Kind.DEPOSIT, "@world:EUR", name, b"\0\0"
             )
-            reply = await shard.call(Post(Bundle.of(Transfers.of([(random_id(), deposit)]))))
+            reply = await shard.call(Post(Transfers.of([(random_id(), deposit)]).bundle()))
             assert reply.codes == (bytes((Outcome.COMMITTED,)),)
 
     def shard_of(self, name: str) -> Shard:
@@ -172,7 +173,7 @@ class Bank(Ground):
 
     def attempt(self, transfers: Transfers) -> Attempt:
         """A new try of transfers, as one bundle."""
-        return Attempt(os.urandom(ATTEMPT_BYTES), Bundle.of(transfers))
+        return Attempt(os.urandom(ATTEMPT_BYTES), transfers.bundle())
 
     def part(self, attempt: Attempt) -> Part:
         """An attempt between the two shards as they are now."""
@@ -217,7 +218,7 @@ class Bank(Ground):
 
     async def post(self, transfers: Transfers, index: int = 0) -> list[int]:
         """All in one call."""
-        return codes(await self.ask(index, Post(Bundle.of(transfers))), len(transfers))
+        return codes(await self.ask(index, Post(transfers.bundle())), len(transfers))
 
     async def balances(self) -> tuple[int, int]:
         """What payer and payee have."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
-from coordinator.protocol import Commit, NoReply, Part, Recovery
-from shard_node.bundles import Bundle
-from shard_node.calls import (
+from coordinator.protocol import Commit, Part, Recovery
+from shard_node.client.asking import NoReply
+from shard_node.contract.bundles import Bundle
+from shard_node.contract.calls import (
     ATTEMPT_BYTES,
     Attempt,
     Call,
@@ -19,9 +20,9 @@ from shard_node.calls import (
     ResolveAttempts,
     SettleCommits,
 )
-from shard_node.outcomes import Outcome
-from shard_node.records import Account, AccountState, PendingAttempt, PendingCommit
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import Account, AccountState, PendingAttempt, PendingCommit
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from tests.coordinator.world import Columns, Frozen, Scan, Step, Try, ViolationError, World, WorldSetting
 from tests.coordinator.world import Explorer as WorldExplorer
 from tests.model import Faults
@@ -88,7 +89,7 @@ class Explorer(WorldExplorer):
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.transfers = {payload: _transfer(payload) for payload in sorted(set(setting.tries))}
-        self.bundles = {payload: Bundle.of(transfers) for payload, transfers in self.transfers.items()}
+        self.bundles = {payload: transfers.bundle() for payload, transfers in self.transfers.items()}
         self._payloads = {t.keys[0]: payload for payload, t in self.transfers.items()}
         self._shard_ids = [str(index) for index in range(setting.shards)]
         super().__init__(setting, {SLOTS[name] for payload in self.transfers for name in PAYLOADS[payload]})
@@ -108,7 +109,7 @@ class Explorer(WorldExplorer):
         return _payload_of(entry.attempt_id)
 
     def answer(self, columns: Columns) -> Reply:
-        """A reply of :mod:`shard_node.calls`."""
+        """A reply of :mod:`shard_node.contract.calls`."""
         return Reply(*columns)
 
     def call_name(self, call: Call | Look) -> tuple[object, ...]:

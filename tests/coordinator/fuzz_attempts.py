@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coordinator.journal_protocol import JournalCommit
-from coordinator.protocol import Commit, NoReply, Part, Recovery
-from shard_node.bundles import Bundle, each
-from shard_node.calls import ATTEMPT_BYTES, Post, SettleCommits
-from shard_node.calls import Attempt as BundleAttempt
-from shard_node.journal_calls import Journals, PostJournals, Settle
-from shard_node.outcomes import Outcome, without_side
-from shard_node.slots import slot
-from shard_node.transfers import Transfers
+from coordinator.protocol import Commit, Part, Recovery
+from shard_node.client.asking import NoReply
+from shard_node.cluster.slots import slot
+from shard_node.contract.bundles import each
+from shard_node.contract.calls import ATTEMPT_BYTES, Post, SettleCommits
+from shard_node.contract.calls import Attempt as BundleAttempt
+from shard_node.contract.journal_calls import Journals, PostJournals, Settle
+from shard_node.contract.outcomes import Outcome, without_side
+from shard_node.contract.transfers import Transfers
 from tests.coordinator.fuzz_books import BrokenError
 from tests.coordinator.fuzz_messages import Look
 from tests.coordinator.fuzz_payloads import Transaction
@@ -92,7 +93,7 @@ class Attempt:
                 self._tell(rows, answer.codes)
             return
         with_balances = self._world.rng.random() < 0.5
-        bundle = Bundle.of(Transfers.of(payloads))
+        bundle = Transfers.of(payloads).bundle()
         (answer,) = (yield {at: Post(bundle, with_balances)}).values()
         if not isinstance(answer, NoReply):
             self._tell(rows, each(answer.codes[0], len(rows)))
@@ -142,7 +143,7 @@ class Attempt:
         for (payer, payee), rows in groups.items():
             payloads: Any = [(row.transaction_id, row.payload) for row in rows]
             attempt_id = self._world.rng.randbytes(ATTEMPT_BYTES)
-            attempt = BundleAttempt(attempt_id, Bundle.of(Transfers.of(payloads)))
+            attempt = BundleAttempt(attempt_id, Transfers.of(payloads).bundle())
             parts.append((Part(payer, payee, attempt), rows))
         return parts
 

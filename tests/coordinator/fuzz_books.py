@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shard_node.directory import Cluster
-from shard_node.journals import Effect, LegBody
-from shard_node.ledger.entries import ArchivedShard, Entry, decode
+from shard_node.client.directory import Cluster
+from shard_node.contract.journals import Effect, LegBody
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import Account
+from shard_node.contract.transfers import Kind, unpack_body
+from shard_node.ledger.store.frames import ArchivedShard, Entry, decode
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import Outcome
-from shard_node.records import Account
-from shard_node.transfers import Kind, unpack_body
 from tests.coordinator.fuzz_payloads import condition_key
 from tests.model.outcomes import Kept
 from tests.shard_node.kept import BIG, kept_in

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shard_node.bundles import Bundle, split_decisions
-from shard_node.calls import Attempt, Decide, Finish, Post, Prepare, SettleCommits
+from shard_node.contract.bundles import Bundle, split_decisions
+from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare, SettleCommits
 from tests.coordinator.fuzz_payloads import SHOWN
 
 if TYPE_CHECKING:
-    from shard_node.journal_calls import LegRef
+    from shard_node.contract.journal_calls import LegRef
 
 
 @dataclass(frozen=True, slots=True)

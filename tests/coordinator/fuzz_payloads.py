@@ -6,11 +6,11 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from shard_node.journal_calls import Journals
-from shard_node.journals import NO_ID, Effect, Journal, Leg
+from shard_node.cluster.slots import slot
+from shard_node.contract.journal_calls import Journals
+from shard_node.contract.journals import NO_ID, Effect, Journal, Leg
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from shard_node.limits import MAX_MINOR
-from shard_node.slots import slot
-from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
 
 CURRENCY = "EUR"
 DETAILS = pack_details(Details())

@@ -20,20 +20,19 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from coordinator.protocol import NoReply
 from coordinator.resolver import Resolver
-from shard_node.agent import bind
-from shard_node.bundles import Bundle
-from shard_node.calls import Decide, Finish, Post, Prepare
-from shard_node.directory import Cluster
+from shard_node.agent.agent import bind
+from shard_node.client.asking import NoReply
+from shard_node.client.directory import Cluster
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import Decide, Finish, Post, Prepare
+from shard_node.contract.journal_calls import DecideJournals, Journals, PostJournals
+from shard_node.contract.journals import Effect
+from shard_node.contract.outcomes import Outcome, without_side
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from shard_node.errors import StaleEpochError
-from shard_node.journal_calls import DecideJournals, Journals, PostJournals
-from shard_node.journals import Effect
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import Outcome, without_side
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
 from tests.coordinator.bank import name_on
 from tests.coordinator.fuzz_attempts import Attempt, Setting
 from tests.coordinator.fuzz_books import Books, BrokenError
@@ -255,7 +254,7 @@ class World:
         deposit = self._payloads.deposit(name, amount)
         transfers = Transfers.of([(deposit.transaction_id, deposit.payload)])  # type: ignore[list-item]
         index = self._owner(name)
-        call = Post(Bundle.of(transfers))
+        call = Post(transfers.bundle())
         reply = await self._carry_out("funding", self.cluster.shards[index], index, call)
         self.tell([deposit], reply.codes[0])
 

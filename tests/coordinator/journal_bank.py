@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coordinator.driver import Driver, ask_all
+from coordinator.driver import Driver
 from coordinator.journal_protocol import JournalCommit
-from shard_node.journal_calls import JournalReply, Journals, PostJournals
-from shard_node.journals import NO_ID, Effect, Journal, Leg
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
-from shard_node.transfers import Kind
+from shard_node.client.asking import ask_all
+from shard_node.cluster.slots import slot
+from shard_node.contract.journal_calls import JournalReply, Journals, PostJournals
+from shard_node.contract.journals import NO_ID, Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind
 from tests.coordinator.bank import Ground, cluster_of, name_on, random_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shard_node.records import Account
+    from shard_node.contract.records import Account
     from tests.real_shards import RealShards
 
 HAS = 100

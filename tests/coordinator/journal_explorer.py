@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from coordinator.journal_protocol import JournalCommit, JournalRecovery
-from coordinator.protocol import NoReply
-from shard_node.journal_calls import (
+from shard_node.client.asking import NoReply
+from shard_node.contract.journal_calls import (
     DecideJournals,
     FinishLegs,
     JournalReply,
@@ -22,10 +22,10 @@ from shard_node.journal_calls import (
     Settle,
     leg_refs,
 )
-from shard_node.journals import NO_ID, TAKING, Effect, Journal, Leg, LegBody, leg_key
-from shard_node.outcomes import Outcome
-from shard_node.records import Account, AccountState, PendingTransfer
-from shard_node.transfers import Kind
+from shard_node.contract.journals import NO_ID, TAKING, Effect, Journal, Leg, LegBody, leg_key
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import Account, AccountState, PendingTransfer
+from shard_node.contract.transfers import Kind
 from tests.coordinator.world import Columns, Explorer, Frozen, Scan, Step, Try, World, WorldSetting
 from tests.model import Hold
 
@@ -133,7 +133,7 @@ class JournalExplorer(Explorer):
         return self.batches[payload].journals[0]
 
     def answer(self, columns: Columns) -> JournalReply:
-        """A reply of :mod:`shard_node.journal_calls`; that to a Settle is not read."""
+        """A reply of :mod:`shard_node.contract.journal_calls`; that to a Settle is not read."""
         return JournalReply(*columns)
 
     def call_name(self, call: Any) -> tuple[object, ...]:

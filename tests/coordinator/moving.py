@@ -14,18 +14,18 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
-from shard_node.bundles import DECISION_BYTES, id_times_ms
-from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
-from shard_node.records import PendingAttempt, PendingCommit
-from shard_node.slots import slot
-from shard_node.topology import SlotRange, Topology
-from shard_node.transfers import BODY_HEAD
+from shard_node.cluster.slots import slot
+from shard_node.cluster.topology import SlotRange, Topology
+from shard_node.contract.bundles import DECISION_BYTES, id_times_ms
+from shard_node.contract.calls import ATTEMPT_BYTES, COMMIT_BYTES
+from shard_node.contract.records import PendingAttempt, PendingCommit
+from shard_node.contract.transfers import BODY_HEAD
 from tests.real_shards import read_hash
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from shard_node.directory import Cluster
+    from shard_node.client.directory import Cluster
 
 # Credits above this, and debits, are counted apart in `meta`.
 _BIG = 2**36

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coordinator.decoding import MAX_FIELDS, UndecodableError, _Reading, decode, decode_rows
 from shard_node.limits import MAX_BATCH, MAX_MESSAGE_BYTES
+from shard_node.serving.decoding import MAX_FIELDS, UndecodableError, _Reading, decode, decode_rows
 from tallystick.v1 import ledger_pb2, wallet_pb2
 
 TEXTS = st.text(max_size=300)

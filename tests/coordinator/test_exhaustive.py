@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinator.protocol import Answer, Commit, NoReply, Recovery
-from shard_node.calls import Finish, Reply, ResolveAttempts
-from shard_node.outcomes import Outcome
-from shard_node.rotation import Peer
+from coordinator.protocol import Commit, Recovery
+from shard_node.agent.rotation import Peer
+from shard_node.client.asking import Answer, NoReply
+from shard_node.contract.calls import Finish, Reply, ResolveAttempts
+from shard_node.contract.outcomes import Outcome
 from tests.coordinator.explorer import MISTAKE, RETRY, STRANGER, Explorer, Setting, ViolationError
 from tests.model import Faults
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coordinator.journal_protocol import JournalAnswer, JournalCommit, JournalRecovery
-from coordinator.protocol import GO, NoReply
-from shard_node.journal_calls import DecideJournals, FinishLegs, ResolveJournals
-from shard_node.outcomes import Outcome
+from coordinator.journal_protocol import JournalCommit, JournalRecovery
+from coordinator.protocol import GO
+from shard_node.client.asking import JournalAnswer, NoReply
+from shard_node.contract.journal_calls import DecideJournals, FinishLegs, ResolveJournals
+from shard_node.contract.outcomes import Outcome
 from tests.coordinator.journal_explorer import JournalExplorer, JournalSetting
 from tests.coordinator.test_exhaustive import rotates_regardless
 from tests.coordinator.world import ViolationError

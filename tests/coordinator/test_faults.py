@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.protocol import NoReply
-from shard_node.calls import Finish, Prepare
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.client.asking import NoReply
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import Finish, Prepare
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.redis_process import RedisProcess
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
 from tests.coordinator.bank import PAYER_HAS, Bank, joined, name_on, random_id
 from tests.coordinator.moving import SlotInUseError
 from tests.real_shards import RealShards

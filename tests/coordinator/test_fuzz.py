@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import pytest
 
 from coordinator import resolver
-from coordinator.journal_protocol import JournalAnswer, JournalCommit, JournalRecovery
-from coordinator.protocol import Answer, Commit, NoReply, Recovery
+from coordinator.journal_protocol import JournalCommit, JournalRecovery
+from coordinator.protocol import Commit, Recovery
 from shard_node import library
-from shard_node.calls import Finish, ResolveAttempts
-from shard_node.journal_calls import DecideJournals, FinishLegs, ResolveJournals
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.client.asking import Answer, JournalAnswer, NoReply
+from shard_node.contract.calls import Finish, ResolveAttempts
+from shard_node.contract.journal_calls import DecideJournals, FinishLegs, ResolveJournals
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind
 from tests.coordinator.fuzz_attempts import Setting
 from tests.coordinator.fuzz_books import BrokenError
 from tests.coordinator.fuzzer import FuzzError, fuzz

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from coordinator.driver import Driver
-from coordinator.protocol import NoReply
-from shard_node.journal_calls import DecideJournals, FinishLegs, Journals, PrepareLegs, leg_refs
-from shard_node.outcomes import Outcome
-from shard_node.redis_process import RedisProcess
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.client.asking import NoReply
+from shard_node.contract.journal_calls import DecideJournals, FinishLegs, Journals, PrepareLegs, leg_refs
+from shard_node.contract.outcomes import Outcome
 from tests.coordinator.journal_bank import HAS, LONG_MS, REFUNDABLE, JournalBank, codes
 from tests.real_shards import RealShards, read_hash
 

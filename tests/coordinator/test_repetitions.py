@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shard_node.bundles import Bundle
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
 from tests.coordinator.bank import PAYER_HAS, Bank, joined, name_on
 from tests.real_shards import RealShards
 
@@ -39,7 +38,7 @@ async def test_an_attempt_commits_once(bank: Bank) -> None:
     await bank.prepare(attempt)
     first = await bank.decide(attempt)
     await payer_shard.rotate()
-    assert await payer_shard.outcome(Bundle.of(old).decisions) is None
+    assert await payer_shard.outcome(old.bundle().decisions) is None
     again = await bank.decide(attempt)
     assert list(first) == list(again) == [Outcome.COMMITTED, Outcome.TRANSACTION_ID_REUSED]
     await bank.resolve()
@@ -68,7 +67,7 @@ async def test_a_repetition_refused_by_a_full_shard_is_unknown(
     monkeypatch.setattr(link, "call", call)
     transfer = bank.transfer(30)
     assert await bank.run(transfer) is Outcome.OUTCOME_UNKNOWN
-    found = await payer_shard.outcome(Bundle.of(transfer).decisions)
+    found = await payer_shard.outcome(transfer.bundle().decisions)
     assert found is not None
     assert found.outcome is Outcome.COMMITTED
     await bank.resolve()

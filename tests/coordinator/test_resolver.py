@@ -10,19 +10,19 @@ import pytest
 
 from coordinator import driver, resolver
 from coordinator.driver import MAX_PAUSE_SECONDS, Driver, Pace
-from coordinator.protocol import NoReply
 from coordinator.resolver import Resolver
-from shard_node.bundles import Bundle
-from shard_node.calls import ATTEMPT_BYTES, Attempt, Finish, Prepare, ResolveAttempts, SettleCommits
-from shard_node.directory import Cluster
+from shard_node.client import asking
+from shard_node.client.asking import NoReply
+from shard_node.client.directory import Cluster
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Finish, Prepare, ResolveAttempts, SettleCommits
+from shard_node.contract.journal_calls import DecideJournals, FinishLegs, Journals, PrepareLegs, leg_refs
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from shard_node.errors import ShardUnavailableError
-from shard_node.journal_calls import DecideJournals, FinishLegs, Journals, PrepareLegs, leg_refs
-from shard_node.journals import Effect, Journal, Leg
 from shard_node.limits import MAX_BATCH
-from shard_node.outcomes import Outcome
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
 from tests.coordinator.bank import PAYER_HAS, Bank, joined, name_on, random_id
 from tests.real_shards import RealShards
 
@@ -37,7 +37,7 @@ class SilentShard(Shard):
 def between(payer: str, payee: str, rows: int = 1) -> Attempt:
     """So many transfers of 1 under ids of their own, as a bundle."""
     terms = Terms(1, "EUR", slot(payer), slot(payee), Kind.TRANSFER, payer, payee, b"")
-    bundle = Bundle.of(Transfers.of([(random_id(), terms) for _ in range(rows)]))
+    bundle = Transfers.of([(random_id(), terms) for _ in range(rows)]).bundle()
     return Attempt(os.urandom(ATTEMPT_BYTES), bundle)
 
 
@@ -95,7 +95,7 @@ async def test_recovery_of_transfers_keeps_to_the_limit_of_a_call(
 ) -> None:
     """However many bundles wait, no call is about more than a batch of rows."""
     sizes: list[int] = []
-    carried_out = driver.ask
+    carried_out = asking.ask
 
     async def ask(shard: Shard, call: Any) -> Any:
         if isinstance(call, ResolveAttempts):
@@ -112,7 +112,7 @@ async def test_recovery_of_transfers_keeps_to_the_limit_of_a_call(
             await bank.prepare(attempt)
         await bank.decide(attempts[0])
         await bank.decide(attempts[1])
-        monkeypatch.setattr(driver, "ask", ask)
+        monkeypatch.setattr(asking, "ask", ask)
         await bank.resolve()
         assert max(sizes) == 100
         assert await bank.in_doubt() == (0, 0)
@@ -126,7 +126,7 @@ async def test_recovery_of_journals_keeps_to_the_limit_of_a_call(
 ) -> None:
     """However many legs wait, no call has more than a batch of them."""
     sizes: list[int] = []
-    carried_out = driver.ask
+    carried_out = asking.ask
 
     async def ask(shard: Shard, call: Any) -> Any:
         if isinstance(call, FinishLegs):
@@ -144,7 +144,7 @@ async def test_recovery_of_journals_keeps_to_the_limit_of_a_call(
         decided = await bank.cluster.shards[0].call(DecideJournals(batch, [0] * 100, [0] * 100))
         committed = list(decided.codes).count(Outcome.COMMITTED)
         assert committed == 1
-        monkeypatch.setattr(driver, "ask", ask)
+        monkeypatch.setattr(asking, "ask", ask)
         await bank.resolve()
         assert sum(sizes) >= 99 * 100
         assert max(sizes) <= MAX_BATCH
@@ -199,7 +199,7 @@ async def test_coordinator_that_slept_leaves_its_batch_unknown(
     """Stopped between decide and finish: it tells nothing, and recovery ends the transfer."""
     clock = Clock()
     monkeypatch.setattr(driver, "Pace", lambda cluster: Pace(cluster, clock))
-    carried_out = driver.ask_all
+    carried_out = asking.ask_all
 
     async def ask_all(cluster: Cluster, calls: Any) -> Any:
         answers = await carried_out(cluster, calls)

@@ -13,10 +13,10 @@ import pytest
 
 from coordinator import service as service_module
 from coordinator.service import CoordinatorService
-from shard_node.bundles import Bundle
-from shard_node.calls import ATTEMPT_BYTES
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.contract.bundles import Bundle
+from shard_node.contract.calls import ATTEMPT_BYTES
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from tallystick.v1 import coordinator_pb2
 from tests.router.stand_ins import AbortedError, Context
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from coordinator.driver import Driver
     from coordinator.protocol import Part
-    from shard_node.directory import Directory
+    from shard_node.client.directory import Directory
 
 
 class DirectoryStandIn:
@@ -95,7 +95,7 @@ def request_of(version: int, *, with_balances: bool = False) -> coordinator_pb2.
     parts = []
     for payee_shard, count in ((1, 1), (2, 2)):
         terms = Terms(1, "EUR", 0, 1, Kind.TRANSFER, "a", "b", b"")
-        bundle = Bundle.of(Transfers.of([(bytes([n] * 16), terms) for n in range(count)]))
+        bundle = Transfers.of([(bytes([n] * 16), terms) for n in range(count)]).bundle()
         columns = {name: getattr(bundle, name) for name in Bundle.__slots__}
         parts.append(coordinator_pb2.CommitPart(payer_shard=0, payee_shard=payee_shard, **columns))
     return coordinator_pb2.CommitRequest(topology_version=version, parts=parts, with_balances=with_balances)

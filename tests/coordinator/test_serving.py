@@ -11,8 +11,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from coordinator import statuses
-from coordinator.serving import Methods, Server
+from shard_node.serving import statuses
+from shard_node.serving.server import Methods, Server
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:

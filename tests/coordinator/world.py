@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from coordinator.protocol import NoReply
-from shard_node.outcomes import Outcome, without_side
-from shard_node.rotation import Peer, may_rotate
+from shard_node.agent.rotation import Peer, may_rotate
+from shard_node.client.asking import NoReply
+from shard_node.contract.outcomes import Outcome, without_side
 from tests.model import Faults, ShardModel
 
 if TYPE_CHECKING:

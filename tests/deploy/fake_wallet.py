@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from uuid import UUID
 
-from deploy.funding import Wallet
-from deploy.witness import Ledger
+from deploy.importing.funding import Wallet
+from deploy.importing.witness import Ledger
 from tallystick import (
     Account,
     AccountExists,

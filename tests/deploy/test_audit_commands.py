@@ -16,19 +16,20 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy import auditor, completeness
-from deploy.cli import app
-from deploy.cli_audit import SHOWN_IN_FLIGHT, show_report
-from deploy.completeness import TICK
-from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
-from deploy.demo_ledger import wait_until_archived
-from deploy.launcher import ClusterSpec, LocalCluster
-from deploy.ledger_url import FILE_NAME
+from deploy import auditor
+from deploy.cli import completeness
+from deploy.cli.audit import SHOWN_IN_FLIGHT, show_report
+from deploy.cli.completeness import TICK
+from deploy.cli.main import app
+from deploy.demo.faults import FAULTS, Fault, changing, copy_ledger
+from deploy.demo.ledger import wait_until_archived
+from deploy.local.launcher import ClusterSpec, LocalCluster
+from deploy.local.ledger_url import FILE_NAME
 from deploy.moments import parse_moment
+from shard_node.contract.transfers import Kind
 from shard_node.errors import LedgerUnavailableError
-from shard_node.ledger.audit import Audit, AuditProgress, AuditReport, InFlight
-from shard_node.ledger.findings import Rule
-from shard_node.transfers import Kind
+from shard_node.ledger.proof.audit import Audit, AuditProgress, AuditReport, InFlight
+from shard_node.ledger.proof.findings import Rule
 from tallystick import SyncClient, Transfer
 from tests.exponents import EXPONENTS
 

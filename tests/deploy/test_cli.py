@@ -11,11 +11,12 @@ import grpc
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy import cli_operate, connection
-from deploy.cli import app
-from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, write
-from deploy.connection import find_routers
+from deploy.cli.main import app
 from deploy.errors import NoClusterError
+from deploy.local import connection
+from deploy.local.cluster_file import ClusterRecord, Kind, ProcessRecord, write
+from deploy.local.connection import find_routers
+from deploy.terminal import verification
 from tallystick.v1 import cluster_pb2
 from tests.deploy.fake_router import FakeClusterService, serving
 
@@ -43,7 +44,7 @@ def router(service: FakeClusterService) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(cli_operate, "BUSY_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(verification, "BUSY_WAIT_SECONDS", 0.0)
     monkeypatch.delenv(connection.ROUTER_VARIABLE, raising=False)
 
 

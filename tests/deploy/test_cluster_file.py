@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster_file import DEFAULT_ARCHIVERS, FILE_NAME, ClusterRecord, Kind, ProcessRecord, read, write
 from deploy.errors import DataError, NoClusterError
-from deploy.home import Home
-from deploy.processes import identify
+from deploy.local.cluster_file import (
+    DEFAULT_ARCHIVERS,
+    FILE_NAME,
+    ClusterRecord,
+    Kind,
+    ProcessRecord,
+    read,
+    write,
+)
+from deploy.local.home import Home
+from deploy.local.processes import identify
 
 
 def _process(name: str, kind: Kind, pid: int = 1) -> ProcessRecord:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.launcher import LocalCluster
-from deploy.payments import Kind, PaymentsGenerator, expected_outcomes, write_payments
-from deploy.results_file import read_results, result_path
+from deploy.cli.main import app
+from deploy.demo.payments import Kind, PaymentsGenerator, expected_outcomes, write_payments
+from deploy.importing.results_file import read_results, result_path
+from deploy.local.launcher import LocalCluster
 from tallystick import SyncClient, new_transaction_id
 
 pytestmark = pytest.mark.cluster

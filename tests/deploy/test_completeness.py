@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import typer
 
-from deploy.completeness import EVERYTHING, EXIT_NOT_KNOWN, answered
+from deploy.cli.completeness import EXIT_NOT_KNOWN, answered
+from deploy.moments import EVERYTHING
 from tallystick import AccountNotFound, NotYetArchived
 
 HOUR = timedelta(hours=1)

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy import cluster_file
-from deploy.cli import app
-from deploy.cluster_file import FILE_NAME, ClusterRecord, Kind, ProcessRecord
+from deploy.cli.main import app
 from deploy.errors import DataError, NoClusterError
-from deploy.home import Home
-from deploy.launcher import ClusterSpec, LocalCluster
-from deploy.processes import identify
-from deploy.zookeeper import write_configuration
+from deploy.local import cluster_file
+from deploy.local.cluster_file import FILE_NAME, ClusterRecord, Kind, ProcessRecord
+from deploy.local.home import Home
+from deploy.local.launcher import ClusterSpec, LocalCluster
+from deploy.local.processes import identify
+from deploy.local.zookeeper import write_configuration
 from tallystick import SyncClient
 
 pytestmark = pytest.mark.cluster

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.csv_table import MAX_ROW_BYTES, CsvTable, TableRow
 from deploy.errors import TableError
+from deploy.importing.csv_table import MAX_ROW_BYTES, CsvTable, TableRow
 
 _REQUIRED = ("transaction_id", "amount")
 _OPTIONAL = ("reference",)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.cli.main import app
+from deploy.local.launcher import ClusterSpec, LocalCluster
 from tallystick import AccountNotFound, InvalidArgument, NewAccount, Outcome, SyncClient, SyncLedgerClient
 
 # What each release knows: the second has dropped BGN and changed HUF, and CHF is new.

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo_faults import FAULTS, Fault, changing, copy_ledger
-from shard_node.ledger.findings import Findings, Rule
-from shard_node.ledger.history import Head, History
-from shard_node.ledger.replay import Replay
-from shard_node.ledger.schema import open_ledger
+from deploy.demo.faults import FAULTS, Fault, changing, copy_ledger
+from shard_node.ledger.proof.findings import Findings, Rule
+from shard_node.ledger.proof.replay import Replay
+from shard_node.ledger.questions.history import Head, History
+from shard_node.ledger.store.schema import open_ledger
 from tests.ledger.books import fresh_ledger, sample
 
 # What only a shard can tell: it keeps the newest batch's number and hash, and the live accounts.

@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.funding import deposit_id
+from deploy.importing.funding import deposit_id
 from tallystick import new_transaction_id
 
 _UUIDS = st.uuids() | st.builds(lambda _: UUID(new_transaction_id()), st.none())

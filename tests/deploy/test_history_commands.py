@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy import statement, statement_view
-from deploy.cli import app
-from deploy.demo_ledger import wait_until_archived
-from deploy.launcher import LocalCluster
-from deploy.statement import Line
+from deploy.cli import statement, statement_view
+from deploy.cli.main import app
+from deploy.cli.statement import Line
+from deploy.demo.ledger import wait_until_archived
+from deploy.local.launcher import LocalCluster
 from tallystick import SyncClient, new_transaction_id
 from tallystick.ledger import Entry
 

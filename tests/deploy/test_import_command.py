@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.launcher import LocalCluster
-from deploy.results_file import read_results, result_path
+from deploy.importing.results_file import read_results, result_path
+from deploy.local.launcher import LocalCluster
 from tallystick import NewAccount, Outcome, SyncClient
 
 pytestmark = pytest.mark.cluster

@@ -38,16 +38,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from deploy import importer
-from deploy.completeness import EVERYTHING
 from deploy.errors import DeployError, TableError
-from deploy.funding import Wallet
-from deploy.importer import Importer, ImportSettings, ImportSummary, opened
-from deploy.launcher import LocalCluster
-from deploy.payments_file import COLUMNS, instruction
-from deploy.results_file import Result, read_results, result_path
-from deploy.witness import Ledger
-from shard_node.shard import Shard, connect
+from deploy.importing import importer
+from deploy.importing.funding import Wallet
+from deploy.importing.importer import Importer, ImportSettings, ImportSummary, opened
+from deploy.importing.payments_file import COLUMNS, instruction
+from deploy.importing.results_file import Result, read_results, result_path
+from deploy.importing.witness import Ledger
+from deploy.local.launcher import LocalCluster
+from deploy.moments import EVERYTHING
+from shard_node.client.shard import Shard, connect
 from tallystick import (
     AccountResult,
     Amount,

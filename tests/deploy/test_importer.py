@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.errors import DeployError, TableError
-from deploy.importer import (
+from deploy.importing.importer import (
     BATCH_ROWS,
     BATCHES_IN_FLIGHT,
     Importer,
@@ -20,7 +20,7 @@ from deploy.importer import (
     ImportSummary,
     opened,
 )
-from deploy.results_file import read_results, result_path
+from deploy.importing.results_file import read_results, result_path
 from tallystick import InvalidArgument, Outcome, OutcomeUnknown, Transfer, TransferResult, new_transaction_id
 from tests.deploy.fake_wallet import FakeWallet
 

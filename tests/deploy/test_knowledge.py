@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import DeployError
-from deploy.knowledge import Knowledge, Record, Standing
-from deploy.payments_file import Instruction, instruction
-from deploy.results_file import Result, replacing
+from deploy.importing.knowledge import Knowledge, Record, Standing
+from deploy.importing.payments_file import Instruction, instruction
+from deploy.importing.results_file import Result, replacing
 from tallystick import Outcome, new_transaction_id
 
 _AT = "2026-11-21T07:07:18Z"

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deploy import cluster_file, processes, starter
-from deploy.cli import app
-from deploy.cluster_file import ClusterRecord, Kind, ProcessRecord, missing_parts
-from deploy.connection import cluster_service, find_routers
+from deploy.cli.main import app
 from deploy.errors import DataError, NoClusterError, StartError
-from deploy.home import Home
-from deploy.launcher import ClusterSpec, LocalCluster
-from deploy.processes import ProcessIdentity, identify, is_alive
-from deploy.stopper import redis_servers
-from deploy.survey import Part, State, Survey
+from deploy.local import cluster_file, processes, starter
+from deploy.local.cluster_file import ClusterRecord, Kind, ProcessRecord, missing_parts
+from deploy.local.cluster_survey import Part, State, Survey
+from deploy.local.connection import cluster_service, find_routers
+from deploy.local.home import Home
+from deploy.local.launcher import ClusterSpec, LocalCluster
+from deploy.local.processes import ProcessIdentity, identify, is_alive
+from deploy.local.stopper import redis_servers
 from tallystick import SyncClient
 from tallystick.v1 import cluster_pb2
 

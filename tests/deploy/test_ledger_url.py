@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import DataError
-from deploy.ledger_url import checked, default_url, masked, sqlite_file, without_passwords
+from deploy.local.ledger_url import checked, default_url, masked, sqlite_file, without_passwords
 
 
 def test_the_default_is_a_file_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

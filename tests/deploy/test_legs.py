@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.cli.legs import MAX_LEGS, Leg, LegsError, parse_legs, read_legs
 from deploy.errors import DeployError
-from deploy.legs import MAX_LEGS, Leg, LegsError, parse_legs, read_legs
 
 
 def test_legs_that_are_typed() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.launcher import LocalCluster
+from deploy.cli.main import app
+from deploy.local.launcher import LocalCluster
 from tallystick import SyncClient, new_transaction_id
 
 pytestmark = pytest.mark.cluster

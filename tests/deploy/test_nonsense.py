@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from deploy import connection
-from deploy.cli import app
-from deploy.launcher import LocalCluster
-from deploy.plain_errors import json_asked_for
+from deploy.cli.main import app
+from deploy.local import connection
+from deploy.local.launcher import LocalCluster
+from deploy.terminal.boundary import json_asked_for
 
 # Some of these start servers, or wait for news for ever.
 _LEFT_OUT = {"up", "bench", "watch"}

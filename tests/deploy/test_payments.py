@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from deploy.cli_import import DEFAULT_FUND
-from deploy.payments import Kind, Payment, PaymentsGenerator, expected_outcomes, write_payments
-from deploy.payments_file import PaymentsFile
+from deploy.cli.import_payments import DEFAULT_FUND
+from deploy.demo.payments import Kind, Payment, PaymentsGenerator, expected_outcomes, write_payments
+from deploy.importing.payments_file import PaymentsFile
 from tallystick import Outcome
 
 _NOW_MS = 1_800_000_000_000

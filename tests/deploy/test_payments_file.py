@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from deploy.payments_file import COLUMNS, Instruction, PaymentsFile, Row, instruction
+from deploy.importing.payments_file import COLUMNS, Instruction, PaymentsFile, Row, instruction
 
 _HEADER = b"transaction_id,from_account,to_account,amount,currency,reference\n"
 _ID = "0192e4a6-7c5e-4d3a-8f1b-2c3d4e5f6a7b"

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from deploy.errors import DeployError, NotKnownError, StartError
-from deploy.plain_errors import about, json_asked_for, not_known, plain_errors
+from deploy.terminal.boundary import about, json_asked_for, not_known, plain_errors
 from tallystick import InsufficientFunds, OutcomeUnknown, Unavailable
 
 _ID = "0192e4a6-7c5e-4d3a-8f1b-2c3d4e5f6a7b"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import ports
 from deploy.errors import StartError
+from deploy.local import ports
 
 
 def test_a_chosen_port_is_nobody_elses_until_its_server_listens() -> None:

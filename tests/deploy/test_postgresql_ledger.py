@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.demo_ledger import wait_until_archived
+from deploy.cli.main import app
+from deploy.demo.ledger import wait_until_archived
 from deploy.errors import DataError, StartError
-from deploy.launcher import ClusterSpec, LocalCluster
-from deploy.ledger_url import FILE_NAME
-from shard_node.ledger.schema import open_ledger
+from deploy.local.launcher import ClusterSpec, LocalCluster
+from deploy.local.ledger_url import FILE_NAME
+from shard_node.ledger.store.schema import open_ledger
 from tallystick import SyncClient
 from tests.postgresql import PostgresqlServer, postgresql_server
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.processes import ProcessIdentity, identify, is_alive, kill, spawn, stop, tail
+from deploy.local.processes import ProcessIdentity, identify, is_alive, kill, spawn, stop, tail
 
 _POLITE = "import time; print('up', flush=True); time.sleep(600)"
 _STUBBORN = (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.rendering import Screen, Table, bad, csv_sink, good, shown, write_json
+from deploy.terminal.rendering import Screen, Table, bad, csv_sink, good, shown, write_json
 
 _ROOT = Path(__file__).parents[2]
 _UUID = "b5281e6c-6be8-47e8-a925-91a5b065f1e6"
@@ -166,7 +166,7 @@ def test_csv_is_utf_8_and_raw_but_on_a_terminal(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_there_is_one_way_to_print() -> None:
-    """Only `deploy.rendering` uses rich; in `deploy` nobody else writes to standard output or error."""
+    """Only `rendering` uses rich; in `deploy` nobody else writes to standard output or error."""
     assert [*_printing("deploy")] == []
     assert [found for found in _printing("bench") if found.endswith("rich")] == []
 
@@ -174,7 +174,7 @@ def test_there_is_one_way_to_print() -> None:
 def _printing(folder: str) -> Iterator[str]:
     """Where a module of the folder has another way to print, and which."""
     for path in sorted((_ROOT / folder).rglob("*.py")):
-        if path != _ROOT / "deploy" / "rendering.py":
+        if path != _ROOT / "deploy" / "terminal" / "rendering.py":
             for node in ast.walk(ast.parse(path.read_text())):
                 if way := _way_to_print(node):
                     yield f"{path.relative_to(_ROOT)}, line {getattr(node, 'lineno', 0)}: {way}"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy import cluster_file
-from deploy.cli import app
-from deploy.cluster_file import ClusterRecord
-from deploy.ledger_file import find_ledger
-from deploy.ledger_url import FILE_NAME, default_url
+from deploy.cli.ledger_file import find_ledger
+from deploy.cli.main import app
+from deploy.local import cluster_file
+from deploy.local.cluster_file import ClusterRecord
+from deploy.local.ledger_url import FILE_NAME, default_url
 from deploy.moments import moment_of_ms, moment_text
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 

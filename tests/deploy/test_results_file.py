@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import TableError
-from deploy.payments_file import instruction
-from deploy.results_file import Result, read_results, replacing, result_path
+from deploy.importing.payments_file import instruction
+from deploy.importing.results_file import Result, read_results, replacing, result_path
 from tallystick import Outcome
 
 _CLUSTER = "cluster-1"

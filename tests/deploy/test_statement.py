@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from deploy.statement import Line, Position, StatementError, statement_lines, unopened
-from deploy.statement_view import Statement, write_csv
+from deploy.cli.statement import Line, Position, StatementError, statement_lines, unopened
+from deploy.cli.statement_view import Statement, write_csv
 from tallystick.ledger import Entry, EntryKind
 
 _AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from deploy.cli import app
-from deploy.cluster_file import Kind
-from deploy.launcher import ClusterSpec, LocalCluster
-from deploy.survey import Part, State, Survey, Verdict
+from deploy.cli.main import app
+from deploy.local.cluster_file import Kind
+from deploy.local.cluster_survey import Part, State, Survey, Verdict
+from deploy.local.launcher import ClusterSpec, LocalCluster
 from tallystick import SyncClient
 from tallystick.v1 import cluster_pb2
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import zookeeper
 from deploy.errors import StartError
+from deploy.local import zookeeper
 
 
 def test_the_configuration_is_for_this_machine_only(tmp_path: Path) -> None:

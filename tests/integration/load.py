@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 from tallystick.v1 import cluster_pb2, cluster_pb2_grpc, wallet_pb2, wallet_pb2_grpc
 from tallystick.v1.outcome_pb2 import (
     OUTCOME_COMMITTED,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.launcher import ClusterSpec, LocalCluster
+from deploy.local.launcher import ClusterSpec, LocalCluster
 from tests.integration.load import BATCH, Load
 
 pytestmark = pytest.mark.cluster

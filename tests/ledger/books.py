@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.chain import Header, seal
-from shard_node.ledger.entries import Entry, Row
-from shard_node.ledger.migrations import upgrade
-from shard_node.ledger.schema import entry_id, open_ledger
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.chain import Header, seal
+from shard_node.ledger.store.frames import Entry, Row
+from shard_node.ledger.store.migrations import upgrade
+from shard_node.ledger.store.schema import entry_id, open_ledger
 from tests.exponents import EXPONENTS
 
 START_MS = 1_750_000_000_000

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from shard_node.ledger.migrations import upgrade
-from shard_node.ledger.schema import open_ledger
+from shard_node.ledger.store.migrations import upgrade
+from shard_node.ledger.store.schema import open_ledger
 from tests.postgresql import PostgresqlServer, postgresql_server
 
 

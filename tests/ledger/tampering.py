@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, update
 
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.chain import GENESIS, seal
-from shard_node.ledger.entries import ArchivedShard
-from shard_node.ledger.schema import WRITING, batches, entries, entry_id
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.chain import GENESIS, seal
+from shard_node.ledger.store.frames import ArchivedShard
+from shard_node.ledger.store.schema import WRITING, batches, entries, entry_id
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select, text
 
 from shard_node.errors import BatchTakenError, LedgerError, LedgerUnavailableError
-from shard_node.ledger.archive import STREAM_START, Archive, Position
-from shard_node.ledger.chain import GENESIS, is_intact, seal
-from shard_node.ledger.entries import ArchivedShard, Row
-from shard_node.ledger.schema import POSTGRESQL, batches, entries, open_ledger
+from shard_node.ledger.store.archive import STREAM_START, Archive, Position
+from shard_node.ledger.store.chain import GENESIS, is_intact, seal
+from shard_node.ledger.store.frames import ArchivedShard, Row
+from shard_node.ledger.store.schema import POSTGRESQL, batches, entries, open_ledger
 from tests.ledger.streams import Stream, batch
 
 SHARD = ArchivedShard(1, "shard-0")

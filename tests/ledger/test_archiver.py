@@ -16,22 +16,21 @@ import pytest
 from sqlalchemy import Engine, delete, text, update
 
 from shard_node.archiver.shard_archiver import LedgerSource, ShardArchiver, Step
-from shard_node.bundles import Bundle
-from shard_node.calls import Attempt, Decide, Finish, Post, Prepare
-from shard_node.currencies import Exponents
+from shard_node.client.shard import LedgerState, Shard
+from shard_node.cluster.currencies import Exponents
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare
+from shard_node.contract.journal_calls import Journals, PostJournals
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError, RetryableError
-from shard_node.journal_calls import Journals, PostJournals
-from shard_node.journals import Effect, Journal, Leg
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.chain import GENESIS, Sealed
-from shard_node.ledger.entries import ArchivedShard, Entry, Row, StreamEntry, decode
-from shard_node.ledger.history import History
-from shard_node.ledger.schema import WRITING, batches, entries
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.chain import GENESIS, Sealed
+from shard_node.ledger.store.frames import ArchivedShard, Entry, Row, StreamEntry, decode
+from shard_node.ledger.store.schema import WRITING, batches, entries
 from shard_node.limits import MAX_BATCH
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.shard import LedgerState, Shard
-from shard_node.slots import slot
-from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
 from tests.exponents import EXPONENTS
 from tests.ledger.streams import Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
@@ -430,10 +429,10 @@ async def test_everything_a_shard_writes(
     body = Terms(100, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
     rent, too_much = (Terms(n, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b"rent") for n in (30, 500))
     # Of each bundle one row is refused, of which there is no entry.
-    posted = Bundle.of(Transfers.of([(bytes([5] * 16), too_much), (bytes([6] * 16), body)]))
-    sent = Bundle.of(
-        Transfers.of([(bytes([7] * 16), rent), (bytes([8] * 16), too_much), (bytes([4] * 16), rent)])
-    )
+    posted = Transfers.of([(bytes([5] * 16), too_much), (bytes([6] * 16), body)]).bundle()
+    sent = Transfers.of(
+        [(bytes([7] * 16), rent), (bytes([8] * 16), too_much), (bytes([4] * 16), rent)]
+    ).bundle()
     attempt = Attempt(bytes(range(16)), sent)
     hold = Journal(Kind.HOLD, (Leg("ann", ann, Effect.HOLD, 20, "EUR"),), details, bound=60_000)
     async with shards.open(0) as shard:
@@ -487,8 +486,8 @@ async def test_a_bundle_as_long_as_any(
     )
     async with shards.open(0) as shard:
         await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0])
-        await shard.call(Post(Bundle.of(Transfers.of([(b"the first money.", deposit)]))))
-        await shard.call(Post(Bundle.of(batch)))
+        await shard.call(Post(Transfers.of([(b"the first money.", deposit)]).bundle()))
+        await shard.call(Post(batch.bundle()))
         before = await shard.ledger_state()
         await drain(archiver(Archive(engine), threads), shard)
         after = await shard.ledger_state()

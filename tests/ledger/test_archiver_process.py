@@ -19,17 +19,16 @@ import pytest
 from kazoo.client import KazooClient
 from sqlalchemy import Engine, text
 
-from deploy.launcher import LocalCluster
-from shard_node.bundles import Bundle
-from shard_node.calls import Post
-from shard_node.currencies import to_json
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.entries import Entry
-from shard_node.outcomes import Outcome
-from shard_node.registry import ARCHIVER_LOCKS, CURRENCIES, TOPOLOGY
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
+from deploy.local.launcher import LocalCluster
+from shard_node.client.shard import Shard
+from shard_node.cluster.currencies import to_json
+from shard_node.cluster.registry import ARCHIVER_LOCKS, CURRENCIES, TOPOLOGY
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import Post
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.frames import Entry
 from tests.exponents import EXPONENTS
 from tests.ledger.test_archive import verified_rows
 from tests.ledger.test_frozen_writers import frozen_store, hurried
@@ -142,7 +141,7 @@ class Traffic:
             amount, slots = self._dice.randint(1, 99), (slot(payer), slot(payee))
             terms = Terms(amount, "EUR", *slots, Kind.TRANSFER, payer, payee, b"")
             rows.append((self._dice.randbytes(16), terms))
-        reply = await self._shards[index].call(Post(Bundle.of(Transfers.of(rows))))
+        reply = await self._shards[index].call(Post(Transfers.of(rows).bundle()))
         assert reply.codes == (bytes((Outcome.COMMITTED,)),)
         self.committed += transfers
 

@@ -13,15 +13,15 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from shard_node.agent import bind
+from shard_node.agent.agent import bind
 from shard_node.archiver import service
 from shard_node.archiver.service import Archiver
-from shard_node.currencies import Exponents
-from shard_node.directory import Cluster, Directory
+from shard_node.client.directory import Cluster, Directory
+from shard_node.client.shard import Shard
+from shard_node.cluster.currencies import Exponents
+from shard_node.cluster.registry import Registry
 from shard_node.errors import RegistryError
-from shard_node.ledger.archive import Archive
-from shard_node.registry import Registry
-from shard_node.shard import Shard
+from shard_node.ledger.store.archive import Archive
 from tests.exponents import EXPONENTS
 from tests.ledger.streams import START_MS, Stream
 from tests.ledger.test_archiver import add, check_all_archived

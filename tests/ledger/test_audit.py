@@ -10,26 +10,25 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, text
 
-from coordinator.driver import ask_all
 from coordinator.journal_protocol import JournalCommit
 from coordinator.protocol import Part
-from shard_node.bundles import Bundle
-from shard_node.calls import Post
-from shard_node.journal_calls import Journals
-from shard_node.journals import Effect, Journal, Leg
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.audit import AuditReport
-from shard_node.ledger.entries import Entry
-from shard_node.ledger.findings import Finding, Rule, id_text
-from shard_node.ledger.history import History
-from shard_node.ledger.positions import HistoryQuery
-from shard_node.ledger.quick_check import QuickCheck
-from shard_node.ledger.schema import batches, entries
-from shard_node.ledger.schema import shards as shards_table
-from shard_node.records import Account, AccountState
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind
+from shard_node.client.asking import ask_all
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import Post
+from shard_node.contract.journal_calls import Journals
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.records import Account, AccountState
+from shard_node.contract.transfers import Kind
+from shard_node.ledger.proof.audit import AuditReport
+from shard_node.ledger.proof.findings import Finding, Rule, id_text
+from shard_node.ledger.proof.quick_check import QuickCheck
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.questions.positions import HistoryQuery
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.schema import batches, entries
+from shard_node.ledger.store.schema import shards as shards_table
 from tests.coordinator.bank import name_on
 from tests.exponents import EXPONENTS
 from tests.ledger import tampering
@@ -444,7 +443,7 @@ async def test_a_transaction_carried_out_twice(archived: Town) -> None:
     redis = archived.shard_of(payer).redis
 
     for _ in range(2):
-        await archived.shard_of(payer).call(Post(Bundle.of(batch)))
+        await archived.shard_of(payer).call(Post(batch.bundle()))
         # The shard forgets that it knows the id.
         await redis.delete("done:current", "done:previous")
     await archived.archive()

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Connection, Engine
 
-from router.ledger_completeness import CompleteAnswers
-from router.ledger_reader import LedgerReader
-from shard_node.ledger.history import BalanceAt, History
-from shard_node.ledger.positions import HistoryQuery
+from router.execution.ledger_completeness import CompleteAnswers
+from router.execution.ledger_reader import LedgerReader
+from shard_node.ledger.questions.history import BalanceAt, History
+from shard_node.ledger.questions.positions import HistoryQuery
 from tests.ledger.town import Town, town_on
 from tests.real_shards import RealShards
 

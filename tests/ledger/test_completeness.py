@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, update
 
-from shard_node.ledger.completeness import Completeness, Reach, completeness
-from shard_node.ledger.history import MAX_CLOCK_SKEW_MS, History
-from shard_node.ledger.schema import batches, open_ledger
-from shard_node.shard import LedgerState
+from shard_node.client.shard import LedgerState
+from shard_node.ledger.questions.history import MAX_CLOCK_SKEW_MS, History
+from shard_node.ledger.questions.reach import Completeness, Reach, completeness
+from shard_node.ledger.store.schema import batches, open_ledger
 from tests.ledger.books import fresh_ledger
 from tests.ledger.streams import Stream
 from tests.ledger.test_archiver import add

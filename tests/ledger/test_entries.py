@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from shard_node.contract.journals import Effect, Journal, Leg, journal_key, leg_key
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.transfers import Details, Kind, pack_body, pack_details, transfer_key
 from shard_node.errors import LedgerError
-from shard_node.journals import Effect, Journal, Leg, journal_key, leg_key
-from shard_node.ledger.entries import ArchivedShard, Entry, decode, row_count
-from shard_node.ledger.schema import entries, entry_id
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.transfers import Details, Kind, pack_body, pack_details, transfer_key
+from shard_node.ledger.store.frames import ArchivedShard, Entry, decode, row_count
+from shard_node.ledger.store.schema import entries, entry_id
 from tests.ledger.streams import (
     DONE,
     NOT_DONE,

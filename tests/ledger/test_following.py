@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from shard_node.ledger import following
-from shard_node.ledger.entries import Entry
-from shard_node.ledger.following import Follower, checked
-from shard_node.ledger.history import History
-from shard_node.ledger.positions import BadTokenError, Cursor
-from shard_node.ledger.schema import SEQUENCE_BITS, SEQUENCE_MASK
+from shard_node.ledger.questions import following
+from shard_node.ledger.questions.following import Follower, checked
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.questions.positions import BadTokenError, Cursor
+from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.schema import SEQUENCE_BITS, SEQUENCE_MASK
 from tests.ledger.books import Books, sample
 
 

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
+from shard_node.contract.transfers import Kind
 from shard_node.errors import LedgerUnavailableError
-from shard_node.ledger import history as history_module
-from shard_node.ledger.comparison import balances, openings
-from shard_node.ledger.entries import Entry
-from shard_node.ledger.history import MAX_CLOCK_SKEW_MS, History, Page
-from shard_node.ledger.positions import BadTokenError, HistoryQuery
-from shard_node.ledger.schema import open_ledger
-from shard_node.transfers import Kind
+from shard_node.ledger.proof.comparison import balances, openings
+from shard_node.ledger.questions import history as history_module
+from shard_node.ledger.questions.history import MAX_CLOCK_SKEW_MS, History, Page
+from shard_node.ledger.questions.positions import BadTokenError, HistoryQuery
+from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.schema import open_ledger
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 
 

@@ -18,10 +18,17 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from shard_node.errors import ExponentUnknownError, LedgerError, LedgerUnavailableError
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.history import History
-from shard_node.ledger.migrations import VERSION_TABLE, _config, current, newest, require_newest, upgrade
-from shard_node.ledger.schema import LEDGER_VARIABLE, WRITING, metadata, open_ledger
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.migrations import (
+    VERSION_TABLE,
+    _config,
+    current,
+    newest,
+    require_newest,
+    upgrade,
+)
+from shard_node.ledger.store.schema import LEDGER_VARIABLE, WRITING, metadata, open_ledger
 from tests.postgresql import PostgresqlServer
 
 AT_ONCE = 4
@@ -114,7 +121,7 @@ def test_a_new_file_that_another_holds_is_waited_for(tmp_path: Path, monkeypatch
         refused.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr("shard_node.ledger.schema.time.sleep", pause)
+    monkeypatch.setattr("shard_node.ledger.store.schema.time.sleep", pause)
     with ThreadPoolExecutor(1) as thread:
         upgraded = thread.submit(upgrade_at, f"sqlite:///{tmp_path / 'ledger.db'}")
         try:

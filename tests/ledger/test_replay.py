@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, Table, select, update
 from sqlalchemy.exc import IntegrityError
 
-from shard_node.ledger.comparison import MAX_REPEATED, repeated_transactions
-from shard_node.ledger.entries import ArchivedShard, Entry, Row
-from shard_node.ledger.findings import Findings, Rule
-from shard_node.ledger.fold import Fold
-from shard_node.ledger.history import History
-from shard_node.ledger.replay import Replay
-from shard_node.ledger.schema import batches, entries, entry_id, shards
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
+from shard_node.ledger.proof.comparison import MAX_REPEATED, repeated_transactions
+from shard_node.ledger.proof.findings import Findings, Rule
+from shard_node.ledger.proof.fold import Fold
+from shard_node.ledger.proof.replay import Replay
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.store.frames import ArchivedShard, Entry, Row
+from shard_node.ledger.store.schema import batches, entries, entry_id, shards
 from tests.ledger import tampering
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, update
 
+from shard_node.client.shard import Shard
 from shard_node.errors import LedgerError
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.schema import batches, entry_id
-from shard_node.shard import Shard
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.schema import batches, entry_id
 from tests.ledger import tampering
 from tests.ledger.streams import START_MS, Stream
 from tests.ledger.test_archive import StoppedError

@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from coordinator.driver import Driver, ask_all
+from coordinator.driver import Driver
 from coordinator.protocol import Commit, Part
 from shard_node.archiver.shard_archiver import ShardArchiver
-from shard_node.bundles import Bundle
-from shard_node.calls import ATTEMPT_BYTES, Attempt, Call, Post
-from shard_node.currencies import Exponents
-from shard_node.directory import Cluster
-from shard_node.journal_calls import Journals
-from shard_node.journals import NO_ID, Effect, Journal, Leg
-from shard_node.ledger.archive import Archive
-from shard_node.ledger.audit import Audit, AuditReport
-from shard_node.ledger.entries import ArchivedShard
-from shard_node.ledger.history import History
-from shard_node.ledger.quick_check import QuickCheck
-from shard_node.outcomes import Outcome, without_side
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
+from shard_node.client.asking import ask_all
+from shard_node.client.directory import Cluster
+from shard_node.client.shard import Shard
+from shard_node.cluster.currencies import Exponents
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Call, Post
+from shard_node.contract.journal_calls import Journals
+from shard_node.contract.journals import NO_ID, Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome, without_side
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
+from shard_node.ledger.proof.audit import Audit, AuditReport
+from shard_node.ledger.proof.quick_check import QuickCheck
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.store.archive import Archive
+from shard_node.ledger.store.frames import ArchivedShard
 from tests.coordinator.bank import name_on
 from tests.exponents import EXPONENTS
 from tests.real_shards import RealShards
@@ -81,7 +81,7 @@ class Town:
     async def deposit(self, name: str, amount: int) -> None:
         """Money from outside."""
         terms = Terms(amount, "EUR", slot(name), slot(name), Kind.DEPOSIT, "@world:EUR", name, NO_DETAILS)
-        reply = await self.shard_of(name).call(Post(Bundle.of(Transfers.of([(new_id(), terms)]))))
+        reply = await self.shard_of(name).call(Post(Transfers.of([(new_id(), terms)]).bundle()))
         assert reply.codes == (ALL_COMMITTED,)
 
     def transfers(self, payer: str, payee: str, amount: int) -> Transfers:
@@ -93,7 +93,7 @@ class Town:
         """A whole transfer, settled."""
         batch = self.transfers(payer, payee, amount)
         if self.shard_of(payer) is self.shard_of(payee):
-            (codes,) = (await self.shard_of(payer).call(Post(Bundle.of(batch)))).codes
+            (codes,) = (await self.shard_of(payer).call(Post(batch.bundle()))).codes
         else:
             machine = await self._driver.commit([self.part(payer, payee, batch)], self.cluster)
             codes = machine.parts[0].outcomes
@@ -102,7 +102,7 @@ class Town:
     def part(self, payer: str, payee: str, batch: Transfers) -> Part:
         """Transfers between two accounts of different shards, as an attempt of their own."""
         owner = self.cluster.owner
-        attempt = Attempt(os.urandom(ATTEMPT_BYTES), Bundle.of(batch))
+        attempt = Attempt(os.urandom(ATTEMPT_BYTES), batch.bundle())
         return Part(owner[slot(payer)], owner[slot(payee)], attempt)
 
     def commit(self, part: Part) -> Commit:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import Account, AccountState
+from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import Outcome
-from shard_node.records import Account, AccountState
-from shard_node.transfers import Kind
 from tests.model.faults import Faults
 
 REFUSED_STATE = {

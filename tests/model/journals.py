@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
-from shard_node.calls import Call, Decide, Post, Prepare, Reply, ResolveAttempts
-from shard_node.journal_calls import (
+from shard_node.contract.calls import Call, Decide, Post, Prepare, Reply, ResolveAttempts
+from shard_node.contract.journal_calls import (
     DecideJournals,
     FinishLegs,
     JournalCall,
@@ -17,10 +17,10 @@ from shard_node.journal_calls import (
     ResolveJournals,
     Settle,
 )
-from shard_node.journals import Effect, Journal, Leg, LegBody
+from shard_node.contract.journals import Effect, Journal, Leg, LegBody
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, decision_key
 from shard_node.limits import MAX_MINOR, NO_BALANCE
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind, decision_key
 from tests.model.accounts import REFUSED_STATE
 from tests.model.transfers import Transfers, columns, keys_of
 

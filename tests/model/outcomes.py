@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shard_node.outcomes import Outcome
-from shard_node.transfers import decision_key
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import decision_key
 from tests.model.accounts import Accounts
 
 
@@ -50,7 +50,7 @@ class Committed(NamedTuple):
 
 @dataclass(slots=True)
 class Outcomes(Accounts):
-    """What a shard remembers. Keys as in :mod:`shard_node.transfers` and :mod:`shard_node.journals`."""
+    """What a shard remembers. Keys as of :mod:`shard_node.contract`."""
 
     # By decision key.
     decided: dict[bytes, Decided] = field(default_factory=dict)

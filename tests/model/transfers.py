@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shard_node.bundles import Bundle, each
-from shard_node.calls import (
+from shard_node.contract.bundles import Bundle, each
+from shard_node.contract.calls import (
     Attempt,
     Call,
     Decide,
@@ -18,9 +18,9 @@ from shard_node.calls import (
     ResolveAttempts,
     SettleCommits,
 )
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.transfers import Terms, unpack_body
 from shard_node.limits import NO_BALANCE
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.transfers import Terms, unpack_body
 from tests.model.outcomes import Committed, Kept, Outcomes
 
 _KEY_BYTES = 24
@@ -31,7 +31,7 @@ class Transfers(Outcomes):
     """One shard as transfers see it. Codes in its replies are a byte a row, however many are the same."""
 
     def transfer_call(self, call: Call) -> Reply:
-        """Carries out one call of :mod:`shard_node.calls`."""
+        """Carries out one call of :mod:`shard_node.contract.calls`."""
         match call:
             case Post():
                 posted = [self._post(row) for row in _rows(call.bundle)]

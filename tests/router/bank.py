@@ -13,10 +13,10 @@ from uuid import uuid4
 
 from redis import Redis
 
-from shard_node.records import Account, AccountState
+from shard_node.contract.records import Account, AccountState
 
 if TYPE_CHECKING:
-    from deploy.launcher import LocalCluster
+    from deploy.local.launcher import LocalCluster
     from tests.router.contract import Client, Contract
 
 T = TypeVar("T")

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from router import batches
-from router.fields import MAX_CLOCK_AHEAD_MS
-from shard_node.bundles import Bundle, Part
-from shard_node.slots import SLOT_COUNT
+from router.requests import batches
+from router.requests.fields import MAX_CLOCK_AHEAD_MS
+from shard_node.cluster.slots import SLOT_COUNT
+from shard_node.contract.bundles import Bundle, Part
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import ID, NOW_MS, reader, uuid7
 

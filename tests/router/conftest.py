@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 from tests.router.bank import Bank, Route
 from tests.router.contract import Client, Contract
 

@@ -9,9 +9,9 @@ from random import Random
 from typing import TypeVar
 from uuid import UUID
 
-from router.fields import BadField
-from router.requests import RequestReader
-from shard_node.currencies import Exponents
+from router.requests.fields import BadField
+from router.requests.reader import RequestReader
+from shard_node.cluster.currencies import Exponents
 from tests.exponents import EXPONENTS
 
 T = TypeVar("T")

@@ -12,22 +12,22 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from coordinator.protocol import NoReply
-from shard_node.calls import Call, Post, Reply
-from shard_node.directory import Cluster
+from shard_node.client.asking import NoReply
+from shard_node.client.directory import Cluster
+from shard_node.client.shard import LedgerState, Shard
+from shard_node.cluster.slots import SLOT_COUNT
+from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
+from shard_node.contract.calls import Call, Post, Reply
+from shard_node.contract.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
+from shard_node.contract.journals import Journal
+from shard_node.contract.outcomes import Outcome
 from shard_node.errors import ShardUnavailableError
-from shard_node.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
-from shard_node.journals import Journal
-from shard_node.outcomes import Outcome
-from shard_node.shard import LedgerState, Shard
-from shard_node.slots import SLOT_COUNT
-from shard_node.topology import ShardInfo, SlotRange, Topology
 from tallystick.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
-    from shard_node.bundles import Bundle
-    from shard_node.records import Account, RememberedOutcome
-    from shard_node.shard import ShardRedis
+    from shard_node.client.shard import ShardRedis
+    from shard_node.contract.bundles import Bundle
+    from shard_node.contract.records import Account, RememberedOutcome
 
 COMMITTED = int(Outcome.COMMITTED)
 

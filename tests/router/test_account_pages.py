@@ -12,14 +12,14 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from router import account_pages
-from router.engine import Engine
-from router.journal_engine import JournalEngine
-from router.service import WalletService
-from shard_node.agent import bind
-from shard_node.directory import Cluster
-from shard_node.shard import Shard, connect
-from shard_node.slots import SLOT_COUNT, slot
+from router.execution import account_pages
+from router.execution.engine import Engine
+from router.execution.journal_engine import JournalEngine
+from router.services.wallet_service import WalletService
+from shard_node.agent.agent import bind
+from shard_node.client.directory import Cluster
+from shard_node.client.shard import Shard, connect
+from shard_node.cluster.slots import SLOT_COUNT, slot
 from tallystick.v1 import wallet_pb2
 from tests.coordinator.moving import move_slot, with_slot_moved
 from tests.exponents import CurrenciesStandIn

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import batches
-from router.batches import answer
-from router.engine import Engine
-from router.journal_engine import JournalEngine
-from router.refusals import refusal
-from router.requests import RequestReader
-from router.service import WalletService
-from shard_node.calls import Post
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.slots import SLOT_COUNT
+from router.execution.engine import Engine
+from router.execution.journal_engine import JournalEngine
+from router.requests import batches
+from router.requests.reader import RequestReader
+from router.services.batch_answers import answer
+from router.services.refusals import refusal
+from router.services.wallet_service import WalletService
+from shard_node.cluster.slots import SLOT_COUNT
+from shard_node.contract.calls import Post
+from shard_node.contract.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn
 from tests.router.batch_samples import SETTINGS, UNUSUAL, Request, agree, batches_in_order, with_field
@@ -39,9 +39,9 @@ from tests.router.stand_ins import (
 )
 
 if TYPE_CHECKING:
-    from router.byte_tables import Bytes
-    from shard_node.calls import Call
-    from shard_node.journal_calls import JournalCall
+    from router.requests.byte_tables import Bytes
+    from shard_node.contract.calls import Call
+    from shard_node.contract.journal_calls import JournalCall
 
 # What shards say, by amount; and what a coordinator says.
 VERDICTS = (

@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import batches
-from router.batches import LEAST_BYTES, BatchReader
+from router.requests import batches
+from router.requests.batches import LEAST_BYTES, BatchReader
 from shard_node.limits import MAX_BATCH
 from tests.router.batch_samples import (
     SETTINGS,
@@ -294,10 +294,10 @@ class Fault(NamedTuple):
     what: str
     text: str
     instead: str
-    module: str = "router.batches"
+    module: str = "router.requests.batches"
 
 
-MODULES = ("router.byte_tables", "router.packed", "router.batches")
+MODULES = ("router.requests.byte_tables", "router.requests.packed", "router.requests.batches")
 TABLES, PACKED = MODULES[:2]
 FAULTS = [
     Fault("tags", "_require(octets[at] == tag)", ""),

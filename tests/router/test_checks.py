@@ -8,15 +8,15 @@ from uuid import UUID
 
 import pytest
 
-from router.checks import Checker, Question, Verdict, of_journal, of_transfer
-from router.journal_requests import JournalReader
+from router.execution.checks import Checker, Question, Verdict, of_journal, of_transfer
+from router.requests.journals import JournalReader
+from shard_node.cluster.slots import slot
+from shard_node.contract.journal_calls import LegCheck
+from shard_node.contract.journals import Effect
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import RememberedOutcome
+from shard_node.contract.transfers import decision_key, terms_key
 from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
-from shard_node.journal_calls import LegCheck
-from shard_node.journals import Effect
-from shard_node.outcomes import Outcome
-from shard_node.records import RememberedOutcome
-from shard_node.slots import slot
-from shard_node.transfers import decision_key, terms_key
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import ID, Asked, reader, uuid7
 from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from router.coalescer import MAX_BATCHES, MAX_WAITING, Coalescer, OverloadedError
+from router.execution.coalescer import MAX_BATCHES, MAX_WAITING, Coalescer, OverloadedError
+from shard_node.contract.outcomes import Outcome
 from shard_node.limits import MAX_BATCH
-from shard_node.outcomes import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shard_node.transfers import Row
+    from shard_node.contract.transfers import Row
 
 COMMITTED = int(Outcome.COMMITTED)
 

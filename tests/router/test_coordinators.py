@@ -11,23 +11,23 @@ from typing import Any, Final, cast
 import grpc
 import pytest
 
-from coordinator.protocol import NoReply
-from router.coordinators import Coordinators
-from router.requests import columns
-from shard_node.bundles import Bundle
-from shard_node.journal_calls import Journals
-from shard_node.journals import Effect, Journal, Leg
-from shard_node.outcomes import Outcome
-from shard_node.registry import Member, MemberKind, Registry
-from shard_node.slots import slot
-from shard_node.transfers import Kind
+from router.execution.coordinators import Coordinators
+from router.requests.reader import columns
+from shard_node.client.asking import NoReply
+from shard_node.cluster.registry import Member, MemberKind, Registry
+from shard_node.cluster.slots import slot
+from shard_node.contract.bundles import Bundle
+from shard_node.contract.journal_calls import Journals
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 from tests.router.samples import Asked, reader, uuid7
 from tests.router.stand_ins import committed
 
 # Payers' shard, payees' shard, and what goes between.
 Part = tuple[int, int, Bundle]
-ONE_PART: Final[list[Part]] = [(0, 1, Bundle.of(columns([reader().transfer(Asked(amount="0.07"))])))]
+ONE_PART: Final[list[Part]] = [(0, 1, columns([reader().transfer(Asked(amount="0.07"))]).bundle())]
 
 
 class Members:
@@ -123,7 +123,7 @@ async def test_in_turn(start: Start) -> None:
 
 async def test_every_column_of_every_part(start: Start) -> None:
     """A coordinator gets the parts as they are, in order, with the shards by number and the map's version."""
-    other = Bundle.of(columns([reader().transfer(Asked(uuid7(5), amount="1", currency="USD"))]))
+    other = columns([reader().transfer(Asked(uuid7(5), amount="1", currency="USD"))]).bundle()
     parts = [(2, 0, ONE_PART[0][2]), (0, 1, other)]
     servicer = CoordinatorStandIn()
     coordinators = await start(servicer)

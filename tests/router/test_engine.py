@@ -9,24 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.protocol import NoReply
-from router import kept
-from router import maps as maps_module
-from router.engine import Engine
-from router.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
-from router.requests import columns
-from shard_node.calls import Post, Reply
-from shard_node.errors import (
-    ShardDefectError,
-    ShardFullError,
-    ShardUnavailableError,
-    StaleEpochError,
-)
+from router.execution import kept
+from router.execution import maps as maps_module
+from router.execution.engine import Engine
+from router.execution.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS
+from router.requests.reader import columns
+from shard_node.client.asking import NoReply
+from shard_node.cluster.slots import SLOT_COUNT, slot
+from shard_node.contract.calls import Post, Reply
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.records import RememberedOutcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
+from shard_node.errors import ShardDefectError, ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.limits import NO_BALANCE
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.records import RememberedOutcome
-from shard_node.slots import SLOT_COUNT, slot
-from shard_node.transfers import Kind, Terms, Transfers
 from tallystick.v1 import coordinator_pb2
 from tests.router.samples import Asked, reader, uuid7
 from tests.router.stand_ins import (
@@ -43,7 +38,7 @@ from tests.router.stand_ins import (
 )
 
 if TYPE_CHECKING:
-    from shard_node.directory import Cluster
+    from shard_node.client.directory import Cluster
 
 UNKNOWN = int(Outcome.OUTCOME_UNKNOWN)
 STALE = int(Outcome.STALE_EPOCH)

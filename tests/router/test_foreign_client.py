@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 from tests.router.contract import Client, compile_protos
 
 pytestmark = pytest.mark.cluster

@@ -13,15 +13,15 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from router import coalescer, kept
-from router.engine import Engine
-from router.journal_engine import JournalEngine
-from router.purchases import Purchase
-from router.service import WalletService
+from router.execution import coalescer, kept
+from router.execution.engine import Engine
+from router.execution.journal_engine import JournalEngine
+from router.execution.purchases import Purchase
+from router.services.wallet_service import WalletService
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import Account, AccountState, RememberedOutcome
 from shard_node.errors import LedgerUnavailableError, ShardUnavailableError
-from shard_node.outcomes import Outcome
-from shard_node.records import Account, AccountState, RememberedOutcome
-from shard_node.slots import slot
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn
 from tests.router.samples import reader, uuid7

@@ -7,17 +7,17 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.protocol import NoReply
-from router import kept, maps
-from router.journal_engine import JournalEngine, JournalResult, split_journals
-from router.maps import FIRST_RETRY_SECONDS
+from router.execution import kept, maps
+from router.execution.journal_engine import JournalEngine, JournalResult, split_journals
+from router.execution.maps import FIRST_RETRY_SECONDS
+from shard_node.client.asking import NoReply
+from shard_node.cluster.slots import SLOT_COUNT, slot
+from shard_node.contract.journal_calls import JournalReply, Journals
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind
 from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
-from shard_node.journal_calls import JournalReply, Journals
-from shard_node.journals import Effect, Journal, Leg
 from shard_node.limits import NO_BALANCE
-from shard_node.outcomes import Outcome
-from shard_node.slots import SLOT_COUNT, slot
-from shard_node.transfers import Kind
 from tallystick.v1 import coordinator_pb2
 from tests.router.samples import uuid7
 from tests.router.stand_ins import (

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.fields import BadField
-from router.journal_requests import DEFAULT_HOLD_SECONDS, JournalReader
-from router.purchases import Purchase
-from router.requests import AccountTerms
-from shard_node.journals import NO_ID, Effect, Journal, Leg
+from router.execution.purchases import Purchase
+from router.requests.fields import BadField
+from router.requests.journals import DEFAULT_HOLD_SECONDS, JournalReader
+from router.requests.reader import AccountTerms
+from shard_node.cluster.slots import slot
+from shard_node.contract.journals import NO_ID, Effect, Journal, Leg
+from shard_node.contract.transfers import Details, Kind, pack_details, unpack_body, unpack_details
 from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
-from shard_node.slots import slot
-from shard_node.transfers import Details, Kind, pack_details, unpack_body, unpack_details
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import ID, Asked, attempt, reader, uuid7
 

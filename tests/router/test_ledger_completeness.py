@@ -18,13 +18,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from deploy.launcher import LocalCluster
-from router import ledger_completeness
-from router.ledger_completeness import ANSWER_SECONDS, CompleteAnswers, LedgerStates, NotYetArchivedError
-from router.ledger_reader import LedgerReader
+from deploy.local.launcher import LocalCluster
+from router.execution import ledger_completeness
+from router.execution.ledger_completeness import (
+    ANSWER_SECONDS,
+    CompleteAnswers,
+    LedgerStates,
+    NotYetArchivedError,
+)
+from router.execution.ledger_reader import LedgerReader
+from shard_node.client.shard import CALL_TIMEOUT_SECONDS, LedgerState
 from shard_node.errors import ShardUnavailableError
-from shard_node.ledger.history import History
-from shard_node.shard import CALL_TIMEOUT_SECONDS, LedgerState
+from shard_node.ledger.questions.history import History
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
 from tests.ledger.books import fresh_ledger
 from tests.router.bank import Bank, new_id, wait_for

@@ -19,16 +19,16 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import Engine
 
-from coordinator.money import to_text
-from router.ledger_reader import LedgerReader, TooManyQuestionsError
-from router.ledger_service import LedgerService
-from router.ledger_watch import WatchSettings
+from router.execution.ledger_reader import LedgerReader, TooManyQuestionsError
+from router.services.ledger_service import LedgerService
+from router.services.ledger_watch import WatchSettings
+from shard_node.contract.transfers import Kind
 from shard_node.errors import LedgerUnavailableError
-from shard_node.ledger import following
-from shard_node.ledger.entries import Entry
-from shard_node.ledger.history import History
-from shard_node.ledger.schema import open_ledger
-from shard_node.transfers import Kind
+from shard_node.ledger.questions import following
+from shard_node.ledger.questions.history import History
+from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.schema import open_ledger
+from shard_node.money import to_text
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 from tests.router.contract import Refusal, read_refusal
@@ -382,7 +382,7 @@ def test_a_hanging_database_keeps_no_process_from_ending() -> None:
     """A thread that waits for ever ends with its process."""
     program = (
         "import asyncio, threading\n"
-        "from router.ledger_reader import LedgerReader\n"
+        "from router.execution.ledger_reader import LedgerReader\n"
         "from shard_node.errors import LedgerUnavailableError\n"
         "async def main():\n"
         "    reader = LedgerReader(deadline_seconds=0.1)\n"

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from router import kept, maps
-from router.kept import DEFAULT_DEADLINE_SECONDS, KeptTasks, deadline_of
-from router.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Tries, at_owner, spread
+from router.execution import kept, maps
+from router.execution.kept import DEFAULT_DEADLINE_SECONDS, KeptTasks, deadline_of
+from router.execution.maps import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Tries, at_owner, spread
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
-from shard_node.shard import Shard
-from shard_node.slots import SLOT_COUNT
 from tests.router.stand_ins import Clock, Context, MapsStandIn, ShardStandIn, cluster_cut_at
 
 LEFT, RIGHT = ShardStandIn("left"), ShardStandIn("right")

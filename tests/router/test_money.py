@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.money import to_minor, to_text
-from shard_node.currencies import package_exponent
+from shard_node.cluster.currencies import package_exponent
 from shard_node.limits import MAX_MINOR
+from shard_node.money import to_minor, to_text
 
 DIGITS = st.integers(0, 4)
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from router.journal_requests import RefundRequest
-from router.purchases import MAX_QUESTIONS, Purchase, Purchases
+from router.execution.purchases import MAX_QUESTIONS, Purchase, Purchases
+from router.requests.journals import RefundRequest
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import RememberedOutcome
 from shard_node.errors import LedgerUnavailableError, ShardUnavailableError, StaleEpochError
-from shard_node.outcomes import Outcome
-from shard_node.records import RememberedOutcome
-from shard_node.slots import slot
 from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at
 
 REFUND = RefundRequest(bytes(16), bytes(range(16)), "alice", slot("alice"), 500, "EUR", b"")

@@ -6,9 +6,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from router import refusals
-from router.fields import MAX_CLOCK_AHEAD_MS, BadField
-from shard_node.outcomes import PAYEE, Outcome
+from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
+from router.services import refusals
+from shard_node.contract.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.router.samples import FIELDS, NOW_MS, Asked, attempt, reader, uuid7
 from tests.router.stand_ins import AbortedError, Context

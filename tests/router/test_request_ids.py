@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import fields
-from router.fields import MAX_CLOCK_AHEAD_MS, BadField
-from shard_node.slots import slot
+from router.requests import fields
+from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
+from shard_node.cluster.slots import slot
 from tests.router.samples import ID as V4
 from tests.router.samples import NOW_MS, Asked, attempt, reader, uuid7
 

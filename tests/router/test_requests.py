@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.fields import BadField, minimum_balance
-from router.requests import columns
-from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
-from shard_node.slots import slot
-from shard_node.transfers import (
+from router.requests.fields import BadField, minimum_balance
+from router.requests.reader import columns
+from shard_node.cluster.slots import slot
+from shard_node.contract.transfers import (
     Details,
     Kind,
     Row,
@@ -26,6 +25,7 @@ from shard_node.transfers import (
     unpack_body,
     unpack_details,
 )
+from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from tallystick.v1 import wallet_pb2
 from tests.exponents import EXPONENTS
 from tests.router.samples import FIELDS, ID, Asked, attempt, reader, uuid7

@@ -14,7 +14,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from deploy.launcher import LocalCluster
+from deploy.local.launcher import LocalCluster
 from tests.router.bank import Bank, payment
 from tests.router.contract import CALL_TIMEOUT_SECONDS, Contract
 

@@ -12,15 +12,15 @@ import pytest
 from google.rpc import error_details_pb2
 
 from coordinator.cluster_service import ClusterService
-from coordinator.serving import Methods
-from router import coalescer, kept
-from router.engine import Engine
-from router.journal_engine import JournalEngine
-from router.service import WalletService, add_methods
-from shard_node.currencies import Exponents
+from router.execution import coalescer, kept
+from router.execution.engine import Engine
+from router.execution.journal_engine import JournalEngine
+from router.services.wallet_service import WalletService, add_methods
+from shard_node.cluster.currencies import Exponents
+from shard_node.cluster.registry import Member
+from shard_node.cluster.slots import slot
 from shard_node.errors import RegistryError, ShardFullError, ShardUnavailableError, StaleEpochError
-from shard_node.registry import Member
-from shard_node.slots import slot
+from shard_node.serving.server import Methods
 from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn
 from tests.router.samples import reader, uuid7

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from shard_node.records import AccountState
+from shard_node.contract.records import AccountState
 from tests.router.bank import Bank
 from tests.router.contract import Refusal
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from shard_node.records import AccountState
+from shard_node.contract.records import AccountState
 from tests.router.bank import Bank, Route, payment
 
 pytestmark = pytest.mark.cluster

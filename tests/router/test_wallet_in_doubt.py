@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
-from router.requests import columns
-from shard_node.bundles import Bundle, split_decisions, split_short
-from shard_node.calls import (
+from router.requests.reader import columns
+from shard_node.client.shard import Shard, connect
+from shard_node.contract.bundles import split_decisions, split_short
+from shard_node.contract.calls import (
     ATTEMPT_BYTES,
     Attempt,
     Decide,
@@ -25,8 +26,7 @@ from shard_node.calls import (
     ResolveAttempts,
     SettleCommits,
 )
-from shard_node.outcomes import Outcome
-from shard_node.shard import Shard, connect
+from shard_node.contract.outcomes import Outcome
 from tests.router.bank import Bank, Route, payment, wait_for
 from tests.router.contract import Client, Refusal
 from tests.router.samples import Asked, reader
@@ -55,7 +55,7 @@ def shard_of(bank: Bank, operators: Client) -> ShardOf:
 def new_attempt(*asked: dict[str, Any]) -> Attempt:
     """Requests as a coordinator hands them to shards."""
     rows = [reader().transfer(Asked(**one)) for one in asked]
-    return Attempt(os.urandom(ATTEMPT_BYTES), Bundle.of(columns(rows)))
+    return Attempt(os.urandom(ATTEMPT_BYTES), columns(rows).bundle())
 
 
 async def decide(shard: Shard, attempt: Attempt, payees_shard: str) -> Reply:

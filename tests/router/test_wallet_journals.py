@@ -10,8 +10,8 @@ from uuid import UUID
 import grpc
 import pytest
 
+from shard_node.cluster.slots import slot
 from shard_node.limits import MAX_LEGS
-from shard_node.slots import slot
 from tests.router.bank import Bank, Route, new_id, wait_for
 from tests.router.contract import Client, read_refusal
 from tests.router.test_wallet_journal_refusals import (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import grpc
 import pytest
 
+from shard_node.contract.records import AccountState
 from shard_node.limits import MAX_MINOR
-from shard_node.records import AccountState
 from tests.router.bank import Bank, Route, new_id, payment
 from tests.router.contract import Refusal, read_refusal
 from tests.router.samples import uuid7, wall_ms

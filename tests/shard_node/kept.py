@@ -9,13 +9,13 @@ from typing import Any
 
 import msgpack
 
-from shard_node.bundles import DECISION_BYTES, each, split_bodies, split_decisions, split_short
-from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
-from shard_node.journals import Effect, LegBody
-from shard_node.outcomes import Outcome
-from shard_node.records import Account
-from shard_node.shard import ATTEMPT_FIELDS, COMMIT_FIELDS, Shard
-from shard_node.transfers import Kind, unpack_body
+from shard_node.client.shard import ATTEMPT_FIELDS, COMMIT_FIELDS, Shard
+from shard_node.contract.bundles import DECISION_BYTES, each, split_bodies, split_decisions, split_short
+from shard_node.contract.calls import ATTEMPT_BYTES, COMMIT_BYTES
+from shard_node.contract.journals import Effect, LegBody
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import Account
+from shard_node.contract.transfers import Kind, unpack_body
 from tests.model import Decided, Entry, Hold, ShardModel
 from tests.model.outcomes import Committed, Kept
 

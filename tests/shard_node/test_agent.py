@@ -20,17 +20,17 @@ import pytest
 from kazoo.client import KazooClient
 from redis.asyncio import Redis
 
-from deploy.launcher import ClusterSpec, LocalCluster
-from shard_node import agent as agent_module
+from deploy.local.launcher import ClusterSpec, LocalCluster
 from shard_node.__main__ import main
-from shard_node.agent import Agent, AgentSettings, Holding, claim, load_library
+from shard_node.agent import agent as agent_module
+from shard_node.agent.agent import Agent, AgentSettings, Holding, claim, load_library
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.client.shard import Shard, connect
+from shard_node.cluster.registry import CURRENCIES, Registry, bootstrap
+from shard_node.cluster.topology import Topology
+from shard_node.contract.records import Account
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
 from shard_node.logs import MAX_LOG_BYTES
-from shard_node.records import Account
-from shard_node.redis_process import RedisProcess
-from shard_node.registry import CURRENCIES, Registry, bootstrap
-from shard_node.shard import Shard, connect
-from shard_node.topology import Topology
 from tallystick import SyncClient
 
 pytestmark = pytest.mark.cluster

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_node.bundles import (
+from shard_node.contract.bundles import (
     DECISION_BYTES,
-    Bundle,
     each,
     id_times_ms,
     join_short,
@@ -18,8 +17,8 @@ from shard_node.bundles import (
     split_decisions,
     split_short,
 )
+from shard_node.contract.transfers import Kind, Terms, Transfers, decision_key, terms_key
 from shard_node.limits import MAX_MINOR
-from shard_node.transfers import Kind, Terms, Transfers, decision_key, terms_key
 
 # A bundle holds whatever was let in: here any terms that can be packed.
 TERMS = st.builds(
@@ -56,7 +55,7 @@ def payment(transaction_id: bytes, currency: str = "EUR", amount: int = 5) -> tu
 @given(batch=BATCHES)
 def test_each_column_gives_back_what_went_in(batch: Transfers) -> None:
     """Decisions, terms, accounts, amounts and bodies of all rows, in their order."""
-    bundle = Bundle.of(batch)
+    bundle = batch.bundle()
     count = len(batch)
     assert bundle.count == count
     pairs = list(zip(batch.keys, batch.bodies, strict=True))
@@ -80,12 +79,12 @@ def test_some_rows(batch: Transfers, data: st.DataObject) -> None:
     """Rows by number, in the order asked for, are what a batch of only these would be."""
     rows = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, max_size=12))
     chosen = Transfers(*map(list, zip(*(batch.row(row) for row in rows), strict=True)))
-    assert batch.bundle(rows) == Bundle.of(chosen)
+    assert batch.bundle(rows) == chosen.bundle()
 
 
 def test_the_bytes() -> None:
     """The layout, byte by byte: shards and ledgers of other releases have it."""
-    bundle = Bundle.of(Transfers.of([payment(uuid7(7, 9)), payment(uuid7(8), amount=6)]))
+    bundle = Transfers.of([payment(uuid7(7, 9)), payment(uuid7(8), amount=6)]).bundle()
     assert bundle.decisions == uuid7(7, 9) + b"\x01\x00" + uuid7(8) + b"\x01\x00"
     assert bundle.payers == b"\x03ann\x03ann"
     assert bundle.payees == b"\x03bob\x03bob"
@@ -111,7 +110,7 @@ def test_the_bytes() -> None:
 def test_currencies(codes: list[str], packed: bytes) -> None:
     """A code a row, or one for all when there is but one."""
     batch = Transfers.of([payment(uuid7(n), code) for n, code in enumerate(codes)])
-    assert Bundle.of(batch).currencies == packed
+    assert batch.bundle().currencies == packed
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_currencies(codes: list[str], packed: bytes) -> None:
 )
 def test_times_of_ids(ids: list[bytes], oldest_ms: int, newest_ms: int) -> None:
     """The oldest and newest UUIDv7; oldest is 0 as soon as one id has no time."""
-    bundle = Bundle.of(Transfers.of([payment(one) for one in ids]))
+    bundle = Transfers.of([payment(one) for one in ids]).bundle()
     assert (bundle.oldest_ms, bundle.newest_ms) == (oldest_ms, newest_ms)
     assert id_times_ms(ids) == id_times_ms([one + b"\xff\xff" for one in ids]) == (oldest_ms, newest_ms)
 
@@ -154,7 +153,7 @@ def test_a_text_that_is_too_long() -> None:
 
 def test_a_column_that_was_cut() -> None:
     """A column that ends within a value is an error wherever it was cut."""
-    bundle = Bundle.of(Transfers.of([payment(uuid7(1)), payment(uuid7(2))]))
+    bundle = Transfers.of([payment(uuid7(1)), payment(uuid7(2))]).bundle()
     columns = {
         split_decisions: (bundle.decisions, DECISION_BYTES),
         split_short: (bundle.terms, len(bundle.terms) // 2),

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from shard_node.bundles import Bundle
-from shard_node.calls import (
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import (
     ATTEMPT_BYTES,
     Attempt,
     Call,
@@ -18,8 +19,7 @@ from shard_node.calls import (
     ResolveAttempts,
     SettleCommits,
 )
-from shard_node.errors import StaleEpochError
-from shard_node.journal_calls import (
+from shard_node.contract.journal_calls import (
     DecideJournals,
     FinishLegs,
     JournalCall,
@@ -30,15 +30,14 @@ from shard_node.journal_calls import (
     Settle,
     leg_refs,
 )
-from shard_node.journals import Effect, Journal, Leg
-from shard_node.outcomes import Outcome
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers, terms_key
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers, terms_key
+from shard_node.errors import StaleEpochError
 from tests.real_shards import RealShards
 
 TERMS = Terms(5, "EUR", slot("a"), slot("b"), Kind.TRANSFER, "a", "b", b"")
-BUNDLE = Bundle.of(Transfers.of([(os.urandom(16), TERMS)]))
+BUNDLE = Transfers.of([(os.urandom(16), TERMS)]).bundle()
 ATTEMPT = Attempt(os.urandom(ATTEMPT_BYTES), BUNDLE)
 COMMITTED = bytes((Outcome.COMMITTED,))
 ROWS = list(BUNDLE.rows())

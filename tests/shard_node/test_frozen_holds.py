@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 
-from shard_node.bundles import Bundle
-from shard_node.calls import Post
-from shard_node.journal_calls import Journals, PostJournals
-from shard_node.journals import Effect, Journal, Leg
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.cluster.slots import slot
+from shard_node.contract.calls import Post
+from shard_node.contract.journal_calls import Journals, PostJournals
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from tests.coordinator.bank import name_on
 from tests.real_shards import RealShards
 
@@ -24,7 +23,7 @@ async def test_a_frozen_accounts_hold_is_voided_not_captured(shards: RealShards)
         await shard.open([holder, payee], [slot(holder), slot(payee)], ["EUR"] * 2, [0, 0])
         place = slot(holder)
         deposit = Terms(50, "EUR", place, place, Kind.DEPOSIT, "@world:EUR", holder, EMPTY)
-        await shard.call(Post(Bundle.of(Transfers.of([(os.urandom(16), deposit)]))))
+        await shard.call(Post(Transfers.of([(os.urandom(16), deposit)]).bundle()))
 
         async def post(transaction_id: bytes, journal: Journal) -> int:
             return (await shard.call(PostJournals(Journals.of([(transaction_id, journal)])))).codes[0]

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
 from coordinator.journal_protocol import JournalCommit, JournalRecovery
-from coordinator.protocol import Commit, NoReply, Part, Recovery
-from shard_node.calls import Call, SettleCommits
-from shard_node.errors import ShardFullError
-from shard_node.journal_calls import (
+from coordinator.protocol import Commit, Part, Recovery
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.client.asking import NoReply
+from shard_node.cluster.slots import SLOT_COUNT, slot
+from shard_node.contract.calls import Call, SettleCommits
+from shard_node.contract.journal_calls import (
     DecideJournals,
     FinishLegs,
     JournalCall,
@@ -33,13 +35,12 @@ from shard_node.journal_calls import (
     leg_refs,
     related_key,
 )
-from shard_node.journals import NO_ID, Effect, Journal, Leg, LegBody
+from shard_node.contract.journals import NO_ID, Effect, Journal, Leg, LegBody
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import PendingAttempt, PendingCommit, PendingTransfer
+from shard_node.contract.transfers import Kind, terms_key, unpack_body
+from shard_node.errors import ShardFullError
 from shard_node.limits import MAX_BATCH, MAX_HOLD_SECONDS, MAX_MINOR
-from shard_node.outcomes import Outcome
-from shard_node.records import PendingAttempt, PendingCommit, PendingTransfer
-from shard_node.redis_process import RedisProcess
-from shard_node.slots import SLOT_COUNT, slot
-from shard_node.transfers import Kind, terms_key, unpack_body
 from tests.model import Faults, LedgerFullError
 from tests.shard_node.kept import LedgerReader, kept_by, kept_in
 from tests.shard_node.test_library_against_model import (

@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from shard_node.bundles import Bundle, each
-from shard_node.calls import (
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.cluster.slots import slot
+from shard_node.contract.bundles import Bundle, each
+from shard_node.contract.calls import (
     ATTEMPT_BYTES,
     Attempt,
     Call,
@@ -26,12 +28,10 @@ from shard_node.calls import (
     ResolveAttempts,
     SettleCommits,
 )
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.records import Account, AccountState
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from shard_node.limits import MAX_BATCH, MAX_MINOR
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.records import Account, AccountState
-from shard_node.redis_process import RedisProcess
-from shard_node.slots import slot
-from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
 from tests.model import Faults, ShardModel
 from tests.real_shards import RealShards
 from tests.shard_node.kept import BIG, kept_by, kept_in
@@ -85,7 +85,7 @@ def bundles(draw: st.DrawFn) -> Bundle:
     """Some transfers, at times one of them twice."""
     rows = draw(st.lists(transfers, min_size=1, max_size=4))
     again = draw(mostly([[]], [rows[:1]]))
-    return Bundle.of(Transfers.of([*rows, *again]))
+    return Transfers.of([*rows, *again]).bundle()
 
 
 def rows_of(choices: Sequence[int], count: int) -> st.SearchStrategy[bytes]:
@@ -370,7 +370,7 @@ async def test_a_full_batch_is_answered_in_order(shards: RealShards) -> None:
         code = "EUR" if i % 5 else "USD"
         terms = Terms(i % 7 + 1, code, slot(payer), slot(payee), Kind.TRANSFER, payer, payee, b"")
         rows.append((struct.pack(">QQ", 1, i + 1), terms))
-    bundle = Bundle.of(Transfers.of(rows))
+    bundle = Transfers.of(rows).bundle()
     attempt, late = Attempt(bytes(16), bundle), Attempt(bytes([1] * 16), bundle)
     async with shards.open(0) as shard:
         for first in range(0, len(names), 4096):
@@ -409,7 +409,7 @@ async def test_a_full_batch_of_one_outcome(shards: RealShards) -> None:
         (struct.pack(">QQ", 1, i + 1), Terms(i + 1, "EUR", slot(a), slot(b), Kind.TRANSFER, a, b, b""))
         for i, (a, b) in enumerate(pairwise(names))
     ]
-    attempt = Attempt(bytes(16), Bundle.of(Transfers.of(rows)))
+    attempt = Attempt(bytes(16), Transfers.of(rows).bundle())
     async with shards.open(0) as shard:
         await shard.open(names, [slot(n) for n in names], ["EUR"] * len(names), [-MAX_MINOR] * len(names))
         assert (await shard.call(Prepare([attempt]))).codes == [bytes((Outcome.PREPARED,))]

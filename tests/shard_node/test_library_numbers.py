@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from shard_node.bundles import DECISION_BYTES
-from shard_node.calls import ATTEMPT_BYTES, COMMIT_BYTES
-from shard_node.journals import Effect
+from shard_node.contract.bundles import DECISION_BYTES
+from shard_node.contract.calls import ATTEMPT_BYTES, COMMIT_BYTES
+from shard_node.contract.journals import Effect
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.records import AccountState
+from shard_node.contract.transfers import BODY_HEAD, Kind
 from shard_node.library import source
 from shard_node.limits import MAX_MINOR, NO_BALANCE
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.records import AccountState
-from shard_node.transfers import BODY_HEAD, Kind
 
 # Constants that no enum has.
 _OTHERS = {

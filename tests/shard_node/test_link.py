@@ -17,8 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shard_node.link import Link
-from shard_node.redis_process import RedisProcess
+from shard_node.agent.redis_process import RedisProcess
+from shard_node.client.link import Link
 
 # For answers that must come: never waited out.
 PATIENCE_SECONDS = 20.0

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from shard_node import redis_process
+from shard_node.agent import redis_process
+from shard_node.agent.redis_process import RedisProcess, free_port
+from shard_node.client.shard import connect
 from shard_node.errors import ShardUnavailableError
-from shard_node.redis_process import RedisProcess, free_port
-from shard_node.shard import connect
 
 
 def beside(data: Path, port: int | None = None) -> RedisProcess:

@@ -11,11 +11,11 @@ import pytest
 from kazoo.client import KazooClient, KazooState
 from structlog.testing import capture_logs
 
-from deploy.launcher import LocalCluster
-from shard_node.currencies import Exponents
+from deploy.local.launcher import LocalCluster
+from shard_node.cluster.currencies import Exponents
+from shard_node.cluster.registry import CURRENCIES, RESOLVER_LOCKS, Member, MemberKind, Registry, bootstrap
+from shard_node.cluster.topology import Topology
 from shard_node.errors import ExponentUnknownError, RegistryError
-from shard_node.registry import CURRENCIES, RESOLVER_LOCKS, Member, MemberKind, Registry, bootstrap
-from shard_node.topology import Topology
 
 pytestmark = pytest.mark.cluster
 
@@ -100,7 +100,7 @@ async def test_no_topology_and_no_zookeeper_are_told_apart(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with a sentence that says what to do."""
-    monkeypatch.setattr("shard_node.registry.START_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("shard_node.cluster.registry.START_TIMEOUT_SECONDS", 1.0)
     for hosts, complaint in (
         (f"{cluster.zookeeper_address}/{uuid.uuid4().hex}", "bootstrap the cluster"),
         ("127.0.0.1:1", "no ZooKeeper answers"),
@@ -210,7 +210,7 @@ async def test_restoring_is_repeated_until_it_succeeds(
     registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests that fail right after the session is back do not leave the process unregistered."""
-    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("shard_node.cluster.registry.REPEAT_PAUSE_SECONDS", 0.01)
     heard: asyncio.Queue[list[Member]] = asyncio.Queue()
     await other.watch_members(MemberKind.ROUTER, heard.put_nowait)
     await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
@@ -225,7 +225,7 @@ async def test_restoring_ends_with_the_wish_to_be_registered(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that withdraws while it is being registered again stays withdrawn."""
-    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("shard_node.cluster.registry.REPEAT_PAUSE_SECONDS", 0.01)
     await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
     await lose_session(registry, "/tallystick/members/routers/r")
     tried = asyncio.Event()
@@ -252,7 +252,7 @@ async def test_following_members_survives_failed_reads(
     registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watcher is told of a change although the first reads after it fail."""
-    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("shard_node.cluster.registry.REPEAT_PAUSE_SECONDS", 0.01)
     heard: asyncio.Queue[list[Member]] = asyncio.Queue()
     await other.watch_members(MemberKind.ROUTER, heard.put_nowait)
     fail_first(other, 3)
@@ -291,14 +291,14 @@ async def test_following_begins_with_the_first_list(
     registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever follows knows who is there when the call returns; or is told that nobody answers."""
-    monkeypatch.setattr("shard_node.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("shard_node.cluster.registry.REPEAT_PAUSE_SECONDS", 0.01)
     await registry.register(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)
     told: list[list[Member]] = []
     fail_first(other, 2)
     await other.watch_members(MemberKind.ROUTER, told.append)
     assert told == [[Member(MemberKind.ROUTER, "r", "127.0.0.1:5", 1)]]
 
-    monkeypatch.setattr("shard_node.registry.START_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("shard_node.cluster.registry.START_TIMEOUT_SECONDS", 0.1)
     fail_first(other, 1_000_000)
     with pytest.raises(RegistryError, match="did not answer in time"):
         await other.watch_members(MemberKind.COORDINATOR, told.append)
@@ -308,7 +308,7 @@ async def test_a_start_is_bounded_when_zookeeper_falls_silent(
     hosts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connected, but no answer to the first read: an error in time, with the event loop free meanwhile."""
-    monkeypatch.setattr("shard_node.registry.START_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("shard_node.cluster.registry.START_TIMEOUT_SECONDS", 1.0)
     silent = Registry(hosts)
 
     async def never(_: str) -> None:

@@ -11,9 +11,12 @@ from uuid import UUID
 import pytest
 
 from shard_node import library
-from shard_node.agent import ask_peer, load_library
-from shard_node.bundles import Bundle
-from shard_node.calls import (
+from shard_node.agent.agent import ask_peer, load_library
+from shard_node.agent.rotation import Peer, long_unsettled_ms, may_rotate
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.bundles import Bundle
+from shard_node.contract.calls import (
     ATTEMPT_BYTES,
     Attempt,
     Decide,
@@ -23,11 +26,8 @@ from shard_node.calls import (
     ResolveAttempts,
     SettleCommits,
 )
-from shard_node.outcomes import Outcome
-from shard_node.rotation import Peer, long_unsettled_ms, may_rotate
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Kind, Terms, Transfers
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from tests.real_shards import RealShards
 
 HOUR_MS = 3_600_000
@@ -40,7 +40,7 @@ def v7(time_ms: int, tail: int = 1) -> bytes:
 
 def bundle(transaction_id: bytes, terms: Terms) -> Bundle:
     """One transfer."""
-    return Bundle.of(Transfers.of([(transaction_id, terms)]))
+    return Transfers.of([(transaction_id, terms)]).bundle()
 
 
 def deposit(transaction_id: bytes, amount: int = 5) -> Bundle:
@@ -217,7 +217,7 @@ async def test_only_what_was_committed_is_carried_over(shards: RealShards) -> No
     terms = Terms(5, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", b"")
     too_much = replace(terms, amount_minor=500)
     rows = [(v7(1000, 1), terms), (v7(1000, 2), too_much), (v7(1000, 3), terms)]
-    attempt = Attempt(os.urandom(ATTEMPT_BYTES), Bundle.of(Transfers.of(rows)))
+    attempt = Attempt(os.urandom(ATTEMPT_BYTES), Transfers.of(rows).bundle())
     async with shards.open(0) as shard:
         await shard.open(["alice"], [slot("alice")], ["EUR"], [-100])
         await shard.call(commit(attempt))

@@ -6,14 +6,14 @@ import asyncio
 import os
 from dataclasses import replace
 
-from shard_node.bundles import DECISION_BYTES, Bundle
-from shard_node.calls import ATTEMPT_BYTES, Attempt, Decide, Finish, Post, Prepare, Reply
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.bundles import DECISION_BYTES
+from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Decide, Finish, Post, Prepare, Reply
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.records import PendingCommit
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import PAYEE, Outcome
-from shard_node.records import PendingCommit
-from shard_node.shard import Shard
-from shard_node.slots import slot
-from shard_node.transfers import Details, Kind, Terms, Transfers, pack_details
 from tests.real_shards import RealShards
 from tests.shard_node.kept import BIG, kept_in
 
@@ -24,7 +24,7 @@ COMMITTED = bytes((Outcome.COMMITTED,))
 def payments(*rows: tuple[bytes, int]) -> Attempt:
     """A new attempt at payments by alice to bob, each an id and an amount in minor units."""
     terms = Terms(0, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", b"")
-    bundle = Bundle.of(Transfers.of([(i, replace(terms, amount_minor=amount)) for i, amount in rows]))
+    bundle = Transfers.of([(i, replace(terms, amount_minor=amount)) for i, amount in rows]).bundle()
     return Attempt(os.urandom(ATTEMPT_BYTES), bundle)
 
 
@@ -49,7 +49,7 @@ async def open_accounts(shard: Shard, bob_has: int = 0) -> None:
     await shard.open(names, [slot(name) for name in names], ["EUR"] * 2, [-MAX_MINOR, 0])
     if bob_has:
         terms = Terms(bob_has, "EUR", slot("bob"), slot("bob"), Kind.DEPOSIT, "@world:EUR", "bob", b"\0\0")
-        reply = await shard.call(Post(Bundle.of(Transfers.of([(os.urandom(16), terms)]))))
+        reply = await shard.call(Post(Transfers.of([(os.urandom(16), terms)]).bundle()))
         assert firsts(reply) == [Outcome.COMMITTED]
 
 
@@ -150,7 +150,7 @@ async def test_a_purchase_is_remembered_with_its_parties(shards: RealShards) -> 
     """A refund must know who paid whom, however the purchase was decided."""
     details = pack_details(Details(b"order 7"))
     terms = Terms(5, "EUR", slot("alice"), slot("bob"), Kind.PURCHASE, "alice", "bob", details)
-    bundles = [Bundle.of(Transfers.of([(os.urandom(16), terms)])) for _ in range(2)]
+    bundles = [Transfers.of([(os.urandom(16), terms)]).bundle() for _ in range(2)]
     async with shards.open(0) as shard:
         await open_accounts(shard)
         await shard.call(Post(bundles[0]))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_node.redis_process import free_port
-from shard_node.slots import SLOT_COUNT, slot
+from shard_node.agent.redis_process import free_port
+from shard_node.cluster.slots import SLOT_COUNT, slot
 
 SAMPLES = [
     "123456789",

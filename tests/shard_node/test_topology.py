@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_node.slots import SLOT_COUNT
-from shard_node.topology import ShardInfo, SlotRange, Topology, TopologyError
+from shard_node.cluster.slots import SLOT_COUNT
+from shard_node.cluster.topology import ShardInfo, SlotRange, Topology, TopologyError
 
 
 @given(st.integers(1, 64))

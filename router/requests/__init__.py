@@ -1,0 +1,31 @@
+"""Reads requests and checks them: what comes out is right in every field, or a BadField. No I/O."""
+
+from router.requests import ledger
+from router.requests.batches import BatchReader
+from router.requests.byte_tables import Bytes
+from router.requests.fields import ACCOUNT_ID, CURRENCY, BadField, FieldReader, UnknownCurrency, shown
+from router.requests.journals import JournalReader, JournalRequest, PurchaseTerms, RefundRequest, VoidRequest
+from router.requests.ledger import WatchRequest
+from router.requests.reader import AccountTerms, ReadTransfers, RequestReader, columns
+
+__all__ = [
+    "ACCOUNT_ID",
+    "CURRENCY",
+    "AccountTerms",
+    "BadField",
+    "BatchReader",
+    "Bytes",
+    "FieldReader",
+    "JournalReader",
+    "JournalRequest",
+    "PurchaseTerms",
+    "ReadTransfers",
+    "RefundRequest",
+    "RequestReader",
+    "UnknownCurrency",
+    "VoidRequest",
+    "WatchRequest",
+    "columns",
+    "ledger",
+    "shown",
+]

@@ -1,0 +1,34 @@
+"""When a shard may forget its older generation of outcomes and applied legs. Plain code, no clock.
+
+A leg that is forgotten while the payer's shard still holds its transfer as unsettled would be applied
+a second time by whoever finishes it. So every shard is asked first, and nobody forgets while one of
+them is silent or has a transfer that has been unsettled for long: no matter whose fault that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+
+class Peer(Enum):
+    """What a shard, this one included, says of its unsettled transfers."""
+
+    SETTLED = "none has been unsettled for long"
+    LAGGING = "one has been unsettled for long"
+    SILENT = "no answer"
+
+
+def long_unsettled_ms(window_seconds: float) -> int:
+    """From which age on an unsettled transfer is in the way.
+
+    What a rotation forgets was applied at least one window ago, and committed before that. Half a
+    window leaves the other half as margin for clocks that run at different speeds; settling takes
+    seconds.
+    """
+    return int(window_seconds * 500)
+
+
+def may_rotate(elapsed_seconds: float, window_seconds: float, peers: Sequence[Peer]) -> bool:
+    """Whether to forget, ``elapsed_seconds`` after the last time. ``peers`` are all shards."""
+    return elapsed_seconds >= window_seconds and all(peer is Peer.SETTLED for peer in peers)

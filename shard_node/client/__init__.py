@@ -1,0 +1,32 @@
+"""How others call a shard: connections, calls by the newest map, and why there was no answer."""
+
+from shard_node.client.asking import Answer, JournalAnswer, NoReply, ask, ask_all
+from shard_node.client.directory import Cluster, Directory
+from shard_node.client.shard import (
+    CALL_TIMEOUT_SECONDS,
+    LedgerState,
+    PendingTable,
+    Shard,
+    ShardRedis,
+    as_shard_error,
+    connect,
+    disconnect,
+)
+
+__all__ = [
+    "CALL_TIMEOUT_SECONDS",
+    "Answer",
+    "Cluster",
+    "Directory",
+    "JournalAnswer",
+    "LedgerState",
+    "NoReply",
+    "PendingTable",
+    "Shard",
+    "ShardRedis",
+    "as_shard_error",
+    "ask",
+    "ask_all",
+    "connect",
+    "disconnect",
+]
