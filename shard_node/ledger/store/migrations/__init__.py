@@ -23,6 +23,8 @@ from shard_node.ledger.store import POSTGRESQL, WRITING, as_ledger_error, metada
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+__all__ = ["current", "newest", "require_newest", "upgrade"]
+
 # Not Alembic's default name: the database may hold another program's tables beside ours.
 VERSION_TABLE: Final = "tallystick_ledger_version"
 # Alembic keeps what it works on in globals.
