@@ -25,6 +25,13 @@ demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits
 test: setup ## All tests, three at a time; ARGS="-k name" for some
 	$(PYTHON_IN_VENV) -m pytest -n 3 --dist worksteal $(ARGS)
 
+.PHONY: check
+check: setup ## Lint, types, and the tests that start no server: under a minute
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy
+	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal -q -m "not servers and not large" $(ARGS)
+
 .PHONY: lint
 lint: setup ## ruff: rules and format
 	$(PYTHON_IN_VENV) -m ruff check .

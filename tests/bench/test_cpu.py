@@ -19,6 +19,7 @@ def spin(seconds: float) -> None:
         pass
 
 
+@pytest.mark.servers
 def test_work_is_charged_to_the_process_that_did_it() -> None:
     """A process that spins is seen to, one that waits is not, and both are part of the machine's time."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as waiting:
@@ -38,6 +39,7 @@ def test_work_is_charged_to_the_process_that_did_it() -> None:
     assert after.busy - before.busy >= 0.2
 
 
+@pytest.mark.servers
 def test_children_that_ended_count_for_their_parent() -> None:
     """A Redis rewrites its append-only file in a child, which is Redis' cost."""
     before = read_cpu({"parent": os.getpid()})
@@ -47,6 +49,7 @@ def test_children_that_ended_count_for_their_parent() -> None:
     assert spent.by_process["parent"] >= 0.25
 
 
+@pytest.mark.servers
 def test_children_count_with_the_server_that_started_them() -> None:
     """A PostgreSQL works in children, one a connection: while they live, and once they have ended."""
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
@@ -61,6 +64,7 @@ def test_children_count_with_the_server_that_started_them() -> None:
     assert read_tree("server", os.getpid()) - before >= 0.25
 
 
+@pytest.mark.servers
 def test_a_process_that_has_ended_is_an_error() -> None:
     """Figures of a process that died while it was measured are worth nothing."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:

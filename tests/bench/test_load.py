@@ -19,6 +19,8 @@ from router.services.refusals import refusal
 from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2, wallet_pb2_grpc
 
+pytestmark = pytest.mark.servers
+
 COMMITTED = outcome_pb2.OUTCOME_COMMITTED
 OWNERS = [0] * 16384
 

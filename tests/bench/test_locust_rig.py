@@ -56,6 +56,7 @@ def await_json(url: str, ready: Callable[[Any], bool]) -> Any:
         time.sleep(POLL_SECONDS)
 
 
+@pytest.mark.servers
 def test_locust_counts_the_transfers_that_were_sent() -> None:
     """Batches and single ones, to the last; levels that are kept exit with 0."""
     with StandInProcess() as stand_in:
@@ -78,6 +79,7 @@ def test_locust_counts_the_transfers_that_were_sent() -> None:
     assert ran.exit_code == 0
 
 
+@pytest.mark.servers
 def test_failures_are_counted_by_outcome() -> None:
     """INSUFFICIENT_FUNDS apart where it is expected, lost and wrong answers as what they are; exit code 1."""
     faults = ("--poor-every=10", "--frozen-every=25", "--lost-every=7", "--swapped-every=3")
@@ -111,6 +113,7 @@ def test_failures_are_counted_by_outcome() -> None:
     assert ran.exit_code == 1
 
 
+@pytest.mark.servers
 def test_a_slow_cluster_is_late_for_all_that_was_due() -> None:
     """A user that cannot keep its rate counts from when it should have sent; levels not kept exit with 1.
 
@@ -144,6 +147,7 @@ def test_a_slow_cluster_is_late_for_all_that_was_due() -> None:
     assert ran.exit_code == 1
 
 
+@pytest.mark.servers
 def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
     """Two workers, every transfer counted once, rates and errors too; an HTML report is written."""
     port, report = free_port(), tmp_path / "report.html"
@@ -195,6 +199,7 @@ def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
     assert '"BatchTransferUser": {"ratio": 1.0' in page
 
 
+@pytest.mark.servers
 def test_the_web_page_shows_transfers() -> None:
     """Started by its form, which may change options; it counts what the stand-in saw, and reports."""
     port = free_port()
@@ -223,6 +228,7 @@ def test_the_web_page_shows_transfers() -> None:
     assert exit_code == 1
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -293,6 +299,7 @@ def test_the_starter_leaves_nothing_behind(tmp_path: Path) -> None:
         page(url)
 
 
+@pytest.mark.servers
 def test_capacity_plans_both_sides() -> None:
     """Workers from what was measured of them; the cluster from the costs that are given, by part."""
     given = "--cluster-us=shard=17.5,router=2,coordinator=0.7,archiver=22"

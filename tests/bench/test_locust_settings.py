@@ -23,6 +23,7 @@ def actions() -> list[argparse.Action]:
     return parser._actions
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("command", [("locust", "-f", str(RIG)), ("bench.locust_rig",)])
 def test_help_lists_every_option(command: tuple[str, ...]) -> None:
     """Locust prints its help before it reads the file that adds them."""

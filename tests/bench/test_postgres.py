@@ -23,6 +23,8 @@ from bench.postgres.server import PostgresqlServer, postgresql_server
 from tallystick import new_transaction_id
 from tests.bench.commands import figures_of, reachable_folder
 
+pytestmark = pytest.mark.servers
+
 COMMITTED, INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, ID_REUSED = 1, 2, 7, 8
 ACCOUNTS = ("anna", "berta", "carla")
 NAMES = (f"wallet_{number}" for number in count())

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.servers
+
 
 def test_a_small_run() -> None:
     """Every figure is there; the made-up ledger is whole."""

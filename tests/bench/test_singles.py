@@ -9,6 +9,8 @@ from bench.errors import BenchError
 from bench.singles import Run, SinglesHandler, SinglesSettings
 from tests.bench.commands import figures_of
 
+pytestmark = pytest.mark.servers
+
 
 def test_a_transfer_that_fails_ends_the_run() -> None:
     """A service that knows no batches stands for one that does not do what it is asked: no figures."""

@@ -20,6 +20,7 @@ def test_the_ratio_is_of_cpu_time_a_call() -> None:
     assert Round(100.0, 150.0, echo_rate=5000.0, router_rate=2000.0).ratio == pytest.approx(1.5)
 
 
+@pytest.mark.servers
 def test_the_echo_server_is_called_as_a_router_is() -> None:
     """Every answer is taken for a committed transfer, but none counts towards the cluster's books."""
     settings = BenchSettings(accounts=100, clients=1, concurrency=4, unary=True)
@@ -32,6 +33,7 @@ def test_the_echo_server_is_called_as_a_router_is() -> None:
     assert counter.runs == 2
 
 
+@pytest.mark.servers
 def test_an_echo_server_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence, not a wait without end."""
     monkeypatch.setattr("sys.executable", "/bin/false")

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.servers
+
 # What a client that the child made read: the account that it asked for.
 ALIVE = "alice"
 

@@ -7,6 +7,8 @@ import threading
 import uuid
 from collections.abc import Callable
 
+import pytest
+
 from tallystick.ids import TransactionIds, new_transaction_id
 
 NOON_NS = 1_750_000_000_123_456_789
@@ -100,6 +102,7 @@ def test_threads_share_one_sequence() -> None:
     assert all(into == sorted(into) for into in made)
 
 
+@pytest.mark.servers
 def test_forked_child_makes_other_ids() -> None:
     """Parent and child of a fork share the counter's state and yet make no id twice."""
     program = """

@@ -14,6 +14,8 @@ from deploy.local.launcher import LocalCluster
 from tallystick import ForkedClient, SyncClient
 from tests.bench.locust_runs import Summary, local_master, run_headless
 
+pytestmark = pytest.mark.servers
+
 README = Path(__file__).parents[2] / "README.md"
 
 

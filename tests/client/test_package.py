@@ -76,6 +76,7 @@ def fresh_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.servers
 def test_the_clients_wheel_is_the_package_and_its_licence(wheel: Path) -> None:
     """One top-level package, marked as typed, with the contract for other languages."""
     paths, metadata = _contents(wheel)
@@ -91,6 +92,7 @@ def test_the_clients_wheel_is_the_package_and_its_licence(wheel: Path) -> None:
         assert archive.read(f"{about}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
 
 
+@pytest.mark.servers
 def test_the_client_needs_few_packages(wheel: Path) -> None:
     """A service that moves money installs no servers, and no load rig unless it asks for one."""
     _, metadata = _contents(wheel)
@@ -103,6 +105,7 @@ def test_the_client_needs_few_packages(wheel: Path) -> None:
     assert metadata.get_all("Provides-Extra") == ["locust"]
 
 
+@pytest.mark.servers
 def test_the_servers_wheel_leaves_the_client_out(tmp_path: Path) -> None:
     """Two distributions with the same files would overwrite, and uninstall, each other's."""
     paths, _ = _contents(_wheel(ROOT, tmp_path))
@@ -110,6 +113,7 @@ def test_the_servers_wheel_leaves_the_client_out(tmp_path: Path) -> None:
     assert packages == {"shard_node", "coordinator", "router", "bench", "deploy"}
 
 
+@pytest.mark.servers
 def test_the_servers_need_the_client_of_their_own_version(wheel: Path) -> None:
     """One commit, one version: the contract between them has no other."""
     _, metadata = _contents(wheel)

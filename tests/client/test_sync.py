@@ -15,6 +15,8 @@ from tallystick import (
     Unavailable,
 )
 
+pytestmark = pytest.mark.servers
+
 
 def test_every_method_waits_for_its_answer(address: str) -> None:
     """The methods are those of the asyncio client, with plain results."""

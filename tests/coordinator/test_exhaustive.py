@@ -42,7 +42,13 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize(("setting", "at_least"), SOUND.values(), ids=SOUND.keys())
+@pytest.mark.parametrize(
+    ("setting", "at_least"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.large] * (case[1] > 8_000))
+        for name, case in SOUND.items()
+    ],
+)
 def test_every_order_of_events_is_sound(setting: Setting, at_least: int) -> None:
     """No state is half applied or doubly applied, none contradicts an answer, all heal."""
     states = Explorer(setting).run()

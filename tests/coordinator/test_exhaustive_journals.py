@@ -66,7 +66,13 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize(("setting", "at_least"), SOUND.values(), ids=SOUND.keys())
+@pytest.mark.parametrize(
+    ("setting", "at_least"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.large] * (case[1] > 8_000))
+        for name, case in SOUND.items()
+    ],
+)
 def test_every_order_of_events_is_sound(setting: JournalSetting, at_least: int) -> None:
     """All legs or none, nothing reserved for ever, no limit passed, no answer contradicted; all heal."""
     states = JournalExplorer(setting).run()

@@ -17,6 +17,8 @@ from deploy.cli.main import app
 from deploy.local.launcher import ClusterSpec, LocalCluster
 from tallystick import AccountNotFound, InvalidArgument, NewAccount, Outcome, SyncClient, SyncLedgerClient
 
+pytestmark = pytest.mark.servers
+
 # What each release knows: the second has dropped BGN and changed HUF, and CHF is new.
 FIRST = {"EUR": 2, "BGN": 2, "HUF": 2}
 SECOND = {"EUR": 2, "HUF": 0, "CHF": 2}

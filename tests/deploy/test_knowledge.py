@@ -51,6 +51,7 @@ def test_what_is_certain_stays(path: Path) -> None:
         assert knowledge.find([one.key]) == {one.key: [_certain(one)]}
 
 
+@pytest.mark.servers
 def test_what_a_killed_import_sent_is_in_doubt_for_the_next(path: Path) -> None:
     """The intent is on disk before it returns, whatever becomes of the process."""
     sent, answered = _instruction(), _instruction()

@@ -54,6 +54,7 @@ def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*_TALLYSTICK, *arguments], capture_output=True, text=True, timeout=90, check=False)
 
 
+@pytest.mark.servers
 def test_up_crash_up_down(data: Path) -> None:
     """`up --detach`, the death of everything at once, `up` again with the data and ports, `down`."""
     up = ("up", "--shards", "1", "--data", str(data), "--detach")
@@ -104,6 +105,7 @@ def test_up_crash_up_down(data: Path) -> None:
     assert cluster.names == []
 
 
+@pytest.mark.servers
 def test_the_foreground_stops_everything_when_asked(data: Path) -> None:
     """SIGTERM, as Ctrl-C, ends the whole cluster, not the launcher alone."""
     command = [*_TALLYSTICK, "up", "--shards", "1", "--data", str(data)]
@@ -120,6 +122,7 @@ def test_the_foreground_stops_everything_when_asked(data: Path) -> None:
     assert _alive(everything) == []
 
 
+@pytest.mark.servers
 def test_a_part_that_cannot_start_is_named_with_its_log(data: Path) -> None:
     """And nothing of the cluster is left running."""
     data.mkdir()
@@ -134,6 +137,7 @@ def test_a_part_that_cannot_start_is_named_with_its_log(data: Path) -> None:
     assert not redis_servers(data)
 
 
+@pytest.mark.servers
 def test_a_part_that_is_not_ready_in_time_is_named(data: Path) -> None:
     """Rather than waited for without end."""
     cluster = LocalCluster(data, _SMALL, ready_timeout_seconds=0.0)
@@ -142,6 +146,7 @@ def test_a_part_that_is_not_ready_in_time_is_named(data: Path) -> None:
     assert cluster.names == []
 
 
+@pytest.mark.servers
 def test_a_part_that_fails_to_start_does_not_stop_those_that_run(data: Path) -> None:
     """`up` on a cluster that lacks a part may bring it back; it must not make things worse."""
     cluster = LocalCluster(data, _SMALL)
@@ -162,6 +167,7 @@ def test_a_part_that_fails_to_start_does_not_stop_those_that_run(data: Path) -> 
     assert not cluster.start()
 
 
+@pytest.mark.servers
 def test_what_a_killed_launcher_left_half_started_is_swept_away_first(data: Path) -> None:
     """The record says that it was never ready: nobody knows how far it got."""
     data.mkdir()
@@ -192,6 +198,7 @@ def test_killed_parts_come_back(cluster: LocalCluster) -> None:
         assert client.open_account("launcher-alice", "EUR").account_id == "launcher-alice"
 
 
+@pytest.mark.servers
 def test_a_redis_whose_shard_node_was_killed_is_stopped_too(data: Path) -> None:
     """It has nobody else who would stop it."""
     cluster = LocalCluster(data, _SMALL)
@@ -215,6 +222,7 @@ def test_a_pid_file_of_another_boot_names_nobody(tmp_path: Path) -> None:
     assert redis_servers(tmp_path) == {}
 
 
+@pytest.mark.servers
 def test_down_leaves_a_stranger_with_a_recycled_pid_alone(tmp_path: Path) -> None:
     """After a reboot the recorded numbers belong to others."""
     log = tmp_path / "stranger.log"
@@ -268,6 +276,7 @@ def test_a_ledger_that_nobody_answers_for_is_found_out_at_once(data: Path) -> No
     assert not (data / cluster_file.FILE_NAME).exists()
 
 
+@pytest.mark.servers
 def test_an_archiver_that_cannot_work_is_no_ready_cluster(data: Path) -> None:
     """It is named with the end of its log, and nothing is left running."""
     data.mkdir()
@@ -301,6 +310,7 @@ def test_an_archiver_is_started_with_the_ledger_that_routers_read(cluster: Local
     assert Kind.ARCHIVER not in {kind for _, kind in missing_parts(none)}
 
 
+@pytest.mark.servers
 def test_archivers_give_way_and_shards_keep_more_when_asked_to(data: Path) -> None:
     """Also after a restart; the process that was started is the archiver itself, not what made it nice."""
     spec = ClusterSpec(shards=1, max_backlog=4711, archiver_niceness=10)

@@ -161,6 +161,7 @@ def _typed(line: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(bash, cwd=folder, env=environment, capture_output=True, check=False, timeout=60)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("line", "exit_code", "said"),
     [
@@ -183,6 +184,7 @@ def test_the_program_ends_as_others_do(line: str, exit_code: int, said: bytes, t
     assert done.stdout == b""
 
 
+@pytest.mark.servers
 def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     """With what `tallystick --show-completion` prints."""
     done = _typed(

@@ -14,6 +14,8 @@ import pytest
 
 from deploy.local.processes import ProcessIdentity, identify, is_alive, kill, spawn, stop, tail
 
+pytestmark = pytest.mark.servers
+
 _POLITE = "import time; print('up', flush=True); time.sleep(600)"
 _STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"

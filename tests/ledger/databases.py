@@ -30,7 +30,7 @@ def new_postgresql_ledger(server: PostgresqlServer) -> str:
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without any table."""
     if request.param == "sqlite":

@@ -202,6 +202,7 @@ def test_stopped_within_a_store(archive: Archive, engine: Engine, moment: str) -
     assert verified_rows(archive, SHARD) == rows
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("empty_url", [POSTGRESQL], indirect=True)
 def test_a_database_that_goes_away(archive: Archive, engine: Engine, ledger_url: str) -> None:
     """A connection that breaks is an error that may pass; the next call finds a new one."""

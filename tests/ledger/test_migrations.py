@@ -103,6 +103,7 @@ def test_many_start_at_once(empty_url: str) -> None:
         assert set(threads.map(upgrade_at, [empty_url] * AT_ONCE)) == {newest()}
 
 
+@pytest.mark.servers
 def test_many_processes_start_at_once(empty_url: str) -> None:
     """The same with processes, which share no lock but the database's."""
     context = multiprocessing.get_context("spawn")
@@ -216,6 +217,7 @@ def test_a_database_that_is_away(tmp_path: Path, postgresql: PostgresqlServer) -
         assert "secret" not in str(refused.value)
 
 
+@pytest.mark.servers
 def test_by_hand(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m shard_node.ledger` upgrades and tells the version; an error is one line."""
 

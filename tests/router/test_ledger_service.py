@@ -378,6 +378,7 @@ async def test_a_question_without_an_answer_ends_in_time() -> None:
     reader.close()
 
 
+@pytest.mark.servers
 def test_a_hanging_database_keeps_no_process_from_ending() -> None:
     """A thread that waits for ever ends with its process."""
     program = (

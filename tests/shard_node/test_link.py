@@ -166,6 +166,7 @@ def test_errors_are_answers(run: Run, own_redis: RedisProcess) -> None:
     run(test)
 
 
+@pytest.mark.servers
 def test_a_killed_redis(run: Run, tmp_path: Path) -> None:
     """Calls under way and calls meanwhile fail with ConnectionError; when it is back, calls work."""
 

@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.servers
+
 _PROGRAM = """
 import logging
 import structlog

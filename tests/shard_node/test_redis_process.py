@@ -16,6 +16,8 @@ from shard_node.agent.redis_process import RedisProcess, free_port
 from shard_node.client.shard import connect
 from shard_node.errors import ShardUnavailableError
 
+pytestmark = pytest.mark.servers
+
 
 def beside(data: Path, port: int | None = None) -> RedisProcess:
     """What another agent on that folder starts with."""
