@@ -6,6 +6,8 @@ cluster.json that an adoption is under way, the last one that the folder is a pl
 it in between, nothing works on the folder but the same adoption, begun again.
 
 Nothing of the original is asked but its ledger's database, if one is named for the copy: it must be another.
+
+Commands import this module only where they use it: what talks to a Redis takes long to load.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from deploy.local.ledger_url import checked, default_url, masked, rebased, sqlit
 from deploy.local.starter import Starter
 from deploy.local.stopper import stop_processes
 from deploy.quiet_logs import quiet_logs
-from shard_node.agent import CONFIGURATION, PID_FILE, RedisProcess
+from shard_node.agent import RedisProcess
 from shard_node.client import as_shard_error, connect, disconnect
 from shard_node.cluster import Registry, ShardInfo, Topology
 from shard_node.errors import LedgerError, RegistryError, ShardNodeError, WrongShardError
+from shard_node.redis_files import CONFIGURATION, PID_FILE
 
 _CLUSTER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # Raises LedgerError unless the ledger has, of a shard, the batch of that number, with that hash.

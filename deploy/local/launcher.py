@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from deploy.errors import DataError, NoClusterError, StartError
-from deploy.local import adoption, cluster_file, processes
+from deploy.local import cluster_file, processes
 from deploy.local.cluster_file import ClusterRecord, Kind, ProcessRecord, living, missing_parts
 from deploy.local.home import Home
 from deploy.local.ledger_url import checked, default_url, rebased
@@ -23,7 +23,7 @@ from deploy.local.membership import membership
 from deploy.local.processes import ProcessIdentity
 from deploy.local.starter import Starter, redis_record
 from deploy.local.stopper import STOP_GRACE_SECONDS, redis_servers, stop_processes
-from shard_node.agent import CONFIGURATION as REDIS_CONFIGURATION
+from shard_node.redis_files import CONFIGURATION as REDIS_CONFIGURATION
 
 T = TypeVar("T")
 
@@ -172,11 +172,15 @@ class LocalCluster:
 
     def adopt(self, cluster_id: str | None = None, ledger: str | None = None) -> list[str]:
         """Makes this folder, a copy of another cluster's, a cluster of its own: see `adoption`."""
+        from deploy.local import adoption  # noqa: PLC0415 - see there
+
         with self._locked_copy():
             return adoption.adopt(self.data, self._starter, cluster_id, ledger)
 
     def adopt_moved(self) -> None:
         """Makes this folder the place of the cluster that was moved or restored there."""
+        from deploy.local import adoption  # noqa: PLC0415 - see there
+
         with self._locked_copy():
             adoption.adopt_moved(self.data)
 

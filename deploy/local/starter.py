@@ -21,9 +21,9 @@ from deploy.local.ledger_url import default_url
 from deploy.local.membership import Member, membership
 from deploy.local.processes import ProcessIdentity
 from deploy.local.stopper import redis_servers
-from shard_node.agent import CONFIGURATION as REDIS_CONFIGURATION
 from shard_node.cluster import bootstrap
 from shard_node.errors import RegistryError
+from shard_node.redis_files import CONFIGURATION as REDIS_CONFIGURATION
 
 # As in shard_node.ledger.store.schema, which would import SQLAlchemy into every command.
 _LEDGER_VARIABLE = "TALLYSTICK_LEDGER"

@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy.local import processes
 from deploy.local.cluster_file import ClusterRecord, Kind, living
 from deploy.local.processes import ProcessIdentity
-from shard_node.agent import PID_FILE
+from shard_node.redis_files import PID_FILE
 
 # A router drains its calls; a Redis writes and syncs what is left.
 STOP_GRACE_SECONDS = 15.0

@@ -1,12 +1,10 @@
 """The shard node: who looks after one Redis."""
 
 from shard_node.agent.agent import DEFAULT_MAX_BACKLOG, Agent, AgentSettings, bind, load_library
-from shard_node.agent.redis_process import CONFIGURATION, PID_FILE, RedisProcess
+from shard_node.agent.redis_process import RedisProcess
 
 __all__ = [
-    "CONFIGURATION",
     "DEFAULT_MAX_BACKLOG",
-    "PID_FILE",
     "Agent",
     "AgentSettings",
     "RedisProcess",

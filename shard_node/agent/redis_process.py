@@ -17,13 +17,11 @@ from redis.exceptions import RedisError
 
 from shard_node.client import connect
 from shard_node.errors import ShardUnavailableError
+from shard_node.redis_files import CONFIGURATION, PID_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# In the folder of a shard: the settings of its last start, and "pid port" of the Redis that runs.
-CONFIGURATION = "redis.conf"
-PID_FILE = "redis.pid"
 # A large append-only file takes a while to read in.
 LOAD_TIMEOUT_SECONDS = 600.0
 STOP_TIMEOUT_SECONDS = 20.0
