@@ -26,7 +26,7 @@ test: setup ## All tests, three at a time; ARGS="-k name" for some
 	$(PYTHON_IN_VENV) -m pytest -n 3 --dist worksteal $(ARGS)
 
 .PHONY: check
-check: setup ## Lint, types, and the tests that start no server: under a minute
+check: setup ## Lint, types, and tests without servers: under a minute
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy

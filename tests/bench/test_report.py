@@ -109,6 +109,7 @@ def test_lateness_is_told_of_an_open_loop_alone() -> None:
     assert document(SETTINGS, late)["runs"][0]["lag_ms"]["p50"] == pytest.approx(2.0, rel=1e-3)
 
 
+@pytest.mark.large
 def test_a_report_is_a_folder_with_json_markdown_and_pictures(tmp_path: Path) -> None:
     """Every picture that the Markdown shows is there, and is one."""
     folder = tmp_path / "new" / "report"

@@ -244,6 +244,7 @@ def skewed(steps: Sequence[tuple[int, int]], clocks: Sequence[int]) -> Books:
     return books
 
 
+@pytest.mark.large
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from([0, 1, 1000, 30_000, MAX_CLOCK_SKEW_MS]), st.integers(1, 3)), max_size=25

@@ -457,6 +457,7 @@ def other_value(draw: st.DrawFn, before: Any) -> Any:
     )
 
 
+@pytest.mark.large
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_single_change_is_found(damaged: Ledger, data: st.DataObject) -> None:

@@ -272,6 +272,7 @@ def test_any_forms_together(pieces: list[bytes], data: st.DataObject) -> None:
 BYTES = (0x00, 0x0A, 0x12, 0x24, 0x2E, 0x30, 0x7F, 0x80, 0xFF)
 
 
+@pytest.mark.large
 def test_every_byte() -> None:
     """Whichever byte is changed, lost or added, the batch is left alone or packed alike."""
     raw = between("with a reference")[len(ROW) :]
@@ -392,6 +393,7 @@ def differs(module: Any = batches) -> bool:
     return False
 
 
+@pytest.mark.large
 def test_no_difference_without_a_fault() -> None:
     """What the faults are measured against."""
     assert not differs()
