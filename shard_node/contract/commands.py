@@ -1,13 +1,14 @@
 """The commands of the shard engine that carry transactions, as data.
 
-A command is one value, made by code that decides and carried out elsewhere: by the engine, or by the plain model of
-the tests. ``arguments`` are what follows the fence; ``answer`` reads what the engine replied.
+A command is one value, made by code that decides and carried out elsewhere: by the engine, or by the plain
+model of the tests. ``arguments`` are what follows the fence; ``answer`` reads what the engine replied.
 
-Codes are :class:`~shard_node.outcomes.Outcome` numbers: a byte a transaction, or one byte when all transactions of a
-bundle have the same. ``legs`` say which leg of its transaction a refusal concerns, a byte a transaction, ``b""``
-when all are 0. ``balances`` are minor units available after, i64 for each leg that the shard owns, in the bundle's
-order of legs, ``NO_BALANCE`` where nothing was carried out; ``b""`` when they were not asked for. ``others`` are the
-attempts that stand in the way: those that BUSY and ELSEWHERE are about, each once.
+Codes are :class:`~shard_node.outcomes.Outcome` numbers: a byte a transaction, or one byte when all
+transactions of a bundle have the same. ``legs`` say which leg of its transaction a refusal concerns, a byte a
+transaction, ``b""`` when all are 0. ``balances`` are minor units available after, i64 for each leg that the
+shard owns, in the bundle's order of legs, ``NO_BALANCE`` where nothing was carried out; ``b""`` when they
+were not asked for. ``others`` are the attempts that stand in the way: those that BUSY and ELSEWHERE are
+about, each once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _START_BYTES = 6
 
 
 class Other(NamedTuple):
-    """An attempt that stands in the way of another, and the id of its deciding shard: "" for the one that answers.
+    """An attempt in the way of another, and the id of its deciding shard: "" for the one that answers.
 
     Slots may have moved since it was prepared, so only the shard that keeps it knows whom to ask about it.
     """
@@ -69,7 +70,7 @@ class Post:
 
     @staticmethod
     def answer(reply: Any) -> Answer:
-        """COMMITTED, a refusal, or BUSY: an earlier try across shards is not finished, nothing was recorded."""
+        """COMMITTED, a refusal, or BUSY: an earlier try is not finished, and nothing was recorded."""
         codes, legs, balances, others = reply
         return Answer((codes,), (legs,), (balances,), (_others(others),))
 
@@ -113,9 +114,9 @@ class Prepare:
 class Decided:
     """One attempt as the deciding shard gets it.
 
-    ``participants`` are the ids of the shards with the numbers 1, 2, ... in the bundle. ``verdicts`` are 0 to commit,
-    SKIPPED to leave a transaction alone, or the refusal of a participant to record, which concerns the leg in
-    ``legs``: a byte a transaction; ``b""`` for both when all may commit.
+    ``participants`` are the ids of the shards with the numbers 1, 2, ... in the bundle. ``verdicts`` are 0 to
+    commit, SKIPPED to leave a transaction alone, or the refusal of a participant to record, which concerns
+    the leg in ``legs``: a byte a transaction; ``b""`` for both when all may commit.
     """
 
     attempt_id: bytes
@@ -147,7 +148,10 @@ class Decide:
 
     @staticmethod
     def answer(reply: Any) -> Answer:
-        """COMMITTED, SETTLED, ELSEWHERE, a refusal; or nothing decided: BUSY, SKIPPED, ABANDONED, ATTEMPT_EXPIRED."""
+        """COMMITTED, SETTLED, ELSEWHERE, a refusal.
+
+        Or nothing was decided: BUSY, SKIPPED, ABANDONED, ATTEMPT_EXPIRED.
+        """
         codes, legs, balances, others = reply
         return Answer(codes, legs, balances, [_others(one) for one in others])
 
@@ -209,7 +213,7 @@ class Abandon:
 
     @staticmethod
     def answer(reply: Any) -> Answer:
-        """The codes of a commit that is not settled, with its participants that have not finished; else ABANDONED."""
+        """The codes of a commit that is not settled, and who has not finished it; else ABANDONED."""
         codes, unfinished = reply
         return Answer(codes, unfinished=[_numbered(one) for one in unfinished])
 
