@@ -1,13 +1,14 @@
 """The commands of the shard engine that carry transactions, as data.
 
-A command is one value, made by code that decides and carried out elsewhere: by the engine, or by the plain model of
-the tests. ``arguments`` are what follows the fence; ``answer`` reads what the engine replied.
+A command is one value, made by code that decides and carried out elsewhere: by the engine, or by the plain
+model of the tests. ``arguments`` are what follows the fence; ``answer`` reads what the engine replied.
 
-Codes are :class:`~shard_node.outcomes.Outcome` numbers: a byte a transaction, or one byte when all transactions of a
-bundle have the same. ``legs`` say which leg of its transaction a refusal concerns, a byte a transaction, ``b""``
-when all are 0. ``balances`` are minor units available after, i64 for each leg that the shard owns, in the bundle's
-order of legs, ``NO_BALANCE`` where nothing was carried out; ``b""`` when they were not asked for. ``others`` are ids
-of other attempts that stand in the way: those that BUSY and ELSEWHERE are about.
+Codes are :class:`~shard_node.outcomes.Outcome` numbers: a byte a transaction, or one byte when all
+transactions of a bundle have the same. ``legs`` say which leg of its transaction a refusal concerns, a byte a
+transaction, ``b""`` when all are 0. ``balances`` are minor units available after, i64 for each leg that the
+shard owns, in the bundle's order of legs, ``NO_BALANCE`` where nothing was carried out; ``b""`` when they
+were not asked for. ``others`` are the attempts that stand in the way: those that BUSY and ELSEWHERE are
+about, each once.
 """
 
 from __future__ import annotations
@@ -15,12 +16,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from shard_node.contract.layout import ATTEMPT_BYTES
 
 Argument = bytes | int
 _START_BYTES = 6
+
+
+class Other(NamedTuple):
+    """An attempt in the way of another, and the id of its deciding shard: "" for the one that answers.
+
+    Slots may have moved since it was prepared, so only the shard that keeps it knows whom to ask about it.
+    """
+
+    attempt_id: bytes
+    decider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,7 @@ class Answer:
     codes: Sequence[bytes] = ()
     legs: Sequence[bytes] = ()
     balances: Sequence[bytes] = ()
-    others: Sequence[Sequence[bytes]] = ()
+    others: Sequence[Sequence[Other]] = ()
     # Of Abandon: the participants, by number, that have not finished what the attempt committed.
     unfinished: Sequence[dict[int, str]] = ()
 
@@ -59,9 +70,9 @@ class Post:
 
     @staticmethod
     def answer(reply: Any) -> Answer:
-        """COMMITTED, a refusal, or BUSY: an earlier try across shards is not finished, nothing was recorded."""
+        """COMMITTED, a refusal, or BUSY: an earlier try is not finished, and nothing was recorded."""
         codes, legs, balances, others = reply
-        return Answer((codes,), (legs,), (balances,), (_ids(others),))
+        return Answer((codes,), (legs,), (balances,), (_others(others),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +107,16 @@ class Prepare:
     def answer(reply: Any) -> Answer:
         """PREPARED, a refusal, or no verdict: BUSY, or of the whole attempt ENDED or ATTEMPT_EXPIRED."""
         codes, legs, others = reply
-        return Answer(codes, legs, (), [_ids(one) for one in others])
+        return Answer(codes, legs, (), [_others(one) for one in others])
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
     """One attempt as the deciding shard gets it.
 
-    ``participants`` are the ids of the shards with the numbers 1, 2, ... in the bundle. ``verdicts`` are 0 to commit,
-    SKIPPED to leave a transaction alone, or the refusal of a participant to record, which concerns the leg in
-    ``legs``: a byte a transaction; ``b""`` for both when all may commit.
+    ``participants`` are the ids of the shards with the numbers 1, 2, ... in the bundle. ``verdicts`` are 0 to
+    commit, SKIPPED to leave a transaction alone, or the refusal of a participant to record, which concerns
+    the leg in ``legs``: a byte a transaction; ``b""`` for both when all may commit.
     """
 
     attempt_id: bytes
@@ -137,9 +148,12 @@ class Decide:
 
     @staticmethod
     def answer(reply: Any) -> Answer:
-        """COMMITTED, SETTLED, ELSEWHERE, a refusal; or nothing decided: BUSY, SKIPPED, ABANDONED, ATTEMPT_EXPIRED."""
+        """COMMITTED, SETTLED, ELSEWHERE, a refusal.
+
+        Or nothing was decided: BUSY, SKIPPED, ABANDONED, ATTEMPT_EXPIRED.
+        """
         codes, legs, balances, others = reply
-        return Answer(codes, legs, balances, [_ids(one) for one in others])
+        return Answer(codes, legs, balances, [_others(one) for one in others])
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +213,7 @@ class Abandon:
 
     @staticmethod
     def answer(reply: Any) -> Answer:
-        """The codes of a commit that is not settled, with its participants that have not finished; else ABANDONED."""
+        """The codes of a commit that is not settled, and who has not finished it; else ABANDONED."""
         codes, unfinished = reply
         return Answer(codes, unfinished=[_numbered(one) for one in unfinished])
 
@@ -211,8 +225,15 @@ def _settlements(settled: Sequence[tuple[bytes, int]]) -> bytes:
     return b"".join(attempt_id + bytes((number,)) for attempt_id, number in settled)
 
 
-def _ids(joined: bytes) -> list[bytes]:
-    return [joined[at : at + ATTEMPT_BYTES] for at in range(0, len(joined), ATTEMPT_BYTES)]
+def _others(packed: bytes) -> list[Other]:
+    """Ids with their deciders: 16 bytes, a byte with the length, the name."""
+    others, at = [], 0
+    while at < len(packed):
+        name_at = at + ATTEMPT_BYTES + 1
+        end = name_at + packed[name_at - 1]
+        others.append(Other(packed[at : name_at - 1], packed[name_at:end].decode()))
+        at = end
+    return others
 
 
 def _numbered(packed: bytes) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """Transactions as values, and their packed form: bundles.
 
-Whoever is not on the hot path reads and makes bundles here, a transaction at a time; the router packs columns of its
-own by the same layout (:mod:`shard_node.contract.layout`).
+Whoever is not on the hot path reads and makes bundles here, a transaction at a time; the router packs columns
+of its own by the same layout (:mod:`shard_node.contract.layout`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _FINGERPRINT_LEG = struct.Struct("<Bqq3sB")
 class Leg:
     """One account's part of a transaction.
 
-    ``amount_minor`` is above zero, of a VOID zero: the hold knows its amount. ``owner`` is 0 for the deciding shard,
-    else the number of the participant that the account is on. ``expected_version`` is the version that the account
-    must have, or ``NO_VERSION``; only legs of the deciding shard may have one.
+    ``amount_minor`` is above zero, of a VOID zero: the hold knows its amount. ``owner`` is 0 for the deciding
+    shard, else the number of the participant that the account is on. ``expected_version`` is the version that
+    the account must have, or ``NO_VERSION``; only legs of the deciding shard may have one.
     """
 
     account: str
@@ -39,9 +39,9 @@ class Leg:
 class Transaction:
     """What one transaction id names.
 
-    ``deciding_slot`` is the scope of the id. ``related_id`` is the hold of a capture or void, the purchase of a
-    refund, else ``NO_ID``; ``bound`` a hold's life in milliseconds, a purchase's amount for a refund, else 0.
-    ``details`` are free texts that no shard reads.
+    ``deciding_slot`` is the scope of the id. ``related_id`` is the hold of a capture or void, the purchase of
+    a refund, else ``NO_ID``; ``bound`` a hold's life in milliseconds, a purchase's amount for a refund, else
+    0. ``details`` are free texts that no shard reads.
     """
 
     transaction_id: bytes
@@ -89,7 +89,8 @@ class Transaction:
 class Bundle:
     """A batch of transactions and who makes it; ``pack`` and ``unpack`` are each other's reverse.
 
-    An unpacked plain bundle has its payees owned by participant 1: whether it is posted or prepared, it does not say.
+    An unpacked plain bundle has its payees owned by participant 1: whether it is posted or prepared, it does
+    not say.
     """
 
     transactions: tuple[Transaction, ...]

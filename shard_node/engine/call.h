@@ -6,8 +6,9 @@
    nobody. So a body reads neither the clock nor a limit, a balance or a state where the answer was noted; an engine
    with other rules that replays an older log comes to the same state.
 
-   A body returns CALL_DONE when all went well, and CALL_REFUSED when it has changed nothing and already replied with an
-   error. Replaying, CALL_REFUSED ends the process: an apply that fails would make a replica another shard. */
+   A body returns CALL_DONE when all went well and it has replied (replaying it replies nothing), and CALL_REFUSED when it
+   has changed nothing and already replied with an error. Replaying, CALL_REFUSED ends the process: an apply that fails
+   would make a replica another shard. */
 #ifndef TALLYSTICK_CALL_H
 #define TALLYSTICK_CALL_H
 
@@ -19,10 +20,11 @@ struct call {
     RedisModuleCtx *ctx;
     struct state *state;
     RedisModuleString **arguments; /* those behind the fence */
-    int count;
+    int count;                     /* in number and groups as commands.c says */
     bool replaying;
     int64_t now_us; /* the time of this call, live and replaying; never before that of an earlier one */
     /* The ledger's frame, if the call made one. Replaying, its id is given. */
+    RedisModuleKey *ledger; /* open while the call runs; a stream, or empty */
     bool has_frame;
     RedisModuleStreamID frame_id;
     /* Notes: written live, read when replaying. */
@@ -47,8 +49,9 @@ bool call_number(const struct call *call, int argument, int64_t least, int64_t m
 bool arena_begin(struct call *call, size_t size);
 void *arena_take(struct call *call, size_t size); /* aborts when arena_begin asked for less */
 
-/* Notes what was decided: bytes as they are; codes as one byte when all are the same. Room for notes is grown before
-   the first change by call_reserve_notes. */
+/* Notes what was decided: bytes as they are; codes as two bytes when all are the same. Have room for all notes of the
+   call before its first change: call_reserve_notes adds room for so many bytes, of a call_note_codes for count + 1, and
+   returns false without memory. Noting more than was reserved aborts. Replaying, room is not needed. */
 bool call_reserve_notes(struct call *call, size_t size);
 void call_note(struct call *call, const void *bytes, size_t size);
 void call_note_codes(struct call *call, const uint8_t *codes, uint32_t count);
@@ -56,8 +59,8 @@ void call_note_codes(struct call *call, const uint8_t *codes, uint32_t count);
 bool call_recall(struct call *call, void *bytes, size_t size);
 bool call_recall_codes(struct call *call, uint8_t *codes, uint32_t count);
 
-/* Appends a frame to the ledger's stream: fields are name, value, name, value, ... `entries` is how many ledger entries it
-   stands for. Sets the frame's id, or takes the given one when replaying. */
+/* Appends a frame to the ledger's stream: `count` fields, each a name and a value in `fields`. `entries` is how many
+   ledger entries it stands for: so many wait to be archived from now on. One frame a call. */
 void call_append_frame(struct call *call, RedisModuleString **fields, long count, int64_t entries);
 
 /* The bodies. */
@@ -83,6 +86,8 @@ enum call_result body_check(struct call *call);
 enum call_result body_names(struct call *call);
 enum call_result body_in_doubt(struct call *call);
 enum call_result body_digest(struct call *call);
+enum call_result body_account(struct call *call);
+enum call_result body_info(struct call *call);
 enum call_result body_slot_count(struct call *call);
 enum call_result body_slot_export(struct call *call);
 

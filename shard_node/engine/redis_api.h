@@ -12,7 +12,11 @@
 #define REDIS_READ 1
 #define REDIS_WRITE 2
 #define REDIS_STREAM_AUTOID 1
+#define REDIS_KEY_EMPTY 0
+#define REDIS_KEY_STREAM 7
 #define REDIS_POSTPONED_LENGTH (-1L)
+/* A file that ends too early is reported to the loader instead of ending the process: a replica tries again. */
+#define REDIS_OPTION_HANDLE_IO_ERRORS 1
 #define REDIS_FLAG_REPLICATED (1 << 12)
 #define REDIS_FLAG_LOADING (1 << 13)
 #define REDIS_MODULE_API_VERSION 1
@@ -26,6 +30,7 @@ typedef struct RedisModuleType RedisModuleType;
 typedef struct RedisModuleDigest RedisModuleDigest;
 typedef struct RedisModuleServerInfoData RedisModuleServerInfoData;
 typedef struct RedisModuleCommand RedisModuleCommand;
+typedef struct RedisModuleCallReply RedisModuleCallReply;
 typedef struct {
     uint64_t ms, sequence;
 } RedisModuleStreamID;
@@ -54,17 +59,38 @@ struct redis_type_methods {
     void *(*copy2)(void *, void *, const void *);
 };
 
-/* COMMAND DOCS: the members that are used, at the places that the API gives them. */
+/* COMMAND DOCS. The server reads arrays by the sizes in `version`, so that members may be added behind these. */
+enum redis_argument_type { REDIS_ARGUMENT_STRING = 0, REDIS_ARGUMENT_INTEGER = 1, REDIS_ARGUMENT_BLOCK = 8 };
+enum redis_argument_flags { REDIS_ARGUMENT_OPTIONAL = 1, REDIS_ARGUMENT_MULTIPLE = 2 };
+
+struct redis_argument {
+    const char *name;
+    int type;
+    int key_spec_index; /* -1 for none */
+    const char *token;
+    const char *summary;
+    const char *since;
+    int flags;
+    const char *deprecated_since;
+    const struct redis_argument *subarguments; /* of a block */
+    const char *display_text;
+};
+
+struct redis_info_version {
+    int version;
+    size_t history_size, key_spec_size, argument_size;
+};
+
 struct redis_command_info {
-    const void *version;
+    const struct redis_info_version *version;
     const char *summary;
     const char *complexity;
     const char *since;
     const void *history;
     const char *tips;
-    int arity;
+    int arity; /* with the command's name; negative: at least so many */
     const void *key_specs;
-    const void *args;
+    const struct redis_argument *arguments;
 };
 
 #define REDIS_API(X)                                                                                              \
@@ -73,7 +99,7 @@ struct redis_command_info {
     X(void, Free, (void *))                                                                                       \
     X(int, CreateCommand, (RedisModuleCtx *, const char *, redis_command, const char *, int, int, int))           \
     X(RedisModuleCommand *, GetCommand, (RedisModuleCtx *, const char *))                                         \
-    X(int, SetCommandInfo, (RedisModuleCommand *, const void *))                                                  \
+    X(int, SetCommandInfo, (RedisModuleCommand *, const struct redis_command_info *))                             \
     X(int, SetModuleAttribs, (RedisModuleCtx *, const char *, int, int))                                          \
     X(int, WrongArity, (RedisModuleCtx *))                                                                        \
     X(int, ReplyWithError, (RedisModuleCtx *, const char *))                                                      \
@@ -81,6 +107,7 @@ struct redis_command_info {
     X(int, ReplyWithStringBuffer, (RedisModuleCtx *, const char *, size_t))                                       \
     X(int, ReplyWithLongLong, (RedisModuleCtx *, long long))                                                      \
     X(int, ReplyWithArray, (RedisModuleCtx *, long))                                                              \
+    X(int, ReplyWithMap, (RedisModuleCtx *, long))                                                                \
     X(int, ReplyWithNull, (RedisModuleCtx *))                                                                     \
     X(void, ReplySetArrayLength, (RedisModuleCtx *, long))                                                        \
     X(RedisModuleKey *, OpenKey, (RedisModuleCtx *, RedisModuleString *, int))                                    \
@@ -98,12 +125,19 @@ struct redis_command_info {
     X(const char *, StringPtrLen, (const RedisModuleString *, size_t *))                                          \
     X(int, StringToLongLong, (const RedisModuleString *, long long *))                                            \
     X(int, Replicate, (RedisModuleCtx *, const char *, const char *, ...))                                        \
+    X(int, ReplicateVerbatim, (RedisModuleCtx *))                                                                 \
     X(int, StreamAdd, (RedisModuleKey *, int, RedisModuleStreamID *, RedisModuleString **, long))                 \
     X(long long, StreamTrimByID, (RedisModuleKey *, int, RedisModuleStreamID *))                                  \
     X(void, SaveUnsigned, (RedisModuleIO *, uint64_t))                                                            \
     X(uint64_t, LoadUnsigned, (RedisModuleIO *))                                                                  \
     X(void, SaveStringBuffer, (RedisModuleIO *, const char *, size_t))                                            \
     X(char *, LoadStringBuffer, (RedisModuleIO *, size_t *))                                                      \
+    X(void, DigestAddStringBuffer, (RedisModuleDigest *, const char *, size_t))                                   \
+    X(void, DigestEndSequence, (RedisModuleDigest *))                                                             \
+    X(RedisModuleCallReply *, Call, (RedisModuleCtx *, const char *, const char *, ...))                          \
+    X(RedisModuleCallReply *, CallReplyArrayElement, (RedisModuleCallReply *, size_t))                            \
+    X(const char *, CallReplyStringPtr, (RedisModuleCallReply *, size_t *))                                       \
+    X(void, FreeCallReply, (RedisModuleCallReply *))                                                              \
     X(int, IsIOError, (RedisModuleIO *))                                                                          \
     X(void, SetModuleOptions, (RedisModuleCtx *, int))                                                            \
     X(void, Log, (RedisModuleCtx *, const char *, const char *, ...))                                             \

@@ -154,6 +154,7 @@ struct meta {
     int64_t horizon_ms;             /* UUIDv7 before this that are not remembered are expired */
     int64_t attempt_horizon_ms;     /* so are attempts that started before this */
     int64_t used_us;                /* the last time that was used, since 1970 */
+    uint64_t frame_ms, frame_sequence; /* the id of the ledger's last frame */
     uint64_t last_tick;
     int64_t rotated_ms;
     uint64_t serial; /* the last one given to an attempt or commit */
@@ -188,7 +189,7 @@ struct state {
     struct table commits;        /* struct commit, found by id */
     struct table commit_ticks;   /* struct tick_of, found by tick */
     uint32_t reserving_attempts; /* kept ones that hold something of an account back */
-    size_t kept_bytes;           /* memory of what attempts and commits keep, for MEMORY USAGE */
+    size_t kept_bytes;           /* memory beside the tables: what records of accounts, holds, attempts, commits own */
 };
 
 struct tick_of {
@@ -198,6 +199,12 @@ struct tick_of {
 
 struct state *state_new(void); /* NULL without memory */
 void state_free(struct state *state);
-size_t state_memory(const struct state *state);
+size_t state_memory(const struct state *state); /* bytes */
+/* Give back the memory that a record owns, and take it off kept_bytes; the record itself stays where it is. Each is
+   written beside what makes such records. */
+void account_release(struct state *state, struct account *account);
+void hold_release(struct state *state, struct hold *hold);
+void attempt_release(struct state *state, struct attempt *attempt);
+void commit_release(struct state *state, struct commit *commit);
 
 #endif

@@ -80,4 +80,21 @@ static inline void table_fetch_record(const struct table *table, uint64_t hash) 
     if (number != NO_RECORD) __builtin_prefetch(table_record(table, number), 1);
 }
 
+/* Walks over all records, in no order that means anything: start with zeros, go on until NO_RECORD. Nothing may be added
+   or removed meanwhile. */
+struct table_walk {
+    uint32_t segment, place;
+};
+
+static inline uint32_t table_walk(const struct table *table, struct table_walk *walk) {
+    for (; walk->segment < table->segment_count; walk->segment++, walk->place = 0) {
+        const struct segment *segment = &table->segments[walk->segment];
+        while (segment->places && walk->place <= segment->mask) {
+            uint64_t entry = segment->places[walk->place++];
+            if (entry) return (uint32_t)entry - 1u;
+        }
+    }
+    return NO_RECORD;
+}
+
 #endif
