@@ -66,6 +66,7 @@ uint32_t account_add(struct state *state, const char *name, uint32_t length, uin
     memcpy(account->currency, currency, sizeof account->currency);
     if (extra) {
         account->state = ACCOUNT_EXTRA;
+        state->kept_bytes += sizeof *extra;
         memcpy(account->name, &extra, sizeof extra);
         extra->name_length = (uint8_t)length;
         memcpy(extra->name, name, length);
@@ -75,6 +76,14 @@ uint32_t account_add(struct state *state, const char *name, uint32_t length, uin
     return number;
 }
 
+void account_release(struct state *state, struct account *account) {
+    if (!(account->state & ACCOUNT_EXTRA)) return;
+    struct account_extra *extra;
+    memcpy(&extra, account->name, sizeof extra);
+    RM_Free(extra);
+    state->kept_bytes -= sizeof *extra;
+}
+
 void account_remove_first(struct state *state, uint16_t slot) {
     link *head = &state->account_heads[slot_place(slot)];
     assert(*head);
@@ -82,9 +91,7 @@ void account_remove_first(struct state *state, uint16_t slot) {
     struct account *account = account_at(state, number);
     *head = account->next;
     uint64_t hash = account_hash(state, account_name(account), account->name_length);
-    struct account_extra *extra;
-    memcpy(&extra, account->name, sizeof extra);
-    if (account->state & ACCOUNT_EXTRA) RM_Free(extra);
+    account_release(state, account);
     table_remove(&state->accounts, hash, number);
 }
 
