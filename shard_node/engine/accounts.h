@@ -14,6 +14,15 @@ uint32_t account_add(struct state *state, const char *name, uint32_t length, uin
 /* Whether such an account needs one; NULL without memory. */
 bool account_needs_extra(uint32_t length, int64_t minimum, int64_t maximum_balance, int64_t maximum_transfer);
 struct account_extra *account_extra_new(int64_t minimum, int64_t maximum_balance, int64_t maximum_transfer);
+/* Removes the account at the head of its slot's list, with its extra. */
+void account_remove_first(struct state *state, uint16_t slot);
+
+/* A system account begins with its first use: a command that names one which is not there begins it before its first
+   change (NO_RECORD without memory), and in its end takes back those of the `begun` ones that nothing happened to. So
+   what a command judges has an account, and what it refuses leaves nothing behind. */
+uint32_t account_begin_system(struct state *state, const char *name, uint32_t length, uint64_t hash);
+void accounts_end_unused(struct state *state, uint32_t begun);
+static inline bool is_system_name(const char *name) { return *name == '@'; }
 
 static inline struct account *account_at(const struct state *state, uint32_t number) {
     return table_record(&state->accounts, number);

@@ -25,14 +25,15 @@ static link *heads_new(void) {
     return heads;
 }
 
-static bool generation_init(struct generation *generation) {
+bool generation_init(struct generation *generation) {
+    *generation = (struct generation){0};
     return table_init(&generation->outcomes, sizeof(struct outcome), OUTCOME_CHUNK, OUTCOME_SEGMENTS) &&
            table_init(&generation->purchases, sizeof(struct purchase), PURCHASE_CHUNK, PURCHASE_SEGMENTS) &&
            table_init(&generation->ended, sizeof(struct ended), ENDED_CHUNK, ENDED_SEGMENTS) &&
            (generation->outcome_heads = heads_new()) && (generation->purchase_heads = heads_new());
 }
 
-static void generation_free(struct generation *generation) {
+void generation_free(struct generation *generation) {
     table_free(&generation->outcomes);
     table_free(&generation->purchases);
     table_free(&generation->ended);

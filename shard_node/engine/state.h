@@ -70,7 +70,7 @@ struct purchase {
 };
 
 struct hold {
-    link next;
+    link next, previous;
     uint32_t account;  /* record number */
     uint32_t due;      /* place in the heap of holds by expiry; NO_RECORD while pinned */
     uint16_t slot;     /* the account's */
@@ -83,7 +83,7 @@ struct hold {
 };
 
 struct refund {
-    link next;
+    link next, previous;
     uint16_t slot; /* the customer account's */
     unsigned char id[ID_BYTES];
     int64_t sum; /* minor units; prepared ones count */
@@ -117,11 +117,12 @@ struct attempt {
     RedisModuleString *decider; /* the deciding shard's id */
     RedisModuleString *bundle;
     uint8_t owner;
+    bool reserving; /* holds something of an account back */
     uint16_t rows;
     uint32_t leg_count; /* own legs */
+    uint32_t *accounts; /* record numbers of own legs, in the bundle's order; meaningless where not PREPARED */
     uint8_t *codes;     /* a byte a transaction: PREPARED, a refusal, 0 where it owns no leg */
     uint8_t *legs;      /* a byte a transaction: the leg that a refusal concerns */
-    uint32_t *accounts; /* record numbers of own legs, in the bundle's order; NO_RECORD where there is none */
 };
 
 struct participant {
@@ -139,9 +140,9 @@ struct commit {
     RedisModuleString *bundle;
     uint16_t rows;
     uint8_t participant_count, unfinished;
+    struct participant *participants;
     uint8_t *codes; /* a byte a transaction */
     uint8_t *legs;
-    struct participant *participants;
 };
 
 struct meta {
@@ -199,6 +200,8 @@ struct tick_of {
 struct state *state_new(void); /* NULL without memory */
 void state_free(struct state *state);
 size_t state_memory(const struct state *state); /* bytes */
+bool generation_init(struct generation *generation); /* false without memory; generation_free either way */
+void generation_free(struct generation *generation);
 /* Give back the memory that a record owns, and take it off kept_bytes; the record itself stays where it is. Each is
    written beside what makes such records. */
 void account_release(struct state *state, struct account *account);
