@@ -10,7 +10,7 @@ PROTOC := $(PYTHON_IN_VENV) -m grpc_tools.protoc -I proto
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Servers from Debian's packages where missing, .venv, pinned dependencies
@@ -31,6 +31,14 @@ check: setup ## Lint, types, and tests without servers: under a minute
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 	$(PYTHON_IN_VENV) -m pytest -n 2 --dist worksteal -q -m "not servers and not large" $(ARGS)
+
+.PHONY: engine
+engine: setup ## Build the shard engine, the module that Redis loads
+	@$(PYTHON_IN_VENV) -m shard_node.engine
+
+.PHONY: engine-sanitized
+engine-sanitized: setup ## The same with checks of memory and of undefined behaviour, for tests
+	@$(PYTHON_IN_VENV) -m shard_node.engine --sanitized
 
 .PHONY: lint
 lint: setup ## ruff: rules and format

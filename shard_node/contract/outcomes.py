@@ -38,6 +38,7 @@ class Outcome(IntEnum):
     ACCOUNT_NOT_EMPTY = 21
     ACCOUNT_IN_USE = 22
     VALID = 23
+    VERSION_MISMATCH = 24
 
     # The payee's leg is kept, or had been applied before.
     PREPARED = 32
@@ -55,6 +56,14 @@ class Outcome(IntEnum):
     ELSEWHERE = 39
     # The attempt has ended on this shard before: a message that comes much too late.
     ENDED = 40
+    # No verdict: what an earlier attempt keeps prepared stands in the way. Nothing was recorded.
+    BUSY = 41
+    # The attempt was given up, on its deciding shard's word: it will never commit anything.
+    ABANDONED = 42
+    # As a verdict: decide the others of the attempt, and leave this transaction alone.
+    SKIPPED = 43
+    # The attempt began so long ago that what is known of it may be forgotten: nothing was done.
+    ATTEMPT_EXPIRED = 44
 
 
 def without_side(code: int) -> int:
