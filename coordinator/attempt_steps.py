@@ -1,8 +1,8 @@
 """A coordinator's steps with a batch, without I/O: commit it, end what is in its way, try once more.
 
-A transaction that is BUSY or ELSEWHERE waits for another attempt at it, whose coordinator may be dead or about to
-do the same. So that attempt is ended as recovery would do it, and the transaction is tried again under a new one.
-What still waits then is answered "unknown": callers can repeat a transaction themselves.
+A transaction that is BUSY or ELSEWHERE waits for another attempt at it, whose coordinator may be dead or
+about to do the same. So that attempt is ended as recovery would do it, and the transaction is tried again
+under a new one. What still waits then is answered "unknown": callers can repeat a transaction themselves.
 
 The steps are a generator: it yields calls by shard, and is sent their answers. The tests walk through it too.
 """

@@ -147,7 +147,7 @@ class Generation:
 
 # The fields that tell states of a search apart: by dictionary, and by plain value.
 _TABLES = ("accounts", "attempts", "commits", "holds", "refunds", "applied")
-_VALUES = ("now_ms", "horizon_ms", "attempt_horizon_ms", "alarms")
+_VALUES = ("now_ms", "rotated_ms", "horizon_ms", "attempt_horizon_ms", "alarms")
 
 Frozen = tuple[Any, ...]
 
