@@ -79,6 +79,11 @@ void deciding_record(struct deciding *deciding, const struct work *work, uint32_
     record_purchase(current, work, row);
 }
 
+uint64_t deciding_next_tick(const struct deciding *deciding) {
+    uint64_t now = (uint64_t)deciding->call->now_us / TICK_US, next = deciding->call->state->meta.last_tick + 1u;
+    return now > next ? now : next;
+}
+
 bool deciding_raise_horizon(struct deciding *deciding) {
     struct call *call = deciding->call;
     struct meta *meta = &call->state->meta;
@@ -91,7 +96,6 @@ bool deciding_raise_horizon(struct deciding *deciding) {
     return true;
 }
 
-void deciding_end(struct deciding *deciding, struct work *works, uint32_t count) {
+void deciding_end(struct deciding *deciding) {
     accounts_end_unused(deciding->call->state, deciding->begun_accounts);
-    for (uint32_t i = 0; i < count; i++) work_end(&works[i]);
 }

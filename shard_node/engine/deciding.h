@@ -42,9 +42,11 @@ void deciding_judge(struct deciding *deciding, const struct work *work, uint32_t
 /* R1: writes the outcome, which there is none of. `tick`: a commit's own, or 0 for the call's time. */
 void deciding_record(struct deciding *deciding, const struct work *work, uint32_t row,
                      const struct decision *decision, uint64_t tick);
+/* The tick that the next commit gets: no other has it, and they rise. */
+uint64_t deciding_next_tick(const struct deciding *deciding);
 /* Raises the horizon as far as the call's answers need it: noted, or recalled. False when the log has no such note. */
 bool deciding_raise_horizon(struct deciding *deciding);
-/* Gives back what the call took and did not use. */
-void deciding_end(struct deciding *deciding, struct work *works, uint32_t count);
+/* Takes back system accounts that began for nothing. */
+void deciding_end(struct deciding *deciding);
 
 #endif

@@ -52,7 +52,7 @@ static RedisModuleString *changes_of(struct work *work) {
         memmove(work->balances + count, work->versions, size);
         memmove(work->balances + 2u * count, work->held_deltas, size);
     }
-    /* The byte before the columns is free: see work_take_columns. */
+    /* The byte before the columns is free: see work_take_balances. */
     unsigned char *changes = (unsigned char *)work->balances - 1;
     *changes = work->owner;
     return text(changes, 1u + columns * size);

@@ -22,26 +22,27 @@ static enum call_result find_memory(struct call *call, struct post *post) {
                 call_reserve_notes(call, 2u * (work->bundle.rows + 1u) + sizeof deciding->raised_ms);
     }
     if (found) return CALL_DONE;
-    deciding_end(deciding, work, 1u);
+    deciding_end(deciding);
+    work_end(work);
     return call_refuse(call, OUT_OF_MEMORY);
 }
 
 static enum call_result read_post(struct call *call, struct post *post) {
     int64_t with_balances;
-    if (!call_number(call, 0, 0, 1, &with_balances)) return call_refuse(call, "ERR malformed flag: 0 or 1");
+    if (!call_number(call, 0, 0, 1, &with_balances)) return call_refuse(call, "ERR malformed flag: neither 0 nor 1");
     post->with_balances = with_balances;
-    size_t size;
-    const unsigned char *bytes = call_bytes(call, 1, &size);
-    uint32_t rows, legs;
-    const char *wrong = bundle_measure(bytes, size, &rows, &legs);
-    if (wrong) return call_refuse(call, "ERR malformed bundle: %s", wrong);
-    if (!arena_begin(call, work_memory(rows, legs) + deciding_memory(rows) + others_memory(rows) + frame_memory(1u)))
+    uint32_t rows = 0;
+    size_t size = 0;
+    const char *wrong = work_measure(call, 1, 1, &rows, &size);
+    if (wrong) return call_refuse(call, "ERR malformed %s", wrong);
+    if (!arena_begin(call, size + deciding_memory(rows) + others_memory(rows) + frame_memory(1u)))
         return call_refuse(call, OUT_OF_MEMORY);
     wrong = work_read(call, &post->work, call->arguments[1], ALL_OWNERS);
-    if (wrong) return call_refuse(call, "ERR malformed bundle: %s", wrong);
+    if (wrong) return call_refuse(call, "ERR malformed %s", wrong);
     deciding_begin(call, &post->deciding, rows);
     busy_add(&post->deciding.busy, &post->work.bundle, NULL);
-    work_take_columns(call, &post->work);
+    work_take_codes(call, &post->work);
+    work_take_balances(call, &post->work);
     others_begin(call, &post->others, rows);
     frame_begin(call, &post->frame, FRAME_POST, 1u);
     return find_memory(call, post);
@@ -113,7 +114,8 @@ enum call_result body_post(struct call *call) {
     if (!deciding_raise_horizon(&post.deciding)) return call_refuse(call, "ERR the log has no horizon of this post");
     frame_add(&post.frame, work);
     frame_end(&post.frame);
-    deciding_end(&post.deciding, work, 1u);
+    deciding_end(&post.deciding);
+    work_end(work);
     if (!call->replaying) answer(call, &post);
     return CALL_DONE;
 }

@@ -24,13 +24,6 @@ void reply_balances(const struct call *call, const int64_t *available, uint32_t 
     RM_ReplyWithStringBuffer(call->ctx, (const char *)available, wanted ? count * sizeof *available : 0);
 }
 
-void reply_no_balances(const struct call *call, uint32_t count, bool wanted) {
-    int64_t *none = RM_Alloc(count * sizeof *none + 1u);
-    for (uint32_t i = 0; i < count; i++) none[i] = NO_BALANCE;
-    reply_balances(call, none, count, wanted);
-    RM_Free(none);
-}
-
 /* ------------------------------------------------------------------ others */
 
 /* Takes out of the list what comes again, by a set of places that is at most half full. */

@@ -13,6 +13,20 @@ size_t work_memory(uint32_t rows, uint32_t legs) {
 
 size_t needs_memory(uint32_t rows) { return 4u * (sizeof(uint64_t) * (size_t)rows + ARENA_SLACK); }
 
+const char *work_measure(const struct call *call, int first, int step, uint32_t *rows, size_t *size) {
+    for (int argument = first; argument < call->count; argument += step) {
+        size_t bytes;
+        const unsigned char *bundle = call_bytes(call, argument, &bytes);
+        uint32_t bundle_rows, legs;
+        const char *wrong = bundle_measure(bundle, bytes, &bundle_rows, &legs);
+        if (wrong) return wrong;
+        *rows += bundle_rows;
+        if (*rows > MAX_BATCH) return "bundle: too many transactions in one call";
+        *size += work_memory(bundle_rows, legs);
+    }
+    return NULL;
+}
+
 void needs_begin(struct call *call, struct needs *needs, uint32_t rows) {
     size_t size = rows * sizeof(uint64_t);
     *needs = (struct needs){
@@ -23,19 +37,23 @@ void needs_begin(struct call *call, struct needs *needs, uint32_t rows) {
     };
 }
 
-void work_take_columns(struct call *call, struct work *work) {
-    size_t rows = work->bundle.rows, size = work->leg_count * sizeof(int64_t);
+void work_take_codes(struct call *call, struct work *work) {
+    size_t rows = work->bundle.rows;
     work->codes = arena_take(call, rows);
     work->refused = arena_take(call, rows);
     work->decided = arena_take(call, rows);
+    memset(work->codes, 0, rows);
+    memset(work->refused, 0, rows);
+    memset(work->decided, 0, rows);
+}
+
+void work_take_balances(struct call *call, struct work *work) {
+    size_t size = work->leg_count * sizeof(int64_t);
     work->available = arena_take(call, size);
     /* With a place in front, for the byte that precedes the columns in a frame. */
     work->balances = (int64_t *)arena_take(call, 3u * size + sizeof(int64_t)) + 1;
     work->versions = work->balances + work->leg_count;
     work->held_deltas = work->versions + work->leg_count;
-    memset(work->codes, 0, rows);
-    memset(work->refused, 0, rows);
-    memset(work->decided, 0, rows);
     for (uint32_t own = 0; own < work->leg_count; own++) work->available[own] = NO_BALANCE;
 }
 
@@ -80,9 +98,20 @@ const char *work_read(struct call *call, struct work *work, RedisModuleString *a
         work->leg_count = work->bundle.leg_count;
     else
         work->leg_count = owner <= 1u ? work->bundle.rows : 0;
-    if (!work->leg_count) return "the owner has no leg";
+    if (!work->leg_count) return "owner: it has no leg";
     work->accounts = arena_take(call, work->leg_count * sizeof *work->accounts);
     return NULL;
+}
+
+void work_recall(struct call *call, struct work *work, const struct attempt *attempt) {
+    *work = (struct work){.argument = attempt->bundle, .owner = attempt->owner, .leg_count = attempt->leg_count};
+    bundle_recall(&work->bundle, attempt->bundle);
+    if (!work->bundle.plain) {
+        const char *wrong = work_read(call, work, attempt->bundle, attempt->owner);
+        assert(!wrong && work->leg_count == attempt->leg_count);
+        (void)wrong;
+    }
+    work->accounts = attempt->accounts;
 }
 
 bool work_find_accounts(struct call *call, struct work *work, uint32_t *begun) {
@@ -143,18 +172,21 @@ void work_need_outcomes(const struct call *call, struct work *work, struct needs
     }
 }
 
-static struct leg own_leg(const struct work *work, uint32_t row, uint32_t own) {
+struct leg work_leg(const struct work *work, uint32_t row, uint32_t own) {
     const struct bundle *bundle = &work->bundle;
-    uint32_t place = work->own_legs[own];
+    uint32_t place = bundle_place(work, own);
     struct leg leg = {
         .account = work->accounts[own],
-        .effect = bundle->effects[place],
+        .effect = bundle_effect(bundle, place),
         .amount = bundle_amount(bundle, place),
         .version = bundle_version(bundle, place),
         .currency = bundle_currency(bundle, place),
         .bound = bundle_bound(bundle, row),
     };
-    leg.condition = leg.effect == EFFECT_HOLD ? bundle_id(bundle, row) : bundle->related + (size_t)row * ID_BYTES;
+    if (leg.effect == EFFECT_HOLD)
+        leg.condition = bundle_id(bundle, row);
+    else if (bundle->related)
+        leg.condition = bundle->related + (size_t)row * ID_BYTES;
     return leg;
 }
 
@@ -163,7 +195,7 @@ bool work_need_conditions(const struct call *call, struct work *work, struct nee
     const struct state *state = call->state;
     for (uint32_t row = 0; row < work->bundle.rows; row++) {
         for (uint32_t own = work->first_own[row]; own < work->first_own[row + 1u]; own++) {
-            struct leg leg = own_leg(work, row, own);
+            struct leg leg = work_leg(work, row, own);
             if (leg.account == NO_RECORD) continue;
             uint64_t hash = scoped_hash(state, leg.condition, account_at(state, leg.account)->slot);
             if (leg.effect == EFFECT_REFUND) needs->refunds[needs->refund_count++] = hash;
@@ -220,7 +252,7 @@ struct judgement work_judge(const struct call *call, const struct work *work, ui
     struct judgement judgement = {0};
     for (uint32_t n = 0; n < end - first && !judgement.code; n++) {
         uint32_t own = !has_first ? first + n : n + 1u < end - first ? first + n + 1u : first;
-        struct leg leg = own_leg(work, row, own);
+        struct leg leg = work_leg(work, row, own);
         judgement.code = leg_refusal(call->state, &leg, call_now_ms(call), reserving, &judgement.pinned_by);
         judgement.leg = (uint8_t)(work->own_legs[own] - start);
     }
@@ -265,7 +297,7 @@ void work_apply(struct call *call, struct work *work, uint32_t row, uint64_t fin
     }
     struct hold_terms terms = {.now_ms = call_now_ms(call), .fingerprint = fingerprint};
     for (uint32_t own = work->first_own[row]; own < work->first_own[row + 1u]; own++) {
-        struct leg leg = own_leg(work, row, own);
+        struct leg leg = work_leg(work, row, own);
         if (leg.effect == EFFECT_HOLD) {
             terms.details_length = bundle_u16(work->bundle.detail_lengths, row);
             terms.details = work->details[row];
@@ -277,15 +309,18 @@ void work_apply(struct call *call, struct work *work, uint32_t row, uint64_t fin
     }
 }
 
-void work_reserve(struct call *call, struct work *work, uint32_t row, const unsigned char attempt_id[ATTEMPT_BYTES]) {
+bool work_reserve(struct call *call, struct work *work, uint32_t row, const unsigned char attempt_id[ATTEMPT_BYTES]) {
     if (work->bundle.plain) {
         account_at(call->state, work->accounts[row])->coming += bundle_i64(work->bundle.amounts, row);
-        return;
+        return false;
     }
+    bool holds_back = false;
     for (uint32_t own = work->first_own[row]; own < work->first_own[row + 1u]; own++) {
-        struct leg leg = own_leg(work, row, own);
+        struct leg leg = work_leg(work, row, own);
         leg_reserve(call->state, &leg, attempt_id);
+        holds_back |= leg.effect == EFFECT_DEBIT || leg.effect == EFFECT_HOLD;
     }
+    return holds_back;
 }
 
 void work_release(struct call *call, struct work *work, uint32_t row, const unsigned char attempt_id[ATTEMPT_BYTES]) {
@@ -294,7 +329,7 @@ void work_release(struct call *call, struct work *work, uint32_t row, const unsi
         return;
     }
     for (uint32_t own = work->first_own[row]; own < work->first_own[row + 1u]; own++) {
-        struct leg leg = own_leg(work, row, own);
+        struct leg leg = work_leg(work, row, own);
         leg_release(call->state, &leg, attempt_id);
     }
 }

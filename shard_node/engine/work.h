@@ -39,13 +39,20 @@ struct needs {
 /* Bytes of the arena. */
 size_t work_memory(uint32_t rows, uint32_t legs);
 size_t needs_memory(uint32_t rows);
+/* Adds up what the bundles of a call have, which are every `step`th argument from `first` on: their transactions, and
+   the bytes of the arena for working on them. NULL, or what is wrong with one. */
+const char *work_measure(const struct call *call, int first, int step, uint32_t *rows, size_t *size);
 /* Reads the bundle and finds its own legs. NULL, or what is wrong with it. */
 const char *work_read(struct call *call, struct work *work, RedisModuleString *argument, uint8_t owner);
 /* Finds the accounts of own legs. System accounts that are missing begin, and are counted in *begun. False without
    memory. */
 bool work_find_accounts(struct call *call, struct work *work, uint32_t *begun);
-/* Takes columns for what is answered and carried out from the arena. */
-void work_take_columns(struct call *call, struct work *work);
+/* The work of an attempt that is kept: its accounts are known, and its bundle was checked. Texts and fingerprints only of
+   a bundle that is not plain. */
+void work_recall(struct call *call, struct work *work, const struct attempt *attempt);
+/* Columns for what is answered, and for what is carried out. */
+void work_take_codes(struct call *call, struct work *work);
+void work_take_balances(struct call *call, struct work *work);
 
 void needs_begin(struct call *call, struct needs *needs, uint32_t rows);
 /* What recording outcomes, and carrying out or reserving own legs, may add. False without memory for holds' details. */
@@ -58,6 +65,9 @@ void work_end(struct work *work);
 /* Fetches what a block of rows from `first` on will touch. */
 void work_fetch(const struct call *call, const struct work *work, uint32_t first);
 
+/* An own leg of a transaction, with all that it depends on. */
+struct leg work_leg(const struct work *work, uint32_t row, uint32_t own);
+
 /* What is said of a transaction: 0 for yes, or a refusal of leg `leg`, or CODE_BUSY for the sake of the attempt at
    `pinned_by`. Legs behind the first are checked first: so the refusal is the same wherever accounts are. */
 struct judgement {
@@ -69,7 +79,8 @@ bool work_owns(const struct work *work, uint32_t row);
 /* Carries out own legs; `attempt_id` of what it has reserved, else NULL. */
 void work_apply(struct call *call, struct work *work, uint32_t row, uint64_t fingerprint,
                 const unsigned char *attempt_id);
-void work_reserve(struct call *call, struct work *work, uint32_t row, const unsigned char attempt_id[ATTEMPT_BYTES]);
+/* Whether this holds something of an account back. */
+bool work_reserve(struct call *call, struct work *work, uint32_t row, const unsigned char attempt_id[ATTEMPT_BYTES]);
 void work_release(struct call *call, struct work *work, uint32_t row, const unsigned char attempt_id[ATTEMPT_BYTES]);
 
 #endif
