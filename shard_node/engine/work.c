@@ -8,7 +8,7 @@
 size_t work_memory(uint32_t rows, uint32_t legs) {
     size_t own = (2u * sizeof(uint32_t) + 4u * sizeof(int64_t)) * (size_t)legs;
     size_t transactions = (sizeof(uint32_t) + sizeof(uint64_t) + sizeof(char *) + 3u) * ((size_t)rows + 1u);
-    return bundle_memory(rows, legs) + own + transactions + 12u * ARENA_SLACK;
+    return bundle_memory(rows, legs) + own + transactions + 13u * ARENA_SLACK;
 }
 
 size_t needs_memory(uint32_t rows) { return 4u * (sizeof(uint64_t) * (size_t)rows + ARENA_SLACK); }
@@ -29,7 +29,8 @@ void work_take_columns(struct call *call, struct work *work) {
     work->refused = arena_take(call, rows);
     work->decided = arena_take(call, rows);
     work->available = arena_take(call, size);
-    work->balances = arena_take(call, 3u * size);
+    /* With a place in front, for the byte that precedes the columns in a frame. */
+    work->balances = (int64_t *)arena_take(call, 3u * size + sizeof(int64_t)) + 1;
     work->versions = work->balances + work->leg_count;
     work->held_deltas = work->versions + work->leg_count;
     memset(work->codes, 0, rows);
