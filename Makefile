@@ -10,7 +10,7 @@ PROTOC := $(PYTHON_IN_VENV) -m grpc_tools.protoc -I proto
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Servers from Debian's packages where missing, .venv, pinned dependencies
@@ -24,6 +24,14 @@ demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits
 .PHONY: test
 test: setup ## All tests, three at a time; ARGS="-k name" for some
 	$(PYTHON_IN_VENV) -m pytest -n 3 --dist worksteal $(ARGS)
+
+.PHONY: engine
+engine: setup ## Build the shard engine, the module that Redis loads
+	@$(PYTHON_IN_VENV) -m shard_node.engine
+
+.PHONY: engine-sanitized
+engine-sanitized: setup ## The same with checks of memory and of undefined behaviour, for tests
+	@$(PYTHON_IN_VENV) -m shard_node.engine --sanitized
 
 .PHONY: lint
 lint: setup ## ruff: rules and format

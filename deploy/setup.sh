@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes a clone ready to run: servers from Debian's packages where they are missing, a .venv with the pinned
-# dependencies, and the project's two distributions in editable form. Safe to run again at any time; quick when
-# nothing changed.
+# Makes a clone ready to run: servers and a C compiler from Debian's packages where they are missing, a .venv with the
+# pinned dependencies, the project's two distributions in editable form, and the shard engine. Safe to run again at any
+# time; quick when nothing changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,6 +23,8 @@ find_python() {
 
 missing_packages() {
     command -v redis-server >/dev/null || echo redis-server
+    # Debian splits the headers of the C library out of the compiler's package.
+    command -v "${CC:-gcc}" >/dev/null || command -v clang >/dev/null || printf '%s\n' gcc libc6-dev
     [ -e /usr/share/java/zookeeper.jar ] || [ -n "${TALLYSTICK_ZOOKEEPER_CLASSPATH:-}" ] || echo zookeeper
     command -v java >/dev/null || echo default-jre-headless
     # Debian splits both out of the interpreter's package.
@@ -31,7 +33,7 @@ missing_packages() {
 
 install_packages() {
     local root=()
-    command -v apt-get >/dev/null || die "please install: $* (redis-server 7.0 or newer; ZooKeeper 3.8 with Java," \
+    command -v apt-get >/dev/null || die "please install: $* (redis-server 7.0 or newer; gcc or clang; ZooKeeper 3.8 with Java," \
         "its jars named in TALLYSTICK_ZOOKEEPER_CLASSPATH). Only Debian's apt-get is known to this script."
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || die "not root and no sudo: ask an administrator to run" \
@@ -97,3 +99,4 @@ mapfile -t missing < <(missing_packages "$python")
 check_redis
 [ "$(cat .venv/fingerprint 2>/dev/null)" = "$(venv_fingerprint "$python")" ] || make_venv "$python"
 [ "$(cat .venv/packages-fingerprint 2>/dev/null)" = "$(packages_fingerprint)" ] || install_project
+.venv/bin/python -m shard_node.engine >/dev/null || die "the shard engine was not built"

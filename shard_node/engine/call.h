@@ -8,13 +8,13 @@
 
    A body returns CALL_DONE when all went well and it has replied (replaying it replies nothing), and CALL_REFUSED when it
    has changed nothing and already replied with an error. Replaying, CALL_REFUSED ends the process: an apply that fails
-   would make a replica another shard. */
+   would make a replica another shard. CALL_IDLE: all went well, and there was nothing to do, which need not be logged. */
 #ifndef TALLYSTICK_CALL_H
 #define TALLYSTICK_CALL_H
 
 #include "state.h"
 
-enum call_result { CALL_DONE, CALL_REFUSED };
+enum call_result { CALL_DONE, CALL_REFUSED, CALL_IDLE };
 
 struct call {
     RedisModuleCtx *ctx;

@@ -39,15 +39,11 @@ static bool grow(struct segment *segment, uint32_t more) {
 bool table_init(struct table *table, uint32_t record_size, uint32_t chunk_bits, uint32_t segment_count) {
     assert(record_size >= sizeof(uint32_t));
     assert(segment_count && !(segment_count & (segment_count - 1u)));
-    *table = (struct table){
-        .record_size = record_size,
-        .chunk_bits = chunk_bits,
-        .segment_count = segment_count,
-        .first_free = NO_RECORD,
-    };
+    *table = (struct table){.record_size = record_size, .chunk_bits = chunk_bits, .first_free = NO_RECORD};
     table->segments = RM_TryAlloc(segment_count * sizeof *table->segments);
     if (!table->segments) return false;
     memset(table->segments, 0, segment_count * sizeof *table->segments);
+    table->segment_count = segment_count;
     return true;
 }
 
