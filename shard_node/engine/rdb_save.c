@@ -1,65 +1,10 @@
-/* See rdb.h.
-
-   A value is a list of sections, each a name, the size of its records before their texts, how many records there are,
-   and blocks of them until that many were read; the section "end" is the last. A record whose size has grown since is
-   read from an older file with zeros in what it lacked. A file with larger records, or with a section that this engine
-   does not know, is a newer engine's: it is refused, for what it says would be lost.
-
-   All that is read is checked like what a client sends. */
-#include "rdb.h"
-
+/* Saving a shard as part of a snapshot; see rdb_layout.h. */
 #include <string.h>
 
-#include "prepared.h"
-#include "records.h"
+#include "rdb.h"
+#include "rdb_layout.h"
 
-#define BLOCK_BYTES (64u * 1024u)
-#define NAME_META "meta"
-#define NAME_ATTEMPTS "attempts"
-#define NAME_COMMITS "commits"
-#define NAME_ENDED "ended"
-#define NAME_END "end"
-
-/* In the order of enum slot_part. */
-static const char *const part_names[SLOT_PARTS] = {"accounts",        "purchases", "older purchases", "outcomes",
-                                                   "older outcomes", "holds",     "refunds"};
-
-/* Then the shard's name and the archive's head. Fields may be added at the end. */
-struct __attribute__((packed)) saved_meta {
-    int64_t epoch, window_ms, backlog, backlog_limit, horizon_ms, attempt_horizon_ms, used_us, rotated_ms;
-    uint64_t frame_ms, frame_sequence, last_tick, serial, calls, alarms, expired_finishes;
-    uint64_t archived_number, archived_ms, archived_sequence;
-    int64_t newest_id_ms[2], newest_attempt_ms[2]; /* of the younger and the older generation */
-    uint16_t shard_length;
-    uint8_t archived_head_length;
-};
-
-/* Then codes, legs, the decider and the bundle. */
-struct __attribute__((packed)) saved_attempt {
-    unsigned char id[ATTEMPT_BYTES];
-    uint64_t serial;
-    int64_t since_ms;
-    uint32_t bundle_length;
-    uint16_t rows, decider_length;
-    uint8_t owner, reserving;
-};
-
-/* Then codes, legs, of each participant whether it has finished, the names (each with its length) and the bundle. */
-struct __attribute__((packed)) saved_commit {
-    unsigned char id[ATTEMPT_BYTES];
-    uint64_t serial, tick;
-    int64_t since_ms;
-    uint32_t bundle_length;
-    uint16_t rows, names_length;
-    uint8_t participant_count;
-};
-
-struct __attribute__((packed)) saved_ended {
-    unsigned char id[ATTEMPT_BYTES];
-    uint8_t state, generation;
-};
-
-/* ------------------------------------------------------------------ saving */
+static const char *const part_names[SLOT_PARTS] = PART_NAMES;
 
 /* Records gather in a block, which is written when it is full. A record larger than that is a block of its own. */
 struct saving {
@@ -134,7 +79,7 @@ static void save_meta(struct saving *saving, const struct state *state) {
 }
 
 /* Codes and legs of a whole bundle fit into a block; the bundle itself may be larger, and is a string of its own. */
-_Static_assert(2 * MAX_BATCH + 2 * 256 * 256 + 1024 < BLOCK_BYTES + UINT16_MAX + BLOCK_BYTES, "an attempt's columns");
+_Static_assert(2 * MAX_BATCH + 257 * 256 + sizeof(struct saved_commit) < BLOCK_BYTES + MAX_RECORD_BYTES, "columns");
 
 static void save_attempts(struct saving *saving, const struct state *state) {
     uint32_t number;
