@@ -13,8 +13,10 @@ uint64_t digest_of_slot(const struct state *state, uint16_t slot) {
     unsigned char bytes[MAX_RECORD_BYTES];
     uint64_t sum = 0;
     for (enum slot_part part = 0; part < SLOT_PARTS; part++)
-        for (link at = part_first(state, part, slot); at; at = part_next(state, part, at))
+        for (link at = part_first(state, part, slot); at; at = part_next(state, part, at)) {
+            if (part_repeats(state, part, at)) continue;
             sum += fold(bytes, record_write(state, part, at, FOR_DIGEST, bytes), SEED_SLOT);
+        }
     return sum;
 }
 

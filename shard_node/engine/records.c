@@ -49,6 +49,19 @@ link part_next(const struct state *state, enum slot_part part, link at) {
     }
 }
 
+bool part_repeats(const struct state *state, enum slot_part part, link at) {
+    const struct generation *younger = &state->generations[state->current];
+    if (part != PART_PURCHASES_OLDER && part != PART_OUTCOMES_OLDER) return false;
+    const void *record = table_record(part_table(state, part), at - 1u);
+    if (part == PART_PURCHASES_OLDER) {
+        const struct purchase *purchase = record;
+        uint64_t hash = scoped_hash(state, purchase->id, purchase->slot);
+        return purchase_find_in(younger, purchase->id, purchase->slot, hash);
+    }
+    const struct outcome *outcome = record;
+    return outcome_find_in(younger, outcome->id, outcome->slot, scoped_hash(state, outcome->id, outcome->slot));
+}
+
 static size_t kind_size(uint8_t kind) {
     switch (kind) {
         case RECORD_ACCOUNT: return sizeof(struct moved_account);
@@ -295,19 +308,24 @@ static uint32_t account_of(const struct state *state, const char *name, uint32_t
     return account_find(state, name, length, account_hash(state, name, length));
 }
 
-/* In whichever generation it is. */
-static struct outcome *outcome_anywhere(const struct state *state, const struct record *record) {
-    for (int i = 0; i < 2; i++) {
-        struct outcome *found =
-            outcome_find_in(&state->generations[i], record->outcome.id, record->slot, record->hash);
+/* A snapshot has what each generation has; what was moved is looked for in both. */
+static struct outcome *outcome_there(const struct state *state, const struct record *record, enum record_use use) {
+    for (uint8_t older = 0; older < 2; older++) {
+        const struct generation *generation = &state->generations[older ? !state->current : state->current];
+        if (use == FOR_SNAPSHOT && older != record->outcome.generation) continue;
+        struct outcome *found = outcome_find_in(generation, record->outcome.id, record->slot, record->hash);
         if (found) return found;
     }
     return NULL;
 }
 
-static bool purchase_anywhere(const struct state *state, const unsigned char *id, uint16_t slot, uint64_t hash) {
-    return purchase_find_in(&state->generations[0], id, slot, hash) ||
-           purchase_find_in(&state->generations[1], id, slot, hash);
+static bool purchase_there(const struct state *state, const struct record *record, enum record_use use) {
+    for (uint8_t older = 0; older < 2; older++) {
+        const struct generation *generation = &state->generations[older ? !state->current : state->current];
+        if (use == FOR_SNAPSHOT && older != record->purchase.generation) continue;
+        if (purchase_find_in(generation, record->purchase.id, record->slot, record->hash)) return true;
+    }
+    return false;
 }
 
 static const char *account_conflict(const struct state *state, const struct record *record) {
@@ -391,7 +409,7 @@ static void add_account(struct state *state, struct record *record, enum record_
 
 static void add_outcome(struct state *state, const struct record *record, enum record_use use) {
     const struct moved_outcome *from = &record->outcome;
-    struct outcome *outcome = outcome_anywhere(state, record);
+    struct outcome *outcome = outcome_there(state, record, use);
     if (!outcome)
         outcome = outcome_add(record_generation(state, from->generation), from->id, record->slot, record->hash);
     outcome->fingerprint = from->fingerprint;
@@ -402,9 +420,9 @@ static void add_outcome(struct state *state, const struct record *record, enum r
     outcome->leg = from->leg;
 }
 
-static void add_purchase(struct state *state, const struct record *record) {
+static void add_purchase(struct state *state, const struct record *record, enum record_use use) {
     const struct moved_purchase *from = &record->purchase;
-    if (purchase_anywhere(state, from->id, record->slot, record->hash)) return;
+    if (purchase_there(state, record, use)) return;
     struct generation *generation = record_generation(state, from->generation);
     purchase_name(purchase_add(generation, from->id, record->slot, record->hash), record->texts, from->payer_length,
                   record->texts + from->payer_length, from->payee_length);
@@ -433,7 +451,7 @@ void record_add(struct state *state, struct record *record, enum record_use use)
     switch (record->kind) {
         case RECORD_ACCOUNT: add_account(state, record, use); break;
         case RECORD_OUTCOME: add_outcome(state, record, use); break;
-        case RECORD_PURCHASE: add_purchase(state, record); break;
+        case RECORD_PURCHASE: add_purchase(state, record, use); break;
         case RECORD_HOLD: add_hold(state, record, use); break;
         default:
             refund_change(state, record->refund.id, record->slot,

@@ -67,7 +67,7 @@ enum call_result body_slot_count(struct call *call) {
     if (!read_slot(call, &slot)) return refuse_slot(call);
     for (enum slot_part part = 0; part < SLOT_PARTS; part++)
         for (link at = part_first(call->state, part, slot); at; at = part_next(call->state, part, at)) {
-            counts[part]++;
+            counts[part] += !part_repeats(call->state, part, at);
             if (part == PART_ACCOUNTS && total_count <= MAX_TOTALS)
                 add_total(totals, &total_count, account_at(call->state, at - 1u));
         }
@@ -165,6 +165,7 @@ static bool fill(const struct state *state, uint16_t slot, bool begun, struct cu
         link at = begun && part == cursor->part ? go_on(state, cursor, slot) : part_first(state, part, slot);
         for (; at; at = part_next(state, part, at)) {
             bool is_own = part == PART_HOLDS && to->bytes[sizeof(struct chunk_head)] != RECORD_HOLD;
+            if (part_repeats(state, part, at)) continue;
             if (to->records && (to->used >= to->limit || is_own)) return false;
             to->used += record_write(state, part, at, FOR_MOVE, to->bytes + to->used);
             to->records++;
