@@ -13,9 +13,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, each, in_doubt
+from shard_node.contract import Outcome
 from shard_node.contract.commands import start_ms
 from shard_node.contract.transactions import Bundle, Transaction
-from shard_node.outcomes import Outcome
 
 Steps = Generator[Calls, Answers, None]
 

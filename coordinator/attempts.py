@@ -25,7 +25,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.protocol import NoReply
+from shard_node.client import NoReply
+from shard_node.contract import Outcome
 from shard_node.contract.commands import (
     Abandon,
     Answer,
@@ -38,7 +39,6 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
-from shard_node.outcomes import Outcome
 
 # By the index of the shard in the topology.
 Calls = Mapping[int, Command]

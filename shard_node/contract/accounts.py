@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shard_node.contract import Kind
 from shard_node.contract.layout import ACCOUNT_RECORD, LIST_HEAD, NO_ACCOUNT, AccountState
-from shard_node.transfers import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class AccountRecord:
         fields = ACCOUNT_RECORD.unpack(packed)
         if fields[-2] == NO_ACCOUNT:
             return None
-        return cls(*fields[:-2], AccountState(fields[-2]), fields[-1].decode())
+        return cls(*fields[:-2], state=AccountState(fields[-2]), currency=fields[-1].decode())  # type: ignore[misc]
 
 
 def unpack_records(packed: bytes) -> list[AccountRecord | None]:

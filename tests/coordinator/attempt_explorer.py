@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Attempt, each
-from coordinator.protocol import NoReply
+from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Answer, Command, Post, Settle
+from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.layout import ATTEMPT_BYTES
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.journals import NO_ID, Effect
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
 from tests.coordinator.attempt_search import INDEFINITE, Search
 from tests.coordinator.attempt_world import Answered, Run, Setting, Try
 from tests.engine_model import EngineModel, Hold

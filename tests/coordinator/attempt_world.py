@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordinator.attempts import Commit, Recovery
-from coordinator.protocol import NoReply
+from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Answer, Command
 from tests.engine_model import EngineModel, Faults
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
+from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import (
     Abandon,
@@ -16,11 +17,10 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
+from shard_node.contract.journals import Effect
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.journals import Effect
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
 from tests.engine.shard import EngineShard
 
 OTHER = "test/shard-1"

@@ -19,8 +19,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError  # noqa: A004
 from redis.retry import Retry
 
+from shard_node.agent.redis_process import free_port
 from shard_node.engine import engine_path
-from shard_node.redis_process import free_port
 
 START_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02

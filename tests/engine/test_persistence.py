@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.contract.commands import Abandon, Finish
-from shard_node.outcomes import Outcome
-from shard_node.slots import SLOT_COUNT
+from shard_node.contract.outcomes import Outcome
 from tests.engine.busy import ALICE, BOB, CARLA, HOUR_MS, LONG, WORLD, attempt_id, fill
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import EngineServer

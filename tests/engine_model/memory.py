@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from shard_node.contract.commands import Other, start_ms
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind
 from tests.engine_model.legs import Legs
 from tests.engine_model.state import Generation, MalformedError, Remembered, Row, id_ms
 

@@ -20,8 +20,8 @@ from shard_node.contract.commands import (
     Settle,
 )
 from shard_node.contract.layout import BundleFlag
+from shard_node.contract.outcomes import Outcome
 from shard_node.limits import NO_BALANCE
-from shard_node.outcomes import Outcome
 from tests.engine_model.memory import Memory
 from tests.engine_model.state import (
     ABANDONED,

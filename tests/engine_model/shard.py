@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from shard_node.contract.journals import NO_ID
 from shard_node.contract.layout import ACCOUNT_RECORD, NO_ACCOUNT, SYSTEM_SLOT
-from shard_node.journals import NO_ID
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import AccountState
+from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import Outcome
-from shard_node.records import AccountState
-from shard_node.transfers import Kind
 from tests.engine_model.protocol import Protocol
 from tests.engine_model.state import Account, Entry, Generation, Remembered, id_ms, legs_of, rows_of
 

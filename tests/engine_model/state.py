@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from shard_node.contract.layout import SYSTEM_SLOT
+from shard_node.contract.records import AccountState
 from shard_node.contract.transactions import Bundle, Transaction
+from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
-from shard_node.records import AccountState
-from shard_node.transfers import Kind
 from tests.engine_model.faults import Faults
 
 _UUID_VERSION_7 = 7
