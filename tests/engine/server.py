@@ -20,7 +20,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError  # 
 from redis.retry import Retry
 
 from shard_node.agent.redis_process import free_port
-from shard_node.engine import engine_path
+from shard_node.engine.loading import engine_path
 
 START_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
