@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coordinator.attempt_steps import Batch
-from coordinator.attempts import Attempt, each
+from coordinator.attempts import Attempt, InDoubt, each
 from coordinator.protocol import NoReply
 from shard_node.contract.commands import Answer, Command, Post, Settle
 from shard_node.contract.layout import ATTEMPT_BYTES
@@ -65,10 +65,11 @@ TRANSACTIONS: dict[str, Transaction] = {
     "pay v4": _made(bytes([9] * 16), Kind.TRANSFER, ("first", _TAKE, 1), ("second", _GIVE, 1)),
     # The three are on one shard each: one decided debit, one prepared debit, one credit.
     "split": _made(ONE, Kind.JOURNAL, ("first", _TAKE, 1), ("second", _TAKE, 1), ("third", _GIVE, 2)),
-    # The second leg is only worth looking at for its debit.
+    # Its debit is the participant's.
     "pull": _made(ONE, Kind.JOURNAL, ("first", _GIVE, 1), ("second", _TAKE, 1)),
-    # Wants the money of `second`, too.
-    "rival": _made(OTHER, Kind.JOURNAL, ("first", _GIVE, 1), ("second", _TAKE, 1)),
+    # Travels with the pull, or wants the same money.
+    "give": _made(OTHER, Kind.TRANSFER, ("first", _TAKE, 1), ("second", _GIVE, 1)),
+    "rival": _made(OTHER, Kind.JOURNAL, ("third", _GIVE, 1), ("second", _TAKE, 1)),
     "pay third": _made(OTHER, Kind.TRANSFER, ("third", _TAKE, 1), ("second", _GIVE, 1)),
     "refund": _refund(ONE),
     "refund again": _refund(OTHER),
@@ -82,6 +83,13 @@ TRANSACTIONS: dict[str, Transaction] = {
     "void": _made(OTHER, Kind.VOID, ("first", Effect.VOID, 0), related_id=HOLD_ID),
 }
 _ENDS_HOLD = frozenset((Effect.CAPTURE, Effect.VOID))
+
+
+class Alone(Batch):
+    """A coordinator that leaves what is in its way to recovery: far fewer states."""
+
+    def _doubts(self) -> list[InDoubt]:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +141,11 @@ class Explorer(Search):
             Attempt(next(ids), piece.shards[0], piece.shards[1:], piece.bundle, len(piece.names))
             for piece in across
         ]
-        batch = Batch(
+        batch = self.setting.batch(
             attempts,
             self.shard_ids,
             lambda: next(ids),
-            abandon_before_ms=_LATER_MS if self.setting.ends_others else 0,
+            abandon_before_ms=_LATER_MS,
             with_balances=False,
             machines=(self.setting.commit, self.setting.recovery),
         )
@@ -193,6 +201,8 @@ class Explorer(Search):
         if any(shard.alarms for shard in shards):
             return "R5: a committed leg is neither prepared nor applied"
         facts = _Facts.of(shards)
+        if facts.stranded:
+            return f"prepared on a shard that does not have the account: {facts.stranded}"
         return (
             self._wrong_legs(facts)
             or self._wrong_accounts(shards, facts, environment)
@@ -302,6 +312,7 @@ class _Facts:
     applied: Counter[_Key] = field(default_factory=Counter)
     flying: Counter[_Key] = field(default_factory=Counter)
     kept: list[Leg] = field(default_factory=list)
+    stranded: list[Leg] = field(default_factory=list)
 
     @classmethod
     def of(cls, shards: Sequence[EngineModel]) -> _Facts:
@@ -315,7 +326,8 @@ class _Facts:
                 decided = each(commit.codes, len(rows)) if commit else bytes(len(rows))
                 for row, code, decision in zip(rows, kept.codes, decided, strict=True):
                     for number in legs_of(row, kept.owner) if code == Outcome.PREPARED else ():
-                        facts.kept.append(row.transaction.legs[number])
+                        leg = row.transaction.legs[number]
+                        (facts.kept if leg.account in shard.accounts else facts.stranded).append(leg)
                         if decision == Outcome.COMMITTED:
                             facts.flying[row.transaction.transaction_id, row.fingerprint, number] += 1
         return facts
