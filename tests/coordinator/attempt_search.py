@@ -16,6 +16,7 @@ from typing import TypeVar
 from coordinator.attempts import InDoubt
 from coordinator.protocol import NoReply
 from shard_node.contract.commands import Abandon, Answer, Command, Decide, Finish, Prepare, Settle, start_ms
+from shard_node.contract.layout import ATTEMPT_BYTES
 from shard_node.outcomes import Outcome
 from tests.coordinator.attempt_world import Ground, Message, Run, Setting, Step, Try, ViolationError, World
 from tests.engine_model import EngineModel, Faults, Frozen
@@ -377,7 +378,9 @@ class Search(ABC):
         else:
             return "the resolver does not come to an end"
         wrong = self.verdict(w.shards, frozenset(), environment)
-        return f"after recovery: {wrong}" if wrong else self._wrong_tries(w)
+        if wrong:
+            return f"after recovery: {wrong}"
+        return self._wrong_tries(w) if self.setting.tries_again else None
 
     def _wrong_tries(self, w: World) -> str | None:
         """What is wrong after one more try of each payload, with nothing in doubt before."""
@@ -450,7 +453,7 @@ def _unremembered(shards: Sequence[EngineModel]) -> str | None:
 
 
 def _starts(names: Iterable[bytes]) -> str:
-    return ", ".join(str(name[5]) for name in names)
+    return ", ".join(str(name[ATTEMPT_BYTES - 1]) for name in names)
 
 
 def _trace(cause: dict[World, tuple[World, str] | None], world: World) -> list[str]:

@@ -80,6 +80,11 @@ class Setting:
     must_commit: bool = False
     # Whether messages that can do nothing any more are left out.
     prunes: bool = True
+    # Whether each payload is tried once more after recovery; not where that may carry out forgotten ids
+    # again.
+    tries_again: bool = True
+    # What each try's clock is ahead of that of the try before.
+    clock_step_ms: int = 1
     # Whether time goes on with each rotation, for nothing_long_unsettled.
     timed: bool = False
     may_rotate: Callable[[Sequence[EngineModel], int], bool] = nothing_unsettled
