@@ -29,6 +29,8 @@ void rows_add(struct rows *rows, const struct account *account, uint8_t kind, in
         .balance = account->available + account->held,
         .version = account->version,
         .kind = kind,
+        /* The leg that made the hold is 0: each entry of a transaction has a number of its own. */
+        .leg = kind == KIND_EXPIRY,
         .leg_count = 1,
         .account_length = account->name_length,
         .details_length = details_length,
