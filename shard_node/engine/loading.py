@@ -32,9 +32,11 @@ _FLAGS: Final = (
     "-shared",
 )
 _OPTIMISED: Final = ("-O2",)
-# Reading or writing where nothing is, and what C leaves undefined, end the process: for tests.
+# For tests: reading or writing where nothing is, and what C leaves undefined, end the process; memory can be
+# made to fail.
 _SANITIZED: Final = (
     "-O1",
+    "-DTALLYSTICK_FAULTS",
     "-g",
     "-fsanitize=address,undefined",
     "-fno-omit-frame-pointer",
