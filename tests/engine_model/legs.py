@@ -64,8 +64,10 @@ class Legs(State):
                 return Judgement(code, 0 if self.faults.leg_forgotten else number)
         return Judgement(0)
 
-    def _other(self, attempt_id: bytes) -> Other:
-        return Other(attempt_id, self.attempts[attempt_id].decider)
+    def _other(self, attempt_id: bytes) -> Other | None:
+        kept = self.attempts.get(attempt_id)
+        # An attempt that has just pinned the hold for another of its own transactions names nobody.
+        return Other(attempt_id, kept.decider) if kept else None
 
     def _kept_before(self, row: Row, attempt_id: bytes) -> bytes:
         """R9: another attempt that keeps the transaction prepared: that with the lowest id, or ``b""``."""
