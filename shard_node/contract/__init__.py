@@ -39,6 +39,18 @@ from shard_node.contract.journal_calls import (
     related_key,
 )
 from shard_node.contract.journals import LEG_TAIL, NO_ID, Effect, Journal, Leg, LegBody, journal_key, leg_key
+from shard_node.contract.layout import (
+    ALL_OWNERS,
+    BUNDLE_HEAD,
+    ENTRY_HEAD,
+    FINGERPRINT_BYTES,
+    FRAME_HEAD,
+    ID_BYTES,
+    LAYOUT_VERSION,
+    LIST_HEAD,
+    BundleFlag,
+    FrameKind,
+)
 from shard_node.contract.outcomes import PAYEE, Outcome, without_side
 from shard_node.contract.packing import pack, pack_bytes, unpack
 from shard_node.contract.records import (
@@ -64,16 +76,25 @@ from shard_node.contract.transfers import (
 )
 
 __all__ = [
+    "ALL_OWNERS",
     "ATTEMPT_BYTES",
     "BODY_HEAD",
+    "BUNDLE_HEAD",
     "COMMIT_BYTES",
+    "ENTRY_HEAD",
+    "FINGERPRINT_BYTES",
+    "FRAME_HEAD",
+    "ID_BYTES",
+    "LAYOUT_VERSION",
     "LEG_TAIL",
+    "LIST_HEAD",
     "NO_ID",
     "PAYEE",
     "Account",
     "AccountState",
     "Attempt",
     "Bundle",
+    "BundleFlag",
     "Call",
     "Decide",
     "DecideJournals",
@@ -81,6 +102,7 @@ __all__ = [
     "Effect",
     "Finish",
     "FinishLegs",
+    "FrameKind",
     "Journal",
     "JournalCall",
     "JournalReply",

@@ -19,7 +19,7 @@ from router.services.ledger_service import LedgerService
 from router.services.ledger_watch import WatchSettings
 from shard_node.contract.transfers import Kind
 from shard_node.ledger.questions.history import History
-from shard_node.ledger.store.frames import Entry as Row
+from shard_node.ledger.store.rows import Entry as Row
 from tallystick import (
     AccountNotFound,
     ClientClosed,

@@ -17,7 +17,8 @@ from shard_node.contract.journals import Effect, LegBody
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.records import Account
 from shard_node.contract.transfers import Kind, unpack_body
-from shard_node.ledger.store.frames import ArchivedShard, Entry, decode
+from shard_node.ledger.store.library_entries import decode
+from shard_node.ledger.store.rows import ArchivedShard, Entry
 from shard_node.limits import MAX_MINOR
 from tests.coordinator.fuzz_payloads import condition_key
 from tests.model.outcomes import Kept

@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 from shard_node.contract.transfers import Kind
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.chain import Header, seal
-from shard_node.ledger.store.frames import Entry, Row
 from shard_node.ledger.store.migrations import upgrade
+from shard_node.ledger.store.rows import Entry, Row
 from shard_node.ledger.store.schema import entry_id, open_ledger
 from tests.exponents import EXPONENTS
 

@@ -12,7 +12,8 @@ import msgpack
 from shard_node.contract.transfers import Kind, pack_body, transfer_key
 from shard_node.ledger.store.archive import Position
 from shard_node.ledger.store.chain import Header, Sealed, seal
-from shard_node.ledger.store.frames import Row, StreamEntry, decode
+from shard_node.ledger.store.library_entries import StreamEntry, decode
+from shard_node.ledger.store.rows import Row
 
 START_MS = 1_700_000_000_000
 # What stands for a row that was carried out, and for one that was not.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, delete, select, update
 
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.chain import GENESIS, seal
-from shard_node.ledger.store.frames import ArchivedShard
+from shard_node.ledger.store.rows import ArchivedShard
 from shard_node.ledger.store.schema import WRITING, batches, entries, entry_id
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, event, func, select, text
 from shard_node.errors import BatchTakenError, LedgerError, LedgerUnavailableError
 from shard_node.ledger.store.archive import STREAM_START, Archive, Position
 from shard_node.ledger.store.chain import GENESIS, is_intact, seal
-from shard_node.ledger.store.frames import ArchivedShard, Row
+from shard_node.ledger.store.rows import ArchivedShard, Row
 from shard_node.ledger.store.schema import POSTGRESQL, batches, entries, open_ledger
 from tests.ledger.streams import Stream, batch
 

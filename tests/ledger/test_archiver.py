@@ -28,7 +28,8 @@ from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.chain import GENESIS, Sealed
-from shard_node.ledger.store.frames import ArchivedShard, Entry, Row, StreamEntry, decode
+from shard_node.ledger.store.library_entries import StreamEntry, decode
+from shard_node.ledger.store.rows import ArchivedShard, Entry, Row
 from shard_node.ledger.store.schema import WRITING, batches, entries
 from shard_node.limits import MAX_BATCH
 from tests.exponents import EXPONENTS

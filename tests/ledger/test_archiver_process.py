@@ -28,7 +28,7 @@ from shard_node.contract.calls import Post
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transfers import Kind, Terms, Transfers
 from shard_node.ledger.store.archive import Archive
-from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.rows import Entry
 from tests.exponents import EXPONENTS
 from tests.ledger.test_archive import verified_rows
 from tests.ledger.test_frozen_writers import frozen_store, hurried

@@ -26,7 +26,7 @@ from shard_node.ledger.proof.quick_check import QuickCheck
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.questions.positions import HistoryQuery
 from shard_node.ledger.store.archive import Archive
-from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.rows import Entry
 from shard_node.ledger.store.schema import batches, entries
 from shard_node.ledger.store.schema import shards as shards_table
 from tests.coordinator.bank import name_on

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shard_node.ledger.store.archive import Position
 from shard_node.ledger.store.chain import GENESIS, Header, canonical, chain_hash, is_intact, seal
-from shard_node.ledger.store.frames import ArchivedShard, Row
+from shard_node.ledger.store.rows import ArchivedShard, Row
 from tests.ledger.streams import Stream, batch
 
 SHARD = ArchivedShard(1, "shard-0")

@@ -10,7 +10,8 @@ from shard_node.contract.journals import Effect, Journal, Leg, journal_key, leg_
 from shard_node.contract.outcomes import PAYEE, Outcome
 from shard_node.contract.transfers import Details, Kind, pack_body, pack_details, transfer_key
 from shard_node.errors import LedgerError
-from shard_node.ledger.store.frames import ArchivedShard, Entry, decode, row_count
+from shard_node.ledger.store.library_entries import decode, row_count
+from shard_node.ledger.store.rows import ArchivedShard, Entry
 from shard_node.ledger.store.schema import entries, entry_id
 from tests.ledger.streams import (
     DONE,

@@ -14,7 +14,7 @@ from shard_node.ledger.questions import following
 from shard_node.ledger.questions.following import Follower, checked
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.questions.positions import BadTokenError, Cursor
-from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.rows import Entry
 from shard_node.ledger.store.schema import SEQUENCE_BITS, SEQUENCE_MASK
 from tests.ledger.books import Books, sample
 

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.store.archive import Archive
-from shard_node.ledger.store.frames import ArchivedShard
 from shard_node.ledger.store.migrations import upgrade
+from shard_node.ledger.store.rows import ArchivedShard
 from shard_node.ledger.store.schema import WRITING, as_ledger_error, batches, open_ledger
 from tests.ledger.databases import new_postgresql_ledger
 from tests.ledger.streams import Stream, batch

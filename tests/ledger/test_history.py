@@ -17,7 +17,7 @@ from shard_node.ledger.proof.comparison import balances, openings
 from shard_node.ledger.questions import history as history_module
 from shard_node.ledger.questions.history import MAX_CLOCK_SKEW_MS, History, Page
 from shard_node.ledger.questions.positions import BadTokenError, HistoryQuery
-from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.rows import Entry
 from shard_node.ledger.store.schema import open_ledger
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample
 

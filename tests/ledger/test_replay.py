@@ -20,7 +20,7 @@ from shard_node.ledger.proof.findings import Findings, Rule
 from shard_node.ledger.proof.fold import Fold
 from shard_node.ledger.proof.replay import Replay
 from shard_node.ledger.questions.history import History
-from shard_node.ledger.store.frames import ArchivedShard, Entry, Row
+from shard_node.ledger.store.rows import ArchivedShard, Entry, Row
 from shard_node.ledger.store.schema import batches, entries, entry_id, shards
 from tests.ledger import tampering
 from tests.ledger.books import START_MS, Books, fresh_ledger, sample

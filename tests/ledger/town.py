@@ -28,7 +28,7 @@ from shard_node.ledger.proof.audit import Audit, AuditReport
 from shard_node.ledger.proof.quick_check import QuickCheck
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.store.archive import Archive
-from shard_node.ledger.store.frames import ArchivedShard
+from shard_node.ledger.store.rows import ArchivedShard
 from tests.coordinator.bank import name_on
 from tests.exponents import EXPONENTS
 from tests.real_shards import RealShards

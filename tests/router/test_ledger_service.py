@@ -26,7 +26,7 @@ from shard_node.contract.transfers import Kind
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.questions import following
 from shard_node.ledger.questions.history import History
-from shard_node.ledger.store.frames import Entry
+from shard_node.ledger.store.rows import Entry
 from shard_node.ledger.store.schema import open_ledger
 from shard_node.money import to_text
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc

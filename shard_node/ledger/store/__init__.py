@@ -4,15 +4,8 @@ from shard_node.ledger.store.archive import Archive, Position, sealed
 from shard_node.ledger.store.asking import Ask, in_thread
 from shard_node.ledger.store.chain import GENESIS, Header, Sealed, chain_hash, is_intact, seal
 from shard_node.ledger.store.exponents import read_exponents
-from shard_node.ledger.store.frames import (
-    ArchivedShard,
-    Entry,
-    Row,
-    StreamEntry,
-    decode,
-    row_count,
-    stream_place,
-)
+from shard_node.ledger.store.library_entries import StreamEntry, decode, row_count
+from shard_node.ledger.store.rows import ArchivedShard, Entry, Row, stream_place
 from shard_node.ledger.store.schema import (
     LEDGER_VARIABLE,
     POSTGRESQL,

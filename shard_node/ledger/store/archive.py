@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from shard_node.errors import BatchTakenError, LedgerError
 from shard_node.ledger.store.chain import GENESIS, Header, Sealed
 from shard_node.ledger.store.exponents import add_exponents
-from shard_node.ledger.store.frames import ArchivedShard, Columns, Row, columns_of, is_one_value
+from shard_node.ledger.store.rows import ArchivedShard, Columns, Row, columns_of, is_one_value
 from shard_node.ledger.store.schema import (
     POSTGRESQL,
     SEQUENCE_BITS,

@@ -5,7 +5,7 @@ changes, removes or swaps a stored row or batch would have to compute all later 
 them is also kept on the shard, as is the number of batches: so a tail that was cut off shows too.
 
 Canonical bytes are one MessagePack array: the header's fields, then the entries by column, in the order of
-:class:`~shard_node.ledger.store.frames.Entry`: whole numbers as one string of bytes, 8 little-endian ones
+:class:`~shard_node.ledger.store.rows.Entry`: whole numbers as one string of bytes, 8 little-endian ones
 each, all others as an array of the values; a column that has one value in all rows as an array of that one,
 but never the first, which so tells how many there are. MessagePack can be read back without a schema, so two
 different batches never have the same bytes; texts and bytes are different types, and lengths stand before
@@ -23,7 +23,7 @@ from typing import Any, Final, get_type_hints
 
 import msgpack
 
-from shard_node.ledger.store.frames import ArchivedShard, Entry, Row, columns_of, is_one_value
+from shard_node.ledger.store.rows import ArchivedShard, Entry, Row, columns_of, is_one_value
 
 HASH_BYTES: Final = 32
 # What stands before the first batch.

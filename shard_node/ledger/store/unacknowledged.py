@@ -13,7 +13,8 @@ from typing import Final
 
 from shard_node.errors import LedgerError
 from shard_node.ledger.store.chain import Sealed, is_intact
-from shard_node.ledger.store.frames import Row, StreamEntry, decode, stream_place
+from shard_node.ledger.store.library_entries import StreamEntry, decode
+from shard_node.ledger.store.rows import Row, stream_place
 
 # Stream entries asked for at once, each of up to 8192 transfers.
 _PAGE: Final = 16

@@ -1,0 +1,375 @@
+"""Bundles of the ledger's frames as columns of rows: the archiver's hot loop.
+
+Bundles are cut into their columns one by one and joined, whatever frames they came in. From there on every
+step is one of numpy's over all of them, so that many short frames cost little more than a few long ones; only
+texts are made one by one. A plain bundle gets the columns that it leaves out before that.
+
+Rows are in the order in which the shard made them: transaction by transaction, leg by leg. All checks are
+made bundle by bundle, so bundles that pass together pass alone, and the other way round.
+
+Raises ValueError, IndexError or struct.error for what is malformed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shard_node.contract import (
+    ALL_OWNERS,
+    BUNDLE_HEAD,
+    FINGERPRINT_BYTES,
+    ID_BYTES,
+    LAYOUT_VERSION,
+    NO_ID,
+    BundleFlag,
+    Effect,
+    FrameKind,
+    Kind,
+    Outcome,
+)
+from shard_node.ledger.store.rows import Columns
+
+_Numbers = NDArray[np.int64]
+_Texts = NDArray[np.object_]
+
+_NUMBER_BYTES: Final = 8
+_CURRENCY_BYTES: Final = 3
+# PostgreSQL's text cannot hold a zero byte; Unicode's picture of one stands for it (U+2400).
+_ZERO, _PICTURE_OF_ZERO = "\0", "\u2400"
+
+_FLAGS: Final[int] = BundleFlag.PLAIN | BundleFlag.ONE_CURRENCY | BundleFlag.VERSIONS
+# How a leg changes its account's balance, by Effect. A hold and a void leave it: they move what is held.
+_SIGNS: Final = np.zeros(len(Effect) + 1, np.int64)
+_SIGNS[[Effect.CREDIT, Effect.REFUND]] = 1
+_SIGNS[[Effect.DEBIT, Effect.CAPTURE]] = -1
+
+
+class _Columns(NamedTuple):
+    """A bundle's columns, as the layout has them, then what came of it; joined, those of several."""
+
+    ids: bytes
+    related_ids: bytes
+    bounds: bytes
+    amounts: bytes
+    expected_versions: bytes
+    slots: bytes
+    details_lengths: bytes
+    kinds: bytes
+    leg_counts: bytes
+    effects: bytes
+    owners: bytes
+    account_lengths: bytes
+    currencies: bytes
+    accounts: bytes
+    details: bytes
+    codes: bytes = b""
+    fingerprints: bytes = b""
+    # Of the legs that were carried out, in the bundle's order of legs.
+    balances: bytes = b""
+    versions: bytes = b""
+    held_deltas: bytes = b""
+
+
+class Part(NamedTuple):
+    """A bundle in a frame, cut. ``owner`` is whose legs were carried out, ``applied`` how many were."""
+
+    columns: _Columns
+    at_ms: int
+    transactions: int
+    legs: int
+    plain: bool
+    owner: int
+    applied: int
+    principal: str
+
+
+def applied_legs(bundle: bytes, changes: bytes) -> int:
+    """How many of a bundle's legs were carried out, by the size of their balances and versions (field x)."""
+    count, rest = divmod(len(changes) - 1, _NUMBER_BYTES * (2 if bundle[1] & BundleFlag.PLAIN else 3))
+    if rest:
+        raise ValueError(f"{len(changes)} bytes of balances and versions")
+    return count
+
+
+def each_code(codes: bytes, count: int) -> bytes:
+    """A code for each of so many, of which all may have the same."""
+    if len(codes) == 1:
+        return codes * count
+    if len(codes) != count:
+        raise ValueError(f"{len(codes)} codes for {count}")
+    return codes
+
+
+def cut(kind: FrameKind, at_ms: int, fields: Sequence[bytes]) -> Part:
+    """The part of a frame made at that time that has these fields: b, c, f, x."""
+    bundle, codes, fingerprints, changes = fields
+    version, flags, n, m, *text_bytes = BUNDLE_HEAD.unpack_from(bundle)
+    plain, one_currency = bool(flags & BundleFlag.PLAIN), flags & BundleFlag.ONE_CURRENCY
+    if version != LAYOUT_VERSION or flags > _FLAGS or not n or (plain and m != 2 * n):
+        raise ValueError(f"a bundle of layout {version}, flags {flags}, {n} transactions, {m} legs")
+    ends = tuple(accumulate((BUNDLE_HEAD.size, *_widths(flags, n, m), *text_bytes)))
+    if ends[-1] != len(bundle) or len(fingerprints) != FINGERPRINT_BYTES * n:
+        raise ValueError(f"a bundle of {len(bundle)} bytes, fingerprints of {len(fingerprints)}")
+    *cuts, principal = (bundle[begin:end] for begin, end in pairwise(ends))
+    columns = _Columns(*cuts)
+    owner = changes[0]
+    if kind != (FrameKind.POST if owner == ALL_OWNERS else FrameKind.FINISH if owner else FrameKind.DECIDE):
+        raise ValueError(f"legs of owner {owner} in a {kind.name}")
+    if plain:
+        columns = columns._replace(
+            related_ids=NO_ID * n,
+            leg_counts=bytes((2,)) * n,
+            amounts=columns.amounts * 2,
+            effects=bytes((Effect.DEBIT,)) * n + bytes((Effect.CREDIT,)) * n,
+            owners=bytes((0,)) * n + bytes((1,)) * n,
+        )
+    applied = applied_legs(bundle, changes)
+    size = _NUMBER_BYTES * applied
+    columns = columns._replace(
+        owners=bytes((ALL_OWNERS,)) * m if owner == ALL_OWNERS else columns.owners,
+        currencies=columns.currencies * (m if one_currency else 2 if plain else 1),
+        codes=each_code(codes, n),
+        fingerprints=fingerprints,
+        balances=changes[1 : 1 + size],
+        versions=changes[1 + size : 1 + 2 * size],
+        held_deltas=bytes(size) if plain else changes[1 + 2 * size :],
+    )
+    return Part(columns, at_ms, n, m, plain, owner, applied, principal.decode())
+
+
+def _widths(flags: int, n: int, m: int) -> tuple[int, ...]:
+    """Bytes of the columns between a bundle's head and its accounts."""
+    general = not flags & BundleFlag.PLAIN
+    values = m if general else n
+    return (
+        ID_BYTES * n,
+        general * ID_BYTES * n,
+        general * _NUMBER_BYTES * n,
+        _NUMBER_BYTES * values,
+        _NUMBER_BYTES * values * bool(flags & BundleFlag.VERSIONS),
+        2 * n,
+        2 * n,
+        n,
+        general * n,
+        general * m,
+        general * m,
+        m,
+        _CURRENCY_BYTES * (1 if flags & BundleFlag.ONE_CURRENCY else values),
+    )
+
+
+def columns_of_parts(parts: Sequence[Part], suffix: str) -> Columns:
+    """The columns of :class:`Entry`, but for its ids, of what was carried out in some parts, at least one.
+
+    ``suffix`` is what the names of system accounts end in.
+    """
+    joined = _Columns(*map(b"".join, zip(*(part.columns for part in parts), strict=True)))
+    _require_whole(parts, joined)
+    legs = _Legs.of(parts, joined)
+    rows, moved = legs.transactions, legs.moved
+    names = _names(joined, suffix)
+    others = names[legs.others]
+    others[legs.alone] = ""
+    signs = _SIGNS[_column(joined.effects, "u1")]
+    principals = np.array([part.principal for part in parts], object)
+    repeated = np.repeat(principals, [part.transactions for part in parts])
+    texts = details_texts(joined.details, _column(joined.details_lengths, "<u2"), repeated)
+    return (
+        names[legs.legs].tolist(),
+        _column(joined.versions)[moved].tolist(),
+        np.array([part.at_ms for part in parts], object)[legs.parts].tolist(),
+        _column(joined.kinds, "u1")[rows].tolist(),
+        np.frombuffer(joined.ids, f"V{ID_BYTES}")[rows].tolist(),
+        np.frombuffer(joined.fingerprints, f"V{FINGERPRINT_BYTES}")[rows].tolist(),
+        legs.numbers.tolist(),
+        _column(joined.leg_counts, "u1")[rows].tolist(),
+        others.tolist(),
+        _currencies(joined.currencies, legs.legs),
+        (signs * _column(joined.amounts))[legs.legs].tolist(),
+        _column(joined.held_deltas)[moved].tolist(),
+        _column(joined.balances)[moved].tolist(),
+        _related_ids(joined.related_ids, rows),
+        *(text[rows].tolist() for text in texts),
+        [""] * len(rows),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Legs:
+    """The legs that were carried out, in the order of their rows: where each column has what is theirs."""
+
+    parts: _Numbers
+    transactions: _Numbers
+    legs: _Numbers
+    # Which of its transaction's legs each is; which leg is of the counterparty, but for those that are alone.
+    numbers: _Numbers
+    others: _Numbers
+    alone: NDArray[np.bool_]
+    # Among those that were carried out, in the bundles' order of legs.
+    moved: _Numbers
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], joined: _Columns) -> _Legs:
+        """Raises ValueError where a part has balances of another number of legs."""
+        counts = _column(joined.leg_counts, "u1").astype(np.int64)
+        transactions = np.array([part.transactions for part in parts])
+        part_of = np.repeat(np.arange(len(parts)), transactions)
+        # Of all legs in the order of rows: place after place.
+        rows = np.repeat(np.arange(len(counts)), counts)
+        first = _begins(counts)[rows]
+        places = np.arange(len(rows))
+        legs = _legs_at(parts, part_of[rows], rows - _begins(transactions)[part_of[rows]], places - first)
+
+        owners = np.array([part.owner for part in parts])[part_of[rows]]
+        carried_out = _column(joined.codes, "u1")[rows] == Outcome.COMMITTED
+        chosen = np.flatnonzero(carried_out & (_column(joined.owners, "u1")[legs] == owners))
+        rows, first = rows[chosen], first[chosen]
+        _require_equal(
+            np.bincount(part_of[rows], minlength=len(parts)), [part.applied for part in parts], "balances"
+        )
+        moved = np.zeros(len(legs), np.int64)
+        moved[legs[chosen]] = 1
+        pairs = counts[rows] == 2
+        others = np.where(pairs, 2 * first + 1 - chosen, first)
+        return cls(
+            part_of[rows],
+            rows,
+            legs[chosen],
+            chosen - first,
+            legs[others],
+            (chosen == first) & ~pairs,
+            np.cumsum(moved)[legs[chosen]] - 1,
+        )
+
+
+def _legs_at(parts: Sequence[Part], part_of: _Numbers, transactions: _Numbers, numbers: _Numbers) -> _Numbers:
+    """Where the bundles have these legs, of which each transaction is counted within its part.
+
+    A plain bundle has all payers, then all payees.
+    """
+    begins = _begins(np.array([part.legs for part in parts]))[part_of]
+    plain = np.array([part.plain for part in parts])[part_of]
+    width = np.array([part.transactions for part in parts])[part_of]
+    return np.where(plain, begins + transactions + numbers * width, np.arange(len(part_of)))
+
+
+def _require_whole(parts: Sequence[Part], joined: _Columns) -> None:
+    """Raises ValueError where a part's lengths and its columns differ, or something in it is unknown."""
+    transactions, legs = [part.transactions for part in parts], [part.legs for part in parts]
+    counts, lengths = _column(joined.leg_counts, "u1"), _column(joined.account_lengths, "u1")
+    _require_within(counts, 1, 255, "leg count")
+    _require_equal(_sums(counts, transactions), legs, "legs")
+    _require_within(lengths, 1, 255, "length of an account")
+    _require_equal(_sums(lengths, legs), [len(part.columns.accounts) for part in parts], "accounts")
+    _require_equal(
+        _sums(_column(joined.details_lengths, "<u2"), transactions),
+        [len(part.columns.details) for part in parts],
+        "details",
+    )
+    _require_within(_column(joined.kinds, "u1"), Kind.TRANSFER, Kind.VOID, "kind")
+    _require_within(_column(joined.effects, "u1"), Effect.CREDIT, Effect.VOID, "effect")
+    _require_within(_column(joined.currencies, "u1"), ord("A"), ord("Z"), "letter of a currency")
+
+
+def _require_within(column: NDArray[Any], least: int, most: int, what: str) -> None:
+    if column.min() < least or column.max() > most:
+        raise ValueError(f"an unknown {what}")
+
+
+def _require_equal(found: NDArray[Any], wanted: Sequence[int], what: str) -> None:
+    if found.tolist() != list(wanted):
+        raise ValueError(f"{what} of another number or length than is said")
+
+
+def _column(joined: bytes, kind: str = "<i8") -> NDArray[Any]:
+    return np.frombuffer(joined, kind)
+
+
+def _begins(lengths: _Numbers) -> _Numbers:
+    """Where each begins when they follow each other."""
+    return np.cumsum(lengths) - lengths
+
+
+def _sums(column: NDArray[Any], lengths: Sequence[int]) -> NDArray[Any]:
+    """The sum of so many of a column, and of so many that follow, and so on; none of them of none."""
+    return np.add.reduceat(column, _begins(np.array(lengths)), dtype=np.int64)
+
+
+# ---------------------------------------------------------------------- texts
+
+
+def _names(joined: _Columns, suffix: str) -> _Texts:
+    """The accounts of all legs, as the archive names them."""
+    lengths = _column(joined.account_lengths, "u1").astype(np.int64)
+    names = _cut_texts(joined.accounts, _begins(lengths), lengths)
+    system = _column(joined.accounts, "u1")[_begins(lengths)] == ord("@")
+    if system.any():
+        names[system] += suffix
+    return names
+
+
+def _currencies(joined: bytes, legs: _Numbers) -> list[str]:
+    one, text = joined[:_CURRENCY_BYTES], joined.decode()
+    if one * (len(joined) // _CURRENCY_BYTES) == joined:
+        return [one.decode()] * len(legs)
+    return [text[at : at + _CURRENCY_BYTES] for at in (_CURRENCY_BYTES * legs).tolist()]
+
+
+def _related_ids(joined: bytes, rows: _Numbers) -> list[bytes | None]:
+    if joined.count(0) == len(joined):
+        return [None] * len(rows)
+    ids = np.frombuffer(joined, f"V{ID_BYTES}")[rows].tolist()
+    return [None if one == NO_ID else one for one in ids]
+
+
+def details_texts(
+    joined: bytes, lengths: NDArray[np.uint16], principals: _Texts
+) -> tuple[_Texts, _Texts, _Texts]:
+    """References, external ids and initiators of transactions, from their details; those may be empty.
+
+    Where the details name no initiator the one who made the call is it: its principal.
+    """
+    sizes = lengths.astype(np.int64)
+    given = np.flatnonzero(sizes)
+    heads = _begins(sizes)[given]
+    if (sizes[given] < 2).any():
+        raise ValueError("details without their lengths")
+    external, initiated = np.zeros_like(sizes), np.zeros_like(sizes)
+    block = _column(joined, "u1")
+    external[given], initiated[given] = block[heads], block[heads + 1]
+    reference = sizes - external - initiated
+    reference[given] -= 2
+    if (reference < 0).any():
+        raise ValueError("details of another length than is said")
+    begins = _begins(sizes) + 2
+    texts = [
+        _cut_texts(joined, begins + external + initiated, reference),
+        _cut_texts(joined, begins, external),
+        _cut_texts(joined, begins + external, initiated),
+    ]
+    # The two lengths may be zero bytes as well.
+    if joined.count(0) > 2 * len(given) - np.count_nonzero(external) - np.count_nonzero(initiated):
+        texts = [_without_zeros(text) for text in texts]
+    texts[2] = np.where(initiated > 0, texts[2], _without_zeros(principals))
+    return texts[0], texts[1], texts[2]
+
+
+def _cut_texts(block: bytes, begins: _Numbers, lengths: _Numbers) -> _Texts:
+    """Texts within a block."""
+    if not lengths.any():
+        return np.full(len(lengths), "", object)
+    places = zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
+    if block.isascii():
+        text = block.decode()
+        return np.array([text[begin:end] for begin, end in places], object)
+    return np.array([block[begin:end].decode() for begin, end in places], object)
+
+
+def _without_zeros(texts: _Texts) -> _Texts:
+    return np.array([text.replace(_ZERO, _PICTURE_OF_ZERO) for text in texts], object)
