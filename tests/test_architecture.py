@@ -42,7 +42,7 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.logs": "",
     "shard_node.library": "",
     "shard_node.cluster": "",
-    "shard_node.contract": "",
+    "shard_node.contract": "shard_node.contract.layout",
     # The engine's side of the contract, beside that of the library until that one goes.
     "shard_node.contract.layout": "",
     "shard_node.contract.transactions": "shard_node.contract shard_node.contract.layout",

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Attempt, InDoubt, each
-from coordinator.protocol import NoReply
+from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Answer, Command, Post, Settle
+from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
 from tests.coordinator.attempt_search import INDEFINITE, Search

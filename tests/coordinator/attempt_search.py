@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import TypeVar
 
 from coordinator.attempts import InDoubt
-from coordinator.protocol import NoReply
+from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Abandon, Answer, Command, Decide, Finish, Prepare, Settle, start_ms
 from shard_node.contract.layout import ATTEMPT_BYTES
-from shard_node.outcomes import Outcome
+from shard_node.contract.outcomes import Outcome
 from tests.coordinator.attempt_world import Ground, Message, Run, Setting, Step, Try, ViolationError, World
 from tests.engine_model import EngineModel, Faults, Frozen
 

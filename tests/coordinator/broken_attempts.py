@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Answers, Commit, InDoubt, Recovery
-from coordinator.protocol import NoReply
+from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Abandon, Answer, Decide, Finish
-from shard_node.outcomes import Outcome
+from shard_node.contract.outcomes import Outcome
 from tests.engine_model import EngineModel
 
 _COMMITTED = bytes((Outcome.COMMITTED,))

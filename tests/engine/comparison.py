@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar
 import pytest
 from redis.exceptions import ResponseError
 
+from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
 from shard_node.contract.commands import Answer, Command
 from shard_node.contract.layout import (
     ALL_OWNERS,
     CHUNK_HEAD,
-    DECISION_BYTES,
     MOVED_ACCOUNT,
     MOVED_HOLD,
     MOVED_OUTCOME,
@@ -25,9 +25,8 @@ from shard_node.contract.layout import (
     SYSTEM_SLOT,
     RecordKind,
 )
+from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_BATCH, MAX_MINOR
-from shard_node.slots import SLOT_COUNT
-from shard_node.transfers import Kind
 from tests.engine.drawn import NAMES, TERMS, Step
 from tests.engine.ledger import entries_of
 from tests.engine.server import EngineServer

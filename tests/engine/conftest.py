@@ -18,9 +18,8 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers, each in a folder of its own; they are stopped whatever happens."""
     servers: list[EngineServer] = []
 
-    def start(*, manual_clock: bool = False, sanitized: bool = False) -> EngineServer:
-        folder = tmp_path / f"server-{len(servers)}"
-        server = EngineServer(folder, manual_clock=manual_clock, sanitized=sanitized)
+    def start(*, manual_clock: bool = False, more: str = "") -> EngineServer:
+        server = EngineServer(tmp_path / f"server-{len(servers)}", manual_clock=manual_clock, more=more)
         servers.append(server)
         server.start()
         return server

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final, TypeVar
 
+from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import (
     Abandon,
@@ -23,13 +24,12 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
+from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.layout import NO_VERSION, SYSTEM_SLOT
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
-from shard_node.journals import NO_ID, Effect
+from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
-from shard_node.transfers import Kind
 from tests.engine_model import EngineModel
 from tests.engine_model.state import legs_of, rows_of
 
@@ -155,7 +155,9 @@ class Drawer:
             known = self._one(self.transactions)
             if not self._rarely(5):
                 return known
-            made = replace(self._made(), transaction_id=known.transaction_id, deciding_slot=known.deciding_slot)
+            made = replace(
+                self._made(), transaction_id=known.transaction_id, deciding_slot=known.deciding_slot
+            )
         else:
             made = self._made()
         self.transactions = [*self.transactions[-_REMEMBERED:], made]
@@ -358,7 +360,9 @@ class Drawer:
         return "check", (self._bundle((0, 1), owner or 0, transfers=(0, 1)), owner)
 
     def _wait(self) -> Step:
-        return "wait", (self.random.randint(0, 8) if self._rarely(2) else self.random.randint(0, WINDOW_MS // 3),)
+        return "wait", (
+            self.random.randint(0, 8) if self._rarely(2) else self.random.randint(0, WINDOW_MS // 3),
+        )
 
     def _expire(self) -> Step:
         return "expire", (self.random.randint(1, 3),)

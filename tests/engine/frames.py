@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
+from shard_node.contract.journals import Effect
 from shard_node.contract.layout import (
     ALL_OWNERS,
     ENTRY_HEAD,
@@ -13,10 +14,9 @@ from shard_node.contract.layout import (
     BundleFlag,
     FrameKind,
 )
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle
-from shard_node.journals import Effect
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
 from tests.engine_model import Entry
 
 _SIGNS = {Effect.CREDIT: 1, Effect.REFUND: 1, Effect.DEBIT: -1, Effect.CAPTURE: -1}

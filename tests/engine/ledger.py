@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from shard_node.contract.journals import NO_ID
 from shard_node.contract.layout import (
     ALL_OWNERS,
     ENTRY_HEAD,
@@ -14,10 +15,9 @@ from shard_node.contract.layout import (
     BundleFlag,
     FrameKind,
 )
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle
-from shard_node.journals import NO_ID
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
 from tests.engine_model import Entry
 
 _OPEN_COLUMNS: Final = struct.calcsize("<qqqH3s")

@@ -26,11 +26,11 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
+from shard_node.contract.journals import Effect
 from shard_node.contract.layout import ACCOUNT_RECORD, ALL_OWNERS, OUTCOME_RECORD
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Transaction, bundle_of
-from shard_node.journals import Effect
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
 from tests.engine import drawn
 from tests.engine.conftest import NOW_MS
 from tests.engine.frames import entries

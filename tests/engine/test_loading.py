@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shard_node.engine import EngineMissingError, engine_path, loading
+from shard_node.engine.loading import EngineMissingError, engine_path, loading
 
 
 def test_engine_is_built_once_for_the_same_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

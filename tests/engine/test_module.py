@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-from shard_node.engine import engine_path
+from shard_node.engine.loading import engine_path
 from tests.engine.busy import ALICE
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import EngineServer
