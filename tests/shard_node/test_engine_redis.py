@@ -326,10 +326,14 @@ async def test_data_of_the_lua_library_is_refused_and_stays(tmp_path: Path) -> N
         assert await redis.hget("meta", "shard") == b"test/shard-0"
 
 
-async def test_functions_alone_are_data_of_the_lua_library(tmp_path: Path) -> None:
-    """A shard of an older release that never served."""
+@pytest.mark.parametrize("what", ["library", "meta", "accounts"])
+async def test_a_part_of_the_lua_librarys_data_is_enough(tmp_path: Path, what: str) -> None:
+    """A shard of an older release that never served, or whose functions were lost."""
     async with running(tmp_path, with_engine=False) as (_, redis):
-        await agent.load_library(redis)
+        if what == "library":
+            await agent.load_library(redis)
+        else:
+            await redis.hset(what, "any", "thing")
     assert "holds data of an older release" in str(await refusal(process_on(tmp_path)))
 
 
