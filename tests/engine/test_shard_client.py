@@ -409,7 +409,7 @@ async def test_full_is_not_told_of_a_call_that_may_have_been_carried_out(
         return await once(*arguments)
 
     monkeypatch.setattr(client.redis.link, "call", breaks_once)
-    with pytest.raises(ShardUnavailableError, match="LEDGER_FULL .*, and the call before it got no answer"):
+    with pytest.raises(ShardUnavailableError, match=r"LEDGER_FULL .*, and the call before it got no answer"):
         await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     assert calls[0] == calls[1]
     with pytest.raises(ShardFullError):

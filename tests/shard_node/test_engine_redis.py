@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shard_node.agent import agent, binding
+from shard_node.agent import agent, binding, redis_process
 from shard_node.agent.compatibility import require_parts, why_ended
 from shard_node.agent.redis_process import RedisProcess
 from shard_node.client.connection import connect, disconnect
@@ -60,10 +60,11 @@ async def redis(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def refusal(process: RedisProcess) -> ShardNodeError:
-    """Why a Redis is not started; it must be a refusal of one line."""
+    """Why a Redis is not started; it must be one line, and no Redis may be left that was started for it."""
     try:
         with pytest.raises(ShardNodeError) as caught:
             await process.start()
+        assert process.adopted or not redis_process._alive(process.pid)
     finally:
         if not process.adopted:
             await process.stop()
@@ -284,7 +285,9 @@ def of_a_newer_log(data: Path) -> None:
 
 
 @pytest.mark.parametrize("age", [of_a_newer_snapshot, of_a_newer_log])
-async def test_data_of_a_newer_engine_is_refused(tmp_path: Path, age: Callable[[Path], None]) -> None:
+async def test_data_of_a_newer_engine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: Callable[[Path], None]
+) -> None:
     """An engine reads what older ones wrote, and never what it does not know."""
     async with running(tmp_path) as (_, redis):
         await binding.claim(redis, TOPOLOGY, "shard-0")
@@ -296,6 +299,10 @@ async def test_data_of_a_newer_engine_is_refused(tmp_path: Path, age: Callable[[
     error = await refusal(process_on(tmp_path))
     assert isinstance(error, IncompatibleError)
     assert "was written by a newer shard engine than this one" in str(error)
+    # What ended an earlier start says nothing about the next one.
+    (tmp_path / "engine.so").write_bytes(b"no library")
+    monkeypatch.setenv("TALLYSTICK_ENGINE", str(tmp_path / "engine.so"))
+    assert "cannot load the shard engine" in str(await refusal(process_on(tmp_path)))
 
 
 async def rewritten(redis: Redis) -> None:
