@@ -343,8 +343,6 @@ def details_texts(
     sizes = lengths.astype(np.int64)
     given = np.flatnonzero(sizes)
     heads = _begins(sizes)[given]
-    if (sizes[given] < 2).any():
-        raise ValueError("details without their lengths")
     block = _column(joined, "u1")
     texts = np.zeros((len(sizes), 3), np.int64)
     texts[given, 0], texts[given, 1] = block[heads], block[heads + 1]
