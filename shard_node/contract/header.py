@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shard_node import limits
-from shard_node.contract import layout
-from shard_node.contract.journals import Effect
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transfers import Kind
+from shard_node.contract import Effect, Kind, Outcome, layout
 
 HEADER: Final = Path(__file__).parent.parent / "engine" / "layout.h"
 

@@ -10,9 +10,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract import NO_ID, Effect, Kind
 from shard_node.contract.layout import BUNDLE_HEAD, LAYOUT_VERSION, NO_VERSION, BundleFlag, fold
-from shard_node.contract.transfers import Kind
 
 _FINGERPRINT_HEAD = struct.Struct("<BB16sq")
 _FINGERPRINT_LEG = struct.Struct("<Bqq3sB")

@@ -2,7 +2,7 @@
 
 import sys
 
-from shard_node.engine import EngineMissingError, engine_path
+from shard_node.engine.loading import EngineMissingError, engine_path
 
 try:
     print(engine_path(sanitized="--sanitized" in sys.argv[1:]))  # noqa: T201

@@ -181,40 +181,45 @@ void commit_settle(struct state *state, const unsigned char id[ATTEMPT_BYTES], u
     uint32_t found = commit_find(state, id);
     if (found == NO_RECORD) return;
     struct commit *commit = commit_at(state, found);
-    if (!number || number > commit->participant_count || commit->participants[number - 1u].finished) return;
-    commit->participants[number - 1u].finished = true;
-    if (!--commit->unfinished) commit_drop(state, found);
+    if (!number || number > commit->participant_count) return;
+    struct participant *participant = &commit->participants[number - 1u];
+    commit->unfinished = (uint8_t)(commit->unfinished - !participant->finished);
+    participant->finished = true;
+    if (!commit->unfinished) commit_drop(state, found);
 }
 
 /* ------------------------------------------------------------------ ended */
 
-static uint8_t ended_find_in(const struct generation *generation, const unsigned char id[ATTEMPT_BYTES],
-                             uint64_t hash) {
+static struct ended *ended_find_in(const struct generation *generation, const unsigned char id[ATTEMPT_BYTES],
+                                   uint64_t hash) {
     const struct segment *segment = table_segment(&generation->ended, hash);
     uint32_t place = (uint32_t)hash, number;
     while ((number = table_next(segment, hash, &place)) != NO_RECORD) {
-        const struct ended *ended = table_record(&generation->ended, number);
-        if (!memcmp(ended->id, id, ATTEMPT_BYTES)) return ended->state;
+        struct ended *ended = table_record(&generation->ended, number);
+        if (!memcmp(ended->id, id, ATTEMPT_BYTES)) return ended;
     }
-    return 0;
+    return NULL;
 }
 
 uint8_t ended_find(const struct state *state, const unsigned char id[ATTEMPT_BYTES]) {
     uint64_t hash = attempt_hash(state, id);
-    uint8_t found = ended_find_in(&state->generations[0], id, hash);
-    return found ? found : ended_find_in(&state->generations[1], id, hash);
+    const struct ended *ended = ended_find_in(&state->generations[state->current], id, hash);
+    if (!ended) ended = ended_find_in(previous_generation(state), id, hash);
+    return ended ? ended->state : 0;
 }
 
 void ended_add(struct state *state, struct generation *generation, const unsigned char id[ATTEMPT_BYTES],
-               uint8_t state_of_it) {
-    if (ended_find(state, id)) return;
+               enum ended_state how) {
     uint64_t hash = attempt_hash(state, id);
-    uint32_t number = table_add(&generation->ended, hash);
-    struct ended *ended = table_record(&generation->ended, number);
-    memcpy(ended->id, id, ATTEMPT_BYTES);
-    ended->state = state_of_it;
-    ended->next = generation->ended_head;
-    generation->ended_head = number + 1u;
+    struct ended *ended = ended_find_in(generation, id, hash);
+    if (!ended) {
+        uint32_t number = table_add(&generation->ended, hash);
+        ended = table_record(&generation->ended, number);
+        memcpy(ended->id, id, ATTEMPT_BYTES);
+        ended->next = generation->ended_head;
+        generation->ended_head = number + 1u;
+    }
+    ended->state = (uint8_t)how;
     int64_t ms = attempt_start_ms(id);
     if (ms > generation->newest_attempt_ms) generation->newest_attempt_ms = ms;
 }

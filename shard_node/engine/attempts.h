@@ -64,8 +64,8 @@ void commit_settle(struct state *state, const unsigned char id[ATTEMPT_BYTES], u
 
 /* enum ended_state, or 0: nothing is known. */
 uint8_t ended_find(const struct state *state, const unsigned char id[ATTEMPT_BYTES]);
-/* Only after table_reserve of `ended` of that generation. Nothing where it is known already. */
+/* Only after table_reserve of `ended` of that generation. Of an id that is in it already the state changes. */
 void ended_add(struct state *state, struct generation *generation, const unsigned char id[ATTEMPT_BYTES],
-               uint8_t ended);
+               enum ended_state how);
 
 #endif

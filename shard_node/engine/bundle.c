@@ -54,15 +54,15 @@ static bool lay_out(struct bundle *bundle, const struct bundle_head *head) {
 
 const char *bundle_measure(const unsigned char *bytes, size_t size, uint32_t *rows, uint32_t *legs) {
     struct bundle_head head;
-    if (size < sizeof head) return "shorter than its head";
+    if (size < sizeof head) return "bundle: shorter than its head";
     memcpy(&head, bytes, sizeof head);
-    if (head.version != LAYOUT_VERSION) return "another layout";
-    if (head.flags & ~(BUNDLE_PLAIN | BUNDLE_ONE_CURRENCY | BUNDLE_VERSIONS)) return "unknown flags";
-    if (!head.transactions || head.transactions > MAX_BATCH) return "too many transactions, or none";
+    if (head.version != LAYOUT_VERSION) return "bundle: another layout";
+    if (head.flags & ~(BUNDLE_PLAIN | BUNDLE_ONE_CURRENCY | BUNDLE_VERSIONS)) return "bundle: unknown flags";
+    if (!head.transactions || head.transactions > MAX_BATCH) return "bundle: too many transactions, or none";
     bool plain = head.flags & BUNDLE_PLAIN;
-    if (plain ? head.legs != 2u * head.transactions : head.legs < head.transactions) return "too many legs, or too few";
+    if (plain ? head.legs != 2u * head.transactions : head.legs < head.transactions) return "bundle: too many legs, or too few";
     struct bundle bundle = {.bytes = bytes, .size = size};
-    if (!lay_out(&bundle, &head)) return "its size is not that of its columns";
+    if (!lay_out(&bundle, &head)) return "bundle: its size is not that of its columns";
     *rows = head.transactions;
     *legs = head.legs;
     return NULL;
@@ -89,27 +89,27 @@ static const char *check_transactions(const struct bundle *bundle, struct bundle
     uint32_t details = 0;
     for (uint32_t row = 0; row < bundle->rows; row++) {
         uint16_t slot = bundle_slot(bundle, row);
-        if (slot >= SLOTS && slot != SYSTEM_SLOT) return "a slot that there is not";
-        if (bundle->kinds[row] < KIND_TRANSFER || bundle->kinds[row] > KIND_VOID) return "an unknown kind";
+        if (slot >= SLOTS && slot != SYSTEM_SLOT) return "bundle: a slot that there is not";
+        if (bundle->kinds[row] < KIND_TRANSFER || bundle->kinds[row] > KIND_VOID) return "bundle: an unknown kind";
         bundle->detail_at[row] = details;
         details += bundle_u16(bundle->detail_lengths, row);
         if (details > head.detail_bytes) break;
     }
-    return details == head.detail_bytes ? NULL : "details of another length";
+    return details == head.detail_bytes ? NULL : "bundle: details of another length";
 }
 
 static const char *check_texts(const struct bundle *bundle, struct bundle_head head) {
     uint32_t accounts = 0;
     for (uint32_t leg = 0; leg < bundle->leg_count; leg++) {
         uint8_t length = bundle->account_lengths[leg];
-        if (!length || length > MAX_ACCOUNT_ID_BYTES) return "an account id that is too long, or empty";
+        if (!length || length > MAX_ACCOUNT_ID_BYTES) return "bundle: an account id that is too long, or empty";
         bundle->account_at[leg] = accounts;
         accounts += length;
     }
-    if (accounts != head.account_bytes) return "accounts of another length";
+    if (accounts != head.account_bytes) return "bundle: accounts of another length";
     uint32_t values = bundle->plain ? bundle->rows : bundle->leg_count;
     for (uint32_t i = 0; i < (bundle->one_currency ? 3u : 3u * values); i++)
-        if (bundle->currencies[i] < 'A' || bundle->currencies[i] > 'Z') return "a currency that is none";
+        if (bundle->currencies[i] < 'A' || bundle->currencies[i] > 'Z') return "bundle: a currency that is none";
     return NULL;
 }
 
@@ -118,13 +118,13 @@ static bool is_version(int64_t version) { return version >= NO_VERSION && versio
 
 static const char *check_plain(const struct bundle *bundle) {
     for (uint32_t row = 0; row < bundle->rows; row++) {
-        if (!is_amount(bundle_amount(bundle, row))) return "an amount out of range";
-        if (bundle->versions && !is_version(bundle_version(bundle, row))) return "a version out of range";
+        if (!is_amount(bundle_amount(bundle, row))) return "bundle: an amount out of range";
+        if (bundle->versions && !is_version(bundle_version(bundle, row))) return "bundle: a version out of range";
         uint32_t payee = bundle->rows + row;
         uint8_t length = bundle->account_lengths[row];
         if (length == bundle->account_lengths[payee] &&
             !memcmp(bundle_account(bundle, row), bundle_account(bundle, payee), length))
-            return "an account in two legs of a transaction";
+            return "bundle: an account in two legs of a transaction";
     }
     return NULL;
 }
@@ -134,12 +134,12 @@ _Static_assert(EFFECT_CREDIT == 1 && EFFECT_DEBIT == 2 && EFFECT_REFUND == 3 && 
 
 static const char *check_leg(const struct bundle *bundle, uint32_t leg) {
     uint8_t effect = bundle->effects[leg], owner = bundle->owners[leg];
-    if (effect < EFFECT_CREDIT || effect > EFFECT_VOID) return "an unknown effect";
-    if (owner == ALL_OWNERS) return "an owner out of range";
+    if (effect < EFFECT_CREDIT || effect > EFFECT_VOID) return "bundle: an unknown effect";
+    if (owner == ALL_OWNERS) return "bundle: an owner out of range";
     int64_t amount = bundle_amount(bundle, leg), version = bundle_version(bundle, leg);
-    if (effect == EFFECT_VOID ? amount != 0 : !is_amount(amount)) return "an amount out of range";
-    if (!is_version(version)) return "a version out of range";
-    if (version != NO_VERSION && owner) return "a version of another shard's account";
+    if (effect == EFFECT_VOID ? amount != 0 : !is_amount(amount)) return "bundle: an amount out of range";
+    if (!is_version(version)) return "bundle: a version out of range";
+    if (version != NO_VERSION && owner) return "bundle: a version of another shard's account";
     return NULL;
 }
 
@@ -165,9 +165,9 @@ static const char *check_general(const struct bundle *bundle) {
     uint32_t leg = 0;
     for (uint32_t row = 0; row < bundle->rows; row++) {
         int64_t bound = bundle_bound(bundle, row);
-        if (bound < 0 || bound > MAX_MINOR) return "a bound out of range";
+        if (bound < 0 || bound > MAX_MINOR) return "bundle: a bound out of range";
         uint32_t first = leg, end = leg + bundle->leg_counts[row], conditions = 0;
-        if (first == end || end - first > MAX_LEGS || end > bundle->leg_count) return "a number of legs out of range";
+        if (first == end || end - first > MAX_LEGS || end > bundle->leg_count) return "bundle: a number of legs out of range";
         bundle->first_leg[row] = first;
         for (; leg < end; leg++) {
             const char *wrong = check_leg(bundle, leg);
@@ -175,11 +175,11 @@ static const char *check_general(const struct bundle *bundle) {
             conditions += has_condition(bundle->effects[leg]);
         }
         /* The related id and the bound are the transaction's, so they can be those of one leg only. */
-        if (conditions > 1) return "more than one hold, refund, capture or void in a transaction";
-        if (has_twice(bundle, first, end)) return "an account in two legs of a transaction";
+        if (conditions > 1) return "bundle: more than one hold, refund, capture or void in a transaction";
+        if (has_twice(bundle, first, end)) return "bundle: an account in two legs of a transaction";
     }
     bundle->first_leg[bundle->rows] = leg;
-    return leg == bundle->leg_count ? NULL : "another number of legs";
+    return leg == bundle->leg_count ? NULL : "bundle: another number of legs";
 }
 
 const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned char *bytes, size_t size) {
@@ -187,7 +187,7 @@ const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned
     *bundle = (struct bundle){.bytes = bytes, .size = size};
     assert(size >= sizeof head);
     memcpy(&head, bytes, sizeof head);
-    if (!lay_out(bundle, &head)) return "its size is not that of its columns";
+    if (!lay_out(bundle, &head)) return "bundle: its size is not that of its columns";
     bundle->account_at = arena_take(call, bundle->leg_count * sizeof(uint32_t));
     bundle->detail_at = arena_take(call, bundle->rows * sizeof(uint32_t));
     if (!bundle->plain) bundle->first_leg = arena_take(call, (bundle->rows + 1u) * sizeof(uint32_t));

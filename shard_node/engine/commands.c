@@ -164,8 +164,9 @@ const struct command commands[] = {
      "A number that is the same wherever the same is held: for a slot, or for the whole shard.",
      "O(N) with N the records of the slot, or of the shard", digest_arguments},
     {"tallystick.account", body_account, COMMAND_FAST, 1, 0, 0, "An account, for people.", "O(1)", account_arguments},
-    {"tallystick.info", body_info, COMMAND_FAST, 0, 0, 0,
-     "How the shard is: what it holds, what is in doubt, what waits to be archived, its clock.", "O(1)",
+    {"tallystick.info", body_info, 0, 0, 0, 0,
+     "How the shard is: what it holds, what is in doubt, what waits to be archived, its clock.",
+     "O(N) with N what is in doubt",
      no_arguments},
 };
 

@@ -97,7 +97,7 @@ void tick_bytes(uint64_t number, unsigned char tick[6]) { memcpy(tick, &number, 
 
 /* ------------------------------------------------------------------ rotation */
 
-/* Outcomes of the older generation that commits still need, with their hashes. */
+/* Outcomes that commits still need, with their hashes. */
 struct carried {
     const struct outcome **outcomes;
     uint64_t *hashes;
@@ -115,7 +115,7 @@ static void collect_unsettled(const struct state *state, struct carried *carried
             const unsigned char *id = bundle_id(&bundle, row);
             uint16_t slot = bundle_slot(&bundle, row);
             uint64_t hash = scoped_hash(state, id, slot);
-            const struct outcome *outcome = outcome_find_in(previous_generation(state), id, slot, hash);
+            const struct outcome *outcome = outcome_find(state, id, slot, hash);
             if (!outcome) continue;
             carried->outcomes[carried->count] = outcome;
             carried->hashes[carried->count++] = hash;
@@ -131,8 +131,7 @@ static void carry_over(const struct state *state, const struct carried *carried,
         *outcome = *old;
         outcome->next = next;
         if (!(old->code & OUTCOME_PURCHASE)) continue;
-        const struct purchase *purchase =
-            purchase_find_in(previous_generation(state), old->id, old->slot, carried->hashes[i]);
+        const struct purchase *purchase = purchase_find(state, old->id, old->slot, carried->hashes[i]);
         assert(purchase);
         purchase_name(purchase_add(to, old->id, old->slot, carried->hashes[i]), purchase->names,
                       purchase->payer_length, purchase->names + purchase->payer_length, purchase->payee_length);

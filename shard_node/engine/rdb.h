@@ -4,7 +4,7 @@
 
 #include "state.h"
 
-/* Of the whole value. Within it sections say how large their records are, see rdb.c. */
+/* Of the whole value. Within it sections say how large their records are, see rdb_layout.h. */
 #define RDB_VERSION 1
 
 void rdb_save(RedisModuleIO *io, void *value);

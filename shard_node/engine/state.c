@@ -1,6 +1,8 @@
 /* Making and ending what a shard holds. See state.h. */
 #include "state.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Bits of records a chunk, and segments of the index. A chunk is a few hundred KB where there may be millions of
@@ -97,4 +99,9 @@ size_t state_memory(const struct state *state) {
                  table_memory(&generation->ended);
     }
     return bytes;
+}
+
+void meta_set_fence(struct meta *meta) {
+    int length = snprintf(meta->fence, sizeof meta->fence, "%s/%" PRId64, meta->shard, meta->epoch);
+    meta->fence_length = (uint16_t)length;
 }

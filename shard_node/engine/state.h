@@ -200,6 +200,8 @@ struct tick_of {
 struct state *state_new(void); /* NULL without memory */
 void state_free(struct state *state);
 size_t state_memory(const struct state *state); /* bytes */
+/* The fence of a shard and an epoch: shard/epoch. */
+void meta_set_fence(struct meta *meta);
 bool generation_init(struct generation *generation); /* false without memory; generation_free either way */
 void generation_free(struct generation *generation);
 /* Give back the memory that a record owns, and take it off kept_bytes; the record itself stays where it is. Each is

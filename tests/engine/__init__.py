@@ -1,0 +1,1 @@
+"""Tests of the shard engine, inside a real Redis or Valkey."""
