@@ -287,12 +287,10 @@ static int by_account(const void *a, const void *b) {
     return (one > other) - (one < other);
 }
 
+/* Of equal ones, when a name was asked for twice, always the same. */
 static struct reserved *reserved_of(const struct reserved *sorted, uint32_t count, uint32_t account) {
     const struct reserved wanted = {.account = account};
-    /* The first of equal ones, for a name may be asked for twice. */
-    struct reserved *found = bsearch(&wanted, sorted, count, sizeof *sorted, by_account);
-    while (found && found > sorted && found[-1].account == account) found--;
-    return found;
+    return bsearch(&wanted, sorted, count, sizeof *sorted, by_account);
 }
 
 static void add_reserved(const struct state *state, const uint32_t *numbers, uint32_t count, struct reserved *sums,

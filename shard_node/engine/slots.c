@@ -171,7 +171,6 @@ static bool fill(const struct state *state, uint16_t slot, bool begun, struct cu
         link at = begun && part == cursor->part ? go_on(state, cursor, slot) : part_first(state, part, slot);
         for (; at; at = part_next(state, part, at)) {
             bool is_own = part == PART_HOLDS && to->bytes[sizeof(struct chunk_head)] != RECORD_HOLD;
-            if (part_repeats(state, part, at)) continue;
             if (to->records && (to->used >= to->limit || is_own)) return false;
             to->used += record_write(state, part, at, FOR_MOVE, to->bytes + to->used);
             to->records++;
