@@ -102,7 +102,7 @@ def _refusals(program: Path, *commands: Sequence[Argument | str]) -> int:
     return int(done.stdout)
 
 
-_BEGUN: Final = (
+_BEGUN: Final[tuple[Sequence[Argument | str], ...]] = (
     ["bind", "test/shard-0", 1, 10**9, 10**9],
     _opened(ALICE, BOB),
     _opened(LONG),
