@@ -1,20 +1,17 @@
-"""A command that cannot have all its memory changes nothing, whichever allocation it is that fails."""
+"""A command that cannot have all its memory changes nothing, whichever of its requests it is that fails."""
 
 from __future__ import annotations
 
-import struct
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
-from shard_node.contract.accounts import AccountTerms, pack_terms
+from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import (
     Abandon,
-    Argument,
     Command,
     Decide,
     Decided,
@@ -24,7 +21,6 @@ from shard_node.contract.commands import (
     Prepared,
 )
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.engine.loading import SOURCES
 from shard_node.journals import Effect
 from shard_node.outcomes import Outcome
 from shard_node.slots import slot
@@ -43,14 +39,11 @@ from tests.engine.busy import (
     uuid7,
 )
 from tests.engine.conftest import NOW_MS
+from tests.engine.server import EngineServer
+from tests.engine.shard import EngineShard
 
-_PROGRAM: Final = Path(__file__).with_name("scarce_memory.c")
-# What needs a server.
-_LEFT_OUT: Final = frozenset(
-    ("module.c", "shell.c", "commands.c", "clock.c", "inspect.c", "rdb_load.c", "rdb_save.c")
-)
-_FLAGS: Final = ("-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror")
-_SANITIZED: Final = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# More than any command asks for.
+_MOST_REQUESTS: Final = 100
 _COMMITTED: Final = bytes((Outcome.COMMITTED,))
 # A system account whose name does not fit into its record.
 _FEES: Final = "@" + "fees" * 8 + ":EUR"
@@ -58,54 +51,50 @@ _TRY, _OLD_TRY = attempt_id(NOW_MS, 1), attempt_id(NOW_MS, 2)
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engine without a server, with checks of memory: what is not given back is found too."""
-    built = tmp_path_factory.mktemp("scarce") / "scarce_memory"
-    sources = [source for source in sorted(SOURCES.glob("*.c")) if source.name not in _LEFT_OUT]
-    command = [
-        "gcc",
-        *_FLAGS,
-        *_SANITIZED,
-        f"-I{SOURCES}",
-        str(_PROGRAM),
-        *map(str, sources),
-        "-o",
-        str(built),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return built
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
+    """A server whose memory can be made to fail, for the fixture `shard`."""
+    server = EngineServer(tmp_path_factory.mktemp("engine"), manual_clock=True, sanitized=True)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
-def _packed(command: Sequence[Argument | str]) -> bytes:
-    parts = [part if isinstance(part, bytes) else str(part).encode() for part in command]
-    return struct.pack("<I", len(parts)) + b"".join(struct.pack("<I", len(part)) + part for part in parts)
+def _refusals(shard: EngineShard, *commands: Command | tuple[Any, ...]) -> int:
+    """How often the last command is refused: its first request for memory fails, then its second, and so on."""
+    *before, last = commands
+    for refused in range(_MOST_REQUESTS):
+        shard.server.redis.flushall()
+        shard.bind()
+        shard.open(*(AccountTerms(name, slot(name), "EUR", -5) for name in (ALICE, BOB, LONG)))
+        for command in (*_BEGUN, *before):
+            _carry_out(shard, command)
+        digest, frames = shard.digest(), shard.frames()
+        shard.raw("tallystick.fail", refused + 1)
+        try:
+            _carry_out(shard, last)
+        except OutOfMemoryError:
+            assert (shard.digest(), shard.frames()) == (digest, frames)
+        else:
+            return refused
+        finally:
+            shard.raw("tallystick.fail", 0)
+    raise AssertionError("the command asks for memory without end")
 
 
-def _asked(command: Command) -> list[Argument | str]:
-    return [command.COMMAND.removeprefix("tallystick."), *command.arguments()]
+def _carry_out(shard: EngineShard, command: Command | tuple[Any, ...]) -> None:
+    if isinstance(command, tuple):
+        shard.fenced(*command)
+    else:
+        shard.call(command)
 
 
-def _posted(*transactions: Transaction) -> list[Argument | str]:
-    return _asked(Post(bundle_of(transactions)))
+def _posted(*transactions: Transaction) -> Post:
+    return Post(bundle_of(transactions))
 
 
-def _opened(*names: str) -> list[Argument | str]:
-    return ["open", pack_terms([AccountTerms(name, slot(name), "EUR", -5) for name in names])]
-
-
-def _refusals(program: Path, *commands: Sequence[Argument | str]) -> int:
-    """How often the last command was refused, each time for one more allocation that failed."""
-    given = struct.pack("<I", len(commands)) + b"".join(map(_packed, commands))
-    done = subprocess.run([program], input=given, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-    return int(done.stdout)
-
-
-_BEGUN: Final[tuple[Sequence[Argument | str], ...]] = (
-    ["bind", "test/shard-0", 1, 10**9, 10**9],
-    _opened(ALICE, BOB),
-    _opened(LONG),
+_BEGUN: Final = (
     _posted(
         transfer(uuid7(NOW_MS, 1), WORLD, ALICE, 1_000_000, kind=Kind.DEPOSIT),
         transfer(uuid7(NOW_MS, 2), WORLD, LONG, 1_000_000, kind=Kind.DEPOSIT),
@@ -133,38 +122,37 @@ def _for(owner: int) -> bytes:
     return bundle_of(tuple(rows))
 
 
-def test_post_is_all_or_nothing(program: Path) -> None:
+def test_post_is_all_or_nothing(shard: EngineShard) -> None:
     """Outcomes, purchases, holds with their details, refunds, system accounts."""
-    assert _refusals(program, *_BEGUN, _posted(*_ALL_KINDS)) > 5
+    assert _refusals(shard, _posted(*_ALL_KINDS)) > 5
 
 
-def test_prepare_is_all_or_nothing(program: Path) -> None:
-    """Several attempts in one call."""
+def test_prepare_is_all_or_nothing(shard: EngineShard) -> None:
+    """None of several attempts in one call is kept unless all can be."""
     prepared = [Prepared(name, OTHER, 1, _for(1)) for name in (_TRY, _OLD_TRY)]
-    assert _refusals(program, *_BEGUN, _asked(Prepare(prepared))) > 5
+    assert _refusals(shard, Prepare(prepared)) > 5
 
 
-def test_decide_is_all_or_nothing(program: Path) -> None:
-    """Also settlements that ride along do not count."""
+def test_decide_is_all_or_nothing(shard: EngineShard) -> None:
+    """Settlements that ride along do not count either."""
     earlier = bundle_of((transfer(uuid7(NOW_MS, 20), ALICE, "dora", 5, payee_owner=1),))
-    first = _asked(Decide([Decided(_OLD_TRY, [OTHER], b"", b"", earlier)]))
+    first = Decide([Decided(_OLD_TRY, [OTHER], b"", b"", earlier)])
     decide = Decide([Decided(_TRY, [OTHER], b"", b"", _for(0))], [(_OLD_TRY, 1)])
-    assert _refusals(program, *_BEGUN, first, _asked(decide)) > 5
+    assert _refusals(shard, first, decide) > 5
 
 
-def test_finish_is_all_or_nothing(program: Path) -> None:
+def test_finish_is_all_or_nothing(shard: EngineShard) -> None:
     """What was prepared stays prepared."""
-    prepare = _asked(Prepare([Prepared(_TRY, OTHER, 1, _for(1))]))
-    finish = _asked(Finish([_TRY, _OLD_TRY], [_COMMITTED, b"\0"]))
-    assert _refusals(program, *_BEGUN, prepare, finish) > 2
+    prepare = Prepare([Prepared(_TRY, OTHER, 1, _for(1))])
+    assert _refusals(shard, prepare, Finish([_TRY, _OLD_TRY], [_COMMITTED, b"\0"])) > 2
 
 
-def test_abandon_is_all_or_nothing(program: Path) -> None:
+def test_abandon_is_all_or_nothing(shard: EngineShard) -> None:
     """No attempt is marked unless all are."""
-    assert _refusals(program, *_BEGUN, _asked(Abandon([_TRY, _OLD_TRY]))) > 1
+    assert _refusals(shard, Abandon([_TRY, _OLD_TRY])) > 1
 
 
-def test_rotate_is_all_or_nothing(program: Path) -> None:
+def test_rotate_is_all_or_nothing(shard: EngineShard) -> None:
     """Nothing is forgotten unless what is carried over has its place."""
-    decide = _asked(Decide([Decided(_TRY, [OTHER], b"", b"", _for(0))]))
-    assert _refusals(program, *_BEGUN, decide, ["rotate", 0, 0], ["rotate", 0, 0]) > 5
+    decide = Decide([Decided(_TRY, [OTHER], b"", b"", _for(0))])
+    assert _refusals(shard, decide, ("rotate", 0, 0), ("rotate", 0, 0)) > 5
