@@ -62,7 +62,7 @@ def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineSe
 
 
 def _refusals(shard: EngineShard, *commands: Command | tuple[Any, ...]) -> int:
-    """How often the last command is refused: its first request for memory fails, then its second, and so on."""
+    """How often the last command is refused: its first request for memory fails, then its second one, ..."""
     *before, last = commands
     for refused in range(_MOST_REQUESTS):
         shard.server.redis.flushall()
