@@ -6,15 +6,15 @@ Each account has a slot of its own. A payload is one transaction, or some, "pay+
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 from coordinator.attempt_steps import Batch
-from coordinator.attempts import Attempt, each
+from coordinator.attempts import Attempt, InDoubt, each
 from coordinator.protocol import NoReply
 from shard_node.contract.commands import Answer, Command, Post, Settle
-from shard_node.contract.layout import ATTEMPT_BYTES
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.journals import NO_ID, Effect
 from shard_node.outcomes import Outcome
@@ -30,6 +30,7 @@ HELD = 2
 REFUNDABLE = 1
 # When the hold ends; "time" lets it pass. Rotations count time too, but no setting has both.
 _HOLD_ENDS_MS, _LATER_MS = 50, 100
+_FIRST_START_MS = 20
 _TAKE, _GIVE = Effect.DEBIT, Effect.CREDIT
 
 
@@ -65,10 +66,11 @@ TRANSACTIONS: dict[str, Transaction] = {
     "pay v4": _made(bytes([9] * 16), Kind.TRANSFER, ("first", _TAKE, 1), ("second", _GIVE, 1)),
     # The three are on one shard each: one decided debit, one prepared debit, one credit.
     "split": _made(ONE, Kind.JOURNAL, ("first", _TAKE, 1), ("second", _TAKE, 1), ("third", _GIVE, 2)),
-    # The second leg is only worth looking at for its debit.
+    # Its debit is the participant's.
     "pull": _made(ONE, Kind.JOURNAL, ("first", _GIVE, 1), ("second", _TAKE, 1)),
-    # Wants the money of `second`, too.
-    "rival": _made(OTHER, Kind.JOURNAL, ("first", _GIVE, 1), ("second", _TAKE, 1)),
+    # Travels with the pull, or wants the same money.
+    "give": _made(OTHER, Kind.TRANSFER, ("first", _TAKE, 1), ("second", _GIVE, 1)),
+    "rival": _made(OTHER, Kind.JOURNAL, ("third", _GIVE, 1), ("second", _TAKE, 1)),
     "pay third": _made(OTHER, Kind.TRANSFER, ("third", _TAKE, 1), ("second", _GIVE, 1)),
     "refund": _refund(ONE),
     "refund again": _refund(OTHER),
@@ -82,6 +84,13 @@ TRANSACTIONS: dict[str, Transaction] = {
     "void": _made(OTHER, Kind.VOID, ("first", Effect.VOID, 0), related_id=HOLD_ID),
 }
 _ENDS_HOLD = frozenset((Effect.CAPTURE, Effect.VOID))
+
+
+class Alone(Batch):
+    """A coordinator that leaves what is in its way to recovery: far fewer states."""
+
+    def _doubts(self) -> list[InDoubt]:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +142,11 @@ class Explorer(Search):
             Attempt(next(ids), piece.shards[0], piece.shards[1:], piece.bundle, len(piece.names))
             for piece in across
         ]
-        batch = Batch(
+        batch = self.setting.batch(
             attempts,
             self.shard_ids,
             lambda: next(ids),
-            abandon_before_ms=_LATER_MS if self.setting.ends_others else 0,
+            lambda _: True,
             with_balances=False,
             machines=(self.setting.commit, self.setting.recovery),
         )
@@ -148,10 +157,11 @@ class Explorer(Search):
         last: dict[int, Command] = {shard: Settle(pairs) for shard, pairs in batch.settled.items()}
         return told, last
 
-    @staticmethod
-    def _attempt_ids(attempt: Try) -> Iterator[bytes]:
-        for number in range(ATTEMPT_BYTES):
-            yield (attempt.number + 1).to_bytes(6) + bytes((number,)) * (ATTEMPT_BYTES - 6)
+    def _attempt_ids(self, attempt: Try) -> Iterator[bytes]:
+        """Ids that end with the number of the try, from 1."""
+        started_ms = _FIRST_START_MS + attempt.number * self.setting.clock_step_ms
+        for number in count():
+            yield started_ms.to_bytes(6) + bytes((*(number,) * 9, attempt.number + 1))
 
     # ------------------------------------------------------------------ accounts and what happens to them
 
@@ -193,6 +203,8 @@ class Explorer(Search):
         if any(shard.alarms for shard in shards):
             return "R5: a committed leg is neither prepared nor applied"
         facts = _Facts.of(shards)
+        if facts.stranded:
+            return f"prepared on a shard that does not have the account: {facts.stranded}"
         return (
             self._wrong_legs(facts)
             or self._wrong_accounts(shards, facts, environment)
@@ -217,24 +229,14 @@ class Explorer(Search):
     def _wrong_accounts(
         self, shards: Sequence[EngineModel], facts: _Facts, environment: Sequence[str]
     ) -> str | None:
-        accounts = {name: account for shard in shards for name, account in shard.accounts.items()}
-        expected = {name: self.setting.has[slot] for name, slot in SLOTS.items()}
-        if self._with_hold:
-            expected["first"] += HELD
-        if "fund" in self.setting.environment and "fund" not in environment:
-            expected["first"] += 1
-        held, coming = dict.fromkeys(SLOTS, 0), dict.fromkeys(SLOTS, 0)
-        for name in self.names:
-            for number, leg in enumerate(TRANSACTIONS[name].legs):
-                sign = 1 if leg.effect in ADDING else -1
-                expected[leg.account] += sign * leg.amount_minor * facts.applied[facts.key(name, number)]
-        for leg in facts.kept:
-            held[leg.account] += leg.amount_minor if leg.effect in TAKING else 0
-            coming[leg.account] += leg.amount_minor if leg.effect in ADDING else 0
-        for shard in shards:
-            for hold in shard.holds.values():
-                held[hold.account] += hold.amount_minor
-        for name, account in accounts.items():
+        expected = self._balances(facts, environment)
+        coming = _sums(facts.kept, ADDING)
+        held = _sums(facts.kept, TAKING)
+        for hold in (hold for shard in shards for hold in shard.holds.values()):
+            held[hold.account] += hold.amount_minor
+        for name, account in (
+            (name, account) for shard in shards for name, account in shard.accounts.items()
+        ):
             has = account.available_minor + account.held_minor
             if has != expected[name]:
                 return f"money was made or lost: {name} has {has}, by the ledger {expected[name]}"
@@ -245,6 +247,17 @@ class Explorer(Search):
             if (account.held_minor, account.coming_minor) != (held[name], coming[name]):
                 return f"{name} is {account}, but held {held[name]} and coming {coming[name]} are in doubt"
         return None
+
+    def _balances(self, facts: _Facts, environment: Sequence[str]) -> dict[str, int]:
+        """Available and held that accounts must have by the legs that are applied."""
+        expected = {name: self.setting.has[slot] for name, slot in SLOTS.items()}
+        expected["first"] += HELD if self._with_hold else 0
+        expected["first"] += "fund" in self.setting.environment and "fund" not in environment
+        for name in self.names:
+            for number, leg in enumerate(TRANSACTIONS[name].legs):
+                sign = 1 if leg.effect in ADDING else -1
+                expected[leg.account] += sign * leg.amount_minor * facts.applied[facts.key(name, number)]
+        return expected
 
     def _wrong_conditions(self, shards: Sequence[EngineModel], facts: _Facts) -> str | None:
         kept = {name for shard in shards for name in shard.attempts}
@@ -273,8 +286,8 @@ class Explorer(Search):
     @staticmethod
     def _wrong_answers(facts: _Facts, told: Iterable[tuple[str, int]]) -> str | None:
         for name, code in told:
-            count = TRANSACTIONS[name].legs
-            applied = [facts.applied[facts.key(name, number)] for number in range(len(count))]
+            legs = range(len(TRANSACTIONS[name].legs))
+            applied = [facts.applied[facts.key(name, number)] for number in legs]
             if code == Outcome.COMMITTED and not all(applied):
                 return f"{name} was told COMMITTED, but of its legs {applied} are carried out"
             if code not in INDEFINITE and code != Outcome.COMMITTED and any(facts.counts(name)):
@@ -302,6 +315,7 @@ class _Facts:
     applied: Counter[_Key] = field(default_factory=Counter)
     flying: Counter[_Key] = field(default_factory=Counter)
     kept: list[Leg] = field(default_factory=list)
+    stranded: list[Leg] = field(default_factory=list)
 
     @classmethod
     def of(cls, shards: Sequence[EngineModel]) -> _Facts:
@@ -315,7 +329,8 @@ class _Facts:
                 decided = each(commit.codes, len(rows)) if commit else bytes(len(rows))
                 for row, code, decision in zip(rows, kept.codes, decided, strict=True):
                     for number in legs_of(row, kept.owner) if code == Outcome.PREPARED else ():
-                        facts.kept.append(row.transaction.legs[number])
+                        leg = row.transaction.legs[number]
+                        (facts.kept if leg.account in shard.accounts else facts.stranded).append(leg)
                         if decision == Outcome.COMMITTED:
                             facts.flying[row.transaction.transaction_id, row.fingerprint, number] += 1
         return facts
@@ -332,6 +347,14 @@ class _Facts:
 
 
 _FINGERPRINTS = {name: transaction.fingerprint for name, transaction in TRANSACTIONS.items()}
+
+
+def _sums(legs: Iterable[Leg], effects: Collection[Effect]) -> Counter[str]:
+    """Amounts by account, of legs with these effects."""
+    sums = Counter[str]()
+    for leg in legs:
+        sums[leg.account] += leg.amount_minor if leg.effect in effects else 0
+    return sums
 
 
 def _pieces(names: Sequence[str], placement: Sequence[int]) -> list[_Piece]:

@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from coordinator.attempts import InDoubt
 from coordinator.protocol import NoReply
-from shard_node.contract.commands import Abandon, Answer, Command, Decide, Finish, Prepare, Settle
+from shard_node.contract.commands import Abandon, Answer, Command, Decide, Finish, Prepare, Settle, start_ms
+from shard_node.contract.layout import ATTEMPT_BYTES
 from shard_node.outcomes import Outcome
-from tests.coordinator.attempt_world import Message, Run, Setting, Step, Try, ViolationError, World
+from tests.coordinator.attempt_world import Ground, Message, Run, Setting, Step, Try, ViolationError, World
 from tests.engine_model import EngineModel, Faults, Frozen
 
 H = TypeVar("H", bound=Hashable)
@@ -52,7 +53,7 @@ class Search(ABC):
         self.slots = sorted(slots)
         self.shard_ids = [str(index) for index in range(setting.shards)]
         # Messages that can do nothing any more are left out, unless it is tested whether they can.
-        self._prunes = setting.faults == Faults() and not setting.rotations and not setting.crashes
+        self._prunes = setting.prunes and setting.faults == Faults() and not setting.crashes
         self._frozen: list[Frozen] = []
         self._frozen_numbers: dict[Frozen, int] = {}
         self._tries: list[Try] = []
@@ -131,7 +132,10 @@ class Search(ABC):
         return self.thaw(number).is_drained(slot)
 
     def _is_dead(self, number: int, call: int) -> bool:
-        """Whether a call can change a shard neither now nor later: its attempts have ended there."""
+        """Whether a call can change a shard neither now nor later, for its attempts have ended there.
+
+        When that is forgotten they are past the horizon: see :meth:`_unremembered`.
+        """
         shard = self.thaw(number)
         match self._calls[call]:
             case Prepare() | Decide() as asked:
@@ -142,7 +146,7 @@ class Search(ABC):
                 return all(name not in shard.commits for name, _ in asked.settled)
             case _:
                 return False
-        return all(shard.ended(name) for name in names)
+        return all(shard.ended(name) or shard.attempt_expired(name) for name in names)
 
     def _name(self, call: int) -> str:
         codes: list[int] = []
@@ -207,30 +211,21 @@ class Search(ABC):
         shards = [EngineModel(faults=s.faults) for _ in range(s.shards)]
         self.open_accounts(shards)
         numbers = tuple(self.freeze(shard) for shard in shards)
-        return World(
-            numbers,
-            numbers if s.crashes else (),
-            s.start,
-            (1,) * s.shards,
-            tuple(sorted(s.tries)),
-            (),
-            _IDLE,
-            frozenset(),
-            frozenset(),
-            s.moves,
-            s.rotations,
-            s.crashes,
-            s.environment,
-        )
+        waiting = tuple(sorted(s.tries))
+        ground = Ground(s.start, (1,) * s.shards, waiting, s.moves, s.rotations, s.crashes, s.environment)
+        durable = numbers if s.crashes else ()
+        return World(numbers, (), _IDLE, frozenset(), frozenset(), durable, ground)
 
     def events(self, w: World) -> Iterator[tuple[str, World]]:
         """Every event that can happen next, with the world after it."""
-        for payload in sorted(set(w.waiting)):
-            waiting = list(w.waiting)
+        ground = w.ground
+        for payload in sorted(set(ground.waiting)):
+            waiting = list(ground.waiting)
             waiting.remove(payload)
-            number = len(self.setting.tries) - len(w.waiting)
-            attempt = Try(payload, number, None, w.placement, w.epochs)
-            yield f"try {number + 1} begins: {payload}", self._go(w._replace(waiting=tuple(waiting)), attempt)
+            number = len(self.setting.tries) - len(ground.waiting)
+            attempt = Try(payload, number, None, ground.placement, ground.epochs)
+            begun = w._replace(ground=ground._replace(waiting=tuple(waiting)))
+            yield f"try {number + 1} begins: {payload}", self._go(begun, attempt)
         for number in set(w.tries):
             place = w.tries.index(number)
             alone = w._replace(tries=(*w.tries[:place], *w.tries[place + 1 :]))
@@ -239,97 +234,104 @@ class Search(ABC):
         yield from self._network_events(w)
         yield from self._move_events(w)
         yield from self._rotation_events(w)
-        for index in range(self.setting.shards if w.crashes else 0):
+        for index in range(self.setting.shards if ground.crashes else 0):
             if w.shards[index] != w.durable[index]:
                 shards = _replaced(w.shards, index, w.durable[index])
-                yield f"shard {index} crashes", w._replace(shards=shards, crashes=w.crashes - 1)
-        for event in w.environment:
+                crashed = ground._replace(crashes=ground.crashes - 1)
+                yield f"shard {index} crashes", w._replace(shards=shards, ground=crashed)
+        for event in ground.environment:
             yield event, self._happened(w, event)
 
     def _step_events(self, alone: World, attempt: Try, number: int) -> Iterator[tuple[str, World]]:
         """What may come of a try's or the resolver's next call; ``alone`` is the world without it."""
         shard, call = self.next_step(number)[0].calls[0]
-        who = "resolver: " if attempt.found else ""
-        name = who + self.name(call)
-        if alone.epochs[shard] == attempt.epochs[shard]:
+        name = ("resolver: " if attempt.found else "") + self.name(call)
+        if alone.ground.epochs[shard] == attempt.epochs[shard]:
             after, answer = self.deliver(alone.shards[shard], call)
-            answered = attempt._replace(answers=(*attempt.answers, answer))
-            yield f"{name} reaches shard {shard}, reply", self._go(self._after(alone, shard, after), answered)
+            yield (
+                f"{name} reaches shard {shard}, reply",
+                self._go(self._answered(alone, shard, after), attempt, answer),
+            )
         else:
-            stale = attempt._replace(answers=(*attempt.answers, _STALE))
-            yield f"{name} is refused by shard {shard}: epoch", self._go(alone, stale)
-        lost = attempt._replace(answers=(*attempt.answers, _LOST))
-        yield f"{name}: no answer", self._go(alone, lost)
+            yield f"{name} is refused by shard {shard}: epoch", self._go(alone, attempt, _STALE)
+        yield f"{name}: no answer", self._go(alone, attempt, _LOST)
         yield f"{name}: who waits for it dies", alone
 
-    def _after(self, w: World, shard: int, after: int) -> World:
+    def _answered(self, w: World, shard: int, after: int) -> World:
         """A call was answered: its writes are on disk, and all before them. R8: unless it wrote none."""
-        shards = _replaced(w.shards, shard, after)
-        if not w.durable or (self.setting.faults.repetition_unlogged and after == w.shards[shard]):
-            return w._replace(shards=shards)
-        return w._replace(shards=shards, durable=_replaced(w.durable, shard, after))
+        if not w.durable:
+            return w if after == w.shards[shard] else w._replace(shards=_replaced(w.shards, shard, after))
+        shards, durable = _replaced(w.shards, shard, after), w.durable
+        if after != w.shards[shard] or not self.setting.faults.repetition_unlogged:
+            durable = _replaced(durable, shard, after)
+        return w._replace(shards=shards, durable=durable)
 
-    def _go(self, w: World, attempt: Try) -> World:
-        """A try or the resolver sends the calls of its step, which leave together, or ends."""
+    def _go(self, w: World, attempt: Try, *answer: int) -> World:
+        """A try or the resolver, given one more answer, sends the calls of its next step, or ends."""
+        if answer:
+            payload, own, found, placement, epochs, answers, aged = attempt
+            attempt = Try(payload, own, found, placement, epochs, answers + answer, aged)
         number = _number(attempt, self._tries, self._try_numbers)
         step, sent = self.next_step(number)
-        network = w.network | sent
+        shards, tries, scan, network, told, durable, ground = w
         if attempt.found:
-            return w._replace(scan=number if step.calls else _IDLE, network=network)
-        if step.calls:
-            return w._replace(tries=tuple(sorted((*w.tries, number))), network=network)
-        told = {answer for answer in step.answered if answer[1] not in INDEFINITE}
-        return w._replace(network=network, told=w.told | told)
+            scan = number if step.calls else _IDLE
+        elif step.calls:
+            tries = tuple(sorted((*tries, number)))
+        else:
+            told |= {answer for answer in step.answered if answer[1] not in INDEFINITE}
+        return World(shards, tries, scan, network | sent, told, durable, ground)
 
     def _scan_events(self, w: World) -> Iterator[tuple[str, World]]:
         if w.scan != _IDLE:
-            scan = self._tries[w.scan]
-            yield from self._step_events(w._replace(scan=_IDLE), scan, w.scan)
+            yield from self._step_events(w._replace(scan=_IDLE), self._tries[w.scan], w.scan)
             return
         for home, number in enumerate(w.shards):
             for found in self.entries(number, home):
-                scan = Try("", 0, found, w.placement, w.epochs)
+                scan = Try("", 0, found, w.ground.placement, w.ground.epochs)
                 what = "a commit" if found[2] < 0 else "an attempt"
                 yield f"the resolver finds {what} {_starts([found[0]])}", self._go(w, scan)
 
     def _network_events(self, w: World) -> Iterator[tuple[str, World]]:
-        for message in w.network:
-            shard, epoch, call = message
-            if w.epochs[shard] == epoch:
+        epochs = w.ground.epochs
+        for shard, epoch, call in w.network:
+            if epochs[shard] == epoch:
                 after, _ = self.deliver(w.shards[shard], call)
                 if after != w.shards[shard]:
                     name = f"{self.name(call)} reaches shard {shard}, no reply"
                     yield name, w._replace(shards=_replaced(w.shards, shard, after))
 
     def _move_events(self, w: World) -> Iterator[tuple[str, World]]:
-        if not w.moves:
+        if not w.ground.moves:
             return
         for slot in self.slots:
-            source = w.placement[slot]
-            if not (self.setting.undrained or self.drained(w.shards[source], slot)):
+            source = w.ground.placement[slot]
+            if not self.drained(w.shards[source], slot):
                 continue
             for target in range(self.setting.shards):
-                if target != source:
+                wanted = self.setting.may_move
+                if target != source and (not wanted or (slot, target) in wanted):
                     yield f"slot {slot} moves to shard {target}", self._moved(w, slot, target)
 
     def _moved(self, w: World, slot: int, target: int) -> World:
-        source = w.placement[slot]
+        ground = w.ground
+        source = ground.placement[slot]
         shards = [self.thaw(number) for number in w.shards]
         shards[source].move_slot(slot, shards[target])
-        epochs = tuple(epoch + (index in (source, target)) for index, epoch in enumerate(w.epochs))
+        epochs = tuple(epoch + (index in {source, target}) for index, epoch in enumerate(ground.epochs))
+        placement = _replaced(ground.placement, slot, target)
+        after = ground._replace(placement=placement, epochs=epochs, moves=ground.moves - 1)
+        # Nobody can act on a message of a past epoch any more.
+        network = frozenset(message for message in w.network if epochs[message.shard] == message.epoch)
+        return self._written(w, shards)._replace(network=network, ground=after)
+
+    def _written(self, w: World, shards: Sequence[EngineModel]) -> World:
+        """The world with other states of its shards, all of them on disk."""
         numbers = tuple(self.freeze(shard) for shard in shards)
-        return w._replace(
-            shards=numbers,
-            durable=numbers if w.durable else (),
-            placement=_replaced(w.placement, slot, target),
-            epochs=epochs,
-            # Nobody can act on a message of a past epoch any more.
-            network=frozenset(m for m in w.network if epochs[m.shard] == m.epoch),
-            moves=w.moves - 1,
-        )
+        return w._replace(shards=numbers, durable=numbers if w.durable else ())
 
     def _rotation_events(self, w: World) -> Iterator[tuple[str, World]]:
-        if not w.rotations:
+        if not w.ground.rotations:
             return
         shards = [self.thaw(number) for number in w.shards]
         for index in range(self.setting.shards):
@@ -337,16 +339,18 @@ class Search(ABC):
                 yield f"shard {index} forgets a generation", self._rotated(w, index)
 
     def _rotated(self, w: World, index: int) -> World:
-        """One shard forgets; the clocks of all go on; who saw it forget before stops."""
+        """One shard forgets; who saw it forget before stops."""
         shards = [self.thaw(number) for number in w.shards]
         for shard in shards:
-            shard.now_ms += 1
+            shard.now_ms += self.setting.timed
         shards[index].rotate()
         tries = tuple(sorted(aged for number in w.tries if (aged := self._aged(number, index)) != _IDLE))
         scan = _IDLE if w.scan == _IDLE else self._aged(w.scan, index)
-        numbers = tuple(self.freeze(shard) for shard in shards)
-        durable = numbers if w.durable else ()
-        return w._replace(shards=numbers, durable=durable, tries=tries, scan=scan, rotations=w.rotations - 1)
+        ground = w.ground._replace(rotations=w.ground.rotations - 1)
+        after = self._written(w, shards)
+        if w.durable and not self.setting.marks:
+            after = after._replace(durable=_replaced(w.durable, index, after.shards[index]))
+        return after._replace(tries=tries, scan=scan, ground=ground)
 
     def _aged(self, number: int, index: int) -> int:
         attempt = self._tries[number]
@@ -356,10 +360,9 @@ class Search(ABC):
 
     def _happened(self, w: World, event: str) -> World:
         shards = [self.thaw(number) for number in w.shards]
-        self.happens(event, shards, w.placement)
-        numbers = tuple(self.freeze(shard) for shard in shards)
-        environment = tuple(e for e in w.environment if e != event)
-        return w._replace(shards=numbers, durable=numbers if w.durable else (), environment=environment)
+        self.happens(event, shards, w.ground.placement)
+        left = tuple(e for e in w.ground.environment if e != event)
+        return self._written(w, shards)._replace(ground=w.ground._replace(environment=left))
 
     # ------------------------------------------------------------------ the search
 
@@ -367,23 +370,35 @@ class Search(ABC):
         self, shards: tuple[int, ...], placement: tuple[int, ...], environment: tuple[str, ...]
     ) -> str | None:
         """What is wrong after recovery alone, with nothing lost, and after one more try of each payload."""
-        w = self.initial()._replace(shards=shards, placement=placement, durable=(), environment=environment)
+        epochs = (1,) * len(shards)
+        ground = Ground(placement, epochs, (), 0, 0, 0, environment)
+        w = World(shards, (), _IDLE, frozenset(), frozenset(), (), ground)
         for _ in range(MAX_LOOKS):
             found = [entry for home, number in enumerate(w.shards) for entry in self.entries(number, home)]
             if not found:
                 break
-            w = self._alone(w, Try("", 0, found[0], placement, w.epochs))
+            w = self._alone(w, Try("", 0, found[0], placement, epochs))
         else:
             return "the resolver does not come to an end"
-        wrong = self.broken([self.thaw(number) for number in w.shards], (), environment)
+        wrong = self.verdict(w.shards, frozenset(), environment)
+        if wrong:
+            return f"after recovery: {wrong}"
+        return self._wrong_tries(w) if self.setting.tries_again else None
+
+    def _wrong_tries(self, w: World) -> str | None:
+        """What is wrong after one more try of each payload, with nothing in doubt before."""
+        ground = w.ground
         for number, payload in enumerate(sorted(set(self.setting.tries)), start=len(self.setting.tries)):
-            w = self._alone(w._replace(told=frozenset()), Try(payload, number, None, placement, w.epochs))
-            wrong = wrong or self.verdict(w.shards, w.told, environment)
-            if not wrong and any(code == Outcome.OUTCOME_UNKNOWN for _, code in w.told):
-                wrong = f"{payload} has no outcome after a try that nothing disturbed"
-        if not wrong and any(self.entries(number, home) for home, number in enumerate(w.shards)):
-            return "something is in doubt after a try that nothing disturbed"
-        return wrong and f"after recovery: {wrong}"
+            attempt = Try(payload, number, None, ground.placement, ground.epochs)
+            w = self._alone(w._replace(told=frozenset()), attempt)
+            wrong = self.verdict(w.shards, w.told, ground.environment)
+            if wrong:
+                return f"after recovery, and a try of {payload}: {wrong}"
+            if any(code == Outcome.OUTCOME_UNKNOWN for _, code in w.told):
+                return f"{payload} has no outcome after a try that nothing disturbed"
+        if any(self.entries(number, home) for home, number in enumerate(w.shards)):
+            return "something is in doubt after tries that nothing disturbed"
+        return None
 
     def _alone(self, w: World, attempt: Try) -> World:
         """The world after all steps of a try or scan that nothing disturbs."""
@@ -401,12 +416,14 @@ class Search(ABC):
     def _verdict(
         self, shards: tuple[int, ...], told: frozenset[tuple[str, int]], environment: tuple[str, ...]
     ) -> str | None:
-        return self.broken([self.thaw(number) for number in shards], told, environment)
+        thawed = [self.thaw(number) for number in shards]
+        return _unremembered(thawed) or self.broken(thawed, told, environment)
 
     def _without_dead(self, w: World) -> World:
         """The same state without messages that can do nothing: worlds that differ by these are one."""
-        dead = {m for m in w.network if self.is_dead(w.shards[m.shard], m.call)}
-        return w._replace(network=w.network - dead) if dead else w
+        shards, is_dead = w.shards, self.is_dead
+        dead = [message for message in w.network if is_dead(shards[message[0]], message[2])]
+        return w._replace(network=w.network.difference(dead)) if dead else w
 
     def run(self) -> int:
         """Visits every state. Returns their number; raises ViolationError for the first bad one."""
@@ -415,8 +432,9 @@ class Search(ABC):
         queue = deque([start])
         while queue:
             world = queue.popleft()
-            what = self.verdict(world.shards, world.told, world.environment) or self.heals(
-                world.shards, world.placement, world.environment
+            ground = world.ground
+            what = self.verdict(world.shards, world.told, ground.environment) or self.heals(
+                world.shards, ground.placement, ground.environment
             )
             if what:
                 raise ViolationError(what, _trace(cause, world))
@@ -428,8 +446,17 @@ class Search(ABC):
         return len(cause)
 
 
+def _unremembered(shards: Sequence[EngineModel]) -> str | None:
+    """R10: an attempt that ended is past the horizon by the time that this is forgotten."""
+    for shard in shards:
+        for generation in (shard.current, shard.previous):
+            if any(start_ms(name) > generation.newest_attempt_ms for name in generation.ended):
+                return "an attempt will be forgotten before it is past the horizon"
+    return None
+
+
 def _starts(names: Iterable[bytes]) -> str:
-    return ", ".join(str(name[5]) for name in names)
+    return ", ".join(str(name[ATTEMPT_BYTES - 1]) for name in names)
 
 
 def _trace(cause: dict[World, tuple[World, str] | None], world: World) -> list[str]:

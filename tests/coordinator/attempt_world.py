@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from coordinator.attempt_steps import Batch
 from coordinator.attempts import Commit, Recovery
 from coordinator.protocol import NoReply
 from shard_node.contract.commands import Answer, Command
@@ -44,7 +45,16 @@ class ViolationError(AssertionError):
 
 
 def nothing_unsettled(shards: Sequence[EngineModel], index: int) -> bool:
-    """R10: whether a shard may forget: no commit anywhere is older than what it forgot last."""
+    """R10: whether a shard may forget: no commit anywhere is unsettled."""
+    del index
+    return not any(shard.commits for shard in shards)
+
+
+def nothing_long_unsettled(shards: Sequence[EngineModel], index: int) -> bool:
+    """R10, to the full: no commit anywhere is from before the last time that the shard forgot.
+
+    What is forgotten next is older than that.
+    """
     since = shards[index].rotated_ms
     return all(commit.since_ms >= since for shard in shards for commit in shard.commits.values())
 
@@ -54,26 +64,36 @@ class Setting:
     """One instance to search.
 
     ``tries`` are payloads, one a try. ``start`` is the shard of each slot. ``moves`` bounds the slots moved,
-    ``rotations`` how often shards forget a generation, ``crashes`` how often one crashes. ``environment`` are
-    events from outside, each at any moment, once. ``must_commit``: no transaction may be refused.
-    ``undrained``: slots move regardless of what is in doubt.
+    ``may_move`` says where they may go, as pairs of slot and shard, () for anywhere. ``rotations`` bounds how
+    often shards forget a generation, ``crashes`` how often one crashes. ``environment`` are events from
+    outside, each at any moment, once. ``must_commit``: no transaction may be refused.
     """
 
     tries: tuple[str, ...]
     start: tuple[int, ...]
     shards: int = 2
     moves: int = 0
+    may_move: tuple[tuple[int, int], ...] = ()
     rotations: int = 0
     crashes: int = 0
     environment: tuple[str, ...] = ()
     must_commit: bool = False
-    undrained: bool = False
-    # Whether coordinators end what is in the way and try once more; without, as when all of it is young.
-    ends_others: bool = True
+    # Whether messages that can do nothing any more are left out.
+    prunes: bool = True
+    # Whether each payload is tried once more after recovery; not where that may carry out forgotten ids
+    # again.
+    tries_again: bool = True
+    # What each try's clock is ahead of that of the try before.
+    clock_step_ms: int = 1
+    # Whether a shard that asks others before it forgets has what they say on their disks.
+    marks: bool = True
+    # Whether time goes on with each rotation, for nothing_long_unsettled.
+    timed: bool = False
     may_rotate: Callable[[Sequence[EngineModel], int], bool] = nothing_unsettled
     faults: Faults = field(default_factory=Faults)
     commit: type[Commit] = Commit
     recovery: type[Recovery] = Recovery
+    batch: type[Batch] = Batch
 
 
 class Message(NamedTuple):
@@ -111,6 +131,18 @@ class Try(NamedTuple):
     aged: int = 0
 
 
+class Ground(NamedTuple):
+    """What seldom changes of a world."""
+
+    placement: tuple[int, ...]
+    epochs: tuple[int, ...]
+    waiting: tuple[str, ...]
+    moves: int
+    rotations: int
+    crashes: int
+    environment: tuple[str, ...]
+
+
 class World(NamedTuple):
     """One state. Shards, what of them is on disk, tries and the scan are numbers.
 
@@ -118,15 +150,9 @@ class World(NamedTuple):
     """
 
     shards: tuple[int, ...]
-    durable: tuple[int, ...]
-    placement: tuple[int, ...]
-    epochs: tuple[int, ...]
-    waiting: tuple[str, ...]
     tries: tuple[int, ...]
     scan: int
     network: frozenset[Message]
     told: frozenset[tuple[str, int]]
-    moves: int
-    rotations: int
-    crashes: int
-    environment: tuple[str, ...]
+    durable: tuple[int, ...]
+    ground: Ground

@@ -39,6 +39,9 @@ class Faults:
     id_horizon_ignored: bool = False
     # The horizon of transaction ids stays behind when a slot moves.
     horizon_left_behind: bool = False
+    # A slot moves although a leg of it is prepared, or a transaction of it is committed and not settled.
+    attempts_undrained: bool = False
+    commits_undrained: bool = False
     # A hold ends by its time although an attempt has pinned it.
     pin_ignored_by_expiry: bool = False
     # Another attempt captures or voids a hold that an attempt has pinned.

@@ -64,8 +64,10 @@ class Legs(State):
                 return Judgement(code, 0 if self.faults.leg_forgotten else number)
         return Judgement(0)
 
-    def _other(self, attempt_id: bytes) -> Other:
-        return Other(attempt_id, self.attempts[attempt_id].decider)
+    def _other(self, attempt_id: bytes) -> Other | None:
+        """The attempt as it is named to another; None for the very one that is being prepared."""
+        kept = self.attempts.get(attempt_id)
+        return Other(attempt_id, kept.decider) if kept else None
 
     def _kept_before(self, row: Row, attempt_id: bytes) -> bytes:
         """R9: another attempt that keeps the transaction prepared: that with the lowest id, or ``b""``."""

@@ -168,16 +168,18 @@ class EngineModel(Protocol):
 
     def is_drained(self, slot: int) -> bool:
         """Whether nothing in doubt is of the slot: no leg in a kept attempt, no transaction of a commit."""
-        for kept in self.attempts.values():
-            for row, code in zip(rows_of(kept.bundle), kept.codes, strict=True):
-                names = (row.transaction.legs[number].account for number in legs_of(row, kept.owner))
-                if code == Outcome.PREPARED and any(self.known(name).slot == slot for name in names):
-                    return False
-        return not any(
+        keeps = not self.faults.attempts_undrained and any(
+            code == Outcome.PREPARED and self.known(row.transaction.legs[number].account).slot == slot
+            for kept in self.attempts.values()
+            for row, code in zip(rows_of(kept.bundle), kept.codes, strict=True)
+            for number in legs_of(row, kept.owner)
+        )
+        committed = not self.faults.commits_undrained and any(
             code == Outcome.COMMITTED and row.transaction.deciding_slot == slot
             for commit in self.commits.values()
             for row, code in zip(rows_of(commit.bundle), commit.codes, strict=True)
         )
+        return not (keeps or committed)
 
     def move_slot(self, slot: int, target: EngineModel) -> None:
         """Gives a slot with all that belongs to it to another shard. Attempts and commits stay."""
