@@ -25,6 +25,10 @@ demo: setup ## A 3-shard cluster, 50,000 payments, every money operation, audits
 test: setup ## All tests, three at a time; ARGS="-k name" for some
 	$(PYTHON_IN_VENV) -m pytest -n 3 --dist worksteal $(ARGS)
 
+.PHONY: search
+search: setup ## The large searches of the commit protocol: every order of events, some minutes
+	TALLYSTICK_SEARCH=1 $(PYTHON_IN_VENV) -m pytest -n 2 tests/coordinator/test_exhaustive_attempts.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## ruff: rules and format
 	$(PYTHON_IN_VENV) -m ruff check .

@@ -71,6 +71,8 @@ TRANSACTIONS: dict[str, Transaction] = {
     # Travels with the pull, or wants the same money.
     "give": _made(OTHER, Kind.TRANSFER, ("first", _TAKE, 1), ("second", _GIVE, 1)),
     "rival": _made(OTHER, Kind.JOURNAL, ("third", _GIVE, 1), ("second", _TAKE, 1)),
+    # From the same payer, in an attempt of its own where the payees are on two shards.
+    "pay another": _made(OTHER, Kind.TRANSFER, ("first", _TAKE, 1), ("third", _GIVE, 1)),
     "pay third": _made(OTHER, Kind.TRANSFER, ("third", _TAKE, 1), ("second", _GIVE, 1)),
     "refund": _refund(ONE),
     "refund again": _refund(OTHER),

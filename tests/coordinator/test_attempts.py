@@ -265,6 +265,7 @@ def test_what_others_are_at_work_on_is_left_alone() -> None:
 def test_a_batch_ends_some_others_only() -> None:
     """A call that ended all that thousands of transactions wait for would hold its shards for long."""
     attempt = _attempt()
+    attempt.codes = bytes((Outcome.ELSEWHERE,))
     attempt.others = [(0, Other(new_attempt_id(number))) for number in range(2 * MAX_OTHERS)]
     batch = Batch([attempt], IDS, lambda: OTHER, lambda _: True)
     assert len(batch._doubts()) == MAX_OTHERS
