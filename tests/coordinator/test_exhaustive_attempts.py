@@ -148,7 +148,7 @@ LARGE = {
         _two(PAY, rotations=2, moves=1, may_move=((0, 1),), has=(2, 0, 0), batch=Alone),
         530_000,
     ),
-    "the same, while there are commits": (_two(PAY, rotations=3, must_commit=True, batch=Alone, **TIMED), 0),
+    "the same, while there are commits": (_two(PAY, rotations=2, must_commit=True, batch=Alone, **TIMED), 0),
     "three shards forget": (_three(("split",), rotations=2, **TIMED), 0),
 }
 
