@@ -21,9 +21,7 @@ from shard_node.outcomes import Outcome
 from shard_node.transfers import Kind
 from tests.coordinator.attempt_search import INDEFINITE, Search
 from tests.coordinator.attempt_world import Answered, Run, Setting, Try
-from tests.engine_model import EngineModel, Hold
-from tests.engine_model.legs import ADDING, TAKING
-from tests.engine_model.state import legs_of, rows_of
+from tests.engine_model import ADDING, TAKING, EngineModel, Hold, legs_of, rows_of
 
 SLOTS = {"first": 0, "second": 1, "third": 2}
 HELD = 2

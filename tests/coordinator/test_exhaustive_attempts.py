@@ -117,6 +117,10 @@ LARGE = {
         _two(("pull",) * 3, must_commit=True, batch=Alone),
         95_000,
     ),
+    "two participants on one shard, three coordinators": (
+        AttemptSetting(tries=("split",) * 3, start=(0, 1, 1), must_commit=True, batch=Alone),
+        95_000,
+    ),
     "three shards, two coordinators": (_three(("split",) * 2, must_commit=True, batch=Alone), 600_000),
     "three shards, each ends what is in its way": (_three(("split",) * 2, must_commit=True), 0),
     "of two transactions one is busy, and tried again": (
