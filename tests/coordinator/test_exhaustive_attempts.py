@@ -141,7 +141,7 @@ LARGE = {
         _three(("pay+pay another", "pay"), has=(2, 0, 0), must_commit=True, batch=Alone),
         480_000,
     ),
-    "slots trade places": (_two(PAY, moves=2, must_commit=True, batch=Alone), 0),
+    "slots trade places": (_two(PAY, moves=2, must_commit=True, batch=Alone), 52_000),
     "two coordinators, and shards forget": (_two(PAY, rotations=2, must_commit=True), 350_000),
     "the same, a debit on the participant": (_two(PULL, rotations=2, must_commit=True, batch=Alone), 120_000),
     "the same, with clocks the wrong way round": (
@@ -153,7 +153,7 @@ LARGE = {
         530_000,
     ),
     "the same, while there are commits": (_two(PAY, rotations=2, must_commit=True, batch=Alone, **TIMED), 0),
-    "three shards forget": (_three(("split",), rotations=2, **TIMED), 0),
+    "three shards forget": (_three(("split",), rotations=2, **TIMED), 310_000),
 }
 
 
