@@ -262,9 +262,23 @@ def test_what_others_are_at_work_on_is_left_alone() -> None:
     assert not any(isinstance(call, Abandon) for calls in shards.asked for call in calls.values())
 
 
+def test_what_is_in_the_way_of_an_attempt_that_was_not_decided_is_left_alone() -> None:
+    """Another participant did not answer: to abandon the other attempt would help nobody."""
+    attempt = _attempt()
+    batch = Batch([attempt], IDS, lambda: OTHER, lambda _: True)
+    steps = batch.steps()
+    next(steps)
+    steps.send({1: _said((Outcome.BUSY,), others=[Other(OTHER, "q")]), 2: NoReply.LOST})
+    steps.send({})
+    with pytest.raises(StopIteration):
+        steps.send({})
+    assert attempt.outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))
+
+
 def test_a_batch_ends_some_others_only() -> None:
     """A call that ended all that thousands of transactions wait for would hold its shards for long."""
     attempt = _attempt()
+    attempt.codes = bytes((Outcome.ELSEWHERE,))
     attempt.others = [(0, Other(new_attempt_id(number))) for number in range(2 * MAX_OTHERS)]
     batch = Batch([attempt], IDS, lambda: OTHER, lambda _: True)
     assert len(batch._doubts()) == MAX_OTHERS
