@@ -43,10 +43,10 @@ class AccountRecord:
     @classmethod
     def unpack(cls, packed: bytes) -> AccountRecord | None:
         """None for an account that is not there."""
-        fields = ACCOUNT_RECORD.unpack(packed)
-        if fields[-2] == NO_ACCOUNT:
+        *numbers, state, currency = ACCOUNT_RECORD.unpack(packed)
+        if state == NO_ACCOUNT:
             return None
-        return cls(*fields[:-2], AccountState(fields[-2]), fields[-1].decode())
+        return cls(*numbers, state=AccountState(state), currency=currency.decode())
 
 
 def unpack_records(packed: bytes) -> list[AccountRecord | None]:
