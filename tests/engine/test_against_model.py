@@ -40,7 +40,7 @@ from tests.engine_model import EngineModel
 from tests.engine_model.state import Kept, legs_of, rows_of
 
 # A fixed sample; more, for a search that may take its time.
-_EXAMPLES = int(os.environ.get("TALLYSTICK_ENGINE_EXAMPLES", "60"))
+_EXAMPLES = int(os.environ.get("TALLYSTICK_ENGINE_EXAMPLES", "40"))
 _STEPS = 40
 _VERDICTS = st.sampled_from((0, 0, 0, Outcome.SKIPPED, Outcome.INSUFFICIENT_FUNDS, Outcome.ACCOUNT_NOT_FOUND))
 _ENDS = st.sampled_from((Outcome.COMMITTED, Outcome.COMMITTED, Outcome.SETTLED, Outcome.ABANDONED))
