@@ -23,7 +23,7 @@ ledger. ``n`` is the number of transactions, ``m`` the number of legs.
 | account lengths | 1 m | yes | u8, 1 to 64 |
 | currencies | 3 m, plain 3 n, or 3 | yes | A-Z; 3 bytes in all with ONE_CURRENCY |
 | accounts | sum of the lengths | yes | |
-| details | sum of the lengths | yes | free texts, which the engine does not read |
+| details | sum of the lengths | yes | ``pack_details`` or nothing; the engine does not read them |
 | principal | head.principal_bytes | yes | who makes the call |
 
 A **plain** bundle has transactions of two legs only, a DEBIT and a CREDIT of one amount and currency, and
@@ -114,8 +114,9 @@ OUTCOME_RECORD: Final = struct.Struct("<BB6sq3s8s")
 # names of its fields ("b0", "c0", "x0"):
 #   POST, DECIDE, FINISH
 #       b: the bundle
-#       c: the codes, one for all or one a transaction; COMMITTED: carried out; else the refusal that was
-#          recorded, or 0
+#       c: the codes, one for all or one a transaction; COMMITTED: carried out
+#       f: the fingerprints, 8 bytes a transaction, zeros where the code is not COMMITTED: in Python one of
+#          them would take longer than the rest of a transaction
 #       x: the owner number of the legs (a byte, POST: ALL_OWNERS), then balances (available and held, after),
 #          versions (after) and, unless the bundle is plain, held deltas: i64 each, of those legs of the owner
 #          whose transaction was carried out, in the bundle's order of legs
@@ -123,7 +124,8 @@ OUTCOME_RECORD: Final = struct.Struct("<BB6sq3s8s")
 #       o: what `tallystick.open` was given
 #       c: COMMITTED for those accounts that were made
 #   STATE, EXPIRE
-#       r: rows, each an ENTRY_HEAD, then account, counterparty and details
+#       r: rows, each an ENTRY_HEAD, then account, counterparty and details. An EXPIRE has id, fingerprint,
+#          leg count and details of its hold, and leg 1; a STATE is of no transaction, and these say nothing
 FRAME_HEAD: Final = struct.Struct("<BBH")
 ENTRY_HEAD: Final = struct.Struct("<16s8sqqqq3sBBBBBH")
 

@@ -84,6 +84,24 @@ void bundle_recall(struct bundle *bundle, RedisModuleString *kept) {
     (void)fits;
 }
 
+static void take_texts(struct call *call, struct bundle *bundle) {
+    bundle->account_at = arena_take(call, bundle->leg_count * sizeof(uint32_t));
+    bundle->detail_at = arena_take(call, bundle->rows * sizeof(uint32_t));
+}
+
+void bundle_find_texts(struct call *call, struct bundle *bundle) {
+    take_texts(call, bundle);
+    uint32_t accounts = 0, details = 0;
+    for (uint32_t leg = 0; leg < bundle->leg_count; leg++) {
+        bundle->account_at[leg] = accounts;
+        accounts += bundle->account_lengths[leg];
+    }
+    for (uint32_t row = 0; row < bundle->rows; row++) {
+        bundle->detail_at[row] = details;
+        details += bundle_u16(bundle->detail_lengths, row);
+    }
+}
+
 /* ------------------------------------------------------------------ checks */
 
 static const char *check_transactions(const struct bundle *bundle, struct bundle_head head) {
@@ -192,8 +210,7 @@ const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned
     assert(size >= sizeof head);
     memcpy(&head, bytes, sizeof head);
     if (!lay_out(bundle, &head)) return "bundle: its size is not that of its columns";
-    bundle->account_at = arena_take(call, bundle->leg_count * sizeof(uint32_t));
-    bundle->detail_at = arena_take(call, bundle->rows * sizeof(uint32_t));
+    take_texts(call, bundle);
     if (!bundle->plain) bundle->first_leg = arena_take(call, (bundle->rows + 1u) * sizeof(uint32_t));
     const char *wrong = check_transactions(bundle, head);
     if (!wrong) wrong = check_texts(bundle, head);

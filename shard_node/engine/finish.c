@@ -138,10 +138,8 @@ static void end_row(struct call *call, struct finish *finish, struct asked *aske
         work_release(call, work, row, asked->id);
         return;
     }
-    bool makes_hold = work->details && work->details[row];
-    uint64_t fingerprint = makes_hold ? bundle_fingerprint(&work->bundle, row, finish->scratch) : 0;
     work->decided[row] = CODE_COMMITTED;
-    work_apply(call, work, row, fingerprint, asked->id);
+    work_apply(call, work, row, bundle_fingerprint(&work->bundle, row, finish->scratch), asked->id);
 }
 
 static void end_attempt(struct call *call, struct finish *finish, struct asked *asked, uint32_t number) {
