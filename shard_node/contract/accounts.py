@@ -46,7 +46,8 @@ class AccountRecord:
         *numbers, state, currency = ACCOUNT_RECORD.unpack(packed)
         if state == NO_ACCOUNT:
             return None
-        return cls(*numbers, AccountState(state), currency.decode())  # type: ignore[call-arg]
+        fields = *numbers, AccountState(state), currency.decode()
+        return cls(*fields)
 
 
 def unpack_records(packed: bytes) -> list[AccountRecord | None]:

@@ -60,7 +60,8 @@ const char *bundle_measure(const unsigned char *bytes, size_t size, uint32_t *ro
     if (head.flags & ~(BUNDLE_PLAIN | BUNDLE_ONE_CURRENCY | BUNDLE_VERSIONS)) return "bundle: unknown flags";
     if (!head.transactions || head.transactions > MAX_BATCH) return "bundle: too many transactions, or none";
     bool plain = head.flags & BUNDLE_PLAIN;
-    if (plain ? head.legs != 2u * head.transactions : head.legs < head.transactions) return "bundle: too many legs, or too few";
+    if (plain ? head.legs != 2u * head.transactions : head.legs < head.transactions)
+        return "bundle: too many legs, or too few";
     struct bundle bundle = {.bytes = bytes, .size = size};
     if (!lay_out(&bundle, &head)) return "bundle: its size is not that of its columns";
     *rows = head.transactions;
@@ -81,6 +82,24 @@ void bundle_recall(struct bundle *bundle, RedisModuleString *kept) {
     bool fits = lay_out(bundle, &head);
     assert(fits);
     (void)fits;
+}
+
+static void take_texts(struct call *call, struct bundle *bundle) {
+    bundle->account_at = arena_take(call, bundle->leg_count * sizeof(uint32_t));
+    bundle->detail_at = arena_take(call, bundle->rows * sizeof(uint32_t));
+}
+
+void bundle_find_texts(struct call *call, struct bundle *bundle) {
+    take_texts(call, bundle);
+    uint32_t accounts = 0, details = 0;
+    for (uint32_t leg = 0; leg < bundle->leg_count; leg++) {
+        bundle->account_at[leg] = accounts;
+        accounts += bundle->account_lengths[leg];
+    }
+    for (uint32_t row = 0; row < bundle->rows; row++) {
+        bundle->detail_at[row] = details;
+        details += bundle_u16(bundle->detail_lengths, row);
+    }
 }
 
 /* ------------------------------------------------------------------ checks */
@@ -167,7 +186,10 @@ static const char *check_general(const struct bundle *bundle) {
         int64_t bound = bundle_bound(bundle, row);
         if (bound < 0 || bound > MAX_MINOR) return "bundle: a bound out of range";
         uint32_t first = leg, end = leg + bundle->leg_counts[row], conditions = 0;
-        if (first == end || end - first > MAX_LEGS || end > bundle->leg_count) return "bundle: a number of legs out of range";
+        if (first == end || end - first > MAX_LEGS || end > bundle->leg_count)
+            return "bundle: a number of legs out of range";
+        /* A refund must know who paid whom: those are its first two legs. */
+        if (bundle->kinds[row] == KIND_PURCHASE && end - first < 2u) return "bundle: a purchase without a payee";
         bundle->first_leg[row] = first;
         for (; leg < end; leg++) {
             const char *wrong = check_leg(bundle, leg);
@@ -188,8 +210,7 @@ const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned
     assert(size >= sizeof head);
     memcpy(&head, bytes, sizeof head);
     if (!lay_out(bundle, &head)) return "bundle: its size is not that of its columns";
-    bundle->account_at = arena_take(call, bundle->leg_count * sizeof(uint32_t));
-    bundle->detail_at = arena_take(call, bundle->rows * sizeof(uint32_t));
+    take_texts(call, bundle);
     if (!bundle->plain) bundle->first_leg = arena_take(call, (bundle->rows + 1u) * sizeof(uint32_t));
     const char *wrong = check_transactions(bundle, head);
     if (!wrong) wrong = check_texts(bundle, head);

@@ -32,6 +32,8 @@ size_t bundle_memory(uint32_t rows, uint32_t legs);
 const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned char *bytes, size_t size);
 /* The columns of a bundle that was read before, without account_at, detail_at and first_leg. */
 void bundle_recall(struct bundle *bundle, RedisModuleString *kept);
+/* Makes account_at and detail_at of a bundle that was recalled. */
+void bundle_find_texts(struct call *call, struct bundle *bundle);
 
 static inline int64_t bundle_i64(const unsigned char *column, uint32_t i) {
     int64_t number;

@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-#define FIELDS_A_PART 3u
+#define FIELDS_A_PART 4u
 
 size_t frame_memory(uint32_t bundles) {
     return 2u * (1u + FIELDS_A_PART * bundles) * sizeof(RedisModuleString *) + ARENA_SLACK;
@@ -64,7 +64,8 @@ void frame_add(struct frame *frame, struct work *work) {
     bool same = !memcmp(work->decided, work->decided + 1, rows - 1u);
     put_field(frame, 0, 'b', RM_HoldString(NULL, work->argument));
     put_field(frame, 1, 'c', text(work->decided, same ? 1u : rows));
-    put_field(frame, 2, 'x', changes_of(work));
+    put_field(frame, 2, 'f', text(work->fingerprints, rows * sizeof *work->fingerprints));
+    put_field(frame, 3, 'x', changes_of(work));
     frame->parts++;
     frame->entries += work->applied_legs;
 }

@@ -7,8 +7,8 @@
 
 size_t work_memory(uint32_t rows, uint32_t legs) {
     size_t own = (2u * sizeof(uint32_t) + 4u * sizeof(int64_t)) * (size_t)legs;
-    size_t transactions = (sizeof(uint32_t) + sizeof(uint64_t) + sizeof(char *) + 3u) * ((size_t)rows + 1u);
-    return bundle_memory(rows, legs) + own + transactions + 13u * ARENA_SLACK;
+    size_t transactions = (sizeof(uint32_t) + 2u * sizeof(uint64_t) + sizeof(char *) + 3u) * ((size_t)rows + 1u);
+    return bundle_memory(rows, legs) + own + transactions + 14u * ARENA_SLACK;
 }
 
 size_t needs_memory(uint32_t rows) { return 4u * (sizeof(uint64_t) * (size_t)rows + ARENA_SLACK); }
@@ -45,6 +45,8 @@ void work_take_codes(struct call *call, struct work *work) {
     memset(work->codes, 0, rows);
     memset(work->refused, 0, rows);
     memset(work->decided, 0, rows);
+    work->fingerprints = arena_take(call, rows * sizeof *work->fingerprints);
+    memset(work->fingerprints, 0, rows * sizeof *work->fingerprints);
 }
 
 void work_take_balances(struct call *call, struct work *work) {
@@ -106,7 +108,9 @@ const char *work_read(struct call *call, struct work *work, RedisModuleString *a
 void work_recall(struct call *call, struct work *work, const struct attempt *attempt) {
     *work = (struct work){.argument = attempt->bundle, .owner = attempt->owner, .leg_count = attempt->leg_count};
     bundle_recall(&work->bundle, attempt->bundle);
-    if (!work->bundle.plain) {
+    if (work->bundle.plain) {
+        bundle_find_texts(call, &work->bundle);
+    } else {
         const char *wrong = work_read(call, work, attempt->bundle, attempt->owner);
         assert(!wrong && work->leg_count == attempt->leg_count);
         (void)wrong;
@@ -291,6 +295,7 @@ static void apply_row_plain(struct call *call, struct work *work, uint32_t row, 
 
 void work_apply(struct call *call, struct work *work, uint32_t row, uint64_t fingerprint,
                 const unsigned char *attempt_id) {
+    work->fingerprints[row] = fingerprint;
     if (work->bundle.plain) {
         apply_row_plain(call, work, row, attempt_id);
         return;

@@ -25,6 +25,7 @@ struct work {
     uint8_t *codes;      /* a transaction: what is answered */
     uint8_t *refused;    /* a transaction: the leg that a refusal concerns */
     uint8_t *decided;    /* a transaction: the code that this call records or carries out; 0 for none */
+    uint64_t *fingerprints; /* a transaction that was carried out; 0 for all others */
     /* What was carried out, by own leg: minor units available; then for the ledger. */
     int64_t *available, *balances, *versions, *held_deltas;
     uint32_t applied_legs;
@@ -47,8 +48,7 @@ const char *work_read(struct call *call, struct work *work, RedisModuleString *a
 /* Finds the accounts of own legs. System accounts that are missing begin, and are counted in *begun. False without
    memory. */
 bool work_find_accounts(struct call *call, struct work *work, uint32_t *begun);
-/* The work of an attempt that is kept: its accounts are known, and its bundle was checked. Texts and fingerprints only of
-   a bundle that is not plain. */
+/* The work of an attempt that is kept: its accounts are known, and its bundle was checked. */
 void work_recall(struct call *call, struct work *work, const struct attempt *attempt);
 /* Columns for what is answered, and for what is carried out. */
 void work_take_codes(struct call *call, struct work *work);
