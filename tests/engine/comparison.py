@@ -29,7 +29,7 @@ from shard_node.limits import MAX_BATCH, MAX_MINOR
 from shard_node.slots import SLOT_COUNT
 from shard_node.transfers import Kind
 from tests.engine.drawn import NAMES, TERMS, Step
-from tests.engine.ledger import entries_of
+from tests.engine.frames import entries_of
 from tests.engine.server import EngineServer
 from tests.engine.shard import EngineShard
 from tests.engine_model import EngineModel, Entry, Faults, LedgerFullError, MalformedError
