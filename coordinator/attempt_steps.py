@@ -1,8 +1,9 @@
 """A coordinator's steps with a batch, without I/O: commit it, end what is in its way, try once more.
 
 A transaction that is BUSY or ELSEWHERE waits for another attempt at it, whose coordinator may be dead or
-about to do the same. So that attempt is ended as recovery would do it, and the transaction is tried again
-under a new one. What still waits then is answered "unknown": callers can repeat a transaction themselves.
+about to do the same. So that attempt is ended as recovery would do it. Then what was ELSEWHERE is committed,
+and what was BUSY is tried again under a new attempt. What still waits after that is answered "unknown":
+callers can repeat a transaction themselves.
 
 The steps are a generator: it yields calls by shard, and is sent their answers. The tests walk through it too.
 """
@@ -11,23 +12,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, each, in_doubt
-from shard_node.contract.commands import start_ms
 from shard_node.contract.transactions import Bundle, Transaction
 from shard_node.outcomes import Outcome
 
 Steps = Generator[Calls, Answers, None]
 
-_WAITING = frozenset((Outcome.BUSY, Outcome.SKIPPED, Outcome.ELSEWHERE))
+# Attempts of others that one batch ends. Each may have thousands of transactions, whose finish holds its
+# shards.
+MAX_OTHERS = 8
+_ELSEWHERE = int(Outcome.ELSEWHERE)
+# Codes of transactions that were left out of the decision, and may be tried again.
+_LEFT_OUT = bytes((Outcome.BUSY, Outcome.SKIPPED))
 
 
 class Batch:
     """Attempts on their way from the first prepare to the answer of their callers.
 
-    ``new_attempt_id`` makes ids. What is merely prepared by others, and began at ``abandon_before_ms`` or
-    later, is in the hands of a live coordinator: to abandon it would cost all its transactions, so ours stay
-    unknown.
+    ``new_attempt_id`` makes ids. ``may_abandon`` says of an attempt of others whether it may be abandoned if
+    it is not decided: not while its coordinator is likely to be at work, for that would cost all its
+    transactions, where ours only stay unknown.
     """
 
     def __init__(
@@ -35,24 +41,24 @@ class Batch:
         attempts: Sequence[Attempt],
         shard_ids: Sequence[str],
         new_attempt_id: Callable[[], bytes],
+        may_abandon: Callable[[bytes], bool],
         *,
-        abandon_before_ms: int,
         with_balances: bool = True,
         machines: tuple[type[Commit], type[Recovery]] = (Commit, Recovery),
     ) -> None:
         self.attempts = attempts
         self._shard_ids = shard_ids
         self._new_attempt_id = new_attempt_id
-        self._abandon_before_ms = abandon_before_ms
+        self._may_abandon = may_abandon
         self._with_balances = with_balances
         self._commit, self._recovery = machines
-        # As Commit has them, of all rounds.
+        # As Commit has them, of first and second attempts.
         self.settled: dict[int, list[tuple[bytes, int]]] = {}
         self.missing: list[bytes] = []
 
     def steps(self) -> Steps:
         """All steps; then ``attempts`` have their outcomes, those of second attempts included."""
-        yield from self._round(self.attempts)
+        yield from self._commit_all(self.attempts)
         doubts = self._doubts()
         if not doubts:
             return
@@ -61,14 +67,17 @@ class Batch:
         answers = yield recovery.finish(answers)
         yield recovery.settle(answers)
         self.missing += recovery.missing
-        freed = [(attempt, rows) for attempt in self.attempts if (rows := _freed(attempt, recovery.ended))]
-        second = [cut(attempt, rows, self._new_attempt_id()) for attempt, rows in freed]
+        freed = [attempt for attempt in self.attempts if _is_freed(attempt, recovery.ended)]
+        for attempt in freed:
+            _finished_elsewhere(attempt)
+        left_out = [(attempt, rows) for attempt in freed if (rows := _left_out(attempt))]
+        second = [cut(attempt, rows, self._new_attempt_id()) for attempt, rows in left_out]
         if second:
-            yield from self._round(second)
-        for (attempt, rows), again in zip(freed, second, strict=True):
+            yield from self._commit_all(second)
+        for (attempt, rows), again in zip(left_out, second, strict=True):
             _take_over(attempt, rows, again)
 
-    def _round(self, attempts: Sequence[Attempt]) -> Steps:
+    def _commit_all(self, attempts: Sequence[Attempt]) -> Steps:
         commit = self._commit(attempts, self._shard_ids, with_balances=self._with_balances)
         answers = yield commit.prepare()
         answers = yield commit.decide(answers)
@@ -79,19 +88,32 @@ class Batch:
             self.settled.setdefault(shard, []).extend(pairs)
 
     def _doubts(self) -> list[InDoubt]:
-        return [
-            doubt
-            for doubt in in_doubt(self.attempts, self._shard_ids)
-            # What is committed loses nothing when it is finished by others.
-            if not doubt.kept_on or start_ms(doubt.attempt_id) < self._abandon_before_ms
-        ]
+        found = in_doubt(self.attempts, self._shard_ids)
+        # What is kept on no participant was committed, and loses nothing when it is finished by others.
+        allowed = (one for one in found if not one.kept_on or self._may_abandon(one.attempt_id))
+        return list(islice(allowed, MAX_OTHERS))
 
 
-def _freed(attempt: Attempt, ended: set[bytes]) -> list[int]:
-    """Transactions that waited for others, when all that stood in the attempt's way has ended."""
-    if not attempt.others or not all(other.attempt_id in ended for _, other in attempt.others):
+def _is_freed(attempt: Attempt, ended: set[bytes]) -> bool:
+    """Whether something stood in the way of the attempt, and all of it has ended."""
+    return bool(attempt.others) and all(other.attempt_id in ended for _, other in attempt.others)
+
+
+def _finished_elsewhere(attempt: Attempt) -> None:
+    """What other attempts had committed is finished by now."""
+    if _ELSEWHERE in attempt.codes:
+        codes = each(attempt.codes, attempt.count)
+        outcomes = zip(codes, each(attempt.outcomes, attempt.count), strict=True)
+        attempt.outcomes = bytes(
+            Outcome.COMMITTED if code == _ELSEWHERE else outcome for code, outcome in outcomes
+        )
+
+
+def _left_out(attempt: Attempt) -> list[int]:
+    """Transactions that were not decided because something stood in their way."""
+    if not any(code in attempt.codes for code in _LEFT_OUT):
         return []
-    return [row for row, code in enumerate(each(attempt.codes, attempt.count)) if code in _WAITING]
+    return [row for row, code in enumerate(each(attempt.codes, attempt.count)) if code in _LEFT_OUT]
 
 
 def _take_over(first: Attempt, rows: Sequence[int], second: Attempt) -> None:

@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "digest.h"
+#include "faults.h"
 #include "rdb.h"
 #include "shell.h"
 
@@ -173,6 +174,7 @@ int RedisModule_OnLoad(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) 
         .free = free_value,
     };
     engine.type = RM_CreateDataType(ctx, TYPE_NAME, RDB_VERSION, &methods);
-    if (!engine.type || make_table_commands(ctx) != REDIS_OK) return REDIS_ERROR;
-    return make_other_commands(ctx);
+    if (!engine.type || make_table_commands(ctx) != REDIS_OK || make_other_commands(ctx) != REDIS_OK)
+        return REDIS_ERROR;
+    return faults_init(ctx);
 }

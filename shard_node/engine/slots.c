@@ -212,26 +212,39 @@ struct import {
     uint32_t count;
 };
 
-static const char *read_chunk(struct call *call, uint16_t slot, struct import *import) {
+/* NULL, or what is wrong with the chunk's head. */
+static const char *read_head(const struct call *call, uint16_t slot, struct reader *reader, uint32_t *records) {
     size_t size;
     const unsigned char *bytes = call_bytes(call, 1, &size);
-    struct reader reader = {.at = bytes, .end = bytes + size};
     struct chunk_head head;
-    if (size > MAX_CHUNK_BYTES || !reader_take(&reader, &head, sizeof head)) return "its length";
+    *reader = (struct reader){.at = bytes, .end = bytes + size};
+    if (size > MAX_CHUNK_BYTES || !reader_take(reader, &head, sizeof head)) return "its length";
     if (head.version != LAYOUT_VERSION) return "another version";
     if (head.slot != slot) return "another slot";
     /* A record has more than a byte, so the memory is bounded by the chunk. */
     if (head.records > size) return "its number of records";
-    size_t memory = head.records * (sizeof *import->records + sizeof *import->hashes);
-    if (!arena_begin(call, memory + 2u * ARENA_SLACK)) return "no memory to read it";
-    import->records = arena_take(call, head.records * sizeof *import->records);
-    import->hashes = arena_take(call, head.records * sizeof *import->hashes);
-    for (import->count = 0; import->count < head.records; import->count++) {
+    *records = head.records;
+    return NULL;
+}
+
+static bool import_begin(struct call *call, struct import *import, uint32_t records) {
+    size_t memory = records * (sizeof *import->records + sizeof *import->hashes);
+    if (!arena_begin(call, memory + 2u * ARENA_SLACK)) return false;
+    import->records = arena_take(call, records * sizeof *import->records);
+    import->hashes = arena_take(call, records * sizeof *import->hashes);
+    return true;
+}
+
+static const char *read_records(struct call *call, uint16_t slot, struct reader *reader, uint32_t records,
+                                struct import *import) {
+    for (import->count = 0; import->count < records; import->count++) {
         struct record *record = &import->records[import->count];
-        if (!record_read(call->state, &reader, WHOLE_RECORD, record)) return "a record";
+        if (!record_read(call->state, reader, WHOLE_RECORD, record)) return "a record";
         if (record->slot != slot) return "a record of another slot";
+        const char *refusal = record_refusal(call->state, record);
+        if (refusal) return refusal;
     }
-    return reader.at == reader.end ? NULL : "more than its records";
+    return reader->at == reader->end ? NULL : "more than its records";
 }
 
 /* Memory for all of them, before the first is taken in. */
@@ -255,10 +268,13 @@ static bool import_memory(struct state *state, const struct import *import) {
 
 enum call_result body_slot_import(struct call *call) {
     uint16_t slot;
+    uint32_t records;
+    struct reader reader;
     struct import import = {0};
     if (!read_slot(call, &slot)) return refuse_slot(call);
-    const char *wrong = read_chunk(call, slot, &import);
-    for (uint32_t i = 0; !wrong && i < import.count; i++) wrong = record_refusal(call->state, &import.records[i]);
+    const char *wrong = read_head(call, slot, &reader, &records);
+    if (!wrong && !import_begin(call, &import, records)) return call_refuse(call, "OOM no memory for a chunk");
+    if (!wrong) wrong = read_records(call, slot, &reader, records, &import);
     if (wrong) return call_refuse(call, "ERR malformed chunk: %s", wrong);
     bool enough = import_memory(call->state, &import);
     for (uint32_t i = 0; i < import.count; i++) {

@@ -146,7 +146,7 @@ class Explorer(Search):
             attempts,
             self.shard_ids,
             lambda: next(ids),
-            abandon_before_ms=_LATER_MS,
+            lambda _: True,
             with_balances=False,
             machines=(self.setting.commit, self.setting.recovery),
         )

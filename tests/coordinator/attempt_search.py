@@ -347,7 +347,10 @@ class Search(ABC):
         tries = tuple(sorted(aged for number in w.tries if (aged := self._aged(number, index)) != _IDLE))
         scan = _IDLE if w.scan == _IDLE else self._aged(w.scan, index)
         ground = w.ground._replace(rotations=w.ground.rotations - 1)
-        return self._written(w, shards)._replace(tries=tries, scan=scan, ground=ground)
+        after = self._written(w, shards)
+        if w.durable and not self.setting.marks:
+            after = after._replace(durable=_replaced(w.durable, index, after.shards[index]))
+        return after._replace(tries=tries, scan=scan, ground=ground)
 
     def _aged(self, number: int, index: int) -> int:
         attempt = self._tries[number]

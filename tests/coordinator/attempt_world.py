@@ -85,6 +85,8 @@ class Setting:
     tries_again: bool = True
     # What each try's clock is ahead of that of the try before.
     clock_step_ms: int = 1
+    # Whether a shard that asks others before it forgets has what they say on their disks.
+    marks: bool = True
     # Whether time goes on with each rotation, for nothing_long_unsettled.
     timed: bool = False
     may_rotate: Callable[[Sequence[EngineModel], int], bool] = nothing_unsettled

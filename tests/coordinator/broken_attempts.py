@@ -61,7 +61,7 @@ class SettlesAtOnce(Commit):
         return calls
 
 
-class TellsAtOnce(Commit):
+class AnswersAtOnce(Commit):
     """Answers COMMITTED although a participant has not acknowledged its finish."""
 
     def conclude(self, answers: Answers) -> None:
@@ -71,7 +71,7 @@ class TellsAtOnce(Commit):
                 attempt.outcomes = _COMMITTED
 
 
-class TellsByOne(Commit):
+class AnswersByOne(Commit):
     """Answers COMMITTED when one of several participants has acknowledged."""
 
     def conclude(self, answers: Answers) -> None:
@@ -104,6 +104,20 @@ class DropsWithoutAsking(Recovery):
 
     def finish(self, answers: Answers) -> dict[int, Finish]:
         return super().finish(_all_abandoned(self._deciding) if self._is_kept() else answers)
+
+    def _is_kept(self) -> bool:
+        return any(doubt.kept_on for doubts in self._deciding.values() for doubt in doubts)
+
+
+class TrustsItsReading(Recovery):
+    """Breaks R8: a commit that was read on shard 0 is finished on shard 1, though it may not be on disk."""
+
+    def abandon(self) -> dict[int, Abandon]:
+        return super().abandon() if self._is_kept() else {}
+
+    def finish(self, answers: Answers) -> dict[int, Finish]:
+        read = {0: Answer([_COMMITTED], unfinished=[{1: "1"}])}
+        return super().finish(answers if self._is_kept() else read)
 
     def _is_kept(self) -> bool:
         return any(doubt.kept_on for doubts in self._deciding.values() for doubt in doubts)

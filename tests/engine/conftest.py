@@ -18,8 +18,9 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers, each in a folder of its own; they are stopped whatever happens."""
     servers: list[EngineServer] = []
 
-    def start(*, manual_clock: bool = False, more: str = "") -> EngineServer:
-        server = EngineServer(tmp_path / f"server-{len(servers)}", manual_clock=manual_clock, more=more)
+    def start(*, manual_clock: bool = False, sanitized: bool = False) -> EngineServer:
+        folder = tmp_path / f"server-{len(servers)}"
+        server = EngineServer(folder, manual_clock=manual_clock, sanitized=sanitized)
         servers.append(server)
         server.start()
         return server

@@ -43,12 +43,17 @@ loadmodule "{engine}" {arguments}
 
 
 class EngineServer:
-    """One server, its data in ``folder``. ``manual_clock`` makes time stand still until ``set_clock``."""
+    """One server, its data in ``folder``. ``manual_clock`` makes time stand still until ``set_clock``.
 
-    def __init__(self, folder: Path, *, manual_clock: bool = False, more: str = "") -> None:
+    ``sanitized`` takes the engine with checks in any case; ``more`` are further lines of settings.
+    """
+
+    def __init__(
+        self, folder: Path, *, manual_clock: bool = False, sanitized: bool = False, more: str = ""
+    ) -> None:
         self.folder = folder
         self.port = free_port(HOST)
-        self.sanitized = os.environ.get("TALLYSTICK_ENGINE_SANITIZED") == "1"
+        self.sanitized = sanitized or os.environ.get("TALLYSTICK_ENGINE_SANITIZED") == "1"
         self._engine = engine_path(sanitized=self.sanitized)
         self._arguments = "clock manual" if manual_clock else ""
         self._more = more

@@ -1,11 +1,15 @@
-"""Bytes that lie: snapshots, chunks and arguments are refused, or taken, and never crash a shard."""
+"""Bytes that lie: snapshots, chunks and arguments are refused, or taken, and never crash a shard.
+
+These tests run on the engine that checks memory and undefined behaviour: reading too far ends the server.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
 from shard_node.contract.commands import (
@@ -44,7 +48,18 @@ from tests.engine.test_slots import SLOT, settled_slot
 # The type's name in nine characters of six bits, then the version of its encoding in ten bits.
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TRIES = 3_000
-_REFUSALS = ("malformed", "wrong number", "OOM", "cannot be dropped")
+_REFUSALS = ("malformed", "wrong number", "cannot be dropped")
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
+    """A server with checks, whose shard is the fixture `shard`."""
+    server = EngineServer(tmp_path_factory.mktemp("engine"), manual_clock=True, sanitized=True)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def dumped(shard: EngineShard) -> bytes:
@@ -163,7 +178,7 @@ def _damaged(whole: bytes, chance: random.Random) -> bytes:
 
 def test_damaged_chunks_leave_log_and_shard_agreed(start_server: StartServer) -> None:
     """Whatever a damaged chunk says is refused as a whole, or taken so that the log brings back the same."""
-    source, target = start_server(manual_clock=True), start_server(manual_clock=True)
+    source, target = (start_server(manual_clock=True, sanitized=True) for _ in range(2))
     shards = []
     for server, name in ((source, "test/shard-0"), (target, "test/shard-1")):
         server.set_clock(NOW_MS)
@@ -270,7 +285,7 @@ def _damage_arguments(arguments: list[bytes | int], chance: random.Random) -> li
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_commands_leave_log_and_shard_agreed(start_server: StartServer, seed: int) -> None:
     """Commands of all kinds, good and damaged: nothing crashes, and the log brings back the same."""
-    server = start_server(manual_clock=True)
+    server = start_server(manual_clock=True, sanitized=True)
     shard = EngineShard(server)
     server.set_clock(NOW_MS)
     shard.bind()
@@ -291,6 +306,43 @@ def test_damaged_commands_leave_log_and_shard_agreed(start_server: StartServer, 
             done += 1
     assert done > _TRIES // 4
     _agrees_with_its_log(shard)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_command_without_memory_changes_nothing(start_server: StartServer, seed: int) -> None:
+    """Whichever request for memory fails, a command is refused and changes nothing, or is carried out."""
+    server = start_server(manual_clock=True, sanitized=True)
+    shard = EngineShard(server)
+    server.set_clock(NOW_MS)
+    shard.bind()
+    fill(shard, NOW_MS)
+    chunks = list(shard.chunks(slot(ALICE)))
+    chance = random.Random(seed)
+    kinds = commands()
+    kinds += [("tallystick.slot.import", [slot(ALICE), chunk]) for chunk in chunks]
+    refused = 0
+    for step in range(_TRIES // 2):
+        name, arguments = chance.choice(kinds)
+        arguments = [_renewed(one, step) for one in arguments]
+        before = shard.digest()
+        shard.raw("tallystick.fail", chance.randrange(1, 8))
+        try:
+            shard.raw(name, shard.fence, *arguments)
+        except OutOfMemoryError:
+            refused += 1
+            shard.raw("tallystick.fail", 0)
+            assert shard.digest() == before
+        shard.raw("tallystick.fail", 0)
+    assert refused > 50
+    _agrees_with_its_log(shard)
+
+
+def _renewed(argument: bytes | int, step: int) -> bytes | int:
+    """The same with other ids of transactions and attempts, so that there is something to do each time."""
+    if isinstance(argument, int):
+        return argument
+    time = NOW_MS.to_bytes(6)
+    return argument.replace(time, (NOW_MS + step // 2).to_bytes(6))
 
 
 def test_shard_stays_usable_after_all_that(module_server: EngineServer, shard: EngineShard) -> None:
