@@ -86,9 +86,9 @@ class Drawer:
             (4, self._open),
             (4, self._set_state),
             (4, self._check),
-            (8, self._wait),
-            (3, self._expire),
-            (3, self._rotate),
+            (10, self._wait),
+            (6, self._expire),
+            (5, self._rotate),
             (2, self._archived),
             (2, self._bind),
         )
@@ -145,7 +145,9 @@ class Drawer:
     def _ended_id(self) -> bytes:
         """The id of an attempt to be ended: mostly one that is kept."""
         known = [*self.model.attempts, *self.model.commits]
-        return self._one(known) if known and not self._rarely(5) else self._attempt_id()
+        if not known or self._rarely(5):
+            known = self.attempts
+        return self._one(known) if known and not self._rarely() else self._attempt_id()
 
     # ------------------------------------------------------------------ transactions
 
@@ -162,8 +164,10 @@ class Drawer:
         return made
 
     def _made(self) -> Transaction:
-        drawers = (self._transfer, self._transfer, self._hold, self._ending, self._refund, self._journal)
-        kind, legs, related, bound = self._one(drawers)()
+        draw = self._one(
+            (self._transfer, self._hold, self._ending, self._ending, self._refund, self._journal)
+        )
+        kind, legs, related, bound = draw()
         first = legs[0].account
         scope = SYSTEM_SLOT if first.startswith("@") and self._rarely(3) else slot(first)
         details = b"d" * self.random.randint(0, 3)
@@ -178,7 +182,7 @@ class Drawer:
 
     def _hold(self) -> tuple[Kind, list[Leg], bytes, int]:
         leg = Leg(self._account(), Effect.HOLD, self._amount(), self._currency())
-        return Kind.HOLD, [leg], NO_ID, self.random.randint(1, WINDOW_MS)
+        return Kind.HOLD, [leg], NO_ID, self.random.randint(1, WINDOW_MS // 2)
 
     def _ending(self) -> tuple[Kind, list[Leg], bytes, int]:
         """A capture or void, mostly of a hold that is there."""
@@ -232,7 +236,7 @@ class Drawer:
             # Hypothesis draws a run of them as one number.
             one = self._plain()
             return [replace(one, transaction_id=self._new_id()) for _ in range(self.random.randint(31, 70))]
-        rows = self._some(self._plain if self._rarely(2) else self._transaction, 4)
+        rows = self._some(self._plain if self._rarely(3) else self._transaction, 4)
         return [*rows, rows[0]] if self._rarely(12) else rows
 
     def _plain(self) -> Transaction:
