@@ -114,7 +114,8 @@ OUTCOME_RECORD: Final = struct.Struct("<BB6sq3s8s")
 # names of its fields ("b0", "c0", "x0"):
 #   POST, DECIDE, FINISH
 #       b: the bundle
-#       c: the codes, one for all or one a transaction; COMMITTED: carried out
+#       c: the codes, one for all or one a transaction; COMMITTED: carried out; else the refusal that was
+#          recorded, or 0
 #       x: the owner number of the legs (a byte, POST: ALL_OWNERS), then balances (available and held, after),
 #          versions (after) and, unless the bundle is plain, held deltas: i64 each, of those legs of the owner
 #          whose transaction was carried out, in the bundle's order of legs

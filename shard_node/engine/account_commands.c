@@ -204,7 +204,25 @@ struct changing {
     uint8_t *codes;
     struct account_record *records;
     struct rows rows;
+    uint32_t begun; /* system accounts that begin with being named here */
 };
+
+/* False without memory. */
+static bool begin_system_accounts(struct state *state, struct changing *changing) {
+    const char *name = (const char *)changing->list.names;
+    for (uint32_t i = 0; i < changing->list.count; name += changing->list.lengths[i++]) {
+        uint8_t length = changing->list.lengths[i];
+        uint64_t hash = changing->hashes[i];
+        if (changing->numbers[i] != NO_RECORD || !is_system_name(name)) continue;
+        /* It may have begun with an earlier place of the list. */
+        changing->numbers[i] = account_find(state, name, length, hash);
+        if (changing->numbers[i] != NO_RECORD) continue;
+        changing->numbers[i] = account_begin_system(state, name, length, hash);
+        if (changing->numbers[i] == NO_RECORD) return false;
+        changing->begun++;
+    }
+    return true;
+}
 
 static bool changing_memory(struct call *call, struct changing *changing) {
     size_t n = changing->list.count, rows = rows_memory(changing->list.count, 0);
@@ -217,7 +235,7 @@ static bool changing_memory(struct call *call, struct changing *changing) {
     changing->records = arena_take(call, n * sizeof *changing->records);
     rows_begin(&changing->rows, arena_take(call, rows), rows);
     find_all(call->state, &changing->list, changing->hashes, changing->numbers);
-    return true;
+    return begin_system_accounts(call->state, changing);
 }
 
 static uint8_t state_after(uint8_t change) {
@@ -249,8 +267,10 @@ enum call_result body_set_state(struct call *call) {
     for (uint32_t i = 0; !wrong && i < changing.list.count; i++)
         if (changing.list.columns[i] < KIND_FREEZE || changing.list.columns[i] > KIND_CLOSE) wrong = "a change";
     if (wrong) return call_refuse(call, "ERR malformed changes: %s", wrong);
-    if (!changing_memory(call, &changing))
+    if (!changing_memory(call, &changing)) {
+        accounts_end_unused(call->state, changing.begun);
         return call_refuse(call, "OOM no memory for %u changes", changing.list.count);
+    }
     uint32_t n = changing.list.count;
     if (call->replaying && !call_recall_codes(call, changing.codes, n))
         return call_refuse(call, "ERR malformed decisions");
@@ -265,10 +285,12 @@ enum call_result body_set_state(struct call *call) {
         apply_change(&changing, account, change);
     }
     rows_append(&changing.rows, call, FRAME_STATE);
+    accounts_end_unused(call->state, changing.begun);
     if (call->replaying) return CALL_DONE;
     call_note_codes(call, changing.codes, n);
     for (uint32_t i = 0; dry && i < n; i++)
         if (changing.codes[i] == CODE_COMMITTED) changing.codes[i] = CODE_VALID;
+    find_all(call->state, &changing.list, changing.hashes, changing.numbers);
     fill_records(call->state, changing.numbers, n, changing.records);
     reply_codes_and_records(call, changing.codes, changing.records, n);
     return dry ? CALL_IDLE : CALL_DONE;
@@ -287,12 +309,10 @@ static int by_account(const void *a, const void *b) {
     return (one > other) - (one < other);
 }
 
+/* Of equal ones, when a name was asked for twice, always the same. */
 static struct reserved *reserved_of(const struct reserved *sorted, uint32_t count, uint32_t account) {
     const struct reserved wanted = {.account = account};
-    /* The first of equal ones, for a name may be asked for twice. */
-    struct reserved *found = bsearch(&wanted, sorted, count, sizeof *sorted, by_account);
-    while (found && found > sorted && found[-1].account == account) found--;
-    return found;
+    return bsearch(&wanted, sorted, count, sizeof *sorted, by_account);
 }
 
 static void add_reserved(const struct state *state, const uint32_t *numbers, uint32_t count, struct reserved *sums,

@@ -60,7 +60,8 @@ const char *bundle_measure(const unsigned char *bytes, size_t size, uint32_t *ro
     if (head.flags & ~(BUNDLE_PLAIN | BUNDLE_ONE_CURRENCY | BUNDLE_VERSIONS)) return "bundle: unknown flags";
     if (!head.transactions || head.transactions > MAX_BATCH) return "bundle: too many transactions, or none";
     bool plain = head.flags & BUNDLE_PLAIN;
-    if (plain ? head.legs != 2u * head.transactions : head.legs < head.transactions) return "bundle: too many legs, or too few";
+    if (plain ? head.legs != 2u * head.transactions : head.legs < head.transactions)
+        return "bundle: too many legs, or too few";
     struct bundle bundle = {.bytes = bytes, .size = size};
     if (!lay_out(&bundle, &head)) return "bundle: its size is not that of its columns";
     *rows = head.transactions;
@@ -167,7 +168,8 @@ static const char *check_general(const struct bundle *bundle) {
         int64_t bound = bundle_bound(bundle, row);
         if (bound < 0 || bound > MAX_MINOR) return "bundle: a bound out of range";
         uint32_t first = leg, end = leg + bundle->leg_counts[row], conditions = 0;
-        if (first == end || end - first > MAX_LEGS || end > bundle->leg_count) return "bundle: a number of legs out of range";
+        if (first == end || end - first > MAX_LEGS || end > bundle->leg_count)
+            return "bundle: a number of legs out of range";
         bundle->first_leg[row] = first;
         for (; leg < end; leg++) {
             const char *wrong = check_leg(bundle, leg);

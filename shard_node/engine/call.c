@@ -120,6 +120,23 @@ bool call_recall_codes(struct call *call, uint8_t *codes, uint32_t count) {
     return true;
 }
 
+/* The digits that come next; false when there are none, or too many. */
+static bool digits_read(const char **at, const char *end, uint64_t *number) {
+    const char *first = *at;
+    for (*number = 0; *at < end && **at >= '0' && **at <= '9'; ++*at) {
+        uint64_t digit = (uint64_t)(**at - '0');
+        if (*number > (UINT64_MAX - digit) / 10u) return false;
+        *number = *number * 10u + digit;
+    }
+    return *at > first;
+}
+
+bool stream_id_read(const char *text, size_t length, RedisModuleStreamID *id) {
+    const char *end = text + length;
+    if (!digits_read(&text, end, &id->ms) || text == end || *text++ != '-') return false;
+    return digits_read(&text, end, &id->sequence) && text == end;
+}
+
 void call_append_frame(struct call *call, RedisModuleString **fields, long count, int64_t entries) {
     struct meta *meta = &call->state->meta;
     if (!call->replaying) {

@@ -59,6 +59,9 @@ void call_note_codes(struct call *call, const uint8_t *codes, uint32_t count);
 bool call_recall(struct call *call, void *bytes, size_t size);
 bool call_recall_codes(struct call *call, uint8_t *codes, uint32_t count);
 
+/* A stream's id as Redis writes it, milliseconds-number, in digits; false when the text is none. */
+bool stream_id_read(const char *text, size_t length, RedisModuleStreamID *id);
+
 /* Appends a frame to the ledger's stream: `count` fields, each a name and a value in `fields`. `entries` is how many
    ledger entries it stands for: so many wait to be archived from now on. One frame a call. */
 void call_append_frame(struct call *call, RedisModuleString **fields, long count, int64_t entries);

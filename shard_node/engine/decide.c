@@ -22,7 +22,8 @@ struct column {
     size_t size;
 };
 
-struct one {
+/* An attempt as it is asked about, and what is answered of it. */
+struct asked {
     const unsigned char *id;
     struct column verdicts, legs;
     struct work work;
@@ -38,7 +39,7 @@ struct one {
 struct decide {
     struct deciding deciding;
     struct frame frame;
-    struct one *attempts;
+    struct asked *attempts;
     uint32_t count;
     bool with_balances;
     const unsigned char *settled;
@@ -53,14 +54,15 @@ static uint8_t column_at(struct column column, uint32_t row) {
 
 static bool is_refusal(uint8_t code) { return code > CODE_COMMITTED && code <= CODE_VERSION_MISMATCH; }
 
-static const char *check_verdicts(const struct one *one) {
-    const struct bundle *bundle = &one->work.bundle;
-    if (one->verdicts.size > 1u && one->verdicts.size != bundle->rows) return "verdicts: not as many as transactions";
-    if (one->legs.size > 1u && one->legs.size != bundle->rows) return "legs: not as many as transactions";
+static const char *check_verdicts(const struct asked *asked) {
+    const struct bundle *bundle = &asked->work.bundle;
+    if (asked->verdicts.size > 1u && asked->verdicts.size != bundle->rows)
+        return "verdicts: not as many as transactions";
+    if (asked->legs.size > 1u && asked->legs.size != bundle->rows) return "legs: not as many as transactions";
     for (uint32_t row = 0; row < bundle->rows; row++) {
-        uint8_t verdict = column_at(one->verdicts, row);
+        uint8_t verdict = column_at(asked->verdicts, row);
         if (verdict && verdict != CODE_SKIPPED && !is_refusal(verdict)) return "verdicts: one is no refusal";
-        if (column_at(one->legs, row) >= bundle_legs(bundle, row)) return "legs: a transaction has not so many";
+        if (column_at(asked->legs, row) >= bundle_legs(bundle, row)) return "legs: a transaction has not so many";
     }
     return NULL;
 }
@@ -76,31 +78,31 @@ static const char *check_owners(const struct work *work, uint32_t participants) 
 }
 
 static const char *read_attempt(struct call *call, struct decide *decide, uint32_t number, bool *memory) {
-    struct one *one = &decide->attempts[number];
+    struct asked *asked = &decide->attempts[number];
     int at = ARGUMENTS_BEFORE + ARGUMENTS_EACH * (int)number;
     size_t size;
-    one->id = call_bytes(call, at, &size);
+    asked->id = call_bytes(call, at, &size);
     if (size != ATTEMPT_BYTES) return "attempt: an id of another length";
-    if (!call->replaying && attempt_start_ms(one->id) > call_now_ms(call) + MAX_ATTEMPT_AHEAD_MS)
+    if (!call->replaying && attempt_start_ms(asked->id) > call_now_ms(call) + MAX_ATTEMPT_AHEAD_MS)
         return "attempt: it starts in the future";
     const unsigned char *participants = call_bytes(call, at + 1, &size);
     int participant_count = participants_count(participants, size);
     if (participant_count < 1 || participant_count >= ALL_OWNERS) return "participants: too many, or none";
-    one->verdicts.bytes = call_bytes(call, at + 2, &one->verdicts.size);
-    one->legs.bytes = call_bytes(call, at + 3, &one->legs.size);
-    const char *wrong = work_read(call, &one->work, call->arguments[at + 4], 0);
+    asked->verdicts.bytes = call_bytes(call, at + 2, &asked->verdicts.size);
+    asked->legs.bytes = call_bytes(call, at + 3, &asked->legs.size);
+    const char *wrong = work_read(call, &asked->work, call->arguments[at + 4], 0);
     if (wrong) return wrong;
-    wrong = check_verdicts(one);
-    if (!wrong) wrong = check_owners(&one->work, (uint32_t)participant_count);
+    wrong = check_verdicts(asked);
+    if (!wrong) wrong = check_owners(&asked->work, (uint32_t)participant_count);
     if (wrong) return wrong;
-    work_take_codes(call, &one->work);
-    work_take_balances(call, &one->work);
-    others_begin(call, &one->others, one->work.bundle.rows);
-    one->first = busy_add(&decide->deciding.busy, &one->work.bundle, one->id);
-    memcpy(one->commit.id, one->id, ATTEMPT_BYTES);
-    one->commit.bundle = one->work.argument;
-    one->commit.since_ms = call_now_ms(call);
-    *memory = *memory && commit_room(&one->commit, one->work.bundle.rows, participants, size);
+    work_take_codes(call, &asked->work);
+    work_take_balances(call, &asked->work);
+    others_begin(call, &asked->others, asked->work.bundle.rows);
+    asked->first = busy_add(&decide->deciding.busy, &asked->work.bundle, asked->id);
+    memcpy(asked->commit.id, asked->id, ATTEMPT_BYTES);
+    asked->commit.bundle = asked->work.argument;
+    asked->commit.since_ms = call_now_ms(call);
+    *memory = *memory && commit_room(&asked->commit, asked->work.bundle.rows, participants, size);
     return NULL;
 }
 
@@ -147,7 +149,8 @@ static enum call_result read_decide(struct call *call, struct decide *decide) {
     uint32_t rows = 0;
     const char *wrong = work_measure(call, ARGUMENTS_BEFORE + 4, ARGUMENTS_EACH, &rows, &size);
     if (wrong) return call_refuse(call, "ERR malformed %s", wrong);
-    size += deciding_memory(rows) + decide->count * others_memory(0) + others_memory(rows) + frame_memory(decide->count);
+    size += deciding_memory(rows) + others_memory(rows) + frame_memory(decide->count);
+    size += decide->count * others_memory(0);
     if (!arena_begin(call, size)) return call_refuse(call, OUT_OF_MEMORY);
     deciding_begin(call, &decide->deciding, rows);
     frame_begin(call, &decide->frame, FRAME_DECIDE, decide->count);
@@ -163,42 +166,42 @@ static enum call_result read_decide(struct call *call, struct decide *decide) {
 /* ------------------------------------------------------------------ decide, apply */
 
 /* What is answered; `decided` is set when that is to be recorded. */
-static void decide_row(struct decide *decide, struct one *one, uint32_t row, struct decision *decision) {
+static void decide_row(struct decide *decide, struct asked *asked, uint32_t row, struct decision *decision) {
     struct deciding *deciding = &decide->deciding;
-    struct work *work = &one->work;
+    struct work *work = &asked->work;
     if (deciding_recall(deciding, work, row, decision)) return;
     if (deciding_expires(deciding, work, row)) {
         decision->code = CODE_TRANSACTION_ID_EXPIRED;
         return;
     }
-    decision->code = column_at(one->verdicts, row);
-    decision->leg = column_at(one->legs, row);
-    if (!decision->code) deciding_judge(deciding, work, row, one->first + row, decision);
+    decision->code = column_at(asked->verdicts, row);
+    decision->leg = column_at(asked->legs, row);
+    if (!decision->code) deciding_judge(deciding, work, row, asked->first + row, decision);
     if (decision->code != CODE_BUSY) work->decided[row] = decision->code;
 }
 
-static bool is_skipped(const struct one *one, uint32_t row) {
-    return column_at(one->verdicts, row) == CODE_SKIPPED;
+static bool is_skipped(const struct asked *asked, uint32_t row) {
+    return column_at(asked->verdicts, row) == CODE_SKIPPED;
 }
 
-static void answer_row(struct one *one, uint32_t row, const struct decision *decision) {
-    one->work.codes[row] = decision->code;
-    one->work.refused[row] = decision->leg;
-    others_add(&one->others, decision->other, decision->other_is_commit);
+static void answer_row(struct asked *asked, uint32_t row, const struct decision *decision) {
+    asked->work.codes[row] = decision->code;
+    asked->work.refused[row] = decision->leg;
+    others_add(&asked->others, decision->other, decision->other_is_commit);
 }
 
-static void carry_out_row(struct call *call, struct decide *decide, struct one *one, uint32_t row, uint64_t tick) {
-    struct work *work = &one->work;
+static void carry_out_row(struct call *call, struct decide *decide, struct asked *asked, uint32_t row, uint64_t tick) {
+    struct work *work = &asked->work;
     struct decision decision = {.code = work->decided[row], .leg = work->refused[row], .other = NO_RECORD};
     if (call->replaying && !decision.code) return;
-    if (!call->replaying && is_skipped(one, row)) {
+    if (!call->replaying && is_skipped(asked, row)) {
         work->codes[row] = CODE_SKIPPED;
         return;
     }
     decision.fingerprint = bundle_fingerprint(&work->bundle, row, decide->deciding.scratch);
     if (!call->replaying) {
-        decide_row(decide, one, row, &decision);
-        answer_row(one, row, &decision);
+        decide_row(decide, asked, row, &decision);
+        answer_row(asked, row, &decision);
     }
     if (!work->decided[row]) return;
     bool commits = decision.code == CODE_COMMITTED;
@@ -207,13 +210,13 @@ static void carry_out_row(struct call *call, struct decide *decide, struct one *
 }
 
 /* Participants without a leg in what was committed have nothing to finish. */
-static void count_unfinished(const struct one *one, struct commit *commit) {
-    const struct bundle *bundle = &one->work.bundle;
+static void count_unfinished(const struct asked *asked, struct commit *commit) {
+    const struct bundle *bundle = &asked->work.bundle;
     bool owns[ALL_OWNERS] = {false};
     owns[1] = bundle->plain;
     for (uint32_t row = 0; !bundle->plain && row < bundle->rows; row++)
         for (uint32_t leg = bundle->first_leg[row]; leg < bundle->first_leg[row + 1u]; leg++)
-            if (one->work.decided[row] == CODE_COMMITTED) owns[bundle->owners[leg]] = true;
+            if (asked->work.decided[row] == CODE_COMMITTED) owns[bundle->owners[leg]] = true;
     commit->unfinished = 0;
     for (uint32_t i = 0; i < commit->participant_count; i++) {
         commit->participants[i].finished = !owns[i + 1u];
@@ -221,21 +224,21 @@ static void count_unfinished(const struct one *one, struct commit *commit) {
     }
 }
 
-/* The commit is there from the beginning, for the attempt's own transactions to find: one that comes twice was committed
-   elsewhere when it comes again. It goes when nothing was committed. */
-static void carry_out(struct call *call, struct decide *decide, struct one *one) {
+/* The commit is there from the beginning, for the attempt's own transactions to find: of one that comes twice, the second
+   is answered ELSEWHERE. It goes when nothing was committed. */
+static void carry_out(struct call *call, struct decide *decide, struct asked *asked) {
     struct state *state = call->state;
-    struct work *work = &one->work;
+    struct work *work = &asked->work;
     uint32_t rows = work->bundle.rows;
-    one->commit.tick = deciding_next_tick(&decide->deciding);
-    uint32_t number = commit_keep(state, &one->commit);
-    one->commit.participants = NULL;
+    asked->commit.tick = deciding_next_tick(&decide->deciding);
+    uint32_t number = commit_keep(state, &asked->commit);
+    asked->commit.participants = NULL;
     struct commit *commit = commit_at(state, number);
     for (uint32_t row = 0; row < rows; row++) {
         if (row % BLOCK_ROWS == 0) work_fetch(call, work, row);
-        carry_out_row(call, decide, one, row, commit->tick);
+        carry_out_row(call, decide, asked, row, commit->tick);
     }
-    ended_add(state, current_generation(state), one->id, ENDED_DECIDED);
+    ended_add(state, current_generation(state), asked->id, ENDED_DECIDED);
     if (!work->applied_legs) {
         commit_drop(state, number);
         return;
@@ -243,61 +246,61 @@ static void carry_out(struct call *call, struct decide *decide, struct one *one)
     state->meta.last_tick = commit->tick;
     memcpy(commit->codes, work->codes, rows);
     memcpy(commit->legs, work->refused, rows);
-    count_unfinished(one, commit);
+    count_unfinished(asked, commit);
     frame_add(&decide->frame, work);
 }
 
 /* An attempt that was decided and is settled: each transaction as it is remembered. */
-static void recall_rows(struct decide *decide, struct one *one) {
-    struct work *work = &one->work;
+static void recall_rows(struct decide *decide, struct asked *asked) {
+    struct work *work = &asked->work;
     for (uint32_t row = 0; row < work->bundle.rows; row++) {
         struct decision decision = {.code = CODE_ABANDONED, .other = NO_RECORD};
         decision.fingerprint = bundle_fingerprint(&work->bundle, row, decide->deciding.scratch);
         deciding_recall(&decide->deciding, work, row, &decision);
-        answer_row(one, row, &decision);
+        answer_row(asked, row, &decision);
     }
 }
 
 /* Whether the attempt's transactions are to be decided; else what is answered is set. */
-static bool is_to_decide(const struct call *call, struct decide *decide, struct one *one) {
+static bool is_to_decide(const struct call *call, struct decide *decide, struct asked *asked) {
     const struct state *state = call->state;
-    one->codes = one->work.codes;
-    one->refused = one->work.refused;
-    one->code_count = one->work.bundle.rows;
-    uint32_t kept = commit_find(state, one->id);
-    uint8_t ended = ended_find(state, one->id);
+    asked->codes = asked->work.codes;
+    asked->refused = asked->work.refused;
+    asked->code_count = asked->work.bundle.rows;
+    uint32_t kept = commit_find(state, asked->id);
+    uint8_t ended = ended_find(state, asked->id);
     if (kept != NO_RECORD) {
-        one->codes = commit_at(state, kept)->codes;
-        one->refused = commit_at(state, kept)->legs;
-        one->code_count = commit_at(state, kept)->rows;
-    } else if (attempt_is_expired(state, one->id)) {
-        one->whole = CODE_ATTEMPT_EXPIRED;
+        asked->codes = commit_at(state, kept)->codes;
+        asked->refused = commit_at(state, kept)->legs;
+        asked->code_count = commit_at(state, kept)->rows;
+    } else if (attempt_is_expired(state, asked->id)) {
+        asked->whole = CODE_ATTEMPT_EXPIRED;
     } else if (ended == ENDED_ABANDONED) {
-        one->whole = CODE_ABANDONED;
+        asked->whole = CODE_ABANDONED;
     } else if (ended == ENDED_DECIDED) {
-        recall_rows(decide, one);
+        recall_rows(decide, asked);
     } else {
         return true;
     }
     return false;
 }
 
-static bool decide_attempt(struct call *call, struct decide *decide, struct one *one) {
-    struct work *work = &one->work;
+static bool decide_attempt(struct call *call, struct decide *decide, struct asked *asked) {
+    struct work *work = &asked->work;
     uint32_t rows = work->bundle.rows;
     if (call->replaying) {
-        if (!call_recall(call, &one->fate, 1)) return false;
-        if (one->fate == FATE_ANSWERED) return true;
+        if (!call_recall(call, &asked->fate, 1)) return false;
+        if (asked->fate == FATE_ANSWERED) return true;
         if (!call_recall_codes(call, work->decided, rows) || !call_recall_codes(call, work->codes, rows) ||
             !call_recall_codes(call, work->refused, rows))
             return false;
-        carry_out(call, decide, one);
+        carry_out(call, decide, asked);
         return true;
     }
-    one->fate = is_to_decide(call, decide, one) ? FATE_DECIDED : FATE_ANSWERED;
-    call_note(call, &one->fate, 1);
-    if (one->fate == FATE_ANSWERED) return true;
-    carry_out(call, decide, one);
+    asked->fate = is_to_decide(call, decide, asked) ? FATE_DECIDED : FATE_ANSWERED;
+    call_note(call, &asked->fate, 1);
+    if (asked->fate == FATE_ANSWERED) return true;
+    carry_out(call, decide, asked);
     call_note_codes(call, work->decided, rows);
     call_note_codes(call, work->codes, rows);
     call_note_codes(call, work->refused, rows);
@@ -310,13 +313,13 @@ static void answer(const struct call *call, const struct decide *decide) {
     RM_ReplyWithArray(call->ctx, 4);
     RM_ReplyWithArray(call->ctx, decide->count);
     for (uint32_t i = 0; i < decide->count; i++) {
-        const struct one *one = &decide->attempts[i];
-        reply_codes(call, one->whole ? &one->whole : one->codes, one->whole ? 1u : one->code_count);
+        const struct asked *asked = &decide->attempts[i];
+        reply_codes(call, asked->whole ? &asked->whole : asked->codes, asked->whole ? 1u : asked->code_count);
     }
     RM_ReplyWithArray(call->ctx, decide->count);
     for (uint32_t i = 0; i < decide->count; i++) {
-        const struct one *one = &decide->attempts[i];
-        reply_legs(call, one->refused, one->whole ? 0 : one->code_count);
+        const struct asked *asked = &decide->attempts[i];
+        reply_legs(call, asked->refused, asked->whole ? 0 : asked->code_count);
     }
     RM_ReplyWithArray(call->ctx, decide->count);
     for (uint32_t i = 0; i < decide->count; i++) {
@@ -335,7 +338,8 @@ enum call_result body_decide(struct call *call) {
     for (uint32_t i = 0; i < decide.count; i++)
         if (!decide_attempt(call, &decide, &decide.attempts[i]))
             return call_refuse(call, "ERR the log has no decisions of this attempt");
-    if (!deciding_raise_horizon(&decide.deciding)) return call_refuse(call, "ERR the log has no horizon of this decide");
+    if (!deciding_raise_horizon(&decide.deciding))
+        return call_refuse(call, "ERR the log has no horizon of this decide");
     frame_end(&decide.frame);
     if (!call->replaying) answer(call, &decide);
     end(&decide);

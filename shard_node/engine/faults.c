@@ -24,6 +24,7 @@ static int set_faults(RedisModuleCtx *ctx, RedisModuleString **argv, int argc) {
     if (argc != 2) return RM_WrongArity(ctx);
     if (RM_StringToLongLong(argv[1], &faults.every) != REDIS_OK || faults.every < 0)
         return RM_ReplyWithError(ctx, "ERR malformed number");
+    faults.requests = 0;
     return RM_ReplyWithSimpleString(ctx, "OK");
 }
 

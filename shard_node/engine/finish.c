@@ -12,7 +12,8 @@
 /* What is noted of an attempt: whether it was kept, so that it ends now. */
 enum fate { FATE_NOT_KEPT = 0, FATE_ENDS = 1 };
 
-struct one {
+/* An attempt as it is asked about, and what is answered of it. */
+struct asked {
     const unsigned char *id, *given; /* given: codes, one for all or one a transaction */
     size_t given_size;
     bool was_kept; /* when the call began: of two ends of one attempt, the second finds nothing */
@@ -25,37 +26,39 @@ struct one {
 struct finish {
     struct needs needs;
     struct frame frame;
-    struct one *attempts;
+    struct asked *attempts;
     uint32_t count;
     unsigned char *scratch;
     bool with_balances;
 };
 
-static uint8_t given_at(const struct one *one, uint32_t row) { return one->given[one->given_size == 1u ? 0 : row]; }
+static uint8_t given_at(const struct asked *asked, uint32_t row) {
+    return asked->given[asked->given_size == 1u ? 0 : row];
+}
 
 /* ------------------------------------------------------------------ read, check */
 
 /* NULL, or what is wrong with the arguments of an attempt. */
-static const char *read_attempt(struct call *call, uint32_t number, struct one *one, uint32_t *kept) {
+static const char *read_attempt(struct call *call, uint32_t number, struct asked *asked, uint32_t *kept) {
     int at = ARGUMENTS_BEFORE + ARGUMENTS_EACH * (int)number;
     size_t size;
-    *one = (struct one){.id = call_bytes(call, at, &size)};
+    *asked = (struct asked){.id = call_bytes(call, at, &size)};
     if (size != ATTEMPT_BYTES) return "attempt: an id of another length";
-    one->given = call_bytes(call, at + 1, &one->given_size);
-    if (!one->given_size || one->given_size > MAX_BATCH) return "codes: too many, or none";
-    *kept = attempt_find(call->state, one->id);
-    if (*kept == NO_RECORD || one->given_size == 1u) return NULL;
-    return one->given_size == attempt_at(call->state, *kept)->rows ? NULL : "codes: not as many as transactions";
+    asked->given = call_bytes(call, at + 1, &asked->given_size);
+    if (!asked->given_size || asked->given_size > MAX_BATCH) return "codes: too many, or none";
+    *kept = attempt_find(call->state, asked->id);
+    if (*kept == NO_RECORD || asked->given_size == 1u) return NULL;
+    return asked->given_size == attempt_at(call->state, *kept)->rows ? NULL : "codes: not as many as transactions";
 }
 
 /* Adds up what attempts that are kept need of the arena. */
 static const char *measure(struct call *call, uint32_t count, uint32_t *rows, size_t *size) {
     for (uint32_t i = 0; i < count; i++) {
-        struct one one;
+        struct asked asked;
         uint32_t kept;
-        const char *wrong = read_attempt(call, i, &one, &kept);
+        const char *wrong = read_attempt(call, i, &asked, &kept);
         if (wrong) return wrong;
-        *size += one.given_size + ARENA_SLACK;
+        *size += asked.given_size + ARENA_SLACK;
         if (kept == NO_RECORD) continue;
         const struct attempt *attempt = attempt_at(call->state, kept);
         struct bundle bundle;
@@ -73,10 +76,10 @@ static bool find_memory(struct call *call, struct finish *finish) {
     uint64_t *hashes = arena_take(call, finish->count * sizeof *hashes);
     size_t notes = 0;
     for (uint32_t i = 0; i < finish->count; i++) {
-        struct one *one = &finish->attempts[i];
-        hashes[i] = attempt_hash(state, one->id);
-        notes += 2u + one->code_count + 1u;
-        if (one->was_kept && !work_need_conditions(call, &one->work, &finish->needs, true)) return false;
+        struct asked *asked = &finish->attempts[i];
+        hashes[i] = attempt_hash(state, asked->id);
+        notes += 2u + asked->code_count + 1u;
+        if (asked->was_kept && !work_need_conditions(call, &asked->work, &finish->needs, true)) return false;
     }
     return needs_meet(state, &finish->needs) &&
            table_reserve(&current_generation(state)->ended, hashes, finish->count) && call_reserve_notes(call, notes);
@@ -103,16 +106,16 @@ static enum call_result read_finish(struct call *call, struct finish *finish) {
     finish->scratch = arena_take(call, FINGERPRINT_SCRATCH);
     finish->attempts = arena_take(call, finish->count * sizeof *finish->attempts);
     for (uint32_t i = 0; i < finish->count; i++) {
-        struct one *one = &finish->attempts[i];
+        struct asked *asked = &finish->attempts[i];
         uint32_t kept;
-        read_attempt(call, i, one, &kept);
-        one->was_kept = kept != NO_RECORD;
-        one->code_count = (uint32_t)one->given_size;
-        if (!one->was_kept) continue;
-        work_recall(call, &one->work, attempt_at(call->state, kept));
-        work_take_codes(call, &one->work);
-        work_take_balances(call, &one->work);
-        one->code_count = one->work.bundle.rows;
+        read_attempt(call, i, asked, &kept);
+        asked->was_kept = kept != NO_RECORD;
+        asked->code_count = (uint32_t)asked->given_size;
+        if (!asked->was_kept) continue;
+        work_recall(call, &asked->work, attempt_at(call->state, kept));
+        work_take_codes(call, &asked->work);
+        work_take_balances(call, &asked->work);
+        asked->code_count = asked->work.bundle.rows;
     }
     if (find_memory(call, finish)) return CALL_DONE;
     end(finish);
@@ -126,72 +129,72 @@ static uint8_t answer_of(const struct work *work, uint32_t row, uint8_t prepared
     return prepared == CODE_PREPARED || !work_owns(work, row) ? CODE_FINISHED : CODE_MISSING_LEG;
 }
 
-static void end_row(struct call *call, struct finish *finish, struct one *one, uint32_t row, uint8_t prepared) {
-    struct work *work = &one->work;
+static void end_row(struct call *call, struct finish *finish, struct asked *asked, uint32_t row, uint8_t prepared) {
+    struct work *work = &asked->work;
     uint8_t code = work->codes[row];
     call->state->meta.alarms += code == CODE_MISSING_LEG;
     if (prepared != CODE_PREPARED) return;
     if (code != CODE_FINISHED) {
-        work_release(call, work, row, one->id);
+        work_release(call, work, row, asked->id);
         return;
     }
     bool makes_hold = work->details && work->details[row];
     uint64_t fingerprint = makes_hold ? bundle_fingerprint(&work->bundle, row, finish->scratch) : 0;
     work->decided[row] = CODE_COMMITTED;
-    work_apply(call, work, row, fingerprint, one->id);
+    work_apply(call, work, row, fingerprint, asked->id);
 }
 
-static void end_attempt(struct call *call, struct finish *finish, struct one *one, uint32_t number) {
+static void end_attempt(struct call *call, struct finish *finish, struct asked *asked, uint32_t number) {
     struct state *state = call->state;
-    struct work *work = &one->work;
+    struct work *work = &asked->work;
     const uint8_t *prepared = attempt_at(state, number)->codes;
     for (uint32_t row = 0; row < work->bundle.rows; row++) {
         if (row % BLOCK_ROWS == 0) work_fetch(call, work, row);
-        if (!call->replaying) work->codes[row] = answer_of(work, row, prepared[row], given_at(one, row));
-        end_row(call, finish, one, row, prepared[row]);
+        if (!call->replaying) work->codes[row] = answer_of(work, row, prepared[row], given_at(asked, row));
+        end_row(call, finish, asked, row, prepared[row]);
     }
     frame_add(&finish->frame, work);
     attempt_drop(state, number);
-    ended_add(state, current_generation(state), one->id, ENDED_FINISHED);
+    ended_add(state, current_generation(state), asked->id, ENDED_FINISHED);
 }
 
 /* What an attempt that is not kept is answered: it has ended before, or its legs are lost. */
-static void answer_unknown(struct call *call, struct one *one) {
+static void answer_unknown(struct call *call, struct asked *asked) {
     const struct state *state = call->state;
-    bool commits = memchr(one->given, CODE_COMMITTED, one->given_size);
-    if (commits && !ended_find(state, one->id)) {
-        one->codes[0] = attempt_is_expired(state, one->id) ? CODE_ATTEMPT_EXPIRED : CODE_MISSING_LEG;
-        one->code_count = 1;
+    bool commits = memchr(asked->given, CODE_COMMITTED, asked->given_size);
+    if (commits && !ended_find(state, asked->id)) {
+        asked->codes[0] = attempt_is_expired(state, asked->id) ? CODE_ATTEMPT_EXPIRED : CODE_MISSING_LEG;
+        asked->code_count = 1;
         return;
     }
-    one->code_count = (uint32_t)one->given_size;
-    for (uint32_t i = 0; i < one->code_count; i++)
-        one->codes[i] = one->given[i] == CODE_COMMITTED ? CODE_FINISHED : CODE_DROPPED;
+    asked->code_count = (uint32_t)asked->given_size;
+    for (uint32_t i = 0; i < asked->code_count; i++)
+        asked->codes[i] = asked->given[i] == CODE_COMMITTED ? CODE_FINISHED : CODE_DROPPED;
 }
 
-static bool finish_attempt(struct call *call, struct finish *finish, struct one *one) {
+static bool finish_attempt(struct call *call, struct finish *finish, struct asked *asked) {
     struct meta *meta = &call->state->meta;
-    uint32_t number = attempt_find(call->state, one->id);
-    one->fate = number == NO_RECORD ? FATE_NOT_KEPT : FATE_ENDS;
-    one->codes = one->fate == FATE_ENDS ? one->work.codes : arena_take(call, one->given_size);
+    uint32_t number = attempt_find(call->state, asked->id);
+    asked->fate = number == NO_RECORD ? FATE_NOT_KEPT : FATE_ENDS;
+    asked->codes = asked->fate == FATE_ENDS ? asked->work.codes : arena_take(call, asked->given_size);
     if (call->replaying) {
         uint8_t fate;
-        if (!call_recall(call, &fate, 1) || fate != one->fate) return false;
-        if (!call_recall_codes(call, one->codes, fate == FATE_ENDS ? one->code_count : 1u)) return false;
+        if (!call_recall(call, &fate, 1) || fate != asked->fate) return false;
+        if (!call_recall_codes(call, asked->codes, fate == FATE_ENDS ? asked->code_count : 1u)) return false;
     } else {
-        call_note(call, &one->fate, 1);
+        call_note(call, &asked->fate, 1);
     }
-    if (one->fate == FATE_ENDS) {
-        end_attempt(call, finish, one, number);
-        if (!call->replaying) call_note_codes(call, one->codes, one->code_count);
+    if (asked->fate == FATE_ENDS) {
+        end_attempt(call, finish, asked, number);
+        if (!call->replaying) call_note_codes(call, asked->codes, asked->code_count);
         return true;
     }
     if (!call->replaying) {
-        answer_unknown(call, one);
-        call_note_codes(call, one->codes, 1);
+        answer_unknown(call, asked);
+        call_note_codes(call, asked->codes, 1);
     }
-    meta->alarms += one->codes[0] == CODE_MISSING_LEG;
-    meta->expired_finishes += one->codes[0] == CODE_ATTEMPT_EXPIRED;
+    meta->alarms += asked->codes[0] == CODE_MISSING_LEG;
+    meta->expired_finishes += asked->codes[0] == CODE_ATTEMPT_EXPIRED;
     return true;
 }
 
@@ -204,9 +207,9 @@ static void answer(const struct call *call, const struct finish *finish) {
         reply_codes(call, finish->attempts[i].codes, finish->attempts[i].code_count);
     RM_ReplyWithArray(call->ctx, finish->count);
     for (uint32_t i = 0; i < finish->count; i++) {
-        const struct one *one = &finish->attempts[i];
-        bool wanted = finish->with_balances && one->fate == FATE_ENDS;
-        reply_balances(call, one->work.available, one->work.leg_count, wanted);
+        const struct asked *asked = &finish->attempts[i];
+        bool wanted = finish->with_balances && asked->fate == FATE_ENDS;
+        reply_balances(call, asked->work.available, asked->work.leg_count, wanted);
     }
 }
 

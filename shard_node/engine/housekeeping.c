@@ -138,11 +138,10 @@ enum call_result body_expire(struct call *call) {
 
 /* ------------------------------------------------------------------ archived */
 
-static bool read_stream_id(const struct call *call, int argument, RedisModuleStreamID *id) {
-    size_t length;
-    char end;
-    const char *text = (const char *)call_bytes(call, argument, &length);
-    return sscanf(text, "%" SCNu64 "-%" SCNu64 "%c", &id->ms, &id->sequence, &end) == 2 && id->sequence < UINT64_MAX;
+/* Whether the ledger had a frame with this id, or a later one. */
+static bool was_given(const struct meta *meta, const RedisModuleStreamID *id) {
+    if (id->ms != meta->frame_ms) return id->ms < meta->frame_ms;
+    return id->sequence <= meta->frame_sequence;
 }
 
 /* Everything up to and with the stream id is stored. Again, or late, it does nothing. */
@@ -151,8 +150,10 @@ enum call_result body_archived(struct call *call) {
     RedisModuleStreamID id;
     int64_t number, entries;
     size_t length;
+    const char *text = (const char *)call_bytes(call, 0, &length);
+    if (!stream_id_read(text, length, &id) || (!call->replaying && !was_given(meta, &id)))
+        return call_refuse(call, "ERR malformed stream id: that of a frame of this ledger");
     const unsigned char *hash = call_bytes(call, 2, &length);
-    if (!read_stream_id(call, 0, &id)) return call_refuse(call, "ERR malformed stream id: milliseconds-number");
     if (!call_number(call, 1, 1, MAX_MINOR, &number)) return call_refuse(call, "ERR malformed number of a batch");
     if (length > sizeof meta->archived_head) return call_refuse(call, "ERR malformed hash: its length");
     if (!call_number(call, 3, 0, MAX_MINOR, &entries)) return call_refuse(call, "ERR malformed number of entries");

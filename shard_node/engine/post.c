@@ -101,8 +101,9 @@ enum call_result body_post(struct call *call) {
     if (read_post(call, &post) == CALL_REFUSED) return CALL_REFUSED;
     struct work *work = &post.work;
     uint32_t rows = work->bundle.rows;
-    if (call->replaying && !(call_recall_codes(call, work->decided, rows) && call_recall_codes(call, work->refused, rows)))
-        return call_refuse(call, "ERR the log has no decisions of this post");
+    bool recalled = !call->replaying || (call_recall_codes(call, work->decided, rows) &&
+                                         call_recall_codes(call, work->refused, rows));
+    if (!recalled) return call_refuse(call, "ERR the log has no decisions of this post");
     for (uint32_t row = 0; row < rows; row++) {
         if (row % BLOCK_ROWS == 0) work_fetch(call, work, row);
         post_row(call, &post, row);
@@ -111,7 +112,8 @@ enum call_result body_post(struct call *call) {
         call_note_codes(call, work->decided, rows);
         call_note_codes(call, work->refused, rows);
     }
-    if (!deciding_raise_horizon(&post.deciding)) return call_refuse(call, "ERR the log has no horizon of this post");
+    if (!deciding_raise_horizon(&post.deciding))
+        return call_refuse(call, "ERR the log has no horizon of this post");
     frame_add(&post.frame, work);
     frame_end(&post.frame);
     deciding_end(&post.deciding);

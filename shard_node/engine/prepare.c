@@ -1,7 +1,7 @@
 /* `prepare`: a participant checks its legs of some attempts, and keeps them.
 
-   What is prepared can be finished whatever happens meanwhile, and is dropped only on the deciding shard's word (R2). An
-   attempt is asked once: what is kept is answered again, and of what has ended nothing is kept (R4). */
+   What is prepared can be finished whatever happens meanwhile, and is dropped only on the deciding shard's word (R2).
+   Legs are checked once: of what is kept the codes are answered again, and of what has ended nothing is kept (R4). */
 #include "deciding.h"
 
 /* Of each attempt: id, deciding shard, owner, bundle. */
@@ -10,7 +10,8 @@
 /* What is noted of an attempt: whether it was only answered, or its transactions were checked. */
 enum fate { FATE_ANSWERED = 0, FATE_CHECKED = 1 };
 
-struct one {
+/* An attempt as it is asked about, and what is answered of it. */
+struct asked {
     struct attempt attempt; /* as it will be kept; its memory, until then */
     struct work work;
     struct others others;
@@ -24,15 +25,15 @@ struct one {
 struct prepare {
     struct busy busy;
     struct needs needs;
-    struct one *attempts;
+    struct asked *attempts;
     uint32_t count, begun_accounts;
 };
 
 /* ------------------------------------------------------------------ read, check */
 
 static const char *read_attempt(struct call *call, struct prepare *prepare, uint32_t number, bool *memory) {
-    struct one *one = &prepare->attempts[number];
-    struct attempt *attempt = &one->attempt;
+    struct asked *asked = &prepare->attempts[number];
+    struct attempt *attempt = &asked->attempt;
     int at = ARGUMENTS_EACH * (int)number;
     size_t size;
     int64_t owner;
@@ -43,17 +44,17 @@ static const char *read_attempt(struct call *call, struct prepare *prepare, uint
     call_bytes(call, at + 1, &size);
     if (!size || size > UINT8_MAX) return "decider: a name that is too long, or empty";
     if (!call_number(call, at + 2, 1, ALL_OWNERS - 1, &owner)) return "owner: it is no participant's number";
-    const char *wrong = work_read(call, &one->work, call->arguments[at + 3], (uint8_t)owner);
+    const char *wrong = work_read(call, &asked->work, call->arguments[at + 3], (uint8_t)owner);
     if (wrong) return wrong;
-    work_take_codes(call, &one->work);
-    others_begin(call, &one->others, one->work.bundle.rows);
+    work_take_codes(call, &asked->work);
+    others_begin(call, &asked->others, asked->work.bundle.rows);
     memcpy(attempt->id, id, ATTEMPT_BYTES);
     attempt->owner = (uint8_t)owner;
     attempt->decider = call->arguments[at + 1];
     attempt->bundle = call->arguments[at + 3];
     attempt->since_ms = call_now_ms(call);
-    one->first = busy_add(&prepare->busy, &one->work.bundle, attempt->id);
-    *memory = *memory && attempt_room(attempt, one->work.bundle.rows, one->work.leg_count);
+    asked->first = busy_add(&prepare->busy, &asked->work.bundle, attempt->id);
+    *memory = *memory && attempt_room(attempt, asked->work.bundle.rows, asked->work.leg_count);
     return NULL;
 }
 
@@ -63,11 +64,11 @@ static bool find_memory(struct call *call, struct prepare *prepare) {
     uint64_t *hashes = arena_take(call, prepare->count * sizeof *hashes);
     size_t notes = 0;
     for (uint32_t i = 0; i < prepare->count; i++) {
-        struct one *one = &prepare->attempts[i];
-        if (!work_find_accounts(call, &one->work, &prepare->begun_accounts)) return false;
-        if (!work_need_conditions(call, &one->work, &prepare->needs, false)) return false;
-        hashes[i] = attempt_hash(state, one->attempt.id);
-        notes += 1u + 2u * (one->work.bundle.rows + 1u);
+        struct asked *asked = &prepare->attempts[i];
+        if (!work_find_accounts(call, &asked->work, &prepare->begun_accounts)) return false;
+        if (!work_need_conditions(call, &asked->work, &prepare->needs, false)) return false;
+        hashes[i] = attempt_hash(state, asked->attempt.id);
+        notes += 1u + 2u * (asked->work.bundle.rows + 1u);
     }
     return needs_meet(state, &prepare->needs) && table_reserve(&state->attempts, hashes, prepare->count) &&
            call_reserve_notes(call, notes);
@@ -101,39 +102,39 @@ static enum call_result read_prepare(struct call *call, struct prepare *prepare)
 /* ------------------------------------------------------------------ decide, apply */
 
 /* Whether the attempt's transactions are to be checked; else what is answered is set. */
-static bool is_to_check(const struct call *call, struct one *one) {
+static bool is_to_check(const struct call *call, struct asked *asked) {
     const struct state *state = call->state;
-    one->codes = one->work.codes;
-    one->refused = one->work.refused;
-    one->code_count = one->work.bundle.rows;
-    uint32_t kept = attempt_find(state, one->attempt.id);
-    if (attempt_is_expired(state, one->attempt.id)) {
-        one->whole = CODE_ATTEMPT_EXPIRED;
+    asked->codes = asked->work.codes;
+    asked->refused = asked->work.refused;
+    asked->code_count = asked->work.bundle.rows;
+    uint32_t kept = attempt_find(state, asked->attempt.id);
+    if (attempt_is_expired(state, asked->attempt.id)) {
+        asked->whole = CODE_ATTEMPT_EXPIRED;
     } else if (kept != NO_RECORD) {
-        one->codes = attempt_at(state, kept)->codes;
-        one->refused = attempt_at(state, kept)->legs;
-        one->code_count = attempt_at(state, kept)->rows;
-    } else if (ended_find(state, one->attempt.id)) {
-        one->whole = CODE_ENDED;
+        asked->codes = attempt_at(state, kept)->codes;
+        asked->refused = attempt_at(state, kept)->legs;
+        asked->code_count = attempt_at(state, kept)->rows;
+    } else if (ended_find(state, asked->attempt.id)) {
+        asked->whole = CODE_ENDED;
     } else {
         return true;
     }
     return false;
 }
 
-static void check_row(const struct call *call, struct prepare *prepare, struct one *one, uint32_t row) {
-    struct work *work = &one->work;
+static void check_row(const struct call *call, struct prepare *prepare, struct asked *asked, uint32_t row) {
+    struct work *work = &asked->work;
     uint32_t other = NO_RECORD;
     struct judgement judgement =
-        busy_judge(call, &prepare->busy, work, row, one->first + row, true, &other);
+        busy_judge(call, &prepare->busy, work, row, asked->first + row, true, &other);
     work->codes[row] = judgement.code ? judgement.code : CODE_PREPARED;
     work->refused[row] = judgement.leg;
-    others_add(&one->others, other, false);
+    others_add(&asked->others, other, false);
 }
 
-static void keep(struct call *call, struct prepare *prepare, struct one *one) {
-    struct work *work = &one->work;
-    struct attempt *attempt = &one->attempt;
+static void keep(struct call *call, struct prepare *prepare, struct asked *asked) {
+    struct work *work = &asked->work;
+    struct attempt *attempt = &asked->attempt;
     memcpy(attempt->codes, work->codes, attempt->rows);
     memcpy(attempt->legs, work->refused, attempt->rows);
     memcpy(attempt->accounts, work->accounts, attempt->leg_count * sizeof *attempt->accounts);
@@ -142,33 +143,33 @@ static void keep(struct call *call, struct prepare *prepare, struct one *one) {
     if (!call->replaying) busy_kept(&prepare->busy, number);
 }
 
-static void carry_out(struct call *call, struct prepare *prepare, struct one *one) {
-    struct work *work = &one->work;
+static void carry_out(struct call *call, struct prepare *prepare, struct asked *asked) {
+    struct work *work = &asked->work;
     bool prepared = false;
     for (uint32_t row = 0; row < work->bundle.rows; row++) {
         if (row % BLOCK_ROWS == 0) work_fetch(call, work, row);
-        if (!call->replaying && work_owns(work, row)) check_row(call, prepare, one, row);
+        if (!call->replaying && work_owns(work, row)) check_row(call, prepare, asked, row);
         if (work->codes[row] != CODE_PREPARED) continue;
-        one->attempt.reserving |= work_reserve(call, work, row, one->attempt.id);
+        asked->attempt.reserving |= work_reserve(call, work, row, asked->attempt.id);
         prepared = true;
     }
-    if (prepared) keep(call, prepare, one);
+    if (prepared) keep(call, prepare, asked);
 }
 
-static bool prepare_attempt(struct call *call, struct prepare *prepare, struct one *one) {
-    struct work *work = &one->work;
+static bool prepare_attempt(struct call *call, struct prepare *prepare, struct asked *asked) {
+    struct work *work = &asked->work;
     uint32_t rows = work->bundle.rows;
     if (call->replaying) {
-        if (!call_recall(call, &one->fate, 1)) return false;
-        if (one->fate == FATE_ANSWERED) return true;
+        if (!call_recall(call, &asked->fate, 1)) return false;
+        if (asked->fate == FATE_ANSWERED) return true;
         if (!call_recall_codes(call, work->codes, rows) || !call_recall_codes(call, work->refused, rows)) return false;
-        carry_out(call, prepare, one);
+        carry_out(call, prepare, asked);
         return true;
     }
-    one->fate = is_to_check(call, one) ? FATE_CHECKED : FATE_ANSWERED;
-    call_note(call, &one->fate, 1);
-    if (one->fate == FATE_ANSWERED) return true;
-    carry_out(call, prepare, one);
+    asked->fate = is_to_check(call, asked) ? FATE_CHECKED : FATE_ANSWERED;
+    call_note(call, &asked->fate, 1);
+    if (asked->fate == FATE_ANSWERED) return true;
+    carry_out(call, prepare, asked);
     call_note_codes(call, work->codes, rows);
     call_note_codes(call, work->refused, rows);
     return true;
@@ -180,13 +181,13 @@ static void answer(const struct call *call, const struct prepare *prepare) {
     RM_ReplyWithArray(call->ctx, 3);
     RM_ReplyWithArray(call->ctx, prepare->count);
     for (uint32_t i = 0; i < prepare->count; i++) {
-        const struct one *one = &prepare->attempts[i];
-        reply_codes(call, one->whole ? &one->whole : one->codes, one->whole ? 1u : one->code_count);
+        const struct asked *asked = &prepare->attempts[i];
+        reply_codes(call, asked->whole ? &asked->whole : asked->codes, asked->whole ? 1u : asked->code_count);
     }
     RM_ReplyWithArray(call->ctx, prepare->count);
     for (uint32_t i = 0; i < prepare->count; i++) {
-        const struct one *one = &prepare->attempts[i];
-        reply_legs(call, one->refused, one->whole ? 0 : one->code_count);
+        const struct asked *asked = &prepare->attempts[i];
+        reply_legs(call, asked->refused, asked->whole ? 0 : asked->code_count);
     }
     RM_ReplyWithArray(call->ctx, prepare->count);
     for (uint32_t i = 0; i < prepare->count; i++) reply_others(call, &prepare->attempts[i].others);

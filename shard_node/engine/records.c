@@ -213,8 +213,9 @@ static bool is_amount(int64_t minor) { return minor >= 0 && minor <= MAX_MINOR; 
 
 static bool is_account(const struct moved_account *account) {
     return is_slot(account->slot) && is_name(account->name_length) && account->state <= ACCOUNT_CLOSED &&
-           is_minor(account->available) && is_amount(account->held) && is_amount(account->coming) &&
-           account->version >= 0 && is_minor(account->minimum) && is_amount(account->maximum_balance) &&
+           is_minor(account->available) && is_amount(account->held) &&
+           is_minor(account->available + account->held) && is_amount(account->coming) &&
+           account->version >= 0 && account->version <= MAX_MINOR && is_minor(account->minimum) && is_amount(account->maximum_balance) &&
            is_amount(account->maximum_transfer);
 }
 
@@ -223,9 +224,10 @@ static bool is_outcome(const struct moved_outcome *outcome) {
            outcome->generation <= 1 && is_amount(outcome->amount) && outcome->currency < 26u * 26u * 26u;
 }
 
+/* A purchase of one leg has no payee. */
 static bool is_purchase(const struct moved_purchase *purchase) {
     return is_slot(purchase->slot) && purchase->generation <= 1 && is_name(purchase->payer_length) &&
-           is_name(purchase->payee_length);
+           purchase->payee_length <= MAX_ACCOUNT_ID_BYTES;
 }
 
 static bool is_hold(const struct moved_hold *hold) {
@@ -270,6 +272,7 @@ static bool finish_reading(const struct state *state, struct reader *reader, str
     }
     record->texts = (const char *)reader_skip(reader, texts);
     if (!record->texts) return false;
+    if (record->kind == RECORD_ACCOUNT && is_system_name(record->texts) != (record->slot == SYSTEM_SLOT)) return false;
     if (record->kind == RECORD_ACCOUNT)
         record->hash = account_hash(state, record->texts, record->account.name_length);
     if (record->kind == RECORD_HOLD && record->hold.pinned) {

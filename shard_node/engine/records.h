@@ -35,8 +35,8 @@ const struct table *part_table(const struct state *state, enum slot_part part);
 /* The first record of a part of a slot, and the one behind it: links, 0 for none. */
 link part_first(const struct state *state, enum slot_part part, uint16_t slot);
 link part_next(const struct state *state, enum slot_part part, link at);
-/* Whether an outcome or a purchase of the older generation is in the younger one too, carried over by a rotation. Such
-   a one is part of a snapshot, not of a move or a digest. */
+/* Whether an outcome or a purchase of the older generation is in the younger one too, carried over by a rotation. Counts
+   and digests leave such a one out; where a slot is moved to, both become one. */
 bool part_repeats(const struct state *state, enum slot_part part, link at);
 /* Into at least MAX_RECORD_BYTES; how many bytes it took. */
 size_t record_write(const struct state *state, enum slot_part part, link at, enum record_use use, unsigned char *to);

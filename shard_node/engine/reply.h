@@ -23,7 +23,7 @@ void reply_codes(const struct call *call, const uint8_t *codes, uint32_t count);
 void reply_legs(const struct call *call, const uint8_t *legs, uint32_t count);
 /* A number an own leg; none when they are not wanted. */
 void reply_balances(const struct call *call, const int64_t *available, uint32_t count, bool wanted);
-/* Each attempt once, where it comes first: its id, a byte, and the id of the shard that decides it, none for this one. */
+/* Each attempt once, where it comes first: its id, a byte, and the id of the shard that decides it, "" for this one. */
 void reply_others(const struct call *call, const struct others *others);
 
 #endif

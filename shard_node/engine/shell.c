@@ -159,11 +159,8 @@ static const char *read_entry(struct call *call, RedisModuleString **argv, const
     if (RM_StringToLongLong(argv[3], &now_us) != REDIS_OK || now_us < 0) return "it has no time";
     call->now_us = now_us;
     text = RM_StringPtrLen(argv[4], &length);
-    char end;
     if (length != 1 || *text != '-') {
-        /* Redis ends its strings with a NUL. */
-        if (sscanf(text, "%" SCNu64 "-%" SCNu64 "%c", &call->frame_id.ms, &call->frame_id.sequence, &end) != 2)
-            return "it has no id for its frame";
+        if (!stream_id_read(text, length, &call->frame_id)) return "it has no id for its frame";
         call->has_frame = true;
     }
     /* Read only: notes are written live. */

@@ -1,7 +1,8 @@
 /* What a slot holds, for whoever moves it: counted, read in chunks, taken in, dropped. Each costs what the slot holds.
 
-   Who moves a slot sees to it that nothing of it is under way: an attempt finds its accounts by record number, so
-   dropping a slot is refused while one has a leg there, or while a commit that is not settled decided in it. */
+   Who moves a slot sees to it that nothing of it is under way on either side: an attempt finds its accounts by record
+   number and counts on what it reserved, so a slot is neither dropped nor taken in while one has a leg there, or while a
+   commit that is not settled decided in it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -171,7 +172,6 @@ static bool fill(const struct state *state, uint16_t slot, bool begun, struct cu
         link at = begun && part == cursor->part ? go_on(state, cursor, slot) : part_first(state, part, slot);
         for (; at; at = part_next(state, part, at)) {
             bool is_own = part == PART_HOLDS && to->bytes[sizeof(struct chunk_head)] != RECORD_HOLD;
-            if (part_repeats(state, part, at)) continue;
             if (to->records && (to->used >= to->limit || is_own)) return false;
             to->used += record_write(state, part, at, FOR_MOVE, to->bytes + to->used);
             to->records++;
@@ -202,6 +202,34 @@ enum call_result body_slot_export(struct call *call) {
     RM_ReplyWithStringBuffer(call->ctx, ended ? "" : (const char *)&cursor, ended ? 0u : sizeof cursor);
     RM_ReplyWithStringBuffer(call->ctx, (const char *)filling.bytes, filling.used);
     return CALL_DONE;
+}
+
+/* ------------------------------------------------------------------ what is under way */
+
+static bool has_leg_in(const struct state *state, const struct attempt *attempt, uint16_t slot) {
+    struct prepared_walk legs;
+    struct prepared_leg leg;
+    for (prepared_begin(&legs, attempt); prepared_next(&legs, &leg);)
+        if (account_at(state, leg.account)->slot == slot) return true;
+    return false;
+}
+
+static bool decided_in(const struct commit *commit, uint16_t slot) {
+    struct bundle bundle;
+    bundle_recall(&bundle, commit->bundle);
+    for (uint32_t row = 0; row < bundle.rows; row++)
+        if (commit->codes[row] == CODE_COMMITTED && bundle_slot(&bundle, row) == slot) return true;
+    return false;
+}
+
+/* NULL, or what is under way in the slot. */
+static const char *under_way(const struct state *state, uint16_t slot) {
+    uint32_t number;
+    for (struct table_walk walk = {0}; (number = table_walk(&state->attempts, &walk)) != NO_RECORD;)
+        if (has_leg_in(state, attempt_at(state, number), slot)) return "an attempt is prepared in it";
+    for (struct table_walk walk = {0}; (number = table_walk(&state->commits, &walk)) != NO_RECORD;)
+        if (decided_in(commit_at(state, number), slot)) return "a commit of it is not settled";
+    return NULL;
 }
 
 /* ------------------------------------------------------------------ import */
@@ -272,6 +300,8 @@ enum call_result body_slot_import(struct call *call) {
     struct reader reader;
     struct import import = {0};
     if (!read_slot(call, &slot)) return refuse_slot(call);
+    const char *busy = call->replaying ? NULL : under_way(call->state, slot);
+    if (busy) return call_refuse(call, "ERR slot %u cannot be taken in: %s", slot, busy);
     const char *wrong = read_head(call, slot, &reader, &records);
     if (!wrong && !import_begin(call, &import, records)) return call_refuse(call, "OOM no memory for a chunk");
     if (!wrong) wrong = read_records(call, slot, &reader, records, &import);
@@ -289,32 +319,6 @@ enum call_result body_slot_import(struct call *call) {
 }
 
 /* ------------------------------------------------------------------ drop */
-
-static bool has_leg_in(const struct state *state, const struct attempt *attempt, uint16_t slot) {
-    struct prepared_walk legs;
-    struct prepared_leg leg;
-    for (prepared_begin(&legs, attempt); prepared_next(&legs, &leg);)
-        if (account_at(state, leg.account)->slot == slot) return true;
-    return false;
-}
-
-static bool decided_in(const struct commit *commit, uint16_t slot) {
-    struct bundle bundle;
-    bundle_recall(&bundle, commit->bundle);
-    for (uint32_t row = 0; row < bundle.rows; row++)
-        if (commit->codes[row] == CODE_COMMITTED && bundle_slot(&bundle, row) == slot) return true;
-    return false;
-}
-
-/* NULL, or what is under way in the slot. */
-static const char *under_way(const struct state *state, uint16_t slot) {
-    uint32_t number;
-    for (struct table_walk walk = {0}; (number = table_walk(&state->attempts, &walk)) != NO_RECORD;)
-        if (has_leg_in(state, attempt_at(state, number), slot)) return "an attempt is prepared in it";
-    for (struct table_walk walk = {0}; (number = table_walk(&state->commits, &walk)) != NO_RECORD;)
-        if (decided_in(commit_at(state, number), slot)) return "a commit of it is not settled";
-    return NULL;
-}
 
 /* Holds first, for they name accounts. */
 static bool drop_first(struct state *state, uint16_t slot) {

@@ -47,8 +47,8 @@ const char *work_read(struct call *call, struct work *work, RedisModuleString *a
 /* Finds the accounts of own legs. System accounts that are missing begin, and are counted in *begun. False without
    memory. */
 bool work_find_accounts(struct call *call, struct work *work, uint32_t *begun);
-/* The work of an attempt that is kept: its accounts are known, and its bundle was checked. Texts and fingerprints only of
-   a bundle that is not plain. */
+/* The work of an attempt that is kept: its accounts are known, and its bundle was checked. Of a plain bundle there are
+   no texts, and so no fingerprints. */
 void work_recall(struct call *call, struct work *work, const struct attempt *attempt);
 /* Columns for what is answered, and for what is carried out. */
 void work_take_codes(struct call *call, struct work *work);

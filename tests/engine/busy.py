@@ -88,7 +88,7 @@ def fill(shard: EngineShard, now_ms: int) -> None:
 
     The server's clock is at ``now_ms`` and manual, and at the end an hour later.
     """
-    shard.open_plain(ALICE, BOB)
+    shard.open_plain(ALICE, BOB, *(f"{{{ALICE}}}:pocket-{number}" for number in range(5)))
     shard.open(
         AccountTerms(CARLA, slot(CARLA), "EUR", -5_000, 10_000_000, 2_000_000),
         AccountTerms(LONG, slot(LONG), "EUR"),

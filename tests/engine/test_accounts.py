@@ -67,7 +67,7 @@ def test_same_terms_again_are_no_error_and_other_terms_are(shard: EngineShard) -
 
 def test_frame_of_opening_says_which_accounts_were_made(shard: EngineShard) -> None:
     """The ledger has the list as it came, and a code for each that was made; nothing made, no frame."""
-    shard.open(TERMS)
+    shard.open(TERMS, AccountTerms(LONG, slot(LONG), "EUR"))
     both = pack_terms([TERMS, AccountTerms(BOB, slot(BOB), "EUR")])
     shard.fenced("open", both)
     shard.fenced("open", both)

@@ -71,9 +71,10 @@ def test_expired_holds_give_back_what_they_reserved_longest_overdue_first(shard:
     pinning = bundle_of([capture(uuid7(NOW_MS, 20), holds[0].transaction_id, ALICE, "dora", 1, owner=1)])
     prepared = shard.call(Prepare([Prepared(attempt_id(NOW_MS, 1), OTHER, 1, pinning)]))
     assert prepared.codes == [bytes((Outcome.PREPARED,))]
+    shard.server.set_clock(NOW_MS + 999)
     assert shard.fenced("expire", 10) == 0
-    shard.server.set_clock(NOW_MS + 5_000)
-    assert shard.fenced("expire", 1) == 1
+    shard.server.set_clock(NOW_MS + 1_000)
+    assert shard.fenced("expire", 10) == 1
     fields = shard.frames()[-1][1]
     assert FRAME_HEAD.unpack(fields[b"h"]) == (1, FrameKind.EXPIRE, 1)
     head = ENTRY_HEAD.unpack_from(fields[b"r0"])
@@ -82,6 +83,7 @@ def test_expired_holds_give_back_what_they_reserved_longest_overdue_first(shard:
     assert head[2:5] == (0, -2, 1_000)
     assert head[7] == Kind.EXPIRY
     assert fields[b"r0"][ENTRY_HEAD.size :] == ALICE.encode() + b"hotel"
+    shard.server.set_clock(NOW_MS + 5_000)
     assert shard.fenced("expire", 10) == 1
     assert shard.fenced("expire", 10) == 0
     alice = shard.account(ALICE)
@@ -199,6 +201,11 @@ def test_what_is_in_doubt_is_listed_in_order(shard: EngineShard) -> None:
         ("expire", 8193),
         ("archived", "1", 1, "", 1),
         ("archived", "1-1-1", 1, "", 1),
+        ("archived", "-1-1", 1, "", 1),
+        ("archived", " 1-1", 1, "", 1),
+        ("archived", "1-+1", 1, "", 1),
+        ("archived", f"{NOW_MS}-1", 1, "", 1),
+        ("archived", f"{2**64}-1", 1, "", 1),
         ("archived", f"1-{2**64 - 1}", 1, "", 1),
         ("archived", "1-1", 0, "", 1),
         ("archived", "1-1", 1, "x" * 65, 1),

@@ -35,6 +35,7 @@ def seen(shard: EngineShard) -> dict[str, Any]:
         del info[name]
     return {
         "digest": shard.digest(),
+        "digest of Redis": shard.raw("DEBUG", "DIGEST-VALUE", "tallystick", "ledger"),
         "info": info,
         "accounts": shard.accounts(*NAMES),
         "in doubt": shard.fenced("in_doubt", 0, 100),
