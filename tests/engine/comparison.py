@@ -15,7 +15,6 @@ from shard_node.contract.commands import Answer, Command
 from shard_node.contract.layout import (
     ALL_OWNERS,
     CHUNK_HEAD,
-    DECISION_BYTES,
     MOVED_ACCOUNT,
     MOVED_HOLD,
     MOVED_OUTCOME,
@@ -28,10 +27,10 @@ from shard_node.contract.layout import (
 from shard_node.limits import MAX_BATCH, MAX_MINOR
 from shard_node.slots import SLOT_COUNT
 from shard_node.transfers import Kind
-from tests.engine.drawn import NAMES, TERMS, Step
 from tests.engine.frames import entries_of
 from tests.engine.server import EngineServer
 from tests.engine.shard import EngineShard
+from tests.engine.steps import NAMES, TERMS, Step
 from tests.engine_model import EngineModel, Entry, Faults, LedgerFullError, MalformedError
 
 T = TypeVar("T")

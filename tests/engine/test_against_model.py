@@ -18,9 +18,9 @@ from redis.exceptions import ResponseError
 
 from tests.engine.comparison import Comparison
 from tests.engine.conftest import StartServer
-from tests.engine.drawn import Drawer
 from tests.engine.server import EngineServer
 from tests.engine.shard import EngineShard
+from tests.engine.steps import Drawer
 from tests.engine_model import Faults
 
 EXAMPLES = int(os.environ.get("TALLYSTICK_ENGINE_EXAMPLES", "40"))

@@ -15,7 +15,7 @@ from shard_node.limits import MAX_MINOR
 from shard_node.outcomes import Outcome
 from shard_node.slots import slot
 from shard_node.transfers import Kind
-from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, posted, transfer, uuid7
+from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine.shard import EngineShard
 
@@ -45,7 +45,7 @@ def survives(shard: EngineShard) -> None:
 
 def test_commit_that_nobody_must_finish_is_not_kept(funded: EngineShard) -> None:
     """No participant has a leg in what was committed: nothing is in doubt, and snapshots can be read."""
-    within = journal(2, Leg(ALICE, Effect.DEBIT, 1, "EUR"), Leg(BOB, Effect.CREDIT, 1, "EUR"))
+    within = hold(uuid7(NOW_MS, 2), ALICE, 1)
     across = journal(3, Leg(ALICE, Effect.DEBIT, 1, "EUR"), Leg("dora", Effect.CREDIT, 1, "EUR", owner=1))
     verdicts = bytes((0, 0, Outcome.ACCOUNT_NOT_FOUND))
     attempt = attempt_id(NOW_MS, 1)
