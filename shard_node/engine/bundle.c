@@ -170,6 +170,8 @@ static const char *check_general(const struct bundle *bundle) {
         uint32_t first = leg, end = leg + bundle->leg_counts[row], conditions = 0;
         if (first == end || end - first > MAX_LEGS || end > bundle->leg_count)
             return "bundle: a number of legs out of range";
+        /* A refund must know who paid whom: those are its first two legs. */
+        if (bundle->kinds[row] == KIND_PURCHASE && end - first < 2u) return "bundle: a purchase without a payee";
         bundle->first_leg[row] = first;
         for (; leg < end; leg++) {
             const char *wrong = check_leg(bundle, leg);

@@ -67,11 +67,15 @@ static const char *check_verdicts(const struct asked *asked) {
     return NULL;
 }
 
+/* A transaction without a participant would be a commit that nobody has to finish, and nobody would settle. */
 static const char *check_owners(const struct work *work, uint32_t participants) {
     const struct bundle *bundle = &work->bundle;
     if (bundle->plain) return NULL;
-    for (uint32_t row = 0; row < bundle->rows; row++)
-        if (!work_owns(work, row)) return "bundle: a transaction without a leg of the deciding shard";
+    for (uint32_t row = 0; row < bundle->rows; row++) {
+        uint32_t own = work->first_own[row + 1u] - work->first_own[row];
+        if (!own) return "bundle: a transaction without a leg of the deciding shard";
+        if (own == bundle->leg_counts[row]) return "bundle: a transaction without a participant";
+    }
     for (uint32_t leg = 0; leg < bundle->leg_count; leg++)
         if (bundle->owners[leg] > participants) return "bundle: an owner that is no participant";
     return NULL;

@@ -50,14 +50,14 @@ void deciding_judge(struct deciding *deciding, const struct work *work, uint32_t
     decision->leg = judgement.leg;
 }
 
+/* The first two legs: see check_general in bundle.c. */
 static void record_purchase(struct generation *current, const struct work *work, uint32_t row) {
     const struct bundle *bundle = &work->bundle;
     uint32_t payer = bundle_leg(bundle, row, 0), payee = bundle_leg(bundle, row, 1);
-    bool has_payee = bundle_legs(bundle, row) > 1u;
     struct purchase *purchase =
         purchase_add(current, bundle_id(bundle, row), bundle_slot(bundle, row), work->hashes[row]);
     purchase_name(purchase, bundle_account(bundle, payer), bundle->account_lengths[payer],
-                  has_payee ? bundle_account(bundle, payee) : "", has_payee ? bundle->account_lengths[payee] : 0);
+                  bundle_account(bundle, payee), bundle->account_lengths[payee]);
 }
 
 void deciding_record(struct deciding *deciding, const struct work *work, uint32_t row,

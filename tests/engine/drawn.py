@@ -75,8 +75,12 @@ def plain(draw: st.DrawFn, *, across: bool) -> Transaction:
 
 @st.composite
 def general(draw: st.DrawFn, holds: Mapping[bytes, Hold], *, across: bool) -> Transaction:
-    """Up to four legs, one of which may have a condition. ``holds`` are there to be captured and voided."""
-    accounts = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    """Up to four legs, one of which may have a condition. ``holds`` are there to be captured and voided.
+
+    ``across``: at least one leg is the deciding shard's, and one a participant's.
+    """
+    names = st.lists(st.sampled_from(NAMES), min_size=1 + across, max_size=4, unique=True)
+    accounts = draw(names)
     condition, identity = draw(_CONDITIONS), draw(ids)
     related, bound = NO_ID, 0
     if condition is Effect.HOLD:
@@ -85,22 +89,26 @@ def general(draw: st.DrawFn, holds: Mapping[bytes, Hold], *, across: bool) -> Tr
         related, bound = draw(ids), draw(st.sampled_from((10, 100, 1_000)))
     elif condition:
         related = draw(ids)
-        names = sorted(holds)
-        if bool(names) and draw(st.booleans()):
-            name = draw(st.sampled_from(names))
+        there = sorted(holds)
+        if bool(there) and draw(st.booleans()):
+            name = draw(st.sampled_from(there))
             related, held = name[:16], holds[name].account
-            accounts = [held, *(account for account in accounts if account != held)]
+            accounts = [held, *[account for account in accounts if account != held][-3:]]
+            accounts += ["nobody"][: len(accounts) == 1]
     effects = [draw(st.sampled_from((Effect.DEBIT, Effect.CREDIT))) for _ in accounts]
     if condition:
         effects[0] = condition
-    owners = [draw(st.integers(0, 2)) if across else 0 for _ in accounts]
-    owners[draw(st.integers(0, len(owners) - 1))] = 0
+    owners = [0] * len(accounts)
+    if across:
+        others = [draw(st.integers(0, 2)) for _ in accounts[2:]]
+        owners = draw(st.permutations([0, draw(st.integers(1, 2)), *others]))
     legs = [
         draw(_leg(account, effect, 0 if effect is Effect.VOID else draw(_AMOUNTS), owner))
         for account, effect, owner in zip(accounts, effects, owners, strict=True)
     ]
     order = draw(st.permutations(legs))
-    return Transaction(identity, draw(_KINDS), draw(_SLOTS), tuple(order), draw(_DETAILS), related, bound)
+    kind = draw(_KINDS) if len(legs) > 1 else Kind.HOLD
+    return Transaction(identity, kind, draw(_SLOTS), tuple(order), draw(_DETAILS), related, bound)
 
 
 @st.composite

@@ -44,6 +44,7 @@ _GENERAL = Transaction(
         Leg(BOB, Effect.CREDIT, 40, "EUR"),
     ),
 )
+_ACROSS = transfer(_ID, WORLD, ALICE, 100, payee_owner=1)
 _NOT_OWN = replace(_GENERAL, legs=(Leg(ALICE, Effect.CREDIT, 1, "EUR", 1),))
 _TRY = attempt_id(NOW_MS, 1)
 
@@ -82,6 +83,7 @@ _MALFORMED = {
     "an account in two legs": _general(Leg(WORLD, Effect.CREDIT, 1, "EUR")),
     "an account in two legs of a transaction": bundle_of([transfer(_ID, ALICE, ALICE, 1)]),
     "a number of legs": _with_legs(*(Leg(f"n{i}", Effect.CREDIT, 1, "EUR") for i in range(MAX_LEGS + 1))),
+    "a purchase": bundle_of([replace(_GENERAL, kind=Kind.PURCHASE, legs=_GENERAL.legs[:1])]),
     "more than one hold": _with_legs(
         Leg(ALICE, Effect.HOLD, 1, "EUR"), Leg(BOB, Effect.HOLD, 1, "EUR"), Leg(WORLD, Effect.DEBIT, 1, "EUR")
     ),
@@ -173,8 +175,12 @@ def test_fingerprint_is_that_of_the_contract(shard: EngineShard, data: st.DataOb
             "bundle: an owner that is no participant",
         ),
         (
-            Decide([Decided(_TRY, [OTHER], b"", b"", bundle_of([_GENERAL, _NOT_OWN]))]),
+            Decide([Decided(_TRY, [OTHER], b"", b"", bundle_of([_ACROSS, _NOT_OWN]))]),
             "bundle: a transaction without a leg",
+        ),
+        (
+            Decide([Decided(_TRY, [OTHER], b"", b"", bundle_of([_GENERAL]))]),
+            "bundle: a transaction without a part",
         ),
         (Decide([Decided(_TRY, [OTHER], b"", b"", bundle_of([_PLAIN]))], [(_TRY[:3], 1)]), "settlements"),
         (Finish([_TRY[:15]], [b"\1"]), "attempt: an id"),
