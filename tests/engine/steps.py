@@ -212,18 +212,23 @@ class Drawer:
             names.append(self._account(*names))
         if self._rarely(40):
             names.append(names[0])
-        currency, kind = self._currency(), self._one((Kind.JOURNAL, Kind.JOURNAL, Kind.PURCHASE))
+        currency = self._currency()
+        kind = Kind.PURCHASE if len(names) > 1 and self._rarely(3) else Kind.JOURNAL
         effects = [Effect.DEBIT, *(self._one((Effect.CREDIT, Effect.DEBIT)) for _ in names[1:])]
         legs = [
             Leg(name, effect, self._amount(), currency) for name, effect in zip(names, effects, strict=True)
         ]
         return kind, legs, NO_ID, 0
 
-    def _owned(self, transaction: Transaction, owners: Sequence[int], needed: int) -> Transaction:
-        """Its legs shared out among owners; ``needed`` gets at least one. Versions only of owner 0."""
+    def _owned(self, transaction: Transaction, owners: Sequence[int], needed: Sequence[int]) -> Transaction:
+        """Its legs shared out among owners; each ``needed`` gets at least one. Versions only of owner 0."""
         legs = [replace(leg, owner=self._one(owners)) for leg in transaction.legs]
-        if all(leg.owner != needed for leg in legs):
-            legs[0] = replace(legs[0], owner=needed)
+        if len(legs) < len(needed):
+            legs.append(Leg("elsewhere", Effect.CREDIT, self._amount(), legs[0].currency))
+        if not {leg.owner for leg in legs}.issuperset(needed):
+            legs[: len(needed)] = [
+                replace(leg, owner=owner) for leg, owner in zip(legs, needed, strict=False)
+            ]
         if self._rarely(8):
             n = self.random.randint(0, len(legs) - 1)
             account = self.model.account(legs[n].account)
@@ -249,7 +254,7 @@ class Drawer:
                 self.transactions = [*self.transactions[-_REMEMBERED:], made]
                 return made
 
-    def _bundle(self, owners: Sequence[int], needed: int, *, transfers: tuple[int, int]) -> bytes:
+    def _bundle(self, owners: Sequence[int], needed: Sequence[int], *, transfers: tuple[int, int]) -> bytes:
         """A packed bundle; transfers have these owners mostly, so that bundles of them are plain."""
         rows = []
         for row in self._rows():
@@ -275,12 +280,12 @@ class Drawer:
         return "call", (self._finish_once(command) if isinstance(command, Finish) else command,)
 
     def _post(self) -> Step:
-        bundle = self._bundle((0,), 0, transfers=(0, 0))
+        bundle = self._bundle((0,), (0,), transfers=(0, 0))
         return self._command(Post(bundle, not self._rarely(4)))
 
     def _prepared(self) -> Prepared:
         owner = 1 if not self._rarely(3) else self.random.randint(1, MAX_PARTICIPANTS)
-        bundle = self._bundle((owner, owner, owner, 0, 1, 2), owner, transfers=(0, owner))
+        bundle = self._bundle((owner, owner, owner, 0, 1, 2), (owner,), transfers=(0, owner))
         return Prepared(self._attempt_id(), self._one(("test/shard-1", "d")), owner, bundle)
 
     def _prepare(self) -> Step:
@@ -288,7 +293,7 @@ class Drawer:
 
     def _decided(self) -> Decided:
         count = self.random.randint(1, MAX_PARTICIPANTS)
-        bundle = self._bundle((0, 0, *range(1, count + 1)), 0, transfers=(0, 1))
+        bundle = self._bundle((0, 0, *range(1, count + 1)), (0, 1), transfers=(0, 1))
         rows = Bundle.unpack(bundle).transactions
         verdicts = legs = b""
         if self._rarely(3):
@@ -356,13 +361,13 @@ class Drawer:
         return "open", tuple(terms)
 
     def _set_state(self) -> Step:
-        names = [name for name in NAMES if not name.startswith("@") or name in self.model.accounts]
+        names = [name for name in NAMES if name != "@"]
         changes = self._some(lambda: (self._one(names), self._one(_STATES)), 2)
         return "set_state", (changes, self._rarely(4))
 
     def _check(self) -> Step:
         owner = self._one((None, 0, 1))
-        return "check", (self._bundle((0, 1), owner or 0, transfers=(0, 1)), owner)
+        return "check", (self._bundle((0, 1), (owner or 0,), transfers=(0, 1)), owner)
 
     def _wait(self) -> Step:
         return "wait", (
