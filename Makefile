@@ -40,6 +40,14 @@ engine: setup ## Build the shard engine, the module that Redis loads
 engine-sanitized: setup ## The same with checks of memory and of undefined behaviour, for tests
 	@$(PYTHON_IN_VENV) -m shard_node.engine --sanitized
 
+.PHONY: test-sanitized
+test-sanitized: setup ## Tests of the shard engine with checks of memory and of undefined behaviour
+	TALLYSTICK_ENGINE_SANITIZED=1 $(PYTHON_IN_VENV) -m pytest -n 3 --dist worksteal tests/engine $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Calls of the shard engine made at random, in one process, for ten minutes; ARGS="-s SECONDS SEED"
+	@$(PYTHON_IN_VENV) -m tests.engine.fuzz $(or $(ARGS),-s 600 $$RANDOM)
+
 .PHONY: search
 search: setup ## The large searches of the commit protocol: every order of events, some minutes
 	TALLYSTICK_SEARCH=1 $(PYTHON_IN_VENV) -m pytest -n 2 tests/coordinator/test_exhaustive_attempts.py $(ARGS)

@@ -15,7 +15,10 @@
 
 #define STATE_KEY "tallystick"
 #define LEDGER_KEY "ledger"
+/* A fuzzer has fewer. */
+#ifndef SLOTS
 #define SLOTS 16384u
+#endif
 /* Slots, and one place more for system accounts, which are of no slot. */
 #define SLOT_PLACES (SLOTS + 1u)
 #define SHARD_NAME_BYTES 255u

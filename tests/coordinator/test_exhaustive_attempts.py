@@ -122,7 +122,6 @@ LARGE = {
         95_000,
     ),
     "three shards, two coordinators": (_three(("split",) * 2, must_commit=True, batch=Alone), 600_000),
-    "three shards, each ends what is in its way": (_three(("split",) * 2, must_commit=True), 0),
     "of two transactions one is busy, and tried again": (
         _two(("pull", "pull+give"), must_commit=True),
         190_000,
@@ -134,7 +133,7 @@ LARGE = {
     "the slot of what was refused has moved on": (AttemptSetting(batch=Alone, **REFUSED_IN_PART), 450_000),
     "the slot of what was refused has moved on, and it is tried again": (
         AttemptSetting(**REFUSED_IN_PART),
-        0,
+        980_000,
     ),
     "the deciding shard keeps what is in its way": (_two(must_commit=True, **DECIDES_AND_KEEPS), 42_000),
     "two attempts in one batch, and another try": (
@@ -152,7 +151,10 @@ LARGE = {
         _two(PAY, rotations=2, moves=1, may_move=((0, 1),), has=(2, 0, 0), batch=Alone),
         530_000,
     ),
-    "the same, while there are commits": (_two(PAY, rotations=2, must_commit=True, batch=Alone, **TIMED), 0),
+    "the same, while there are commits": (
+        _two(PAY, rotations=2, must_commit=True, batch=Alone, **TIMED),
+        1_000_000,
+    ),
     "three shards forget": (_three(("split",), rotations=2, **TIMED), 310_000),
 }
 

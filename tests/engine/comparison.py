@@ -27,10 +27,10 @@ from shard_node.contract.layout import (
 )
 from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_BATCH, MAX_MINOR
-from tests.engine.drawn import NAMES, TERMS, Step
-from tests.engine.ledger import entries_of
+from tests.engine.frames import entries_of
 from tests.engine.server import EngineServer
 from tests.engine.shard import EngineShard
+from tests.engine.steps import NAMES, TERMS, Step
 from tests.engine_model import EngineModel, Entry, Faults, LedgerFullError, MalformedError
 
 T = TypeVar("T")

@@ -1,16 +1,17 @@
-"""The entries in the ledger's frames, as the model of the engine has them."""
+"""The entries that the frames of a shard's ledger stand for, as the model has them."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from shard_node.contract.journals import Effect
+from shard_node.contract.journals import NO_ID
 from shard_node.contract.layout import (
     ALL_OWNERS,
     ENTRY_HEAD,
     FRAME_HEAD,
-    LAYOUT_VERSION,
+    LIST_HEAD,
     BundleFlag,
     FrameKind,
 )
@@ -19,55 +20,72 @@ from shard_node.contract.transactions import Bundle
 from shard_node.contract.transfers import Kind
 from tests.engine_model import Entry
 
-_SIGNS = {Effect.CREDIT: 1, Effect.REFUND: 1, Effect.DEBIT: -1, Effect.CAPTURE: -1}
-_OF_BUNDLES = frozenset((FrameKind.POST, FrameKind.DECIDE, FrameKind.FINISH))
+_OPEN_COLUMNS: Final = struct.calcsize("<qqqH3s")
+_EFFECT_SIGNS: Final = (0, 1, -1, 1, -1, 0, 0)
 
 
-def entries(frames: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[Entry]:
-    """All entries but those of accounts that were opened."""
-    for _, fields in frames:
-        version, kind, parts = FRAME_HEAD.unpack(fields[b"h"])
-        assert version == LAYOUT_VERSION
-        for part in range(parts):
-            if kind in _OF_BUNDLES:
-                yield from _carried_out(*(fields[b"%c%d" % (letter, part)] for letter in b"bcx"))
-            elif kind != FrameKind.OPEN:
-                yield from _rows(fields[b"r%d" % part])
+def entries_of(frame: Mapping[bytes, bytes]) -> list[Entry]:
+    """The entries of one frame, in its order."""
+    _, kind, parts = FRAME_HEAD.unpack(frame[b"h"])
+    read = {FrameKind.OPEN: _opened, FrameKind.STATE: _listed, FrameKind.EXPIRE: _listed}.get(kind, _carried)
+    return [entry for part in range(parts) for entry in read(frame, part)]
 
 
-def _carried_out(packed: bytes, codes: bytes, changes: bytes) -> Iterator[Entry]:
-    """Legs of one owner whose transaction was carried out."""
-    rows, owner = Bundle.unpack(packed).transactions, changes[0]
-    plain = BundleFlag.PLAIN in BundleFlag(packed[1])
+def _carried(frame: Mapping[bytes, bytes], part: int) -> Iterator[Entry]:
+    """Of a bundle: the legs of its owner, of those transactions that were carried out."""
+    packed, codes, changes = (frame[b"%c%d" % (letter, part)] for letter in b"bcx")
+    rows, plain = Bundle.unpack(packed).transactions, BundleFlag.PLAIN in BundleFlag(packed[1])
     codes = codes * len(rows) if len(codes) == 1 else codes
-    places = [
-        (i, number)
+    owned = [
+        (number, i)
         for i, row in enumerate(rows)
+        if codes[i] == Outcome.COMMITTED
         for number, leg in enumerate(row.legs)
-        if codes[i] == Outcome.COMMITTED and owner in {ALL_OWNERS, leg.owner}
+        if changes[0] in {ALL_OWNERS, leg.owner}
     ]
-    if plain:
-        # All payers come before all payees.
-        places.sort(key=lambda place: place[1])
-    count, columns = len(places), 2 if plain else 3
-    numbers = struct.unpack(f"<{columns * count}q", changes[1:])
-    balances, versions = numbers[:count], numbers[count : 2 * count]
-    held_deltas = (0,) * count if plain else numbers[2 * count :]
-    for place, balance, version, held_delta in zip(places, balances, versions, held_deltas, strict=True):
-        row = rows[place[0]]
-        leg = row.legs[place[1]]
-        delta = _SIGNS.get(leg.effect, 0) * leg.amount_minor
-        name = row.transaction_id, row.fingerprint, place[1]
-        yield Entry(leg.account, version, row.kind, *name, delta, held_delta, balance)
+    # A plain bundle has all payers before all payees.
+    order = sorted(owned) if plain else owned
+    columns = struct.unpack(f"<{(len(changes) - 1) // 8}q", changes[1:])
+    count = len(order)
+    assert len(columns) == count * (2 if plain else 3)
+    entries = {}
+    for n, (number, i) in enumerate(order):
+        row, leg = rows[i], rows[i].legs[number]
+        held = 0 if plain else columns[2 * count + n]
+        delta = leg.amount_minor * _EFFECT_SIGNS[leg.effect]
+        entries[i, number] = Entry(
+            leg.account,
+            columns[count + n],
+            row.kind,
+            row.transaction_id,
+            row.fingerprint,
+            number,
+            delta,
+            held,
+            columns[n],
+        )
+    yield from (entries[place] for place in sorted(entries))
 
 
-def _rows(packed: bytes) -> Iterator[Entry]:
-    """Entries that no transaction of a bundle made."""
-    at = 0
+def _opened(frame: Mapping[bytes, bytes], part: int) -> Iterator[Entry]:
+    packed, codes = frame[b"o%d" % part], frame[b"c%d" % part]
+    (count,) = LIST_HEAD.unpack_from(packed)
+    codes = codes * count if len(codes) == 1 else codes
+    lengths_at = LIST_HEAD.size + count * _OPEN_COLUMNS
+    at = lengths_at + count
+    for i, length in enumerate(packed[lengths_at : lengths_at + count]):
+        if codes[i] == Outcome.COMMITTED:
+            yield Entry(packed[at : at + length].decode(), 0, Kind.OPEN, NO_ID, bytes(8), 0, 0, 0, 0)
+        at += length
+
+
+def _listed(frame: Mapping[bytes, bytes], part: int) -> Iterator[Entry]:
+    packed, at = frame[b"r%d" % part], 0
     while at < len(packed):
-        head = ENTRY_HEAD.unpack_from(packed, at)
-        identity, fingerprint, delta, held_delta, balance, version, _, kind, leg, _, *lengths = head
+        name, fingerprint, delta, held, balance, version, _, kind, leg, _, *lengths = ENTRY_HEAD.unpack_from(
+            packed, at
+        )
         at += ENTRY_HEAD.size
         account = packed[at : at + lengths[0]].decode()
+        yield Entry(account, version, Kind(kind), name, fingerprint, leg, delta, held, balance)
         at += sum(lengths)
-        yield Entry(account, version, Kind(kind), identity, fingerprint, leg, delta, held_delta, balance)

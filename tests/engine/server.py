@@ -154,7 +154,17 @@ class EngineServer:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.redis.info("replication").get("master_link_status") == "up":
-                primary.confirmed()
+                self.caught_up(primary)
+                return
+            time.sleep(POLL_SECONDS)
+        raise RuntimeError(f"the replica does not catch up:\n{self.log[-4000:]}")
+
+    def caught_up(self, primary: EngineServer) -> None:
+        """Returns when this replica, or replica of a replica, has applied all that was written until now."""
+        written = primary.redis.info("replication")["master_repl_offset"]
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.redis.info("replication").get("slave_repl_offset", 0) >= written:
                 return
             time.sleep(POLL_SECONDS)
         raise RuntimeError(f"the replica does not catch up:\n{self.log[-4000:]}")

@@ -106,8 +106,18 @@ class EngineShard:
 
     def info(self) -> dict[str, Any]:
         """What `tallystick.info` says."""
-        return {name.decode(): value for name, value in self.raw("tallystick.info").items()}
+        return _named(self.raw("tallystick.info"))
+
+    def described(self, account: str) -> dict[str, Any]:
+        """What `tallystick.account` says of an account that is there."""
+        return _named(self.raw("tallystick.account", account))
 
     def frames(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """The ledger's frames that were not trimmed: their ids and fields."""
         return cast("list[tuple[bytes, dict[bytes, bytes]]]", self.server.redis.xrange("ledger"))
+
+
+def _named(reply: Any) -> dict[str, Any]:
+    """A map, which is a flat list in the older protocol."""
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {name.decode(): value for name, value in pairs}

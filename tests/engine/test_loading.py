@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shard_node.engine.loading import EngineMissingError, engine_path, loading
+from shard_node.engine import loading
+from shard_node.engine.loading import EngineMissingError, engine_path
 
 
 def test_engine_is_built_once_for_the_same_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
