@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -22,6 +23,8 @@ _SERVER_FIXTURES: Final = {
     "start_server",
     "module_server",
 }
+# All of these compile the engine, or have a server load it.
+_ENGINE_TESTS: Final = Path(__file__).parent / "engine"
 _PROCESS_STARTS: Final = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
 # Tests stop ZooKeeper on purpose; kazoo's threads would report it on a stream that pytest has closed.
@@ -32,8 +35,10 @@ logging.getLogger("kazoo").setLevel(logging.CRITICAL)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what starts servers by the fixtures it uses; before tests are chosen by their marks."""
     for item in items:
-        if item.get_closest_marker("cluster") or _SERVER_FIXTURES.intersection(
-            getattr(item, "fixturenames", ())
+        if (
+            item.get_closest_marker("cluster")
+            or item.path.is_relative_to(_ENGINE_TESTS)
+            or _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         ):
             item.add_marker("servers")
 

@@ -25,6 +25,7 @@ from tests.engine.shard import EngineShard
 
 OTHER = "test/shard-1"
 ALICE, BOB, CARLA = "alice", "bob", "carla"
+POCKETS = [f"{{{ALICE}}}:pocket-{number}" for number in range(5)]
 # Longer than what fits into an account's own record.
 LONG = "a-merchant-with-a-long-name:" + "x" * 36
 WORLD = "@world:EUR"
@@ -88,7 +89,7 @@ def fill(shard: EngineShard, now_ms: int) -> None:
 
     The server's clock is at ``now_ms`` and manual, and at the end an hour later.
     """
-    shard.open_plain(ALICE, BOB, *(f"{{{ALICE}}}:pocket-{number}" for number in range(5)))
+    shard.open_plain(ALICE, BOB, *POCKETS)
     shard.open(
         AccountTerms(CARLA, slot(CARLA), "EUR", -5_000, 10_000_000, 2_000_000),
         AccountTerms(LONG, slot(LONG), "EUR"),

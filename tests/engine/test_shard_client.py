@@ -28,7 +28,20 @@ from shard_node.errors import (
     StaleEpochError,
     WrongShardError,
 )
-from tests.engine.busy import ALICE, BOB, CARLA, HOUR_MS, LONG, WORLD, attempt_id, fill, hold, transfer, uuid7
+from tests.engine.busy import (
+    ALICE,
+    BOB,
+    CARLA,
+    HOUR_MS,
+    LONG,
+    POCKETS,
+    WORLD,
+    attempt_id,
+    fill,
+    hold,
+    transfer,
+    uuid7,
+)
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import HOST, EngineServer
 from tests.engine.shard import EngineShard
@@ -136,7 +149,7 @@ async def test_pages_have_every_account_once(busy: Client) -> None:
     many = [f"{{big}}:{number}" for number in range(5_000)]
     await busy.open([AccountTerms(name, slot("{big}"), "EUR") for name in many])
     found = [row async for page in busy.accounts_by_page() for row in page]
-    assert sorted(name for name, _ in found) == sorted([*many, ALICE, BOB, CARLA, LONG, WORLD])
+    assert sorted(name for name, _ in found) == sorted([*many, *POCKETS, ALICE, BOB, CARLA, LONG, WORLD])
     assert dict(found)[WORLD].slot == SYSTEM_SLOT
     assert dict(found)[WORLD].available_minor == -4_000_000
     assert [dict(found)[ALICE]] == await busy.accounts([ALICE])
@@ -300,7 +313,7 @@ async def test_status_has_what_the_engine_says(shard: EngineShard, busy: Client)
         told[name] = told[name].decode()
     assert {name: getattr(status, name) for name in told} == told
     assert status.fence == busy.fence
-    assert (status.accounts, status.prepared_attempts, status.unsettled_commits) == (5, 2, 1)
+    assert (status.accounts, status.prepared_attempts, status.unsettled_commits) == (10, 2, 1)
     assert status.oldest_in_doubt_ms == HOUR_MS
 
 

@@ -91,7 +91,6 @@ class Both:
 
 
 @pytest.mark.servers
-@pytest.mark.xfail(strict=True, reason="the engine does not write the fingerprints (field f) yet")
 def test_frames_of_the_engine_are_as_the_contract_says(tmp_path: Path) -> None:
     """Every kind of frame, plain bundles and others, several attempts a call, some refused."""
     server = EngineServer(tmp_path / "server", manual_clock=True)
