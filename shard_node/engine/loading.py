@@ -54,8 +54,7 @@ def engine_path(*, sanitized: bool = False) -> Path:
             raise EngineMissingError(f"TALLYSTICK_ENGINE names {given}, and there is no such file")
         return Path(given).resolve()
     flags = (*_FLAGS, *(_SANITIZED if sanitized else _OPTIMISED))
-    compiler = _compiler()
-    wanted = _fingerprint(compiler, flags)
+    wanted = _fingerprint(flags)
     engine = BUILD / ("tallystick-sanitized.so" if sanitized else "tallystick.so")
     made_of = engine.with_suffix(".fingerprint")
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -63,7 +62,7 @@ def engine_path(*, sanitized: bool = False) -> Path:
         # One at a time: tests that run side by side ask at once.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not engine.is_file() or not made_of.is_file() or made_of.read_text() != wanted:
-            _build(compiler, flags, engine)
+            _build(_compiler(), flags, engine)
             made_of.write_text(wanted)
     return engine
 
@@ -72,8 +71,8 @@ def _sources() -> list[Path]:
     return sorted(SOURCES.glob("*.c"))
 
 
-def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
-    digest = hashlib.sha256("\0".join((compiler, *flags)).encode())
+def _fingerprint(flags: tuple[str, ...]) -> str:
+    digest = hashlib.sha256("\0".join(flags).encode())
     for source in (*_sources(), *sorted(SOURCES.glob("*.h"))):
         digest.update(f"\0{source.name}\0".encode())
         digest.update(source.read_bytes())

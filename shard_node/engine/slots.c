@@ -2,6 +2,7 @@
 
    Who moves a slot sees to it that nothing of it is under way: an attempt finds its accounts by record number, so
    dropping a slot is refused while one has a leg there, or while a commit that is not settled decided in it. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "prepared.h"
@@ -46,6 +47,10 @@ static char *decimal(wide number, char *end) {
     return end;
 }
 
+static int by_currency(const void *a, const void *b) {
+    return memcmp(((const struct total *)a)->currency, ((const struct total *)b)->currency, 3);
+}
+
 static void add_total(struct total *totals, uint32_t *count, const struct account *account) {
     uint32_t i = 0;
     while (i < *count && memcmp(totals[i].currency, account->currency, 3)) i++;
@@ -72,6 +77,7 @@ enum call_result body_slot_count(struct call *call) {
                 add_total(totals, &total_count, account_at(call->state, at - 1u));
         }
     if (total_count > MAX_TOTALS) total_count = MAX_TOTALS;
+    qsort(totals, total_count, sizeof *totals, by_currency);
     RM_ReplyWithArray(call->ctx, 5);
     RM_ReplyWithLongLong(call->ctx, counts[PART_ACCOUNTS]);
     RM_ReplyWithLongLong(call->ctx, (long long)counts[PART_OUTCOMES_YOUNGER] + counts[PART_OUTCOMES_OLDER]);

@@ -84,7 +84,7 @@ def posted(shard: EngineShard, *transactions: Transaction) -> list[Outcome]:
 
 
 def fill(shard: EngineShard, now_ms: int) -> None:
-    """Fills a shard with accounts, outcomes of both generations, purchases, refunds, holds, and what is in doubt.
+    """Fills a shard: accounts, outcomes of both generations, purchases, refunds, holds, what is in doubt.
 
     The server's clock is at ``now_ms`` and manual, and at the end an hour later.
     """

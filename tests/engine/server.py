@@ -54,7 +54,7 @@ class EngineServer:
         self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         # No retries: a command that is sent twice would hide what its first answer was.
-        self.redis = Redis(HOST, self.port, retry=Retry(NoBackoff(), 0), socket_timeout=30)
+        self.redis = Redis(HOST, self.port, protocol=3, retry=Retry(NoBackoff(), 0), socket_timeout=30)
 
     @property
     def log(self) -> str:

@@ -106,10 +106,7 @@ class EngineShard:
 
     def info(self) -> dict[str, Any]:
         """What `tallystick.info` says."""
-        flat = self.raw("tallystick.info")
-        if isinstance(flat, dict):
-            return {name.decode(): value for name, value in flat.items()}
-        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        return {name.decode(): value for name, value in self.raw("tallystick.info").items()}
 
     def frames(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """The ledger's frames that were not trimmed: their ids and fields."""
