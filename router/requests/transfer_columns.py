@@ -120,7 +120,7 @@ class TransferColumns:
         return bundles
 
     def _details(self, order: Numbers) -> tuple[bytes, Numbers]:
-        """The details of the rows in this order, one after the other, and their lengths: as of the contract."""
+        """The details of the rows in this order, one after the other, and the lengths of each."""
         lengths = self.reference_lengths[order]
         if not lengths.any():
             return b"", lengths
