@@ -55,7 +55,8 @@ class TextTable:
         """The texts, one after the other, where the padding is zeros and no text has one."""
         if int(self.lengths.min()) == self.table.shape[1]:
             return self.table.tobytes()
-        return self.table[self.table != 0].tobytes()
+        kept: Bytes = self.table[self.table != 0]
+        return kept.tobytes()
 
 
 def windows(data: bytes, starts: Numbers, width: int) -> Bytes:

@@ -19,8 +19,8 @@ from shard_node.contract import Kind
 from shard_node.contract.layout import BUNDLE_HEAD, LAYOUT_VERSION, BundleFlag
 
 _KIND = bytes((Kind.TRANSFER,))
-# In front of a reference: the lengths of the two texts that a transfer has not.
-NO_OTHER_TEXTS = bytes(2)
+# In front of a reference: the lengths of external id and initiator, which a transfer has not.
+_NO_TEXTS = bytes(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,12 +124,12 @@ class TransferColumns:
         lengths = self.reference_lengths[order]
         if not lengths.any():
             return b"", lengths
-        head = len(NO_OTHER_TEXTS)
+        head = len(_NO_TEXTS)
         has_any = lengths != 0
         lengths += head * has_any
         details = cut_out(self.octets, self.reference_starts[order] - head, lengths)
         heads = (np.cumsum(lengths) - lengths)[has_any]
-        for place, byte in enumerate(NO_OTHER_TEXTS):
+        for place, byte in enumerate(_NO_TEXTS):
             details[heads + place] = byte
         return details.tobytes(), lengths
 
