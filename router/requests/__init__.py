@@ -6,6 +6,7 @@ from router.requests.byte_tables import Bytes
 from router.requests.fields import ACCOUNT_ID, CURRENCY, BadField, FieldReader, UnknownCurrency, shown
 from router.requests.journals import JournalReader, JournalRequest, PurchaseTerms, RefundRequest, VoidRequest
 from router.requests.ledger import WatchRequest
+from router.requests.parts import Batch, Part
 from router.requests.reader import AccountTerms, ReadTransfers, RequestReader, columns
 
 __all__ = [
@@ -13,11 +14,13 @@ __all__ = [
     "CURRENCY",
     "AccountTerms",
     "BadField",
+    "Batch",
     "BatchReader",
     "Bytes",
     "FieldReader",
     "JournalReader",
     "JournalRequest",
+    "Part",
     "PurchaseTerms",
     "ReadTransfers",
     "RefundRequest",

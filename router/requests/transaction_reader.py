@@ -340,7 +340,7 @@ def _check_versions(ordered: list[_ReadLeg]) -> None:
             raise BadField(
                 f"legs[{place}].expected_version",
                 f"may be given for {shown(decides.leg.account)}, the debited account that comes first, and "
-                f"for accounts in its slot, such as those with its hash tag; {shown(leg.account)} is in another",
+                f"for accounts in its slot, as those with its hash tag; {shown(leg.account)} is in another",
             )
 
 

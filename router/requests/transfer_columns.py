@@ -50,7 +50,7 @@ class TransferColumns:
 
     def split(self, rows: Sequence[int] | Numbers, owner: Sequence[int], principal: str = "") -> list[Part]:
         """The given rows, each in one part. ``owner`` has the shard of each slot."""
-        order = np.arange(len(self)) if rows == range(len(self)) else np.asarray(rows, np.intp)
+        order = np.asarray(rows, np.intp)
         owners = np.asarray(owner)
         shards = int(owners.max()) + 1
         count = len(self)
@@ -146,4 +146,5 @@ def _currency(currencies: NDArray[np.void], first: int, last: int) -> bytes:
         currencies = currencies[first:last]
         if (currencies != currencies[0]).any():
             return currencies.tobytes()
-    return currencies[0].tobytes()
+    currency: bytes = currencies[0].tobytes()
+    return currency

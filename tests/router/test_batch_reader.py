@@ -368,7 +368,6 @@ FAULTS = [
         "payers' lengths", "name_lengths[first:last]", "name_lengths[count + first : count + last]", COLUMNS
     ),
     Fault("payees' shards", "self.slots[order + count]", "self.slots[order]", COLUMNS),
-    Fault("all rows in another order", "rows == range(len(self))", "len(rows) == len(self)", COLUMNS),
     Fault(
         "rows that are not sorted", "order, pairs = order[by_pair], pairs[by_pair]", "pairs.sort()", COLUMNS
     ),
