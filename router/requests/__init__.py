@@ -8,6 +8,7 @@ from router.requests.journals import JournalReader, JournalRequest, PurchaseTerm
 from router.requests.ledger import WatchRequest
 from router.requests.parts import Batch, Part
 from router.requests.reader import AccountTerms, ReadTransfers, RequestReader, columns
+from router.requests.transactions import TransactionRequest
 
 __all__ = [
     "ACCOUNT_ID",
@@ -25,6 +26,7 @@ __all__ = [
     "ReadTransfers",
     "RefundRequest",
     "RequestReader",
+    "TransactionRequest",
     "UnknownCurrency",
     "VoidRequest",
     "WatchRequest",
