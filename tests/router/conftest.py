@@ -9,11 +9,10 @@ import pytest
 
 from deploy.local.launcher import LocalCluster
 from tests.engine.server import EngineServer
-from tests.engine.shard import EngineShard
 from tests.router.bank import Bank, Route
 from tests.router.contract import Client, Contract
 from tests.router.samples import NOW_MS
-from tests.router.transaction_cluster import SHARDS, CallableShard, MakeShards, model_shards
+from tests.router.transaction_cluster import SHARDS, CallableShard, MakeShards, RealShard, model_shards
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +87,7 @@ def make_shards(request: pytest.FixtureRequest) -> MakeShards:
         for number, server in enumerate(running[:count]):
             server.redis.flushall()
             server.set_clock(NOW_MS)
-            shard = EngineShard(server, f"test/shard-{number}")
+            shard = RealShard(server, f"test/shard-{number}")
             shard.bind()
             shards.append(shard)
         return shards

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from router.execution.dispatch import Results
+from router.execution.validation import Verdict
 from router.requests.transactions import TransactionRequest, Transactions
 from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import wallet_pb2
@@ -174,7 +177,10 @@ def compare(many: TransactionCluster, names: Sequence[str], asked: Sequence[Aske
         assert first == second
         if first is None:
             continue
+        verdict = many.check(first)
         found, expected = (execute(cluster, Transactions([first])) for cluster in (many, single))
+        assert_told(verdict, found)
+        assert many.check(first) == (found.outcomes[0], found.legs[0])
         legs = first.transaction.legs
         both = (found.outcomes[0], found.legs[0]), (expected.outcomes[0], expected.legs[0])
         # Which of several refusals is told depends on which shard is asked first.
@@ -187,7 +193,15 @@ def compare(many: TransactionCluster, names: Sequence[str], asked: Sequence[Aske
             assert many.account(name) == single.account(name)
 
 
-@settings(max_examples=150, deadline=None)
+def assert_told(verdict: Verdict, found: Results) -> None:
+    """A check said beforehand what came then."""
+    if verdict.outcome is Outcome.VALID:
+        assert found.outcomes[0] == COMMITTED
+    else:
+        assert verdict == (found.outcomes[0], found.legs[0])
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.lists(operations | journals(), min_size=1, max_size=15))
 def test_several_shards_are_as_one(asked: list[Asked]) -> None:
     """Outcomes, legs, balances and accounts are those of one shard that has all of them."""
@@ -198,6 +212,8 @@ def test_several_shards_are_as_one(asked: list[Asked]) -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.lists(operations | journals(), min_size=5, max_size=15))
+@pytest.mark.parametrize("make_shards", ["engine"], indirect=True)
+@pytest.mark.servers
 def test_real_shards_are_as_one(make_shards: MakeShards, asked: list[Asked]) -> None:
     """The same through shards with the engine."""
     many = TransactionCluster.of(make_shards(SHARDS))

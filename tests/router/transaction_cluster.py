@@ -15,19 +15,21 @@ from typing import Any, Protocol, cast
 from coordinator.attempt_steps import Batch as Steps
 from coordinator.attempts import Answers, Attempt, Calls
 from router.execution.dispatch import Dispatcher, Results
+from router.execution.validation import Validator, Verdict
 from router.requests.fields import FieldReader
 from router.requests.parts import Batch, Part
 from router.requests.transaction_reader import TransactionReader
-from router.requests.transactions import Transactions
+from router.requests.transactions import TransactionRequest, Transactions
 from shard_node.client.asking import NoReply
 from shard_node.client.directory import Cluster
 from shard_node.cluster.slots import SLOT_COUNT, slot
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
 from shard_node.contract.accounts import AccountRecord, AccountTerms
 from shard_node.contract.commands import Answer, Command, Settle, new_attempt_id
-from shard_node.contract.layout import BUNDLE_HEAD
+from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, OUTCOME_RECORD
 from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import coordinator_pb2, wallet_pb2
+from tests.engine.shard import EngineShard
 from tests.engine_model import EngineModel
 from tests.exponents import EXPONENTS
 from tests.router.samples import NOW_MS, uuid7
@@ -39,8 +41,17 @@ SHARDS = 3
 FUNDS_MINOR = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """An outcome that a shard remembers."""
+
+    outcome: Outcome
+    leg: int
+    fingerprint: bytes
+
+
 class CallableShard(Protocol):
-    """A shard as these tests need it: :class:`tests.engine.shard.EngineShard`, or :class:`ModelShard`."""
+    """A shard as these tests need it: :class:`RealShard` or :class:`ModelShard`."""
 
     def call(self, command: Command) -> Answer:
         """Carries out a command."""
@@ -50,6 +61,37 @@ class CallableShard(Protocol):
 
     def account(self, name: str) -> AccountRecord:
         """An account that is there."""
+
+    async def horizon_ms(self) -> int:
+        """Ids of an earlier time may be forgotten: none."""
+
+    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Recalled | None]:
+        """What is remembered under decisions."""
+
+    async def check(self, bundle: bytes, owner: int) -> bytes:
+        """A code for each leg of that owner."""
+
+
+class RealShard(EngineShard):
+    """A shard with the engine."""
+
+    async def horizon_ms(self) -> int:
+        """Nothing is forgotten."""
+        return 0
+
+    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Recalled | None]:
+        """What is remembered under decisions."""
+        return [self._outcome(self.fenced("outcomes", one)) for one in decisions]
+
+    @staticmethod
+    def _outcome(packed: bytes) -> Recalled | None:
+        code, leg, _, _, _, fingerprint = OUTCOME_RECORD.unpack_from(packed)
+        return Recalled(Outcome(code), leg, fingerprint) if code else None
+
+    async def check(self, bundle: bytes, owner: int) -> bytes:
+        """A code for each leg of that owner."""
+        codes: bytes = self.fenced("check", owner, bundle)
+        return codes
 
 
 class ModelShard:
@@ -75,6 +117,19 @@ class ModelShard:
         record = AccountRecord.unpack(self.model.account_record(name))
         assert record is not None
         return record
+
+    async def horizon_ms(self) -> int:
+        """Nothing is forgotten."""
+        return 0
+
+    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Recalled | None]:
+        """What is remembered under decisions."""
+        found = [self.model.outcome(one) for one in decisions]
+        return [Recalled(Outcome(one.code), one.leg, one.fingerprint) if one else None for one in found]
+
+    async def check(self, bundle: bytes, owner: int) -> bytes:
+        """A code for each leg of that owner."""
+        return self.model.check(bundle, None if owner == ALL_OWNERS else owner)
 
 
 MakeShards = Callable[[int], list[CallableShard]]
@@ -120,6 +175,11 @@ class TransactionCluster:
     def dispatcher(self) -> Dispatcher:
         """A dispatcher before this cluster."""
         return Dispatcher(self.maps, self, self.ask)
+
+    def check(self, request: TransactionRequest) -> Verdict:
+        """What a transaction would get."""
+        (verdict,) = asyncio.run(Validator(self.maps).check([request], time.monotonic() + 10.0))
+        return verdict
 
     @property
     def reader(self) -> TransactionReader:
