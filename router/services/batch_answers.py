@@ -20,7 +20,7 @@ _LEG_FIELDS = ("from_account", "to_account")
 _COMMITTED = int(Outcome.COMMITTED)
 
 
-def answer(texts: Bytes, outcomes: Sequence[int], legs: Sequence[int] | None = None) -> bytes:
+def answer(texts: Bytes, outcomes: Sequence[int] | Bytes, legs: Sequence[int] | Bytes | None = None) -> bytes:
     """A serialized BatchTransferResponse: each transfer's id, 36 characters, and what became of it.
 
     ``legs`` are the numbers of the legs that refusals concern. A result is field 1; within it the id is field

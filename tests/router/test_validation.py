@@ -12,6 +12,7 @@ from router.execution.validation import Validator, Verdict
 from router.requests.transaction_reader import TransactionReader
 from router.requests.transactions import TransactionRequest
 from shard_node.client.directory import Cluster
+from shard_node.contract.layout import NO_VERSION
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle
 from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
@@ -49,6 +50,8 @@ class AskedShard:
         if self.failures:
             raise self.failures.pop(0)
         legs = [leg for one in Bundle.unpack(bundle).transactions for leg in one.legs]
+        # As the engine refuses it.
+        assert not any(leg.owner and leg.expected_version != NO_VERSION for leg in legs)
         names = [leg.account for leg in legs if owner in {leg.owner, 255}]
         self.checked.append((owner, names))
         return bytes(self.refusing.get(name, 0) for name in names)
@@ -112,8 +115,15 @@ async def test_a_version_is_the_deciding_shards_business() -> None:
         transaction_id=ID, from_account=LOW, to_account=HIGH, amount="1", currency="EUR", expected_version=3
     )
     left, right = AskedShard(), AskedShard()
-    assert await verdicts(validator((left, right)), READER.transfer(request)) == [VALID]
-    assert (left.checked, right.checked) == ([(0, [LOW])], [(0, [HIGH])])
+    # A hold makes both bundles explicit about owners.
+    hold = wallet_pb2.CaptureRequest(
+        transaction_id=ID, hold_transaction_id=ID, account_id=HIGH, to_account=LOW, amount="1", currency="EUR"
+    )
+    assert await verdicts(validator((left, right)), READER.transfer(request), READER.capture(hold)) == [
+        VALID,
+        VALID,
+    ]
+    assert (left.checked, right.checked) == ([(0, [LOW, LOW])], [(0, [HIGH, HIGH])])
 
 
 async def test_an_id_that_was_used() -> None:
