@@ -88,7 +88,8 @@ class Results:
         ``balances`` are by owner.
         """
         self.outcomes[part.rows] = np.frombuffer(codes.translate(_OUTCOMES), np.uint8)
-        self.legs[part.rows] = np.frombuffer(legs or b"\0", np.uint8)
+        if legs:
+            self.legs[part.rows] = np.frombuffer(legs, np.uint8)
         for places, column in zip(part.legs, balances, strict=False):
             if column:
                 self.balances[places] = np.frombuffer(column, "<i8")
@@ -141,6 +142,7 @@ class Dispatcher:
                 outcomes[rows[outcomes[rows] == _EXHAUSTED]] = _UNKNOWN
             is_first = False
             rows = rows[outcomes[rows] == _STALE]
+            results.legs[rows] = 0
             if not len(rows):
                 return
         outcomes[rows] = _UNKNOWN

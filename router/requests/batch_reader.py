@@ -290,7 +290,7 @@ def _slots(texts: TextTable) -> NDArray[np.uint16]:
     """The slots of what is hashed of ids."""
     crc = np.zeros(len(texts), np.uint16)
     for table, column in zip(_CRC[texts.table.shape[1] - 1 :: -1], texts.table.T, strict=True):
-        crc ^= table[column]
+        crc ^= table.take(column)
     return crc % SLOT_COUNT
 
 

@@ -19,6 +19,9 @@ from shard_node.contract import Kind
 from shard_node.contract.layout import BUNDLE_HEAD, LAYOUT_VERSION, BundleFlag
 
 _KIND = bytes((Kind.TRANSFER,))
+_CURRENCY_CHARS = 3
+_ONE_CURRENCY = int(BundleFlag.PLAIN | BundleFlag.ONE_CURRENCY)
+_SEVERAL_CURRENCIES = int(BundleFlag.PLAIN)
 # In front of a reference: the lengths of external id and initiator, which a transfer has not.
 _NO_TEXTS = bytes(2)
 
@@ -81,12 +84,11 @@ class TransferColumns:
         ids, amounts = self.ids[order].tobytes(), self.amounts_minor[order].tobytes()
         slots = self.slots[order].tobytes()
         lengths_of_details = detail_lengths.astype(np.uint16).tobytes()
-        currencies = self.currencies[order] if len(self.currencies) > 1 else self.currencies
+        currencies = _currencies(self.currencies, order, cuts)
         bundles = []
         for part, (first, last) in enumerate(pairwise(cuts)):
             rows = last - first
-            currency = _currency(currencies, first, last)
-            flags = BundleFlag.PLAIN | (BundleFlag.ONE_CURRENCY if len(currency) == 3 else 0)
+            currency = currencies[part]
             payers = names[payers_at[part] : payers_at[part + 1]]
             payees = names[payees_at[part] : payees_at[part + 1]]
             texts = details[details_at[part] : details_at[part + 1]]
@@ -95,7 +97,7 @@ class TransferColumns:
                     (
                         BUNDLE_HEAD.pack(
                             LAYOUT_VERSION,
-                            flags,
+                            _ONE_CURRENCY if len(currency) == _CURRENCY_CHARS else _SEVERAL_CURRENCIES,
                             rows,
                             2 * rows,
                             len(payers) + len(payees),
@@ -140,11 +142,10 @@ def _places(lengths: Numbers, cuts: list[int]) -> list[int]:
     return [0, *ends[np.array(cuts[1:]) - 1].tolist()]
 
 
-def _currency(currencies: NDArray[np.void], first: int, last: int) -> bytes:
-    """The currency of these rows; if they have several, that of each."""
-    if len(currencies) > 1:
-        currencies = currencies[first:last]
-        if (currencies != currencies[0]).any():
-            return currencies.tobytes()
-    currency: bytes = currencies[0].tobytes()
-    return currency
+def _currencies(currencies: NDArray[np.void], order: Numbers, cuts: list[int]) -> list[bytes]:
+    """For the rows from each cut to the next their currency; if they have several, that of each."""
+    if len(currencies) == 1:
+        return [currencies.tobytes()] * (len(cuts) - 1)
+    ordered = currencies[order]
+    parts = (ordered[first:last] for first, last in pairwise(cuts))
+    return [part.tobytes() if (part != part[0]).any() else part[:1].tobytes() for part in parts]

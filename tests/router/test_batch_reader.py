@@ -372,8 +372,8 @@ FAULTS = [
         "rows that are not sorted", "order, pairs = order[by_pair], pairs[by_pair]", "pairs.sort()", COLUMNS
     ),
     Fault("ids that are not sorted", "self.ids[order]", "self.ids[: len(order)]", COLUMNS),
-    Fault("currencies that are not sorted", "self.currencies[order]", "self.currencies", COLUMNS),
-    Fault("one currency of several", "if (currencies != currencies[0]).any():", "if False:", COLUMNS),
+    Fault("currencies that are not sorted", "ordered = currencies[order]", "ordered = currencies", COLUMNS),
+    Fault("one currency of several", "if (part != part[0]).any() else", "if False else", COLUMNS),
     Fault("the principal", "            len(principal),", "            0,", COLUMNS),
 ]
 
