@@ -27,8 +27,6 @@ from tallystick.v1 import wallet_pb2
 
 DEFAULT_HOLD_SECONDS = 7 * 24 * 3600
 MIN_LEGS = 2
-# The lengths of external id and initiator when there are none.
-_NO_TEXTS = bytes(2)
 
 
 class PurchaseTerms(Protocol):
@@ -323,8 +321,9 @@ def _details(
     reference: str, initiated_by: str = "", external_id: str = "", external_field: str = ""
 ) -> bytes:
     """The free texts of a request, b"" where it has none. Raises BadField."""
-    packed = packed_details(reference, initiated_by, external_id, external_field)
-    return b"" if packed == _NO_TEXTS else packed
+    if not (reference or initiated_by or external_id):
+        return b""
+    return packed_details(reference, initiated_by, external_id, external_field)
 
 
 def _version(version: int, field: str) -> int:

@@ -76,10 +76,11 @@ class Transactions:
     ) -> Part:
         numbers = {decider: 0} | {shard: number for number, shard in enumerate(participants, start=1)}
         owners = [[numbers[owner[slot]] for slot in self._requests[row].slots] for row in rows]
-        owned = [
-            _owned(self._requests[row].transaction, legs) for row, legs in zip(rows, owners, strict=True)
-        ]
-        bundle = bundle_of(owned, principal)
+        transactions = [self._requests[row].transaction for row in rows]
+        # A plain bundle does not say who owns its legs.
+        if not all(one.is_plain for one in transactions):
+            transactions = [_owned(*one) for one in zip(transactions, owners, strict=True)]
+        bundle = bundle_of(transactions, principal)
         legs = self._legs(rows, owners, bundle, len(participants)) if self._with_balances else ()
         return Part(decider, participants, np.array(rows, np.intp), bundle, legs)
 
