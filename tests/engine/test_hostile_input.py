@@ -6,9 +6,6 @@ import random
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
-from shard_node.transfers import Kind
 
 from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
 from shard_node.contract.commands import (
@@ -23,6 +20,9 @@ from shard_node.contract.commands import (
     Settle,
 )
 from shard_node.contract.transactions import bundle_of
+from shard_node.outcomes import Outcome
+from shard_node.slots import slot
+from shard_node.transfers import Kind
 from tests.engine.busy import (
     ALICE,
     BOB,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.outcomes import Outcome
-from shard_node.slots import slot
-from shard_node.transfers import Kind
 
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import Decide, Decided, Finish, Prepare, Prepared, Settle
 from shard_node.contract.layout import CHUNK_HEAD
 from shard_node.contract.transactions import bundle_of
+from shard_node.outcomes import Outcome
+from shard_node.slots import slot
+from shard_node.transfers import Kind
 from tests.engine.busy import HOUR_MS, WORLD, attempt_id, capture, hold, posted, refund, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard
