@@ -72,9 +72,12 @@ ROOMS: Final[Mapping[str, str]] = {
     "coordinator": """
         shard_node.client shard_node.cluster shard_node.contract shard_node.contract.commands
         shard_node.contract.layout shard_node.contract.transactions shard_node.serving""",
-    "router.requests": "shard_node.cluster shard_node.contract shard_node.ledger.questions",
+    "router.requests": """
+        shard_node.cluster shard_node.contract shard_node.contract.layout shard_node.contract.transactions
+        shard_node.ledger.questions""",
     "router.execution": """
-        shard_node.client shard_node.cluster shard_node.contract shard_node.serving shard_node.ledger.store
+        shard_node.client shard_node.cluster shard_node.contract shard_node.contract.commands
+        shard_node.contract.layout shard_node.contract.transactions shard_node.serving shard_node.ledger.store
         shard_node.ledger.questions router.requests""",
     "router.services": """
         shard_node.client shard_node.cluster shard_node.contract shard_node.serving shard_node.ledger.store

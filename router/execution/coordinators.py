@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from router.requests import Part
     from shard_node.cluster import Member, Registry
     from shard_node.contract import Bundle, Journals
 
@@ -108,6 +109,27 @@ class Coordinators:
             lambda stub: stub.CommitJournals, request, _hide_exhausted_journals, deadline_seconds
         )
 
+    async def commit_attempts(
+        self, parts: Sequence[Part], topology_version: int, deadline_seconds: float, *, with_balances: bool
+    ) -> coordinator_pb2.CommitAttemptsResponse | NoReply:
+        """Has parts of a batch committed; LOST when no coordinator answered by the deadline.
+
+        Their shards are those of the topology of that version.
+        """
+        request = coordinator_pb2.CommitAttemptsRequest(
+            topology_version=topology_version,
+            attempts=[
+                coordinator_pb2.AttemptRequest(
+                    decider=part.decider, participants=part.participants, bundle=part.bundle
+                )
+                for part in parts
+            ],
+            with_balances=with_balances,
+        )
+        return await self._ask(
+            lambda stub: stub.CommitAttempts, request, _hide_exhausted_attempts, deadline_seconds
+        )
+
     async def _ask(
         self,
         method: Callable[[coordinator_pb2_grpc.CoordinatorServiceStub], Any],
@@ -167,6 +189,11 @@ class Coordinators:
 def _hide_exhausted(response: coordinator_pb2.CommitResponse) -> None:
     for result in response.results:
         result.outcomes = result.outcomes.replace(_EXHAUSTED, _UNKNOWN)
+
+
+def _hide_exhausted_attempts(response: coordinator_pb2.CommitAttemptsResponse) -> None:
+    for result in response.results:
+        result.codes = result.codes.replace(_EXHAUSTED, _UNKNOWN)
 
 
 def _hide_exhausted_journals(response: coordinator_pb2.CommitJournalsResponse) -> None:

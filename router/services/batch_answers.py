@@ -16,13 +16,15 @@ from shard_node.serving import as_varint
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 _ID_CHARS = 36
+_LEG_FIELDS = ("from_account", "to_account")
 _COMMITTED = int(Outcome.COMMITTED)
 
 
-def answer(texts: Bytes, outcomes: Sequence[int]) -> bytes:
+def answer(texts: Bytes, outcomes: Sequence[int] | Bytes, legs: Sequence[int] | Bytes | None = None) -> bytes:
     """A serialized BatchTransferResponse: each transfer's id, 36 characters, and what became of it.
 
-    A result is field 1; within it the id is field 1, and the rest is the same for all with one outcome.
+    ``legs`` are the numbers of the legs that refusals concern. A result is field 1; within it the id is field
+    1, and the rest is the same for all with one outcome that concerns the same leg.
     """
     count = len(texts)
     head, tail = (np.frombuffer(part, np.uint8) for part in _frame(_COMMITTED))
@@ -35,23 +37,26 @@ def answer(texts: Bytes, outcomes: Sequence[int]) -> bytes:
     others = np.flatnonzero(codes != _COMMITTED).tolist()
     if not others:
         return committed
-    frames = {code: _frame(code) for code in set(outcomes)}
+    frames: dict[tuple[int, int], tuple[bytes, bytes]] = {}
     pieces: list[bytes] = []
     done = 0
     for row in others:
-        before, after = frames[outcomes[row]]
+        key = int(outcomes[row]), int(legs[row]) if legs is not None else 0
+        if key not in frames:
+            frames[key] = _frame(*key)
+        before, after = frames[key]
         pieces += (committed[done * width : row * width], before, texts[row].tobytes(), after)
         done = row + 1
     pieces.append(committed[done * width :])
     return b"".join(pieces)
 
 
-def _frame(code: int) -> tuple[bytes, bytes]:
-    """What stands before and after the id in every result with that outcome."""
+def _frame(code: int, leg: int = 0) -> tuple[bytes, bytes]:
+    """What stands before and after the id in every result with that outcome of that leg."""
     if code == _COMMITTED:
         result = wallet_pb2.TransferResponse(outcome=outcome_pb2.OUTCOME_COMMITTED)
     else:
-        why = refusal(code)
+        why = refusal(code, _LEG_FIELDS[leg])
         result = wallet_pb2.TransferResponse(outcome=why.outcome, refusal=why)
     tail = result.SerializeToString()
     # An empty field 1 of the answer, but for the length of what will be in it.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import grpc
 
 from router.requests import BadField, UnknownCurrency
-from shard_node.contract import PAYEE, Outcome, without_side
+from shard_node.contract import PAYEE, Kind, Outcome, without_side
 from shard_node.errors import ExponentUnknownError, RegistryError, ShardFullError
 from shard_node.limits import MAX_BATCH
 from shard_node.serving import statuses
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from router.execution import KeptTasks
+    from router.requests import TransactionRequest
     from shard_node.cluster import Currencies
     from shard_node.contract import Row
     from shard_node.errors import ShardNodeError
@@ -43,6 +44,7 @@ _CODES = {
     Outcome.TRANSACTION_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
     Outcome.ACCOUNT_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Outcome.ABORTED: grpc.StatusCode.ABORTED,
+    Outcome.VERSION_MISMATCH: grpc.StatusCode.ABORTED,
     Outcome.OUTCOME_UNKNOWN: grpc.StatusCode.UNAVAILABLE,
     Outcome.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
@@ -82,6 +84,9 @@ _SENTENCES = {
     Outcome.ACCOUNT_NOT_EMPTY: (
         "the balance is not zero, or a hold is active: empty the account first, and capture or void its holds"
     ),
+    Outcome.VERSION_MISMATCH: (
+        "the account is at another version: read it again, and send what is to happen then under a new id"
+    ),
     Outcome.ACCOUNT_IN_USE: "money is on its way to or from the account: try again soon",
 }
 
@@ -112,7 +117,7 @@ _FIELDS = {
 def wire_outcome(code: int) -> outcome_pb2.Outcome:
     """The public enum's value; whatever a shard says beyond it counts as not known."""
     outcome = without_side(code)
-    if Outcome.COMMITTED <= outcome <= Outcome.VALID:
+    if Outcome.COMMITTED <= outcome <= Outcome.VERSION_MISMATCH:
         return cast("outcome_pb2.Outcome", outcome)
     return outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
 
@@ -130,6 +135,9 @@ def refusal(
         field = payee_field
     elif outcome in _OF_ACCOUNT:
         field = payer_field
+    elif outcome is Outcome.VERSION_MISMATCH:
+        # It stands beside the account in the request.
+        field = f"{payer_field.rpartition('.')[0]}.expected_version".removeprefix(".")
     else:
         field = _FIELDS.get(outcome, "")
     sentence = f"{_SENTENCES[outcome]}: {why}" if why else _SENTENCES[outcome]
@@ -145,7 +153,11 @@ def of_transfer(code: int, row: Row, payer_field: str, payee_field: str) -> wall
     account = payee if code & PAYEE else payer
     if account[0] != "@" or without_side(code) != Outcome.BALANCE_LIMIT:
         return refusal(code, payer_field, payee_field)
-    deposits, other = ("Deposits", "withdraw") if account == payer else ("Withdrawals", "deposit")
+    return _world_is_full(account, is_payer=account == payer)
+
+
+def _world_is_full(account: str, *, is_payer: bool) -> wallet_pb2.Refusal:
+    deposits, other = ("Deposits", "withdraw") if is_payer else ("Withdrawals", "deposit")
     return wallet_pb2.Refusal(
         outcome=outcome_pb2.OUTCOME_BALANCE_LIMIT,
         message=(
@@ -154,6 +166,20 @@ def of_transfer(code: int, row: Row, payer_field: str, payee_field: str) -> wall
             "there; meanwhile an operator can use an account on another shard and transfer from or to it"
         ),
     )
+
+
+def of_transaction(request: TransactionRequest, code: int, leg: int) -> wallet_pb2.Refusal:
+    """Why a transaction was not done. ``leg`` is the number of the leg that the refusal concerns.
+
+    A system account is nobody's field: what it cannot take is the operator's business, not the customer's.
+    """
+    account = request.transaction.legs[leg].account
+    if account[0] == "@" and code == Outcome.BALANCE_LIMIT:
+        return _world_is_full(account, is_payer=leg == 0)
+    why = refusal(code, request.fields[leg])
+    if request.transaction.kind is Kind.REFUND and leg == 0 and why.field == request.fields[0]:
+        why.message += " (the merchant's account)"
+    return why
 
 
 def no_answer(error: ShardNodeError) -> wallet_pb2.Refusal:

@@ -17,6 +17,7 @@ from router.execution.engine import Engine
 from router.execution.journal_engine import JournalEngine
 from router.requests import batches
 from router.requests.reader import RequestReader
+from router.services import refusals
 from router.services.batch_answers import answer
 from router.services.refusals import refusal
 from router.services.wallet_service import WalletService
@@ -155,6 +156,21 @@ def test_answer(codes: list[int], kind: Callable[[list[int]], Sequence[int]]) ->
     told = answer(_table(texts), kind(codes))
     assert wallet_pb2.BatchTransferResponse.FromString(told) == expected
     assert told == expected.SerializeToString()
+
+
+def test_the_leg_that_is_refused() -> None:
+    """Results with one outcome differ by the account that it concerns; the bytes are protobuf's."""
+    codes = [Outcome.ACCOUNT_FROZEN, Outcome.ACCOUNT_FROZEN, COMMITTED, Outcome.ACCOUNT_FROZEN]
+    legs = np.array([1, 0, 0, 1], np.uint8)
+    texts = [uuid7(NOW_MS, seed) for seed in range(len(codes))]
+    expected = wallet_pb2.BatchTransferResponse()
+    for text, code, leg in zip(texts, codes, legs.tolist(), strict=True):
+        result = expected.results.add(transaction_id=text, outcome=refusals.wire_outcome(code))
+        if code != COMMITTED:
+            result.refusal.CopyFrom(refusal(code, ("from_account", "to_account")[leg]))
+    outcomes = np.array(codes, np.uint8)
+    told = answer(_table(texts), outcomes.tolist(), legs.tolist())
+    assert told == answer(_table(texts), outcomes, legs) == expected.SerializeToString()
 
 
 @given(st.lists(st.sampled_from([COMMITTED, *REFUSED]), min_size=1, max_size=6))

@@ -9,9 +9,11 @@ from dataclasses import fields
 from typing import Any, Final, cast
 
 import grpc
+import numpy as np
 import pytest
 
 from router.execution.coordinators import Coordinators
+from router.requests import parts as parts_module
 from router.requests.reader import columns
 from shard_node.client.asking import NoReply
 from shard_node.cluster.registry import Member, MemberKind, Registry
@@ -50,6 +52,7 @@ class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
         self._outcomes = outcomes
         self.requests: list[coordinator_pb2.CommitRequest] = []
         self.journal_requests: list[coordinator_pb2.CommitJournalsRequest] = []
+        self.attempt_requests: list[coordinator_pb2.CommitAttemptsRequest] = []
 
     async def Commit(  # noqa: N802 -- the contract's name
         self, request: coordinator_pb2.CommitRequest, context: Any
@@ -71,6 +74,16 @@ class CoordinatorStandIn(coordinator_pb2_grpc.CoordinatorServiceServicer):
         if self._status:
             await context.abort(self._status, "as told")
         return coordinator_pb2.CommitJournalsResponse(outcomes=self._outcomes or b"\x01")
+
+    async def CommitAttempts(  # noqa: N802 -- the contract's name
+        self, request: coordinator_pb2.CommitAttemptsRequest, context: Any
+    ) -> coordinator_pb2.CommitAttemptsResponse:
+        """Answers as told."""
+        self.attempt_requests.append(request)
+        if self._status:
+            await context.abort(self._status, "as told")
+        result = coordinator_pb2.AttemptResult(codes=self._outcomes or b"\x01")
+        return coordinator_pb2.CommitAttemptsResponse(results=[result] * len(request.attempts))
 
 
 Start = Callable[..., Awaitable[Coordinators]]
@@ -211,6 +224,30 @@ async def test_journals(start: Start) -> None:
     )
     assert full.journal_requests == lost.journal_requests == [request]
     assert await (await start()).commit_journals(batch, 7, time.monotonic() + 10.0) is NoReply.LOST
+
+
+@pytest.mark.parametrize("with_balances", [True, False])
+async def test_attempts(start: Start, *, with_balances: bool) -> None:
+    """Parts go with their shards by number, in order; a coordinator that was lost makes "full" unknown."""
+    rows = np.arange(1)
+    parts = [parts_module.Part(2, (0,), rows, b"one"), parts_module.Part(0, (1, 2), rows, b"other")]
+    full = CoordinatorStandIn(outcomes=bytes((Outcome.RESOURCE_EXHAUSTED,)))
+    lost = CoordinatorStandIn(grpc.StatusCode.UNAVAILABLE)
+    coordinators = await start(full, lost)
+    answer = await coordinators.commit_attempts(
+        parts, 7, time.monotonic() + 10.0, with_balances=with_balances
+    )
+    assert isinstance(answer, coordinator_pb2.CommitAttemptsResponse)
+    assert [result.codes for result in answer.results] == [bytes((Outcome.OUTCOME_UNKNOWN,))] * 2
+    request = coordinator_pb2.CommitAttemptsRequest(
+        topology_version=7,
+        attempts=[
+            coordinator_pb2.AttemptRequest(decider=2, participants=[0], bundle=b"one"),
+            coordinator_pb2.AttemptRequest(decider=0, participants=[1, 2], bundle=b"other"),
+        ],
+        with_balances=with_balances,
+    )
+    assert full.attempt_requests == lost.attempt_requests == [request]
 
 
 async def test_nobody_there(start: Start) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from router.execution.purchases import Purchase
 from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
+from router.requests.transaction_reader import TransactionReader
+from router.requests.transactions import TransactionRequest
 from router.services import refusals
+from shard_node.cluster.slots import slot
 from shard_node.contract.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
-from tests.router.samples import FIELDS, NOW_MS, Asked, attempt, reader, uuid7
+from tests.router.samples import FIELDS, ID, NOW_MS, Asked, attempt, reader, uuid7
 from tests.router.stand_ins import AbortedError, Context
 
 PUBLIC = [outcome for outcome in Outcome if outcome < 32]
@@ -42,6 +48,7 @@ STATUSES = {
     "TRANSFER_LIMIT": grpc.StatusCode.FAILED_PRECONDITION,
     "ACCOUNT_NOT_EMPTY": grpc.StatusCode.FAILED_PRECONDITION,
     "ACCOUNT_IN_USE": grpc.StatusCode.FAILED_PRECONDITION,
+    "VERSION_MISMATCH": grpc.StatusCode.ABORTED,
 }
 
 
@@ -66,7 +73,7 @@ def test_public_outcomes_are_handed_on(outcome: Outcome) -> None:
     assert int(refusals.wire_outcome(outcome + PAYEE)) == outcome.value
 
 
-@pytest.mark.parametrize("code", [0, *INTERNAL, *range(24, 32), 63])
+@pytest.mark.parametrize("code", [0, *INTERNAL, *range(25, 32), 63])
 def test_nothing_else_leaks(code: int) -> None:
     """Steps of the protocol, and numbers that are no outcome, become "not known": never ok, never refused."""
     for marked in (code, code + PAYEE):
@@ -144,6 +151,67 @@ def test_the_field_it_concerns(code: int, field_name: str) -> None:
     """A refusal names the side or the id that it concerns, in the request's own words."""
     why = refusals.refusal(code, "payer", "payee")
     assert why.field == field_name
+
+
+def read(**more: Any) -> TransactionRequest:
+    """A transfer of alice's to bob."""
+    fields = {name: getattr(Asked(), name) for name in FIELDS} | more
+    return TransactionReader(reader()).transfer(wallet_pb2.TransferRequest(**fields))
+
+
+def journal() -> TransactionRequest:
+    """A journal whose legs have another order than the request's."""
+    request = wallet_pb2.PostJournalRequest(transaction_id=ID)
+    for account, amount in (("carol", "2"), ("bob", "-1"), ("alice", "-1")):
+        request.legs.add(account_id=account, amount=amount, currency="EUR")
+    request.legs[2].expected_version = 5
+    return TransactionReader(reader()).journal(request)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "leg", "field"),
+    [
+        (read(), Outcome.ACCOUNT_FROZEN, 0, "from_account"),
+        (read(), Outcome.ACCOUNT_FROZEN, 1, "to_account"),
+        (read(expected_version=3), Outcome.VERSION_MISMATCH, 0, "expected_version"),
+        (read(), Outcome.TRANSACTION_ID_REUSED, 0, "transaction_id"),
+        (read(), Outcome.OUTCOME_UNKNOWN, 0, ""),
+        (journal(), Outcome.INSUFFICIENT_FUNDS, 0, "legs[2].account_id"),
+        (journal(), Outcome.ACCOUNT_CLOSED, 1, "legs[1].account_id"),
+        (journal(), Outcome.BALANCE_LIMIT, 2, "legs[0].account_id"),
+        (journal(), Outcome.VERSION_MISMATCH, 0, "legs[2].expected_version"),
+    ],
+)
+def test_the_field_of_a_leg(request_: TransactionRequest, code: Outcome, leg: int, field: str) -> None:
+    """A refusal of a transaction names the part of the request that its leg came from."""
+    why = refusals.of_transaction(request_, code, leg)
+    assert (why.outcome, why.field) == (code.value, field)
+
+
+@pytest.mark.parametrize(
+    ("kind", "leg", "said"), [("deposit", 0, "Deposits on this shard"), ("withdrawal", 1, "Withdrawals on")]
+)
+def test_a_system_account_is_nobodys_field(kind: str, leg: int, said: str) -> None:
+    """What a system account cannot take is the operator's business; of the customer's account it is his."""
+    message = {"deposit": wallet_pb2.DepositRequest, "withdrawal": wallet_pb2.WithdrawRequest}[kind]
+    asked = message(transaction_id=ID, account_id="alice", amount="1", currency="EUR")
+    made = getattr(TransactionReader(reader()), kind)(asked)
+    why = refusals.of_transaction(made, Outcome.BALANCE_LIMIT, leg)
+    assert (why.field, said in why.message) == ("", True)
+    assert refusals.of_transaction(made, Outcome.BALANCE_LIMIT, 1 - leg).field == "account_id"
+
+
+def test_whose_account_of_a_refund() -> None:
+    """The merchant is named by the purchase alone, so the message says that it is his account."""
+    asked = wallet_pb2.RefundRequest(
+        transaction_id=ID, purchase_transaction_id=ID, customer_account="alice", amount="1", currency="EUR"
+    )
+    refund = TransactionReader(reader()).refund(asked).transaction(Purchase("shop", 100, "EUR"), slot("shop"))
+    merchants = refusals.of_transaction(refund, Outcome.INSUFFICIENT_FUNDS, 0)
+    assert merchants.field == "purchase_transaction_id"
+    assert merchants.message.endswith(" (the merchant's account)")
+    customers = refusals.of_transaction(refund, Outcome.ACCOUNT_CLOSED, 1)
+    assert (customers.field, "merchant" in customers.message) == ("customer_account", False)
 
 
 async def test_a_bad_field_is_a_bad_request() -> None:
