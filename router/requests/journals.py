@@ -193,6 +193,8 @@ class JournalReader:
 
     def _leg(self, place: int, request: wallet_pb2.JournalLeg) -> Leg:
         name = f"legs[{place}]"
+        if request.HasField("expected_version"):
+            raise BadField(f"{name}.expected_version", "is not offered by this release: leave it out")
         slot = self._fields.account_slot(request.account_id, f"{name}.account_id")
         amount = request.amount
         minor = self._fields.amount(

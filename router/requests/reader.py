@@ -46,6 +46,9 @@ class TransferLike(Protocol):
     reference: str
     validate_only: bool
 
+    def HasField(self, field_name: str, /) -> bool:  # noqa: N802 -- protobuf's
+        """Whether an optional field was given."""
+
 
 class ReadTransfers(NamedTuple):
     """The requests of a batch, apart. ``bad`` and ``to_check`` are by position in the request."""
@@ -56,6 +59,10 @@ class ReadTransfers(NamedTuple):
     bad: dict[int, BadField]
     # What fits and is only to be checked.
     to_check: dict[int, Row]
+
+
+# A condition that is not checked must not be taken for one that holds.
+_NO_VERSIONS = BadField("expected_version", "is not offered by this release: leave it out")
 
 
 class AccountTerms(NamedTuple):
@@ -96,6 +103,7 @@ class RequestReader(FieldReader):
                     not amount
                     or payer == payee
                     or request.validate_only
+                    or request.HasField("expected_version")
                     or len(reference) > MAX_REFERENCE_BYTES
                     or 0 in reference
                 ):
@@ -177,7 +185,7 @@ class RequestReader(FieldReader):
             reference_bytes(request.reference)
         except BadField as bad:
             return bad
-        return None
+        return _NO_VERSIONS if request.HasField("expected_version") else None
 
     def _put_aside(self, position: int, request: TransferLike, latest: bytes, read: ReadTransfers) -> None:
         """A request that the hot loop left: it does not fit, or is only to be checked."""

@@ -34,6 +34,11 @@ class Asked:
     currency: str = "EUR"
     reference: str = "invoice 7"
     validate_only: bool = False
+    expected_version: int | None = None
+
+    def HasField(self, field_name: str, /) -> bool:  # noqa: N802 -- protobuf's
+        """Whether an optional field was given."""
+        return getattr(self, field_name) is not None
 
 
 def reader(now_ms: int = NOW_MS, exponents: Exponents = EXPONENTS) -> RequestReader:

@@ -364,3 +364,10 @@ def test_columns() -> None:
     assert list(batch.payee_slots) == [slot("bob")] * 3
     assert len(columns([])) == 0
     assert list(columns([]).payers) == []
+
+
+def test_a_version_that_is_not_compared_is_refused() -> None:
+    """A condition that this release does not check must not be taken for one that holds."""
+    refused = attempt(lambda: reader().transfer(Asked(expected_version=0)))
+    assert isinstance(refused, BadField)
+    assert refused.field == "expected_version"

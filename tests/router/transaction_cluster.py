@@ -25,7 +25,7 @@ from shard_node.client.directory import Cluster
 from shard_node.cluster.slots import SLOT_COUNT, slot
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
 from shard_node.contract.accounts import AccountRecord, AccountTerms
-from shard_node.contract.commands import Answer, Command, Settle, new_attempt_id
+from shard_node.contract.commands import Answer, Command, Settle, new_attempt_id, start_ms
 from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, OUTCOME_RECORD
 from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import coordinator_pb2, wallet_pb2
@@ -237,7 +237,7 @@ class TransactionCluster:
             attempts,
             [info.shard_id for info in self.maps.current.topology.shards],
             lambda: new_attempt_id(NOW_MS),
-            abandon_before_ms=NOW_MS,
+            lambda attempt_id: start_ms(attempt_id) < NOW_MS,
             with_balances=with_balances,
         )
         self._walk(batch)
