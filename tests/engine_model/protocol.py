@@ -145,7 +145,7 @@ class Protocol(Memory):
         self.check_start(name)
         for row in rows:
             owners = {leg.owner for leg in row.transaction.legs}
-            if 0 not in owners or max(owners) > len(asked.participants):
+            if 0 not in owners or not 0 < max(owners) <= len(asked.participants):
                 raise MalformedError(f"owners {sorted(owners)} of {len(asked.participants)} participants")
         commit, count = self.commits.get(name), len(rows)
         if commit is not None:
