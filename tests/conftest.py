@@ -19,6 +19,8 @@ _SERVER_FIXTURES: Final = {
     "own_shards",
     "cluster_port",
     "postgresql",
+    "start_server",
+    "module_server",
 }
 _PROCESS_STARTS: Final = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 

@@ -1,17 +1,16 @@
 """How others call a shard: connections, calls by the newest map, and why there was no answer."""
 
 from shard_node.client.asking import Answer, JournalAnswer, NoReply, ask, ask_all
-from shard_node.client.directory import Cluster, Directory
-from shard_node.client.shard import (
+from shard_node.client.connection import (
     CALL_TIMEOUT_SECONDS,
-    LedgerState,
-    PendingTable,
-    Shard,
     ShardRedis,
     as_shard_error,
     connect,
     disconnect,
 )
+from shard_node.client.directory import Cluster, Directory
+from shard_node.client.ledger_state import LedgerState
+from shard_node.client.shard import PendingTable, Shard
 
 __all__ = [
     "CALL_TIMEOUT_SECONDS",

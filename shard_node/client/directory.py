@@ -11,8 +11,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shard_node.client.connection import CALL_TIMEOUT_SECONDS, ShardRedis, connect, disconnect
 from shard_node.client.line import Line
-from shard_node.client.shard import CALL_TIMEOUT_SECONDS, Shard, ShardRedis, connect, disconnect
+from shard_node.client.shard import Shard
 from shard_node.errors import RegistryError
 
 if TYPE_CHECKING:

@@ -1,25 +1,17 @@
-"""Calls to one shard over Redis.
-
-Foreign errors are mapped here, once: what the rest of the cluster sees is ``errors.py``. redis-py
-sends a timed-out call again by default; here it never does, for only the caller knows whether a
-repetition is safe (the transaction id makes it so).
-"""
+"""Calls to one shard over Redis, whose functions are those of the Lua library."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shard_node.client.connection import ShardRedis, as_shard_error, connect, disconnect
+from shard_node.client.ledger_state import LedgerState
 from shard_node.client.line import Line
-from shard_node.client.link import Link
 from shard_node.contract import (
     ATTEMPT_BYTES,
     COMMIT_BYTES,
@@ -33,79 +25,22 @@ from shard_node.contract import (
     pack_bytes,
     unpack,
 )
-from shard_node.errors import (
-    ShardDefectError,
-    ShardFullError,
-    ShardNodeError,
-    ShardUnavailableError,
-    StaleEpochError,
-    WrongShardError,
-)
+from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from shard_node.contract import Call, JournalCall, JournalReply, Kind, LegCheck, Reply
 
-# A call holds the shard for some 40 ms at the most; a fsync on a busy disk may take longer than that
-# by far. Past this the answer counts as lost.
-CALL_TIMEOUT_SECONDS = 5.0
+# What tests look for here until this module goes.
+__all__ = ["LedgerState", "PendingTable", "Shard", "ShardRedis", "connect"]
+
 # Entries a page of a scan: about a millisecond of the shard's time.
 SCAN_PAGE = 1000
 # Bundles read at once, which have up to thousands of transfers each.
 BUNDLE_PAGE = 10
 # Fields of a bundle in `attempts` and in `commits`.
 ATTEMPT_FIELDS, COMMIT_FIELDS = 6, 4
-
-
-class ShardRedis(Redis):
-    """A client of redis-py, and beside it the link that function calls take."""
-
-    link: Link
-
-
-def connect(address: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> ShardRedis:
-    """A client of the Redis at host:port that never repeats a call by itself."""
-    host, _, port = address.rpartition(":")
-    pool: ConnectionPool = ConnectionPool(
-        host=host,
-        port=int(port),
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-    )
-    client = cast("ShardRedis", ShardRedis.from_pool(pool))
-    client.link = Link(host, int(port), timeout_seconds)
-    return client
-
-
-async def disconnect(redis: ShardRedis) -> None:
-    """Closes a client of :func:`connect` with its connections, which a client from a pool leaves open."""
-    redis.link.close()
-    await redis.aclose()
-    await redis.connection_pool.disconnect()
-
-
-def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
-    """The error of ``errors.py`` that stands for a redis-py error."""
-    text = f"{shard_id}: {error}"
-    if isinstance(error, OutOfMemoryError) or str(error).startswith(("OOM", "LEDGER_FULL")):
-        return ShardFullError(text)
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError, OSError, asyncio.TimeoutError)):
-        return ShardUnavailableError(text)
-    if isinstance(error, ResponseError):
-        message = str(error)
-        if message.startswith("STALE_EPOCH"):
-            return StaleEpochError(text)
-        if message.startswith("WRONG_SHARD"):
-            return WrongShardError(text)
-        # Starting up, a full disk, a script too long under way, no longer the primary.
-        if isinstance(error, ReadOnlyError) or message.startswith(("LOADING", "MISCONF", "BUSY", "READONLY")):
-            return ShardUnavailableError(text)
-        if "Function not found" in message:
-            # A Redis that lost its data answers so; its agent loads the library again.
-            return ShardUnavailableError(text)
-    return ShardDefectError(text)
 
 
 PendingTable = Literal["prepared", "unsettled"]
@@ -132,28 +67,6 @@ class ShardCounters:
     accounts: int
     prepared: int
     unsettled: int
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerState:
-    """How far a shard's ledger is archived, as the shard knows.
-
-    ``number`` and ``head`` are those of the last batch it was told of, 0 and empty before the first;
-    ``stream_id`` is the last one in it. ``backlog`` counts ledger entries that wait, which at
-    ``backlog_limit`` stops new transfers; ``length`` counts the calls that made them. ``now_ms`` is the
-    shard's clock, read first, and ``length`` before the rest: when that is 0, all that was made up to
-    ``now_ms`` is in the batches up to ``number``. ``oldest_ms`` is when the first entry that waits was made,
-    where somebody has looked.
-    """
-
-    number: int
-    head: bytes
-    stream_id: str
-    backlog: int
-    backlog_limit: int
-    length: int
-    now_ms: int = field(compare=False)
-    oldest_ms: int | None = field(default=None, compare=False)
 
 
 class Shard:

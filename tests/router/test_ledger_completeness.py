@@ -27,7 +27,8 @@ from router.execution.ledger_completeness import (
     NotYetArchivedError,
 )
 from router.execution.ledger_reader import LedgerReader
-from shard_node.client.shard import CALL_TIMEOUT_SECONDS, LedgerState
+from shard_node.client.connection import CALL_TIMEOUT_SECONDS
+from shard_node.client.ledger_state import LedgerState
 from shard_node.errors import ShardUnavailableError
 from shard_node.ledger.questions.history import History
 from tallystick.v1 import ledger_pb2, ledger_pb2_grpc

@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shard_node.client.engine_shard import EngineShard
 from shard_node.client.line import MAX_CONNECTIONS, SILENCE_SECONDS, Line
 from shard_node.client.shard import Shard
 from shard_node.errors import ShardDefectError, ShardUnavailableError
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 class Bench:
     """A shard over a Redis whose calls end when the test says so, and a clock that it turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Shard] | type[EngineShard]) -> None:
         self.now = 0.0
         self.line = Line(lambda: self.now)
-        self.shard = Shard("shard-0", "test/shard-0/1", cast("ShardRedis", self), self.line)
+        self.shard = kind("shard-0", "test/shard-0/1", cast("ShardRedis", self), self.line)
         self.calls: list[asyncio.Future[int]] = []
 
     @property
@@ -65,10 +66,10 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.fixture
-async def bench() -> Bench:
+@pytest.fixture(params=[Shard, EngineShard])
+async def bench(request: pytest.FixtureRequest) -> Bench:
     """A line on which everything is well."""
-    return Bench()
+    return Bench(request.param)
 
 
 async def fails_at_once(bench: Bench) -> bool:
