@@ -43,6 +43,7 @@ from tallystick.errors import (
     TransactionNotFound,
     TransferLimit,
     Unavailable,
+    VersionMismatch,
     WrongEventLoop,
 )
 from tallystick.ids import new_transaction_id
@@ -114,6 +115,7 @@ __all__ = [
     "TransferRecord",
     "TransferResult",
     "Unavailable",
+    "VersionMismatch",
     "WrongEventLoop",
     "__version__",
     "new_transaction_id",

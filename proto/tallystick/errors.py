@@ -27,6 +27,7 @@
         ├── TransferLimit
         ├── AccountNotEmpty
         ├── AccountInUse
+        ├── VersionMismatch
         ├── Aborted
         └── InvalidArgument          its value, type or size: `field` names the part of the request
 
@@ -74,6 +75,7 @@ class Outcome(IntEnum):
     ACCOUNT_NOT_EMPTY = outcome_pb2.OUTCOME_ACCOUNT_NOT_EMPTY
     ACCOUNT_IN_USE = outcome_pb2.OUTCOME_ACCOUNT_IN_USE
     VALID = outcome_pb2.OUTCOME_VALID
+    VERSION_MISMATCH = outcome_pb2.OUTCOME_VERSION_MISMATCH
 
 
 class TallystickError(Exception):
@@ -350,6 +352,13 @@ class AccountInUse(Refused):
     summary = "something is on its way to the account"
 
 
+class VersionMismatch(Refused):
+    """The account is at another version than expected. Read it again; what is to happen then has a new id."""
+
+    outcome = Outcome.VERSION_MISMATCH
+    summary = "the account is at another version"
+
+
 class Aborted(Refused):
     """A failure cut the transfer short and it was rolled back. Make a new one, with a new id."""
 
@@ -386,6 +395,7 @@ ERROR_TYPES: dict[int, type[TallystickError]] = {
         TransferLimit,
         AccountNotEmpty,
         AccountInUse,
+        VersionMismatch,
         Aborted,
         InvalidArgument,
     )

@@ -43,6 +43,7 @@ _CODES = {
     Outcome.TRANSACTION_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
     Outcome.ACCOUNT_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Outcome.ABORTED: grpc.StatusCode.ABORTED,
+    Outcome.VERSION_MISMATCH: grpc.StatusCode.ABORTED,
     Outcome.OUTCOME_UNKNOWN: grpc.StatusCode.UNAVAILABLE,
     Outcome.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
@@ -82,6 +83,9 @@ _SENTENCES = {
     Outcome.ACCOUNT_NOT_EMPTY: (
         "the balance is not zero, or a hold is active: empty the account first, and capture or void its holds"
     ),
+    Outcome.VERSION_MISMATCH: (
+        "the account is at another version: read it again, and send what is to happen then under a new id"
+    ),
     Outcome.ACCOUNT_IN_USE: "money is on its way to or from the account: try again soon",
 }
 
@@ -112,7 +116,7 @@ _FIELDS = {
 def wire_outcome(code: int) -> outcome_pb2.Outcome:
     """The public enum's value; whatever a shard says beyond it counts as not known."""
     outcome = without_side(code)
-    if Outcome.COMMITTED <= outcome <= Outcome.VALID:
+    if Outcome.COMMITTED <= outcome <= Outcome.VERSION_MISMATCH:
         return cast("outcome_pb2.Outcome", outcome)
     return outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
 

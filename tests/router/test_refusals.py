@@ -42,6 +42,7 @@ STATUSES = {
     "TRANSFER_LIMIT": grpc.StatusCode.FAILED_PRECONDITION,
     "ACCOUNT_NOT_EMPTY": grpc.StatusCode.FAILED_PRECONDITION,
     "ACCOUNT_IN_USE": grpc.StatusCode.FAILED_PRECONDITION,
+    "VERSION_MISMATCH": grpc.StatusCode.ABORTED,
 }
 
 
@@ -66,7 +67,7 @@ def test_public_outcomes_are_handed_on(outcome: Outcome) -> None:
     assert int(refusals.wire_outcome(outcome + PAYEE)) == outcome.value
 
 
-@pytest.mark.parametrize("code", [0, *INTERNAL, *range(24, 32), 63])
+@pytest.mark.parametrize("code", [0, *INTERNAL, *range(25, 32), 63])
 def test_nothing_else_leaks(code: int) -> None:
     """Steps of the protocol, and numbers that are no outcome, become "not known": never ok, never refused."""
     for marked in (code, code + PAYEE):

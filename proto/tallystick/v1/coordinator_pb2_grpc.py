@@ -46,6 +46,11 @@ class CoordinatorServiceStub:
                 request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.SerializeToString,
                 response_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.FromString,
                 _registered_method=True)
+        self.CommitAttempts = channel.unary_unary(
+                '/tallystick.v1.CoordinatorService/CommitAttempts',
+                request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsRequest.SerializeToString,
+                response_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServiceServicer:
@@ -69,6 +74,16 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitAttempts(self, request, context):
+        """Carries transactions of any kind through two-phase commit: bundles, each with
+        the shards that take part. Together they have at most 8192 transactions. A
+        bundle that does not fit its shards is refused as INVALID_ARGUMENT, with
+        nothing begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +96,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.CommitJournals,
                     request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.FromString,
                     response_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.SerializeToString,
+            ),
+            'CommitAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitAttempts,
+                    request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsRequest.FromString,
+                    response_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,6 +159,33 @@ class CoordinatorService:
             '/tallystick.v1.CoordinatorService/CommitJournals',
             tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.SerializeToString,
             tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tallystick.v1.CoordinatorService/CommitAttempts',
+            tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsRequest.SerializeToString,
+            tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,7 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_ACCOUNT_NOT_EMPTY: _ClassVar[Outcome]
     OUTCOME_ACCOUNT_IN_USE: _ClassVar[Outcome]
     OUTCOME_VALID: _ClassVar[Outcome]
+    OUTCOME_VERSION_MISMATCH: _ClassVar[Outcome]
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_COMMITTED: Outcome
 OUTCOME_INSUFFICIENT_FUNDS: Outcome
@@ -54,3 +55,4 @@ OUTCOME_TRANSFER_LIMIT: Outcome
 OUTCOME_ACCOUNT_NOT_EMPTY: Outcome
 OUTCOME_ACCOUNT_IN_USE: Outcome
 OUTCOME_VALID: Outcome
+OUTCOME_VERSION_MISMATCH: Outcome

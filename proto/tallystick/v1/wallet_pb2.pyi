@@ -121,7 +121,7 @@ class BatchAccountsResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[AccountResult, _Mapping]]] = ...) -> None: ...
 
 class TransferRequest(_message.Message):
-    __slots__ = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference", "validate_only")
+    __slots__ = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference", "validate_only", "expected_version")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     TO_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class TransferRequest(_message.Message):
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     transaction_id: str
     from_account: str
     to_account: str
@@ -136,7 +137,8 @@ class TransferRequest(_message.Message):
     currency: str
     reference: str
     validate_only: bool
-    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., to_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    expected_version: int
+    def __init__(self, transaction_id: _Optional[str] = ..., from_account: _Optional[str] = ..., to_account: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ..., expected_version: _Optional[int] = ...) -> None: ...
 
 class TransferResponse(_message.Message):
     __slots__ = ("transaction_id", "outcome", "from_available", "to_available", "refusal")
@@ -331,14 +333,16 @@ class VoidRequest(_message.Message):
     def __init__(self, transaction_id: _Optional[str] = ..., hold_transaction_id: _Optional[str] = ..., account_id: _Optional[str] = ..., reference: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class JournalLeg(_message.Message):
-    __slots__ = ("account_id", "amount", "currency")
+    __slots__ = ("account_id", "amount", "currency", "expected_version")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     amount: str
     currency: str
-    def __init__(self, account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ...) -> None: ...
+    expected_version: int
+    def __init__(self, account_id: _Optional[str] = ..., amount: _Optional[str] = ..., currency: _Optional[str] = ..., expected_version: _Optional[int] = ...) -> None: ...
 
 class PostJournalRequest(_message.Message):
     __slots__ = ("transaction_id", "legs", "reference", "initiated_by", "validate_only")
