@@ -9,6 +9,7 @@ from shard_node.client.connection import (
     disconnect,
 )
 from shard_node.client.directory import Cluster, Directory
+from shard_node.client.engine_shard import EngineShard
 from shard_node.client.ledger_state import LedgerState
 from shard_node.client.shard import PendingTable, Shard
 
@@ -17,6 +18,7 @@ __all__ = [
     "Answer",
     "Cluster",
     "Directory",
+    "EngineShard",
     "JournalAnswer",
     "LedgerState",
     "NoReply",
