@@ -90,10 +90,8 @@ class Resolver:
         found = await self._find(shard, minimum_age_ms)
         if not found:
             return False
-        home = cluster.shards.index(shard)
-        sized = [
-            (one, len(doubt.codes)) for doubt in found if (one := _named(doubt, home, cluster.shard_ids))
-        ]
+        home, shard_ids = cluster.shards.index(shard), cluster.shard_ids
+        sized = [(one, len(doubt.codes)) for doubt in found if (one := _named(doubt, home, shard_ids))]
         ended = 0
         for doubts in _pieces(sized):
             ended += await end(Pace(cluster), Recovery(doubts, shard_ids))
