@@ -8,7 +8,8 @@ ShardNodeError
 │   ├── LedgerUnavailableError no answer from the ledger's database: whether it stored is not known
 │   ├── ExponentUnknownError  the number of decimals of a currency is not known here: amounts cannot be told
 │   └── BatchTakenError       another archiver stored that batch; nothing was written
-├── ShardDefectError          the function library failed or is missing: needs a person
+├── ShardDefectError          the shard failed or refused what it should not: needs a person
+├── IncompatibleError         server, engine and data of a shard do not fit together: needs a person
 ├── WrongShardError           the Redis belongs to another shard or cluster
 ├── LedgerError               the ledger's database is not what it should be: needs a person
 └── RegistryError             ZooKeeper refused, or its content is not what it should be
@@ -49,6 +50,10 @@ class ExponentUnknownError(RetryableError):
 
 class ShardDefectError(ShardNodeError):
     """The shard answered with an error that no correct caller and library produce."""
+
+
+class IncompatibleError(ShardNodeError):
+    """Server, engine and data of a shard do not fit together; the text says what to do."""
 
 
 class WrongShardError(ShardNodeError):

@@ -55,7 +55,9 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.client": """
         shard_node.cluster shard_node.contract shard_node.contract.accounts shard_node.contract.commands
         shard_node.contract.layout shard_node.contract.lookups""",
-    "shard_node.agent": "shard_node.client shard_node.cluster shard_node.library shard_node.logs",
+    "shard_node.agent": """
+        shard_node.client shard_node.cluster shard_node.contract.lookups shard_node.engine shard_node.library
+        shard_node.logs""",
     "shard_node.ledger.store": "shard_node.cluster shard_node.contract",
     "shard_node.ledger.store.migrations": "shard_node.ledger.store",
     "shard_node.ledger.questions": """

@@ -1,6 +1,7 @@
 """The shard node: who looks after one Redis."""
 
-from shard_node.agent.agent import DEFAULT_MAX_BACKLOG, Agent, AgentSettings, bind, load_library
+from shard_node.agent.agent import Agent, AgentSettings, bind, load_library
+from shard_node.agent.binding import DEFAULT_MAX_BACKLOG
 from shard_node.agent.redis_process import RedisProcess
 
 __all__ = [

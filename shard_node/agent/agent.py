@@ -24,6 +24,7 @@ import structlog
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from shard_node import library
+from shard_node.agent.binding import DEFAULT_MAX_BACKLOG, Holding
 from shard_node.agent.redis_process import RedisProcess
 from shard_node.agent.rotation import Peer, long_unsettled_ms, may_rotate
 from shard_node.client import Shard, as_shard_error, connect, disconnect
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 # Between two tries to bring Redis back; the first one is at once.
 RESTART_SECONDS = 1.0
-DEFAULT_MAX_BACKLOG = 5_000_000
 # How often the agent looks whether a rotation is due, and, when it is, whether it may be.
 ROTATION_CHECK_SECONDS = 5.0
 # How often it ends holds whose time is over.
@@ -88,32 +88,6 @@ async def load_library(redis: Redis) -> None:
         if source.encode() in (found.values() if isinstance(found, dict) else found):
             return
     await redis.function_load(source, replace=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What a Redis says of itself: the shard whose data it holds, and whether it ever served."""
-
-    identity: str | None
-    served: bool
-
-    def may_be_named(self, topology: Topology, shard_id: str, address: str) -> None:
-        """Raises WrongShardError unless the topology may name this Redis, at ``address``, as the primary.
-
-        To be asked of the very topology that is then changed. An empty Redis in a shard's place would
-        be the loss of all its money. One that claimed the shard when it had no primary, and never
-        served, is as good as empty as soon as another was named.
-        """
-        identity, primary = f"{topology.cluster_id}/{shard_id}", topology.shard(shard_id).primary
-        if self.identity not in (None, identity):
-            raise WrongShardError(
-                f"this Redis holds {self.identity}, not {identity}: is --data the right folder?"
-            )
-        claimed_and_named = self.identity is not None and primary == address
-        if primary and not self.served and not claimed_and_named:
-            raise WrongShardError(
-                f"this Redis is empty, but {shard_id} has served from {primary}: is --data the right folder?"
-            )
 
 
 async def claim(redis: Redis, topology: Topology, shard_id: str) -> Holding:

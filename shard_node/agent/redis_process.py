@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import socket
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from shard_node.client import connect
-from shard_node.errors import ShardUnavailableError
+from shard_node.agent.compatibility import require_engine_on, server_program, shard_engine, why_ended
+from shard_node.agent.redis_settings import settings
+from shard_node.client import connect, disconnect
+from shard_node.errors import ShardNodeError, ShardUnavailableError
 from shard_node.redis_files import CONFIGURATION, PID_FILE
 
 if TYPE_CHECKING:
@@ -80,14 +81,22 @@ class RedisProcess:
     Two Redis servers must never write one append-only file. So the one that is launched inherits a
     locked file: the lock is held for exactly as long as that Redis or a child of it lives, whatever
     becomes of its agent, and nobody launches without it.
+
+    ``with_engine`` starts it with the shard engine, and refuses what does not fit to it; it goes, and is so
+    always, when the Lua library goes.
     """
 
-    def __init__(self, data: Path, host: str, port: int | None, max_memory_bytes: int) -> None:
+    def __init__(
+        self, data: Path, host: str, port: int | None, max_memory_bytes: int, *, with_engine: bool = False
+    ) -> None:
         self._data = data
         self._host = host
         self._port = port
         self._max_memory_bytes = max_memory_bytes
+        self._with_engine = with_engine
         self._process: asyncio.subprocess.Process | None = None
+        # The log's size when this server was started or adopted.
+        self._log_start = 0
         self.pid = 0
         self.adopted = False
 
@@ -106,7 +115,11 @@ class RedisProcess:
         return self._data / PID_FILE
 
     async def start(self) -> None:
-        """Returns when Redis answers, its data read in. Raises ShardUnavailableError otherwise."""
+        """Returns when Redis answers, its data read in.
+
+        Raises ShardUnavailableError otherwise; IncompatibleError when server, engine and data do not fit
+        together, and then a Redis that was started for it is ended.
+        """
         self._data.mkdir(parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + FOLDER_TIMEOUT_SECONDS
@@ -123,6 +136,19 @@ class RedisProcess:
                 )
             await asyncio.sleep(POLL_SECONDS)
         await self._ready()
+        if self._with_engine:
+            await self._require_engine()
+
+    async def _require_engine(self) -> None:
+        client = connect(self.address)
+        try:
+            await require_engine_on(client, self._data, self.pid)
+        except ShardNodeError:
+            if not self.adopted:
+                await self.stop()
+            raise
+        finally:
+            await disconnect(client)
 
     def _choose_port(self) -> None:
         """The port that was asked for, else that of the last start: never another one in silence."""
@@ -174,20 +200,10 @@ class RedisProcess:
         self._pid_file.unlink(missing_ok=True)
 
     async def _launch(self, lock: int) -> None:
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            raise ShardUnavailableError(
-                "no redis-server on PATH: install Redis 7.0 or newer (apt-get install redis-server)"
-            )
+        program = await asyncio.to_thread(server_program)
         config = self._data / CONFIGURATION
-        config.write_text(
-            SETTINGS.format(
-                host=self._host,
-                port=self._port,
-                data=self._data.resolve(),
-                max_memory_bytes=self._max_memory_bytes,
-            )
-        )
+        config.write_text(await self._settings())
+        self._log_start = self._log_size()
         output = self.log.open("ab")
         try:
             # A session of its own: a Ctrl-C meant for the agent must not reach Redis first.
@@ -205,6 +221,21 @@ class RedisProcess:
         self._pid_file.write_text(f"{self.pid} {self._port}\n")
         log.info("redis started", redis_pid=self.pid, address=self.address)
 
+    async def _settings(self) -> str:
+        assert self._port is not None  # noqa: S101
+        if self._with_engine:
+            engine = await asyncio.to_thread(shard_engine)
+            return settings(self._host, self._port, self._data, engine, self._max_memory_bytes)
+        return SETTINGS.format(
+            host=self._host,
+            port=self._port,
+            data=self._data.resolve(),
+            max_memory_bytes=self._max_memory_bytes,
+        )
+
+    def _log_size(self) -> int:
+        return self.log.stat().st_size if self.log.exists() else 0
+
     async def _adopt(self) -> bool:
         """Whether a Redis serves our data. Its settings are written before it starts, by who has the lock."""
         port = self._remembered_port()
@@ -221,6 +252,7 @@ class RedisProcess:
         if Path(folder) != self._data.resolve() or not _alive(pid):
             return False
         self._port, self.pid, self._process, self.adopted = port, pid, None, True
+        self._log_start = self._log_size()
         # Its agent may have ended before it wrote this.
         self._pid_file.write_text(f"{pid} {port}\n")
         log.info("redis adopted", redis_pid=pid, address=self.address)
@@ -232,8 +264,7 @@ class RedisProcess:
             async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
                 while True:
                     if not _alive(self.pid) or (self._process and self._process.returncode is not None):
-                        tail = self.log.read_text(errors="replace").splitlines()[-5:]
-                        raise ShardUnavailableError("redis ended while starting: " + " | ".join(tail))
+                        raise why_ended(self._log_since_start(), self._data)
                     try:
                         if await client.ping():
                             return
@@ -243,6 +274,11 @@ class RedisProcess:
             raise ShardUnavailableError(f"redis at {self.address} is not ready in time") from error
         finally:
             await client.aclose()
+
+    def _log_since_start(self) -> str:
+        with self.log.open(errors="replace") as log:
+            log.seek(self._log_start)
+            return log.read()
 
     def _remembered_port(self) -> int | None:
         """The port of the last start: keeping it spares everyone a new epoch."""

@@ -9,7 +9,7 @@ from shard_node.client.connection import (
     disconnect,
 )
 from shard_node.client.directory import Cluster, Directory
-from shard_node.client.engine_shard import EngineShard
+from shard_node.client.engine_shard import EngineShard, status_of
 from shard_node.client.ledger_state import LedgerState
 from shard_node.client.shard import PendingTable, Shard
 
@@ -30,4 +30,5 @@ __all__ = [
     "ask_all",
     "connect",
     "disconnect",
+    "status_of",
 ]

@@ -39,9 +39,24 @@ from shard_node.errors import ShardFullError, ShardUnavailableError, StaleEpochE
 LedgerEntry = tuple[str, dict[bytes, bytes]]
 
 _INFO: Final = "tallystick.info"
+# What it answers before the first bind.
+_NO_SHARD: Final = "STALE_EPOCH this Redis holds no shard"
 _EVERYWHERE: Final = (*range(SLOT_COUNT), SYSTEM_SLOT)
 # Attempts and commits read at once. The shard answers fewer when their bundles are large.
 _DOUBTS_AT_ONCE: Final = 256
+
+
+async def status_of(redis: ShardRedis, shard_id: str) -> ShardStatus | None:
+    """How the shard is that a Redis holds, whichever that is; None while it holds none.
+
+    Raises the errors of ``errors.py``, which name ``shard_id``.
+    """
+    try:
+        return ShardStatus.read(await redis.link.call(_INFO))
+    except (RedisError, OSError) as error:
+        if str(error).startswith(_NO_SHARD):
+            return None
+        raise as_shard_error(shard_id, error) from error
 
 
 class Mark(NamedTuple):
@@ -130,7 +145,10 @@ class EngineShard:
             yield [(name, record) for name, record in zip(names, records, strict=True) if record]
 
     async def expire_holds(self, limit: int) -> int:
-        """Ends up to ``limit`` holds whose time is over, longest overdue first; how many."""
+        """Ends up to ``limit`` holds whose time is over, longest overdue first; how many.
+
+        The shard ends fewer at once when their texts are long.
+        """
         ended: int = await self._send("tallystick.expire", self.fence, limit)
         return ended
 
@@ -169,7 +187,10 @@ class EngineShard:
 
     async def all_in_doubt(self, minimum_age_ms: int = 0) -> AsyncIterator[Doubt]:
         """All attempts and commits that have been in doubt for that long at least, the oldest first."""
-        latest_ms = (await self.info()).now_ms - minimum_age_ms
+        status = await self.info()
+        if status.oldest_in_doubt_ms < minimum_age_ms:
+            return
+        latest_ms = status.now_ms - minimum_age_ms
         page = await self.in_doubt()
         while page:
             for doubt in page:

@@ -5,7 +5,7 @@ Outcomes that it remembers, attempts and commits that are in doubt, and how the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -152,9 +152,13 @@ class ShardStatus:
     clock_lag_ms: int
 
     @classmethod
-    def read(cls, reply: Sequence[Any]) -> ShardStatus:
-        """From the answer's names and values, in turns. What a newer engine says beyond is left out."""
-        found = {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+    def read(cls, reply: Mapping[bytes, Any] | Sequence[Any]) -> ShardStatus:
+        """From names and values: a map in RESP3, a list of both in turns in RESP2.
+
+        What a newer engine says beyond the fields here is left out.
+        """
+        pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+        found = {name.decode(): value for name, value in pairs}
         known: dict[str, Any] = {one.name: found[one.name] for one in fields(cls)}
         for name in ("shard", "last_frame", "archived_frame"):
             known[name] = known[name].decode()

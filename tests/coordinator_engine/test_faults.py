@@ -101,7 +101,7 @@ async def test_answer_lost_after_decide_ends_with_the_retry(bank: Bank) -> None:
 
 
 async def test_retry_of_what_others_committed_is_unknown_while_it_cannot_be_ended(bank: Bank) -> None:
-    """The other commit's finish gets no answer: COMMITTED may be answered only when the payee has the money."""
+    """The other commit's finish gets no answer: its money may not be there yet."""
     row = bank.transfer()
     await bank.start(bank.attempt(row), 2)
     bank.losing("finish")

@@ -23,7 +23,8 @@ from redis.asyncio import Redis
 from deploy.local.launcher import ClusterSpec, LocalCluster
 from shard_node.__main__ import main
 from shard_node.agent import agent as agent_module
-from shard_node.agent.agent import Agent, AgentSettings, Holding, claim, load_library
+from shard_node.agent.agent import Agent, AgentSettings, claim, load_library
+from shard_node.agent.binding import Holding
 from shard_node.agent.redis_process import RedisProcess
 from shard_node.client.shard import Shard, connect
 from shard_node.cluster.registry import CURRENCIES, Registry, bootstrap

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Bench:
     """A shard over a Redis whose calls end when the test says so, and a clock that it turns."""
 
-    def __init__(self, kind: type[Shard] | type[EngineShard]) -> None:
+    def __init__(self, kind: type[Shard | EngineShard]) -> None:
         self.now = 0.0
         self.line = Line(lambda: self.now)
         self.shard = kind("shard-0", "test/shard-0/1", cast("ShardRedis", self), self.line)
