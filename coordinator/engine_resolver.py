@@ -58,7 +58,7 @@ class Resolver:
         self._name = name
         self._registry = registry
         self._directory = directory
-        # The serial number that the last look at a shard ended with; not there when it came to the end.
+        # The serial number that the last look at a shard ended with; none when it came to what is young.
         self._cursors: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -105,6 +105,8 @@ class Resolver:
         if status.oldest_in_doubt_ms < minimum_age_ms:
             return []
         page = await shard.in_doubt(after, SCAN_LIMIT)
+        if after and not page:
+            page = await shard.in_doubt(0, SCAN_LIMIT)
         latest_ms = status.now_ms - minimum_age_ms
         old = [doubt for doubt in page if doubt.since_ms <= latest_ms]
         if page and len(old) == len(page):
