@@ -131,9 +131,12 @@ def with_slot_moved(topology: Topology, slot: int, target: int) -> Topology:
 
 
 @contextmanager
-def engine_servers(folder: Path, count: int = SHARDS) -> Iterator[list[EngineServer]]:
-    """So many servers, which are stopped whatever happens."""
-    servers = [EngineServer(folder / f"redis-{i}", more=_DURABLE) for i in range(count)]
+def engine_servers(
+    folder: Path, count: int = SHARDS, *, manual_clock: bool = False
+) -> Iterator[list[EngineServer]]:
+    """So many servers, which are stopped whatever happens. Where time is set nothing waits for a disk."""
+    more = "" if manual_clock else _DURABLE
+    servers = [EngineServer(folder / f"redis-{i}", manual_clock=manual_clock, more=more) for i in range(count)]
     try:
         for server in servers:
             server.start()

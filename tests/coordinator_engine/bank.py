@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from coordinator.attempts import Attempt, Commit, each
 from coordinator.engine_driver import Driver
@@ -13,6 +13,7 @@ from coordinator.engine_resolver import Resolver
 from coordinator.pace import Pace, ask
 from shard_node.client import EngineShard
 from shard_node.cluster.slots import slot
+from shard_node.cluster.topology import Topology
 from shard_node.contract.accounts import AccountRecord, AccountTerms
 from shard_node.contract.commands import (
     Answer,
@@ -28,7 +29,14 @@ from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Transaction
 from shard_node.contract.transfers import Kind
 from shard_node.errors import ShardUnavailableError
-from tests.coordinator_engine.payloads import CURRENCY, WORLD, attempts_at, posted_bundle, transfer
+from tests.coordinator_engine.payloads import (
+    CURRENCY,
+    WORLD,
+    attempt_id_now,
+    attempts_at,
+    posted_bundle,
+    transfer,
+)
 from tests.engine_shards import EngineCluster, EngineShards
 
 if TYPE_CHECKING:
@@ -37,7 +45,13 @@ if TYPE_CHECKING:
 PAYER_HAS = 100
 
 
-def name_on(shards: EngineShards, index: int, prefix: str) -> str:
+class Mapped(Protocol):
+    """Whoever goes by a topology."""
+
+    topology: Topology
+
+
+def name_on(shards: Mapped, index: int, prefix: str) -> str:
     """An account id whose slot the shard owns."""
     owner = shards.topology.owner
     return next(name for n in count() if owner[slot(name := f"{prefix}-{n}")] == index)
@@ -121,7 +135,7 @@ class Ground:
 
     def attempt(self, *rows: Transaction, attempt_id: bytes | None = None) -> Attempt:
         """A new attempt at transactions that have the same shards."""
-        ((attempt, _),) = attempts_at(rows, self.cluster.owner, attempt_id)
+        ((attempt, _),) = attempts_at(rows, self.cluster.owner, lambda: attempt_id or attempt_id_now())
         return attempt
 
     async def start(self, attempt: Attempt, steps: int) -> tuple[Commit, dict[int, Command]]:

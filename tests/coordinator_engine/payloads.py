@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from coordinator.attempts import Attempt
@@ -69,8 +69,13 @@ def posted_bundle(rows: Sequence[Transaction]) -> bytes:
     return bundle_of([_owned(row, {}) for row in rows])
 
 
+def attempt_id_now() -> bytes:
+    """An id for an attempt that begins now."""
+    return new_attempt_id(now_ms())
+
+
 def attempts_at(
-    rows: Sequence[Transaction], owner: Sequence[int], attempt_id: bytes | None = None
+    rows: Sequence[Transaction], owner: Sequence[int], new_id: Callable[[], bytes] = attempt_id_now
 ) -> list[tuple[Attempt, list[int]]]:
     """New attempts at some transactions, and which of them each one has; ``owner`` by slot.
 
@@ -88,8 +93,7 @@ def attempts_at(
             for leg in rows[number].legs
         }
         bundle = bundle_of([_owned(rows[number], by_account) for number in numbers])
-        name = attempt_id or new_attempt_id(now_ms())
-        found.append((Attempt(name, decider, participants, bundle, len(numbers)), numbers))
+        found.append((Attempt(new_id(), decider, participants, bundle, len(numbers)), numbers))
     return found
 
 
