@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from redis.exceptions import ResponseError
@@ -19,7 +18,7 @@ from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
 from tests.coordinator_engine.bank import PAYER_HAS, Bank, name_on
 from tests.coordinator_engine.payloads import WORLD, timed_id, transfer
-from tests.engine_shards import EngineShards, engine_servers
+from tests.engine_shards import EngineShards
 
 MOVED = (PAYER_HAS - 30, 30)
 NOT_MOVED = (PAYER_HAS, 0)
@@ -526,84 +525,3 @@ async def test_finish_of_a_leg_that_is_nowhere_raises_the_alarm(shards: EngineSh
     assert await bank.alarms() == 4
     assert await bank.run(row) is Outcome.OUTCOME_UNKNOWN
     await bank.close()
-
-
-# ------------------------------------------------------------------ shards that die
-
-
-@pytest.mark.servers
-async def test_shard_down_between_decide_and_finish(tmp_path: Path) -> None:
-    """The caller hears that the outcome is unknown; the resolver finishes when the shard is back."""
-    with engine_servers(tmp_path, 2) as servers:
-        shards = EngineShards(servers)
-        shards.wipe()
-        bank = await Bank.open(shards)
-        row = bank.transfer()
-        attempt = bank.attempt(row)
-        machine, calls = await bank.start(attempt, 2)
-        servers[1].kill()
-        answer = await bank.ask(1, calls[1])
-        assert answer is NoReply.LOST
-        machine.conclude({1: answer})
-        assert attempt.outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))
-        assert not machine.settled
-
-        servers[1].start()
-        assert await bank.balances() == (MOVED[0], 0)
-        assert await bank.in_doubt() == (1, 1)
-        await bank.resolve()
-        assert await bank.balances() == MOVED
-        assert await bank.in_doubt() == CLEAN
-        assert await bank.run(row) is Outcome.COMMITTED
-        assert await bank.balances() == MOVED
-        await bank.close()
-
-
-@pytest.mark.servers
-async def test_connections_from_before_a_restart_are_not_a_lost_answer(tmp_path: Path) -> None:
-    """They are dead; the call is made on a new one, and moves once."""
-    with engine_servers(tmp_path, 2) as servers:
-        shards = EngineShards(servers)
-        shards.wipe()
-        bank = await Bank.open(shards)
-        rows = [bank.transfer(1) for _ in range(12)]
-        # As many calls at once as there are transfers.
-        assert set(await asyncio.gather(*map(bank.run, rows))) == {Outcome.COMMITTED}
-        for server in servers:
-            server.restart(killed=True)
-        again = [bank.transfer(1) for _ in range(12)]
-        assert set(await asyncio.gather(*map(bank.run, [*rows, *again]))) == {Outcome.COMMITTED}
-        assert await bank.balances() == (PAYER_HAS - 24, 24)
-        await bank.close()
-
-
-@pytest.mark.servers
-async def test_payers_shard_killed_keeps_what_it_acknowledged(tmp_path: Path) -> None:
-    """Each decide that was answered is there after kill -9."""
-    with engine_servers(tmp_path, 2) as servers:
-        shards = EngineShards(servers)
-        shards.wipe()
-        bank = await Bank.open(shards)
-        rows = [bank.transfer(1) for _ in range(50)]
-        acknowledged: list[Transaction] = []
-        under_way = asyncio.Event()
-
-        async def work() -> None:
-            for row in rows:
-                if await bank.run(row) is Outcome.COMMITTED:
-                    acknowledged.append(row)
-                if len(acknowledged) == 10:
-                    under_way.set()
-
-        working = asyncio.ensure_future(work())
-        await under_way.wait()
-        await asyncio.to_thread(servers[0].restart, killed=True)
-        await working
-        await bank.resolve()
-        assert await bank.in_doubt() == CLEAN
-        payer, payee = await bank.balances()
-        assert payer + payee == PAYER_HAS
-        assert payee >= len(acknowledged)
-        for row in rows:
-            assert await bank.run(row) is Outcome.COMMITTED or row not in acknowledged
-        await bank.close()

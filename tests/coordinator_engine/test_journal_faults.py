@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from redis.exceptions import ResponseError
 
-from coordinator.engine_driver import MINIMUM_AGE_MS, Driver, now_ms
+from coordinator.engine_driver import MINIMUM_AGE_MS, now_ms
 from shard_node.client import NoReply
-from shard_node.cluster.slots import slot
 from shard_node.contract.commands import (
     Decide,
     Decided,
@@ -23,7 +21,7 @@ from shard_node.contract.commands import (
 from shard_node.contract.outcomes import Outcome
 from tests.coordinator_engine.bank import codes, name_on
 from tests.coordinator_engine.journal_bank import HAS, LONG_MS, REFUNDABLE, JournalBank
-from tests.engine_shards import EngineShards, engine_servers
+from tests.engine_shards import EngineShards
 
 CLEAN = (0, 0)
 SPLIT = (HAS - 10, HAS - 10, HAS + 20)
@@ -532,89 +530,3 @@ async def test_hold_expiry_races_with_capture(bank: JournalBank, life_ms: int) -
     assert [await bank.run(row) for row in rows] == outcomes
     assert (await shard.info()).holds == 0
     await nothing_left(bank)
-
-
-# ------------------------------------------------------------------ shards that die
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("steps", [1, 2], ids=["after prepare", "after decide"])
-@pytest.mark.parametrize("index", [0, 1, 2], ids=["deciding", "debited", "credited"])
-async def test_shard_killed(tmp_path: Path, index: int, steps: int) -> None:
-    """The caller hears that the outcome is unknown; when the shard is back the resolver makes it whole."""
-    with engine_servers(tmp_path) as servers:
-        shards = EngineShards(servers)
-        shards.wipe()
-        bank = await JournalBank.open(shards)
-        row = bank.split()
-        attempt = bank.attempt(row)
-        machine, calls = await bank.start(attempt, steps)
-        servers[index].kill()
-        answers = {shard: await bank.ask(shard, call) for shard, call in calls.items()}
-        if steps == 1:
-            calls = dict(machine.finish(answers))
-            answers = {shard: await bank.ask(shard, call) for shard, call in calls.items()}
-        machine.conclude(answers)
-        # Only when the deciding shard died after its word is everything done without it.
-        done = index == 0 and steps == 2
-        assert attempt.outcomes == bytes((Outcome.COMMITTED if done else Outcome.OUTCOME_UNKNOWN,))
-
-        servers[index].start()
-        # Looks at once, over new connections; a resolver would look again a second later.
-        await bank.balances()
-        await bank.resolve()
-        abandoned = index == 0 and steps == 1
-        assert await bank.balances() == (AT_REST if abandoned else SPLIT)
-        await nothing_left(bank)
-        assert await bank.run(row) is Outcome.COMMITTED
-        assert await bank.balances() == SPLIT
-        assert await bank.alarms() == 0
-        await bank.close()
-
-
-# ------------------------------------------------------------------ settlements
-
-
-async def test_settlements_ride_on_the_next_decide(bank: JournalBank) -> None:
-    """What is finished is settled by the next decide of its shard, or alone before the process ends."""
-    driver = Driver(bank)
-    await driver.commit([bank.attempt(bank.split())], bank.cluster)
-    assert await bank.in_doubt() == (0, 1)
-    await driver.commit([bank.attempt(bank.refund())], bank.cluster)
-    assert await bank.in_doubt() == (0, 1)
-    await driver.settle_now()
-    await nothing_left(bank)
-
-
-async def test_settlements_whose_ride_is_lost_wait_again(bank: JournalBank) -> None:
-    """The decide that carried them may not have arrived: they are sent once more."""
-    driver = Driver(bank)
-    await driver.commit([bank.attempt(bank.split())], bank.cluster)
-    silent, whole = bank.silence(0), bank.cluster
-    await driver.commit([bank.attempt(bank.refund())], silent)
-    bank.cluster = whole
-    assert await bank.in_doubt() == (1, 1)
-    await driver.settle_now()
-    assert await bank.in_doubt() == (1, 0)
-    await bank.resolve()
-    await nothing_left(bank)
-
-
-async def test_settlements_without_a_ride_go_alone(
-    bank: JournalBank, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a while; nobody has to send anything."""
-    monkeypatch.setattr("coordinator.engine_driver.SETTLE_IDLE_SECONDS", 0.01)
-    driver = Driver(bank)
-    await driver.commit([bank.attempt(bank.split())], bank.cluster)
-    idle = asyncio.ensure_future(driver.settle_idle())
-    while await bank.in_doubt() != CLEAN:
-        assert not idle.done()
-    idle.cancel()
-    await nothing_left(bank)
-
-
-def test_accounts_are_where_the_tests_think(shards: EngineShards) -> None:
-    """Each name that a test looks for on a shard is on that shard."""
-    owner = shards.topology.owner
-    assert [owner[slot(name_on(shards, index, "any"))] for index in range(3)] == [0, 1, 2]
