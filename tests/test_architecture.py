@@ -42,9 +42,9 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.logs": "",
     "shard_node.library": "",
     "shard_node.cluster": "",
-    "shard_node.contract": "shard_node.contract.layout",
     # The engine's side of the contract, beside that of the library until that one goes.
     "shard_node.contract.layout": "",
+    "shard_node.contract": "shard_node.contract.layout",
     "shard_node.contract.transactions": "shard_node.contract shard_node.contract.layout",
     "shard_node.contract.commands": "shard_node.contract.layout",
     "shard_node.contract.accounts": "shard_node.contract shard_node.contract.layout",

@@ -55,9 +55,12 @@ def server_program() -> str:
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         raise ShardUnavailableError(f"no redis-server on PATH: {_INSTALL}")
-    told = subprocess.run(  # noqa: S603
-        [program, "--version"], capture_output=True, text=True, timeout=_VERSION_SECONDS, check=False
-    ).stdout.strip()
+    try:
+        told = subprocess.run(  # noqa: S603
+            [program, "--version"], capture_output=True, text=True, timeout=_VERSION_SECONDS, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise IncompatibleError(f"{program} does not run ({error}): {_INSTALL}") from error
     found = _VERSION.match(told)
     if found is None:
         raise IncompatibleError(

@@ -124,8 +124,8 @@ OUTCOME_RECORD: Final = struct.Struct("<BB6sq3s8s")
 #       o: what `tallystick.open` was given
 #       c: COMMITTED for those accounts that were made
 #   STATE, EXPIRE
-#       r: rows, each an ENTRY_HEAD, then account, counterparty and details. A STATE has zeros for id,
-#          fingerprint, leg and leg count, and no details; an EXPIRE has those of its hold, but leg 1
+#       r: rows, each an ENTRY_HEAD, then account, counterparty and details. An EXPIRE has id, fingerprint,
+#          leg count and details of its hold, and leg 1; a STATE is of no transaction, and these say nothing
 FRAME_HEAD: Final = struct.Struct("<BBH")
 ENTRY_HEAD: Final = struct.Struct("<16s8sqqqq3sBBBBBH")
 

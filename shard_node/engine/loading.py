@@ -1,7 +1,7 @@
 """Builds the engine where that is needed, and says where it is.
 
-A fingerprint of the sources lies beside the build: whoever asks for the engine gets one of the present
-sources, and the first to ask builds it.
+A wheel has the engine, and not its sources. In a checkout a fingerprint of the sources lies beside the
+build: whoever asks for the engine gets one of the present sources, and the first to ask builds it.
 
 ``TALLYSTICK_ENGINE`` names an engine that was built elsewhere; it is taken as it is. ``CC`` names the
 compiler.
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Final
 
 SOURCES: Final = Path(__file__).parent
+# Where a wheel has it; never there in a checkout.
+INSTALLED: Final = SOURCES / "tallystick.so"
 # Ignored by git.
 BUILD: Final = SOURCES.parent.parent / "build" / "engine"
 
@@ -49,12 +51,19 @@ class EngineMissingError(Exception):
 
 
 def engine_path(*, sanitized: bool = False) -> Path:
-    """Where the engine is, built anew when its sources have changed. Raises EngineMissingError."""
+    """Where the engine is, built anew when its sources have changed.
+
+    Raises EngineMissingError, which says what to do.
+    """
     given = os.environ.get("TALLYSTICK_ENGINE")
     if given and not sanitized:
         if not Path(given).is_file():
             raise EngineMissingError(f"TALLYSTICK_ENGINE names {given}, and there is no such file")
         return Path(given).resolve()
+    if INSTALLED.is_file() and not sanitized:
+        return INSTALLED
+    if not _sources():
+        raise EngineMissingError(f"this installation lacks {INSTALLED}: install tallystick again")
     flags = (*_FLAGS, *(_SANITIZED if sanitized else _OPTIMISED))
     wanted = _fingerprint(flags)
     engine = BUILD / ("tallystick-sanitized.so" if sanitized else "tallystick.so")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shard_node.client.connection import connect
 from shard_node.client.engine_shard import EngineShard as Client
@@ -391,6 +392,28 @@ async def test_restart_is_got_over_and_an_end_is_told(start_server: StartServer)
             with pytest.raises(ShardUnavailableError) as caught:
                 await ask()
             assert isinstance(caught.value, ShardNodeError)
+
+
+async def test_full_is_not_told_of_a_call_that_may_have_been_carried_out(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repetition was refused; of the call before it, whose connection broke, nobody knows."""
+    await client.bind(HOUR_MS, 0)
+    once = client.redis.link.call
+    calls = []
+
+    async def breaks_once(*arguments: bytes | int | str) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RedisConnectionError("reset by peer")
+        return await once(*arguments)
+
+    monkeypatch.setattr(client.redis.link, "call", breaks_once)
+    with pytest.raises(ShardUnavailableError, match=r"LEDGER_FULL .*, and the call before it got no answer"):
+        await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
+    assert calls[0] == calls[1]
+    with pytest.raises(ShardFullError):
+        await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
 
 
 async def test_memory_limit_is_a_full_shard(start_server: StartServer) -> None:

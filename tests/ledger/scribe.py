@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from shard_node.cluster.slots import slot
 from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.layout import (
     ALL_OWNERS,
@@ -94,7 +95,7 @@ class Scribe:
         columns = [
             LIST_HEAD.pack(n),
             *(struct.pack(f"<{n}q", *numbers) for numbers in list(zip(*opened, strict=True))[2:]),
-            bytes(2 * n),
+            struct.pack(f"<{n}H", *(slot(one.name) for one in opened)),
             *(one.currency.encode() for one in opened),
             bytes(len(one.name.encode()) for one in opened),
             *(one.name.encode() for one in opened),

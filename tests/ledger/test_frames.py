@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.layout import ALL_OWNERS, FrameKind
+from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction
 from shard_node.contract.transfers import Details, Kind, pack_details
@@ -215,9 +215,9 @@ def test_fields_in_either_form() -> None:
 CURRENCIES = st.sampled_from(["EUR", "USD", "JPY"])
 NAMES = st.one_of(
     st.sampled_from(["ann", "bob", "@world:EUR", "@fees:USD", "Gruß"]),
-    st.text("abc:@ü", min_size=1, max_size=9),
+    st.text("ac:@ü\x1e", min_size=1, max_size=9),
 )
-TEXTS = st.text("ab\0ü€", max_size=6).map(str.encode)
+TEXTS = st.text("ab\0\x1eü€", max_size=6).map(str.encode)
 DETAIL_BYTES = st.one_of(st.just(b""), st.builds(Details, TEXTS, TEXTS, TEXTS).map(pack_details))
 AMOUNTS = st.integers(1, 2**40)
 IDS = st.binary(min_size=16, max_size=16)
@@ -299,7 +299,7 @@ def codes(draw: st.DrawFn, count: int) -> bytes:
     return bytes(draw(st.lists(one, min_size=count, max_size=count))) if draw(st.booleans()) else DONE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(histories())
 def test_rows_are_those_of_the_transactions(scribe: Scribe) -> None:
     """Whatever was appended, the rows are those of the plain rules, frame by frame and all at once."""
@@ -385,11 +385,19 @@ def test_bytes_of_another_value(kind: str, change: str) -> None:
             assert rows is None or len(rows) == row_count(frame), (name, at)
 
 
-def changed_bytes(kind: str, field: bytes, at: int, value: int) -> StreamFrame:
-    """A frame in which one byte of a field has another value."""
+def changed_bytes(kind: str, field: bytes, at: int, *values: int) -> StreamFrame:
+    """A frame in which some bytes of a field, one after the other, have other values."""
     stream_id, fields = FRAMES[kind][0], fields_of(FRAMES[kind])
-    fields[field] = fields[field][:at] + bytes((value,)) + fields[field][at + 1 :]
+    fields[field] = fields[field][:at] + bytes(values) + fields[field][at + len(values) :]
     return stream_id, fields
+
+
+# Where the bundles of "post" have their kinds, lengths of accounts and currency: two transactions.
+KINDS = BUNDLE_HEAD.size + 2 * (16 + 8 + 2 + 2)
+LENGTHS, CURRENCY = KINDS + 2, KINDS + 2 + 4
+# Where those of "post, general" and the second of "decide" have leg counts and effects: four, seven legs.
+COUNTS = BUNDLE_HEAD.size + 4 * (16 + 16 + 8) + 7 * 8 + 4 * (2 + 2) + 4
+EFFECTS = COUNTS + 4
 
 
 @pytest.mark.parametrize(
@@ -406,8 +414,13 @@ def changed_bytes(kind: str, field: bytes, at: int, value: int) -> StreamFrame:
         changed_bytes("expire", b"h", 1, FrameKind.STATE),
         changed_bytes("post", b"b0", 0, 2),
         changed_bytes("post", b"b0", 1, 0x0B),
-        changed_bytes("post", b"b0", 18 + 32 + 16 + 4 + 4, 0),
-        changed_bytes("post", b"b0", 18 + 32 + 16 + 4 + 4, Kind.EXPIRY),
+        changed_bytes("post", b"b0", KINDS, 0),
+        changed_bytes("post", b"b0", KINDS, Kind.EXPIRY),
+        changed_bytes("post", b"b0", LENGTHS, 0, 6, 3, 3),
+        changed_bytes("post", b"b0", CURRENCY, *b"EUr"),
+        changed_bytes("decide", b"b1", COUNTS, 0, 4, 2, 1),
+        changed_bytes("post, general", b"b0", EFFECTS, 0),
+        changed_bytes("post, general", b"b0", EFFECTS, 7),
         ("100-0", {}),
         ("100-0", {b"e": b"\x90"}),
         ("100-0", [(b"h", b"")]),
@@ -419,6 +432,25 @@ def test_what_is_not_understood_is_refused(frame: StreamFrame) -> None:
     refused(frame)
 
 
+def test_the_places_of_those_bytes() -> None:
+    """The bytes that are changed above are those that are meant."""
+    post, general = fields_of(FRAMES["post"])[b"b0"], fields_of(FRAMES["decide"])[b"b1"]
+    assert post[KINDS : CURRENCY + 3] == bytes((Kind.TRANSFER, Kind.TRANSFER, 3, 3, 3, 3)) + b"EUR"
+    assert general[COUNTS : EFFECTS + 2] == bytes((2, 2, 2, 1, Effect.DEBIT, Effect.REFUND))
+
+
+@pytest.mark.parametrize(
+    "details", [b"\0", b"\2", b"\5\0abcd", b"\0\5abcd", b"\2\3abcd", b"\2\4abcd", b"\xff\xff"]
+)
+def test_details_that_are_too_short_for_their_texts(details: bytes) -> None:
+    """Texts are not taken from the next transaction's."""
+    scribe, three = Scribe(SHARD), [transfer(i, "ann", "bob", 1, DETAILS) for i in range(3)]
+    # The scribe's own rows need details that are well formed.
+    scribe.post(*three)
+    three[1] = transfer(1, "ann", "bob", 1, details)
+    refused((scribe.frames[0][0], fields_of(scribe.frames[0]) | {b"b0": Bundle(tuple(three)).pack()}))
+
+
 def test_the_first_malformed_frame_is_named() -> None:
     """Frames are decoded together, and the error is about the one that it is about."""
     scribe = Scribe(SHARD)
@@ -426,6 +458,12 @@ def test_the_first_malformed_frame_is_named() -> None:
     for i in (2, 4):
         frames[i] = (frames[i][0], fields_of(frames[i]) | {b"f0": b""})
     refused(*frames, names=r"shard-2.*102-2")
+
+
+def test_names_do_not_run_from_frame_to_frame() -> None:
+    """Lengths that are too long in one frame and too short in the next are refused."""
+    longer, shorter = (changed_bytes("post", b"b0", LENGTHS, length) for length in (4, 2))
+    refused(longer, shorter)
 
 
 @pytest.mark.parametrize("field", [b"x0", b"b0"])
@@ -439,6 +477,15 @@ def test_one_frame_does_not_make_up_for_another(field: bytes) -> None:
     ]
     assert sum(row_count(frame) for frame in swapped) == 6
     refused(*(("100-0", frame) for frame in swapped))
+
+
+def test_a_character_is_not_in_two_texts() -> None:
+    """Lengths that end a text within a character are refused, also when the bytes together are UTF-8."""
+    frame = fields_of(Scribe(SHARD).post(transfer(1, "aü", "üb", 1)))
+    lengths, names = bytes((3, 3)), "aüüb".encode()
+    assert frame[b"b0"].count(lengths + b"EUR" + names) == 1
+    wrong = frame[b"b0"].replace(lengths + b"EUR" + names, bytes((2, 4)) + b"EUR" + names)
+    refused(("100-0", frame | {b"b0": wrong}))
 
 
 @pytest.mark.parametrize("field", [b"h", b"b0", b"x0"])

@@ -40,10 +40,13 @@ _Texts = NDArray[np.object_]
 
 _NUMBER_BYTES: Final = 8
 _CURRENCY_BYTES: Final = 3
-# PostgreSQL's text cannot hold a zero byte; Unicode's picture of one stands for it (U+2400).
-_ZERO, _PICTURE_OF_ZERO = "\0", "\u2400"
+# Of ASCII, and not to be expected in a text.
+_SEPARATOR: Final = "\x1e"
 
-_FLAGS: Final[int] = BundleFlag.PLAIN | BundleFlag.ONE_CURRENCY | BundleFlag.VERSIONS
+# As plain numbers: the operators of enums take longer than all else that is done with a short bundle.
+_PLAIN, _ONE_CURRENCY, _VERSIONS = (int(flag) for flag in BundleFlag)
+_FLAGS: Final = _PLAIN | _ONE_CURRENCY | _VERSIONS
+_PLAIN_EFFECTS: Final = bytes((Effect.DEBIT,)), bytes((Effect.CREDIT,))
 # How a leg changes its account's balance, by Effect. A hold and a void leave it: they move what is held.
 _SIGNS: Final = np.zeros(len(Effect) + 1, np.int64)
 _SIGNS[[Effect.CREDIT, Effect.REFUND]] = 1
@@ -51,14 +54,11 @@ _SIGNS[[Effect.DEBIT, Effect.CAPTURE]] = -1
 
 
 class _Columns(NamedTuple):
-    """A bundle's columns, as the layout has them, then what came of it; joined, those of several."""
+    """The columns of a bundle that make rows, and what came of it; joined, those of several bundles."""
 
     ids: bytes
     related_ids: bytes
-    bounds: bytes
     amounts: bytes
-    expected_versions: bytes
-    slots: bytes
     details_lengths: bytes
     kinds: bytes
     leg_counts: bytes
@@ -68,12 +68,12 @@ class _Columns(NamedTuple):
     currencies: bytes
     accounts: bytes
     details: bytes
-    codes: bytes = b""
-    fingerprints: bytes = b""
+    codes: bytes
+    fingerprints: bytes
     # Of the legs that were carried out, in the bundle's order of legs.
-    balances: bytes = b""
-    versions: bytes = b""
-    held_deltas: bytes = b""
+    balances: bytes
+    versions: bytes
+    held_deltas: bytes
 
 
 class Part(NamedTuple):
@@ -89,9 +89,14 @@ class Part(NamedTuple):
     principal: str
 
 
+def without_zeros(text: str) -> str:
+    """PostgreSQL's text cannot hold a zero byte: Unicode's picture of one (U+2400) stands for it."""
+    return text.replace("\0", "\u2400")
+
+
 def applied_legs(bundle: bytes, changes: bytes) -> int:
     """How many of a bundle's legs were carried out, by the size of their balances and versions (field x)."""
-    count, rest = divmod(len(changes) - 1, _NUMBER_BYTES * (2 if bundle[1] & BundleFlag.PLAIN else 3))
+    count, rest = divmod(len(changes) - 1, _NUMBER_BYTES * (2 if bundle[1] & _PLAIN else 3))
     if rest:
         raise ValueError(f"{len(changes)} bytes of balances and versions")
     return count
@@ -110,49 +115,49 @@ def cut(kind: FrameKind, at_ms: int, fields: Sequence[bytes]) -> Part:
     """The part of a frame made at that time that has these fields: b, c, f, x."""
     bundle, codes, fingerprints, changes = fields
     version, flags, n, m, *text_bytes = BUNDLE_HEAD.unpack_from(bundle)
-    plain, one_currency = bool(flags & BundleFlag.PLAIN), flags & BundleFlag.ONE_CURRENCY
+    plain = bool(flags & _PLAIN)
     if version != LAYOUT_VERSION or flags > _FLAGS or not n or (plain and m != 2 * n):
         raise ValueError(f"a bundle of layout {version}, flags {flags}, {n} transactions, {m} legs")
     ends = tuple(accumulate((BUNDLE_HEAD.size, *_widths(flags, n, m), *text_bytes)))
     if ends[-1] != len(bundle) or len(fingerprints) != FINGERPRINT_BYTES * n:
         raise ValueError(f"a bundle of {len(bundle)} bytes, fingerprints of {len(fingerprints)}")
-    *cuts, principal = (bundle[begin:end] for begin, end in pairwise(ends))
-    columns = _Columns(*cuts)
+    (
+        ids, related_ids, _, amounts, _, _, details_lengths, kinds, leg_counts, effects, owners,
+        account_lengths, currencies, accounts, details, principal,
+    ) = [bundle[begin:end] for begin, end in pairwise(ends)]  # fmt: skip
+    if plain:
+        related_ids, amounts, leg_counts = NO_ID * n, amounts * 2, b"\2" * n
+        effects, owners = _PLAIN_EFFECTS[0] * n + _PLAIN_EFFECTS[1] * n, b"\0" * n + b"\1" * n
+    if flags & _ONE_CURRENCY:
+        currencies *= m
+    elif plain:
+        currencies *= 2
     owner = changes[0]
+    if owner == ALL_OWNERS:
+        owners = bytes((ALL_OWNERS,)) * m
     if kind != (FrameKind.POST if owner == ALL_OWNERS else FrameKind.FINISH if owner else FrameKind.DECIDE):
         raise ValueError(f"legs of owner {owner} in a {kind.name}")
-    if plain:
-        columns = columns._replace(
-            related_ids=NO_ID * n,
-            leg_counts=bytes((2,)) * n,
-            amounts=columns.amounts * 2,
-            effects=bytes((Effect.DEBIT,)) * n + bytes((Effect.CREDIT,)) * n,
-            owners=bytes((0,)) * n + bytes((1,)) * n,
-        )
     applied = applied_legs(bundle, changes)
-    size = _NUMBER_BYTES * applied
-    columns = columns._replace(
-        owners=bytes((ALL_OWNERS,)) * m if owner == ALL_OWNERS else columns.owners,
-        currencies=columns.currencies * (m if one_currency else 2 if plain else 1),
-        codes=each_code(codes, n),
-        fingerprints=fingerprints,
-        balances=changes[1 : 1 + size],
-        versions=changes[1 + size : 1 + 2 * size],
-        held_deltas=bytes(size) if plain else changes[1 + 2 * size :],
-    )
+    versions_at = 1 + _NUMBER_BYTES * applied
+    held_at = versions_at + _NUMBER_BYTES * applied
+    columns = _Columns(
+        ids, related_ids, amounts, details_lengths, kinds, leg_counts, effects, owners, account_lengths,
+        currencies, accounts, details, each_code(codes, n), fingerprints, changes[1:versions_at],
+        changes[versions_at:held_at], bytes(_NUMBER_BYTES * applied) if plain else changes[held_at:],
+    )  # fmt: skip
     return Part(columns, at_ms, n, m, plain, owner, applied, principal.decode())
 
 
 def _widths(flags: int, n: int, m: int) -> tuple[int, ...]:
     """Bytes of the columns between a bundle's head and its accounts."""
-    general = not flags & BundleFlag.PLAIN
+    general = 0 if flags & _PLAIN else 1
     values = m if general else n
     return (
         ID_BYTES * n,
         general * ID_BYTES * n,
         general * _NUMBER_BYTES * n,
         _NUMBER_BYTES * values,
-        _NUMBER_BYTES * values * bool(flags & BundleFlag.VERSIONS),
+        _NUMBER_BYTES * values if flags & _VERSIONS else 0,
         2 * n,
         2 * n,
         n,
@@ -160,7 +165,7 @@ def _widths(flags: int, n: int, m: int) -> tuple[int, ...]:
         general * m,
         general * m,
         m,
-        _CURRENCY_BYTES * (1 if flags & BundleFlag.ONE_CURRENCY else values),
+        _CURRENCY_BYTES * (1 if flags & _ONE_CURRENCY else values),
     )
 
 
@@ -177,9 +182,9 @@ def columns_of_parts(parts: Sequence[Part], suffix: str) -> Columns:
     others = names[legs.others]
     others[legs.alone] = ""
     signs = _SIGNS[_column(joined.effects, "u1")]
-    principals = np.array([part.principal for part in parts], object)
-    repeated = np.repeat(principals, [part.transactions for part in parts])
-    texts = details_texts(joined.details, _column(joined.details_lengths, "<u2"), repeated)
+    principals = np.array([without_zeros(part.principal) for part in parts], object)
+    initiators = np.repeat(principals, [part.transactions for part in parts])
+    texts = details_texts(joined.details, _column(joined.details_lengths, "<u2"), initiators)
     return (
         names[legs.legs].tolist(),
         _column(joined.versions)[moved].tolist(),
@@ -306,9 +311,9 @@ def _sums(column: NDArray[Any], lengths: Sequence[int]) -> NDArray[Any]:
 
 def _names(joined: _Columns, suffix: str) -> _Texts:
     """The accounts of all legs, as the archive names them."""
-    lengths = _column(joined.account_lengths, "u1").astype(np.int64)
-    names = _cut_texts(joined.accounts, _begins(lengths), lengths)
-    system = _column(joined.accounts, "u1")[_begins(lengths)] == ord("@")
+    block, lengths = _column(joined.accounts, "u1"), _column(joined.account_lengths, "u1").astype(np.int64)
+    names = _split(block, lengths)
+    system = block[_begins(lengths)] == ord("@")
     if system.any():
         names[system] += suffix
     return names
@@ -329,47 +334,46 @@ def _related_ids(joined: bytes, rows: _Numbers) -> list[bytes | None]:
 
 
 def details_texts(
-    joined: bytes, lengths: NDArray[np.uint16], principals: _Texts
+    joined: bytes, lengths: NDArray[np.uint16], initiators: _Texts
 ) -> tuple[_Texts, _Texts, _Texts]:
     """References, external ids and initiators of transactions, from their details; those may be empty.
 
-    Where the details name no initiator the one who made the call is it: its principal.
+    ``initiators`` are those of transactions whose details name none.
     """
     sizes = lengths.astype(np.int64)
     given = np.flatnonzero(sizes)
     heads = _begins(sizes)[given]
-    if (sizes[given] < 2).any():
-        raise ValueError("details without their lengths")
-    external, initiated = np.zeros_like(sizes), np.zeros_like(sizes)
     block = _column(joined, "u1")
-    external[given], initiated[given] = block[heads], block[heads + 1]
-    reference = sizes - external - initiated
-    reference[given] -= 2
-    if (reference < 0).any():
+    texts = np.zeros((len(sizes), 3), np.int64)
+    texts[given, 0], texts[given, 1] = block[heads], block[heads + 1]
+    texts[given, 2] = sizes[given] - texts[given, 0] - texts[given, 1] - 2
+    if (texts < 0).any():
         raise ValueError("details of another length than is said")
-    begins = _begins(sizes) + 2
-    texts = [
-        _cut_texts(joined, begins + external + initiated, reference),
-        _cut_texts(joined, begins, external),
-        _cut_texts(joined, begins + external, initiated),
-    ]
-    # The two lengths may be zero bytes as well.
-    if joined.count(0) > 2 * len(given) - np.count_nonzero(external) - np.count_nonzero(initiated):
-        texts = [_without_zeros(text) for text in texts]
-    texts[2] = np.where(initiated > 0, texts[2], _without_zeros(principals))
-    return texts[0], texts[1], texts[2]
+    kept = np.ones(len(block), np.bool_)
+    kept[heads] = kept[heads + 1] = False
+    if not texts[:, :2].any():
+        none = np.full(len(sizes), "", object)
+        return _split(block[kept], texts[:, 2]), none, initiators
+    external, named, reference = _split(block[kept], texts.ravel()).reshape(-1, 3).T
+    return reference, external, np.where(texts[:, 1] > 0, named, initiators)
 
 
-def _cut_texts(block: bytes, begins: _Numbers, lengths: _Numbers) -> _Texts:
-    """Texts within a block."""
-    if not lengths.any():
-        return np.full(len(lengths), "", object)
-    places = zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
-    if block.isascii():
-        text = block.decode()
-        return np.array([text[begin:end] for begin, end in places], object)
-    return np.array([block[begin:end].decode() for begin, end in places], object)
+def _split(block: NDArray[np.uint8], lengths: _Numbers) -> _Texts:
+    """The texts of these lengths that a block consists of, without zero bytes.
 
-
-def _without_zeros(texts: _Texts) -> _Texts:
-    return np.array([text.replace(_ZERO, _PICTURE_OF_ZERO) for text in texts], object)
+    A separator is put behind each, so that all are decoded and split at once.
+    """
+    ends = np.cumsum(lengths)
+    marked = np.full(len(block) + len(ends), ord(_SEPARATOR), np.uint8)
+    is_text = np.ones(len(marked), np.bool_)
+    is_text[ends + np.arange(len(ends))] = False
+    marked[is_text] = block
+    texts = without_zeros(marked.tobytes().decode()).split(_SEPARATOR)[:-1]
+    if len(texts) != len(ends):
+        # One of them has a separator in it.
+        raw = block.tobytes()
+        texts = [
+            without_zeros(raw[end - length : end].decode())
+            for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+        ]
+    return np.array(texts, object)

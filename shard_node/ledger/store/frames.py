@@ -33,6 +33,7 @@ from shard_node.ledger.store.bundle_columns import (
     cut,
     details_texts,
     each_code,
+    without_zeros,
 )
 from shard_node.ledger.store.rows import ArchivedShard, Columns, Entry, Row, Rows, stream_place
 from shard_node.ledger.store.schema import entry_id
@@ -58,7 +59,7 @@ _KINDS: Final = {
     FrameKind.EXPIRE: frozenset((Kind.EXPIRY,)),
 }
 _LIMITS: Final = ("minimum_balance", "maximum_balance", "maximum_transfer")
-_OPEN, _EXPIRY = int(Kind.OPEN), int(Kind.EXPIRY)
+_OPEN: Final = int(Kind.OPEN)
 
 
 def row_count(frame: Frame) -> int:
@@ -140,7 +141,7 @@ def _read(frame: Frame) -> tuple[FrameKind, list[list[bytes]]]:
 
 
 def _named(name: bytes, suffix: str) -> str:
-    return name.decode() + suffix if name[0] == ord("@") else name.decode()
+    return without_zeros(name.decode()) + (suffix if name[0] == ord("@") else "")
 
 
 # ---------------------------------------------------------------------- frames without a bundle
@@ -190,14 +191,15 @@ def _listed(kind: FrameKind, packed: bytes, at_ms: int, suffix: str) -> list[Row
     )
     rows: list[Row] = []
     for entry, *said in zip(entries, *texts, strict=True):
-        ids, (delta, held, balance, version, currency, of, leg, leg_count) = entry[:2], entry[2:10]
+        names, (delta, held, balance, version, currency, of, leg, leg_count) = entry[:2], entry[2:10]
         account, other, _ = entry[10:]
         if of not in _KINDS[kind]:
             raise ValueError(f"kind {of} in a {kind.name}")
+        # What a STATE has of a transaction says nothing: there is none.
+        transaction = (*names, leg, leg_count) if kind is FrameKind.EXPIRE else (None, None, 0, 0)
         rows.append(
-            (_named(account, suffix), version, at_ms, of, *(ids if of == _EXPIRY else (None, None)), leg,
-             leg_count, _named(other, suffix) if other else "", currency.decode(), delta, held, balance, None,
-             *said, "")
+            (_named(account, suffix), version, at_ms, of, *transaction,
+             _named(other, suffix) if other else "", currency.decode(), delta, held, balance, None, *said, "")
         )  # fmt: skip
     return rows
 
