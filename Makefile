@@ -40,6 +40,10 @@ engine: setup ## Build the shard engine, the module that Redis loads
 engine-sanitized: setup ## The same with checks of memory and of undefined behaviour, for tests
 	@$(PYTHON_IN_VENV) -m shard_node.engine --sanitized
 
+.PHONY: search
+search: setup ## The large searches of the commit protocol: every order of events, some minutes
+	TALLYSTICK_SEARCH=1 $(PYTHON_IN_VENV) -m pytest -n 2 tests/coordinator/test_exhaustive_attempts.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## ruff: rules and format
 	$(PYTHON_IN_VENV) -m ruff check .

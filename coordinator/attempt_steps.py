@@ -20,8 +20,7 @@ from shard_node.contract.transactions import Bundle, Transaction
 
 Steps = Generator[Calls, Answers, None]
 
-# Attempts of others that one batch ends. Each may have thousands of transactions, whose finish holds its
-# shards.
+# Attempts of others that one batch ends. Each may have thousands of transactions, which takes a shard long.
 MAX_OTHERS = 8
 _ELSEWHERE = int(Outcome.ELSEWHERE)
 # Codes of transactions that were left out of the decision, and may be tried again.
@@ -88,7 +87,8 @@ class Batch:
             self.settled.setdefault(shard, []).extend(pairs)
 
     def _doubts(self) -> list[InDoubt]:
-        found = in_doubt(self.attempts, self._shard_ids)
+        # To end what is in the way of an attempt that was not decided would help nobody.
+        found = in_doubt([attempt for attempt in self.attempts if attempt.codes], self._shard_ids)
         # What is kept on no participant was committed, and loses nothing when it is finished by others.
         allowed = (one for one in found if not one.kept_on or self._may_abandon(one.attempt_id))
         return list(islice(allowed, MAX_OTHERS))

@@ -21,9 +21,7 @@ from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
 from tests.coordinator.attempt_search import INDEFINITE, Search
 from tests.coordinator.attempt_world import Answered, Run, Setting, Try
-from tests.engine_model import EngineModel, Hold
-from tests.engine_model.legs import ADDING, TAKING
-from tests.engine_model.state import legs_of, rows_of
+from tests.engine_model import ADDING, TAKING, EngineModel, Hold, legs_of, rows_of
 
 SLOTS = {"first": 0, "second": 1, "third": 2}
 HELD = 2
@@ -71,6 +69,8 @@ TRANSACTIONS: dict[str, Transaction] = {
     # Travels with the pull, or wants the same money.
     "give": _made(OTHER, Kind.TRANSFER, ("first", _TAKE, 1), ("second", _GIVE, 1)),
     "rival": _made(OTHER, Kind.JOURNAL, ("third", _GIVE, 1), ("second", _TAKE, 1)),
+    # From the same payer, in an attempt of its own where the payees are on two shards.
+    "pay another": _made(OTHER, Kind.TRANSFER, ("first", _TAKE, 1), ("third", _GIVE, 1)),
     "pay third": _made(OTHER, Kind.TRANSFER, ("third", _TAKE, 1), ("second", _GIVE, 1)),
     "refund": _refund(ONE),
     "refund again": _refund(OTHER),

@@ -9,9 +9,9 @@ The network keeps every message ever sent, and may deliver any of them at any ti
 never: loss, duplication, reordering and delay without bound in one, also past the time after which shards
 forget. A reply reaches the sender at once or never: a late reply is the same as a late next message. A
 coordinator may give up or die at any point. Slots move once they are drained, and raise the epochs of both
-shards. Shards forget one generation at a time, in any order; time is counted in such rotations. A coordinator
-or resolver that sees one shard forget twice was stopped for too long, and stops for good. A shard that
-crashes loses what is not on its disk; an answer is given only when it is.
+shards. Shards forget one generation at a time, in any order. A coordinator or resolver that sees one shard
+forget twice was stopped for too long, and stops for good. A shard that crashes loses what is not on its disk;
+an answer is given only when it is.
 
 Here are the values; :mod:`tests.coordinator.attempt_search` searches,
 :mod:`tests.coordinator.attempt_explorer` knows transactions.
@@ -80,12 +80,11 @@ class Setting:
     must_commit: bool = False
     # Whether messages that can do nothing any more are left out.
     prunes: bool = True
-    # Whether each payload is tried once more after recovery; not where that may carry out forgotten ids
-    # again.
+    # Whether each payload is tried once more after recovery: not where an id that was forgotten is new again.
     tries_again: bool = True
-    # What each try's clock is ahead of that of the try before.
+    # How much later each try begins than the one before, by the clock of its coordinator.
     clock_step_ms: int = 1
-    # Whether a shard that asks others before it forgets has what they say on their disks.
+    # Whether what a shard is told before it forgets is on the disks of those who say it.
     marks: bool = True
     # Whether time goes on with each rotation, for nothing_long_unsettled.
     timed: bool = False

@@ -42,10 +42,10 @@ REFUSED_IN_PART: dict[str, Any] = {
 }
 # The deciding slot moves to a shard that keeps an earlier attempt at the same transaction.
 DECIDES_AND_KEEPS: dict[str, Any] = {
+    "tries": ("split",) * 2,
     "moves": 1,
     "may_move": ((0, 1),),
     "has": (1, 1, 0),
-    "batch": Alone,
 }
 
 SOUND = {
@@ -65,6 +65,7 @@ SOUND = {
         _two(("pull", "pull+give"), must_commit=True, batch=Alone),
         41_000,
     ),
+    "two attempts in one batch": (_three(("pay+pay another",), has=(2, 0, 0), must_commit=True), 4_000),
     "two transactions want the same money": (_two(("pull", "rival")), 7_000),
     "two payloads under one id": (_two(("pay", "pay more"), has=(2, 0, 0)), 7_000),
     "a participant's account freezes": (_two(PAY, environment=("freeze",), batch=Alone), 19_000),
@@ -78,6 +79,20 @@ SOUND = {
     "two captures of one hold": (_two(("capture", "capture all")), 20_000),
     "a capture and a void": (_two(("capture", "void")), 1_000),
     "a slot moves": (_two(PAY, moves=1, must_commit=True, batch=Alone), 15_000),
+    "a slot moves, a debit on the participant": (
+        _two(PULL, moves=1, must_commit=True, batch=Alone),
+        8_500,
+    ),
+    "two accounts part, and meet again": (
+        AttemptSetting(tries=PULL, start=(0, 0, 0), moves=2, must_commit=True, batch=Alone),
+        18_000,
+    ),
+    "two accounts part": (AttemptSetting(tries=PULL, start=(0, 0, 0), moves=1, must_commit=True), 26_000),
+    "the deciding shard keeps an earlier attempt": (
+        _two(must_commit=True, batch=Alone, **DECIDES_AND_KEEPS),
+        18_000,
+    ),
+    "a shard crashes, two coordinators": (_two(PAY, crashes=1, batch=Alone), 68_000),
     "a shard crashes twice": (_two(("pay",), crashes=2), 500),
     "a shard crashes, and shards forget": (_two(("pay",), crashes=1, rotations=2), 7_000),
     "shards forget four times": (_two(("pay",), rotations=4), 5_000),
@@ -96,7 +111,52 @@ SOUND = {
     ),
 }
 
-LARGE: dict[str, tuple[AttemptSetting, int]] = {}
+LARGE = {
+    "three coordinators": (_two(("pay",) * 3, must_commit=True, batch=Alone), 500_000),
+    "three coordinators, a debit on the participant": (
+        _two(("pull",) * 3, must_commit=True, batch=Alone),
+        95_000,
+    ),
+    "two participants on one shard, three coordinators": (
+        AttemptSetting(tries=("split",) * 3, start=(0, 1, 1), must_commit=True, batch=Alone),
+        95_000,
+    ),
+    "three shards, two coordinators": (_three(("split",) * 2, must_commit=True, batch=Alone), 600_000),
+    "of two transactions one is busy, and tried again": (
+        _two(("pull", "pull+give"), must_commit=True),
+        190_000,
+    ),
+    "a capture tried again, while the hold's time ends": (
+        _two(("capture",) * 2, environment=("time", "expire")),
+        70_000,
+    ),
+    "the slot of what was refused has moved on": (AttemptSetting(batch=Alone, **REFUSED_IN_PART), 450_000),
+    "the slot of what was refused has moved on, and it is tried again": (
+        AttemptSetting(**REFUSED_IN_PART),
+        980_000,
+    ),
+    "the deciding shard keeps what is in its way": (_two(must_commit=True, **DECIDES_AND_KEEPS), 42_000),
+    "two attempts in one batch, and another try": (
+        _three(("pay+pay another", "pay"), has=(2, 0, 0), must_commit=True, batch=Alone),
+        480_000,
+    ),
+    "slots trade places": (_two(PAY, moves=2, must_commit=True, batch=Alone), 52_000),
+    "two coordinators, and shards forget": (_two(PAY, rotations=2, must_commit=True), 350_000),
+    "the same, a debit on the participant": (_two(PULL, rotations=2, must_commit=True, batch=Alone), 120_000),
+    "the same, with clocks the wrong way round": (
+        _two(PAY, rotations=2, clock_step_ms=-1, tries_again=False, batch=Alone),
+        270_000,
+    ),
+    "the same, with a slot that moves": (
+        _two(PAY, rotations=2, moves=1, may_move=((0, 1),), has=(2, 0, 0), batch=Alone),
+        530_000,
+    ),
+    "the same, while there are commits": (
+        _two(PAY, rotations=2, must_commit=True, batch=Alone, **TIMED),
+        1_000_000,
+    ),
+    "three shards forget": (_three(("split",), rotations=2, **TIMED), 310_000),
+}
 
 
 @pytest.mark.parametrize(("setting", "at_least"), SOUND.values(), ids=SOUND.keys())
@@ -120,8 +180,8 @@ PLANTED = {
     "R3: a settled transaction is answered COMMITTED": _two(PAY, faults=Faults(settled_forgotten=True)),
     "R3: every attempt is answered COMMITTED": _two(PAY, faults=Faults(elsewhere_committed=True)),
     "R3: an abandoned attempt is decided": _two(("pay",), faults=Faults(abandoned_decided=True)),
-    "R3: an attempt is decided again": _three(
-        ("split",) * 2, faults=Faults(decided_again=True), **DECIDES_AND_KEEPS
+    "R3: an attempt is decided again": _two(
+        batch=Alone, faults=Faults(decided_again=True), **DECIDES_AND_KEEPS
     ),
     "R3: a settled transaction is finished": _two(PAY, commit=broken.FinishesSettled),
     "R3: another attempt's transaction is finished": _two(PAY, commit=broken.FinishesElsewhere),

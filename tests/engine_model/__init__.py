@@ -9,10 +9,22 @@ with the lowest id is named; an attempt in the way is named once a bundle.
 """
 
 from tests.engine_model.faults import Faults
+from tests.engine_model.legs import ADDING, TAKING
 from tests.engine_model.shard import EngineModel, InDoubt
-from tests.engine_model.state import Account, Entry, Frozen, Hold, LedgerFullError, MalformedError
+from tests.engine_model.state import (
+    Account,
+    Entry,
+    Frozen,
+    Hold,
+    LedgerFullError,
+    MalformedError,
+    legs_of,
+    rows_of,
+)
 
 __all__ = [
+    "ADDING",
+    "TAKING",
     "Account",
     "EngineModel",
     "Entry",
@@ -22,4 +34,6 @@ __all__ = [
     "InDoubt",
     "LedgerFullError",
     "MalformedError",
+    "legs_of",
+    "rows_of",
 ]

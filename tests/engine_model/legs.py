@@ -65,8 +65,8 @@ class Legs(State):
         return Judgement(0)
 
     def _other(self, attempt_id: bytes) -> Other | None:
+        """The attempt as it is named to another; None for the very one that is being prepared."""
         kept = self.attempts.get(attempt_id)
-        # An attempt that has just pinned the hold for another of its own transactions names nobody.
         return Other(attempt_id, kept.decider) if kept else None
 
     def _kept_before(self, row: Row, attempt_id: bytes) -> bytes:
