@@ -136,7 +136,8 @@ def engine_servers(
 ) -> Iterator[list[EngineServer]]:
     """So many servers, which are stopped whatever happens. Where time is set nothing waits for a disk."""
     more = "" if manual_clock else _DURABLE
-    servers = [EngineServer(folder / f"redis-{i}", manual_clock=manual_clock, more=more) for i in range(count)]
+    folders = [folder / f"redis-{i}" for i in range(count)]
+    servers = [EngineServer(one, manual_clock=manual_clock, more=more) for one in folders]
     try:
         for server in servers:
             server.start()

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.attempt_steps import MAX_OTHERS, Batch, cut
 from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, in_doubt
-from coordinator.protocol import NoReply
+from shard_node.client.asking import NoReply
 from shard_node.contract.commands import (
     Abandon,
     Answer,
@@ -19,10 +19,10 @@ from shard_node.contract.commands import (
     Settle,
     new_attempt_id,
 )
+from shard_node.contract.journals import Effect
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
-from shard_node.journals import Effect
-from shard_node.outcomes import Outcome
-from shard_node.transfers import Kind
+from shard_node.contract.transfers import Kind
 
 IDS = ("d", "p", "q")
 ATTEMPT, OTHER = new_attempt_id(1), new_attempt_id(2)

@@ -19,13 +19,13 @@ from shard_node.contract.commands import (
     Settle,
     new_attempt_id,
 )
+from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.layout import ACCOUNT_RECORD, NO_ACCOUNT
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.records import AccountState
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.journals import NO_ID, Effect
+from shard_node.contract.transfers import Kind
 from shard_node.limits import NO_BALANCE
-from shard_node.outcomes import Outcome
-from shard_node.records import AccountState
-from shard_node.transfers import Kind
 from tests.engine_model import EngineModel, Faults, LedgerFullError, MalformedError
 
 NOW_MS = 1_000_000
