@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
 
 from shard_node.client import NoReply
 from shard_node.contract.commands import Finish, Prepare, Prepared
@@ -513,15 +514,20 @@ async def test_credits_to_an_account_below_zero_have_a_limit_too(bank: Bank) -> 
 
 
 async def test_finish_of_a_leg_that_is_nowhere_raises_the_alarm(shards: EngineShards) -> None:
-    """R5: it is refused and counted, never acknowledged, and never settled."""
+    """R5: it is refused, counted and logged as critical, never acknowledged, and never settled."""
     bank = await Bank.open(shards)
     row = bank.transfer()
     attempt = bank.attempt(row)
     await bank.decide(attempt)
     assert await bank.finish(attempt) == [Outcome.MISSING_LEG]
-    await bank.resolve()
+    with capture_logs() as logs:
+        await bank.resolve()
     assert await bank.in_doubt() == (0, 1)
     # One for the message here, one for each look of the resolver.
     assert await bank.alarms() == 4
-    assert await bank.run(row) is Outcome.OUTCOME_UNKNOWN
+    critical = [event["attempt"] for event in logs if event["log_level"] == "critical"]
+    assert critical == [attempt.attempt_id.hex()] * 3
+    with capture_logs() as logs:
+        assert await bank.run(row) is Outcome.OUTCOME_UNKNOWN
+    assert "critical" in {event["log_level"] for event in logs}
     await bank.close()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from coordinator import engine_driver, engine_resolver, pace
-from coordinator.engine_driver import Driver
+from coordinator.engine_driver import Driver, now_ms
 from coordinator.engine_resolver import Resolver
 from coordinator.pace import MAX_PAUSE_SECONDS, Cluster, Pace, Shard
-from shard_node.client import NoReply
+from shard_node.client import EngineShard, NoReply
 from shard_node.contract.commands import Abandon, Answer, Command, Finish, Settle
-from shard_node.contract.lookups import PreparedAttempt
+from shard_node.contract.lookups import Doubt, PreparedAttempt
 from shard_node.contract.outcomes import Outcome
 from tests.coordinator_engine.bank import PAYER_HAS, Bank, Ground, name_on
 from tests.coordinator_engine.payloads import transfer
-from tests.engine_shards import EngineCluster, EngineShards
+from tests.engine_shards import EngineCluster, EngineShards, engine_servers
 
 
 @pytest.fixture
@@ -51,16 +52,42 @@ async def test_what_cannot_be_ended_stands_in_nobodys_way(
     assert looks == [False] * 10 + [True, True]
 
 
-async def test_what_is_young_is_left_alone(bank: Bank) -> None:
-    """Its coordinator is likely to be at work; of the rest nothing is forgotten."""
-    await bank.start(bank.attempt(bank.transfer(10)), 2)
-    looking = resolver_of(bank)
-    for shard in bank.cluster.shards:
-        assert not await looking.resolve(bank.cluster, shard, 60_000)
-    assert await bank.in_doubt() == (1, 1)
-    for shard in bank.cluster.shards:
-        await looking.resolve(bank.cluster, shard, 0)
-    assert await bank.in_doubt() == (0, 0)
+@pytest.fixture
+def own_shards(tmp_path: Path) -> Iterator[EngineShards]:
+    """Three shards of this test alone, whose time is set."""
+    with engine_servers(tmp_path, manual_clock=True) as servers:
+        made = EngineShards(servers)
+        made.wipe()
+        yield made
+
+
+async def test_what_is_young_is_left_alone(own_shards: EngineShards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its coordinator is likely to be at work. Where all are young their bundles are not even read."""
+    now, looks = now_ms(), []
+    in_doubt = EngineShard.in_doubt
+
+    async def counted(self: EngineShard, after: int, count: int) -> list[Doubt]:
+        looks.append(self.shard_id)
+        return await in_doubt(self, after, count)
+
+    monkeypatch.setattr(EngineShard, "in_doubt", counted)
+    for server in own_shards.servers:
+        server.set_clock(now)
+    bank = await Bank.open(own_shards)
+    old, young = bank.attempt(bank.transfer(10)), bank.attempt(bank.transfer(20))
+    await bank.start(old, 1)
+    own_shards.servers[1].set_clock(now + 1000)
+    await bank.start(young, 1)
+    looking, shard = resolver_of(bank), bank.cluster.shards[1]
+    assert not await looking.resolve(bank.cluster, shard, 1001)
+    assert looks == []
+    await looking.resolve(bank.cluster, shard, 1000)
+    assert looks == ["shard-1"]
+    assert await bank.in_doubt() == (1, 0)
+    assert await bank.decide(young) == [Outcome.COMMITTED]
+    await bank.resolve()
+    assert await bank.balances() == (PAYER_HAS - 20, 20)
+    await bank.close()
 
 
 async def test_a_deciding_shard_that_has_left_is_reported(
