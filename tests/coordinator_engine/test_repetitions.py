@@ -9,7 +9,10 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transfers import Kind
+from shard_node.limits import MAX_BATCH
 from tests.coordinator_engine.bank import PAYER_HAS, Bank, name_on
+from tests.coordinator_engine.payloads import WORLD, transfer
 from tests.engine_shards import ENDLESS_WINDOW_MS, EngineShards
 
 CLEAN = (0, 0)
@@ -102,3 +105,16 @@ async def test_earlier_tries_are_not_in_the_way(bank: Bank) -> None:
     assert await bank.balances() == (PAYER_HAS - 60, 60)
     assert await bank.in_doubt() == CLEAN
     assert await bank.run(bank.transfer(40)) is Outcome.COMMITTED
+
+
+async def test_large_attempts_of_others_are_ended(bank: Bank) -> None:
+    """Whoever waits for two of them ends both, though one call could not be about so many transactions."""
+    deposit = transfer(WORLD, bank.payer, 2 * MAX_BATCH, Kind.DEPOSIT)
+    assert await bank.post([deposit]) == [Outcome.COMMITTED]
+    found = []
+    for _ in range(2):
+        rows = [bank.transfer(1) for _ in range(MAX_BATCH * 2 // 3)]
+        await bank.start(bank.attempt(*rows), 2)
+        found.append(rows[0])
+    assert await bank.commit(*found) == [(Outcome.COMMITTED, 0), (Outcome.COMMITTED, 0)]
+    assert await bank.in_doubt() == CLEAN
