@@ -61,12 +61,17 @@ class Batch:
         doubts = self._doubts()
         if not doubts:
             return
-        recovery = self._recovery(doubts, self._shard_ids)
-        answers = yield recovery.abandon()
-        answers = yield recovery.finish(answers)
-        yield recovery.settle(answers)
-        self.missing += recovery.missing
-        freed = [attempt for attempt in self.attempts if _is_freed(attempt, recovery.ended)]
+        ended: set[bytes] = set()
+        # One after the other: nobody here knows how large they are, and together they might be too large for
+        # one call.
+        for doubt in doubts:
+            recovery = self._recovery([doubt], self._shard_ids)
+            answers = yield recovery.abandon()
+            answers = yield recovery.finish(answers)
+            yield recovery.settle(answers)
+            self.missing += recovery.missing
+            ended |= recovery.ended
+        freed = [attempt for attempt in self.attempts if _is_freed(attempt, ended)]
         for attempt in freed:
             _finished_elsewhere(attempt)
         left_out = [(attempt, rows) for attempt in freed if (rows := _left_out(attempt))]

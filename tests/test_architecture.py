@@ -49,6 +49,7 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.contract.commands": "shard_node.contract.layout",
     "shard_node.contract.accounts": "shard_node.contract shard_node.contract.layout",
     "shard_node.contract.lookups": "shard_node.contract shard_node.contract.layout",
+    "shard_node.contract.bundle_head": "shard_node.contract.layout",
     "shard_node.contract.header": "shard_node.contract shard_node.contract.layout",
     "shard_node.engine": "",
     "shard_node.serving": "shard_node.contract",
@@ -70,8 +71,9 @@ ROOMS: Final[Mapping[str, str]] = {
         shard_node.client shard_node.cluster shard_node.ledger.store shard_node.ledger.store.migrations""",
     "shard_node": "shard_node.agent",
     "coordinator": """
-        shard_node.client shard_node.cluster shard_node.contract shard_node.contract.commands
-        shard_node.contract.layout shard_node.contract.transactions shard_node.serving""",
+        shard_node.client shard_node.cluster shard_node.contract shard_node.contract.bundle_head
+        shard_node.contract.commands shard_node.contract.layout shard_node.contract.lookups
+        shard_node.contract.transactions shard_node.serving""",
     "router.requests": """
         shard_node.cluster shard_node.contract shard_node.contract.layout shard_node.contract.transactions
         shard_node.ledger.questions""",

@@ -193,6 +193,10 @@ class EngineModel(Protocol):
             target.refunds[purchase] = self.refunds.pop(purchase)
         for mine, theirs in ((self.current, target.current), (self.previous, target.previous)):
             _move_outcomes(mine, theirs, of_slot)
+        # What was carried over is in both; where it comes to it is in the younger one alone.
+        for decision in [one for one in target.previous.outcomes if one.endswith(of_slot)]:
+            if decision in target.current.outcomes:
+                del target.previous.outcomes[decision]
         if not self.faults.horizon_left_behind:
             target.horizon_ms = max(target.horizon_ms, self.horizon_ms)
         target.now_ms = max(target.now_ms, self.now_ms)

@@ -1,0 +1,1 @@
+"""Tests of the coordinator over shards with the engine."""
