@@ -155,7 +155,8 @@ class Protocol(Memory):
         ended = self.ended(name)
         if ended == ABANDONED and not self.faults.abandoned_decided:
             return _all(Outcome.ABANDONED, rows, with_balances=with_balances)
-        if ended == DECIDED and not self.faults.decided_again:
+        # What has ended here as a participant's is never decided either: it may have been abandoned before.
+        if ended in {DECIDED, ENDED} and not self.faults.decided_again:
             recalled = [self.recall(row, name) for row in rows]
             known: list[One] = [
                 (Outcome.ABANDONED, 0, {}, None) if one is None else (one.code, one.leg, {}, one.other)
