@@ -8,11 +8,12 @@ import pytest
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.commands import Abandon, Decide, Decided, Finish, Prepare, Prepared
+from shard_node.contract.journals import Effect
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, posted, transfer, uuid7
-from tests.engine.conftest import NOW_MS
+from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard
 
 ATTEMPT = attempt_id(NOW_MS, 1)
@@ -42,3 +43,35 @@ def test_abandoned_attempt_is_not_decided_where_it_was_prepared_too(
         assert funded.call(command).codes in ([ABANDONED], [DROPPED])
     assert funded.call(Decide([Decided(ATTEMPT, [OTHER], b"", b"", bundle)])).codes == [ABANDONED]
     assert funded.account(ALICE).available_minor == 1_000
+
+
+def replica_of(shard: EngineShard, start_server: StartServer) -> EngineShard:
+    """A replica that has begun with a snapshot, and will follow the log."""
+    server = start_server(manual_clock=True)
+    server.follow(shard.server)
+    server.rewritten()
+    replica = EngineShard(server)
+    assert replica.digest() == shard.digest()
+    return replica
+
+
+def held(scope: int, amount: int) -> Transaction:
+    """A hold of a participant's account; two scopes may have one id."""
+    legs = (Leg("dora", Effect.CREDIT, 1, "EUR"), Leg(ALICE, Effect.HOLD, amount, "EUR", owner=1))
+    return Transaction(uuid7(NOW_MS, 2), Kind.HOLD, scope, legs, bound=60_000)
+
+
+@pytest.mark.parametrize("amounts", [(10, 20), (20, 10)])
+def test_of_two_holds_that_end_together_each_copy_takes_the_same(
+    funded: EngineShard, start_server: StartServer, amounts: tuple[int, int]
+) -> None:
+    """A snapshot has them in another order than the table: which is meant does not depend on that."""
+    holds = bundle_of([held(scope, amount) for scope, amount in enumerate(amounts)])
+    funded.call(Prepare([Prepared(ATTEMPT, OTHER, 1, holds)]))
+    funded.call(Finish([ATTEMPT], [COMMITTED]))
+    replica = replica_of(funded, start_server)
+    leg = Leg(ALICE, Effect.VOID, 0, "EUR")
+    void = Transaction(uuid7(NOW_MS, 3), Kind.VOID, slot(ALICE), (leg,), related_id=uuid7(NOW_MS, 2))
+    assert posted(funded, void) == [Outcome.COMMITTED]
+    replica.server.caught_up(funded.server)
+    assert replica.described(ALICE) == funded.described(ALICE)
