@@ -12,7 +12,7 @@ from shard_node.contract.journals import Effect
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
-from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, posted, transfer, uuid7
+from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, refund, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard
 
@@ -75,3 +75,25 @@ def test_of_two_holds_that_end_together_each_copy_takes_the_same(
     assert posted(funded, void) == [Outcome.COMMITTED]
     replica.server.caught_up(funded.server)
     assert replica.described(ALICE) == funded.described(ALICE)
+
+
+def test_part_of_a_slot_that_is_dropped_is_the_same_on_a_replica(
+    funded: EngineShard, start_server: StartServer
+) -> None:
+    """Also where the replica began with a snapshot: outcomes, purchases, holds and refunds lie in the same order."""
+    purchases = [transfer(uuid7(NOW_MS, 10 + i), ALICE, BOB, 5, kind=Kind.PURCHASE) for i in range(3)]
+    holds = [hold(uuid7(NOW_MS, 20 + i), ALICE, 1) for i in range(3)]
+    assert set(posted(funded, *purchases, *holds)) == {Outcome.COMMITTED}
+    refunds = [
+        refund(uuid7(NOW_MS, 30 + i), row.transaction_id, BOB, ALICE, 1 + i, 5) for i, row in enumerate(purchases)
+    ]
+    assert set(posted(funded, *refunds)) == {Outcome.COMMITTED}
+    replica = replica_of(funded, start_server)
+    leg = Leg(ALICE, Effect.VOID, 0, "EUR")
+    middle = holds[1].transaction_id
+    void = Transaction(uuid7(NOW_MS, 40), Kind.VOID, slot(ALICE), (leg,), related_id=middle)
+    assert posted(funded, void) == [Outcome.COMMITTED]
+    while funded.fenced("slot.drop", slot(ALICE), 1):
+        replica.server.caught_up(funded.server)
+        assert replica.digest() == funded.digest()
+    assert replica.digest(slot(ALICE)) == 0
