@@ -97,3 +97,13 @@ def test_part_of_a_slot_that_is_dropped_is_the_same_on_a_replica(
         replica.server.caught_up(funded.server)
         assert replica.digest() == funded.digest()
     assert replica.digest(slot(ALICE)) == 0
+
+
+def test_rotation_waits_for_frames_of_its_own_millisecond(funded: EngineShard) -> None:
+    """Of two frames of one millisecond the archive may have the first only."""
+    assert posted(funded, transfer(uuid7(NOW_MS, 2), ALICE, BOB, 1)) == [Outcome.COMMITTED]
+    [_, (archived, _), _] = funded.frames()
+    funded.fenced("archived", archived, 1, b"head", 4)
+    funded.fenced("rotate", 0, 0)
+    assert funded.fenced("rotate", 0, 1) == -1
+    assert funded.info()["outcomes_older"] == 2

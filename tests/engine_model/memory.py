@@ -96,7 +96,7 @@ class Memory(Legs):
         """
         if self.now_ms - self.rotated_ms < minimum_age_ms:
             return -1
-        if once_archived and self.backlog > 0 and self.archived_ms < self.rotated_ms:
+        if once_archived and self.backlog > 0 and self.archived_ms <= self.rotated_ms:
             return -1
         forgotten = self.previous
         carried = {
