@@ -107,3 +107,13 @@ def test_rotation_waits_for_frames_of_its_own_millisecond(funded: EngineShard) -
     funded.fenced("rotate", 0, 0)
     assert funded.fenced("rotate", 0, 1) == -1
     assert funded.info()["outcomes_older"] == 2
+
+
+def test_each_row_of_a_transaction_that_comes_often_is_busy(funded: EngineShard) -> None:
+    """The search for what is in the way takes equal rows as one, and answers all of them."""
+    kept = transfer(uuid7(NOW_MS, 2), "dora", BOB, 1, payee_owner=1)
+    funded.call(Prepare([Prepared(ATTEMPT, OTHER, 1, bundle_of([kept] * 3))]))
+    asked = replace(transfer(kept.transaction_id, ALICE, BOB, 5_000), deciding_slot=kept.deciding_slot)
+    free = replace(asked, transaction_id=uuid7(NOW_MS, 3))
+    codes = [Outcome.BUSY, Outcome.INSUFFICIENT_FUNDS, Outcome.BUSY, Outcome.BUSY]
+    assert posted(funded, asked, free, asked, asked) == codes
