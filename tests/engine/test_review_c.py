@@ -117,3 +117,20 @@ def test_each_row_of_a_transaction_that_comes_often_is_busy(funded: EngineShard)
     free = replace(asked, transaction_id=uuid7(NOW_MS, 3))
     codes = [Outcome.BUSY, Outcome.INSUFFICIENT_FUNDS, Outcome.BUSY, Outcome.BUSY]
     assert posted(funded, asked, free, asked, asked) == codes
+
+
+def test_attempt_is_kept_for_one_owner_and_one_bundle(funded: EngineShard) -> None:
+    """The codes of other legs are no answer: those that were asked for would be committed, and never applied."""
+    legs = (
+        Leg("dora", Effect.DEBIT, 3, "EUR"),
+        Leg(ALICE, Effect.CREDIT, 1, "EUR", owner=1),
+        Leg(BOB, Effect.CREDIT, 2, "EUR", owner=2),
+    )
+    row = Transaction(uuid7(NOW_MS, 2), Kind.JOURNAL, slot("dora"), legs)
+    first, other = bundle_of([row]), bundle_of([replace(row, transaction_id=uuid7(NOW_MS, 3))])
+    asked = [
+        Prepared(ATTEMPT, OTHER, owner, bundle)
+        for owner, bundle in ((1, first), (2, first), (1, other), (1, first))
+    ]
+    codes = (Outcome.PREPARED, Outcome.ENDED, Outcome.ENDED, Outcome.PREPARED)
+    assert funded.call(Prepare(asked)).codes == [bytes((code,)) for code in codes]
