@@ -19,9 +19,10 @@ static inline uint64_t scoped_hash(const struct state *state, const unsigned cha
     return mix(mix(words[0] ^ state->seed, FOLD_K1 ^ (uint64_t)slot << 32) ^ words[1], FOLD_K2);
 }
 
-/* The time in a UUIDv7, ms since 1970; 0 for any other id. */
+/* The time in a UUIDv7, ms since 1970; NO_TIME for any other id. */
+#define NO_TIME (-1)
 static inline int64_t id_ms(const unsigned char id[ID_BYTES]) {
-    if (id[6] >> 4 != 7) return 0;
+    if (id[6] >> 4 != 7) return NO_TIME;
     int64_t ms = 0;
     for (int i = 0; i < 6; i++) ms = ms << 8 | id[i];
     return ms;

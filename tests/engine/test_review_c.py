@@ -134,3 +134,13 @@ def test_attempt_is_kept_for_one_owner_and_one_bundle(funded: EngineShard) -> No
     ]
     codes = (Outcome.PREPARED, Outcome.ENDED, Outcome.ENDED, Outcome.PREPARED)
     assert funded.call(Prepare(asked)).codes == [bytes((code,)) for code in codes]
+
+
+def test_id_of_the_year_1970_expires(funded: EngineShard) -> None:
+    """Else it could be carried out again once it was forgotten: a time of 0 is a time."""
+    old = transfer(uuid7(0, 2), ALICE, BOB, 5)
+    assert posted(funded, old) == [Outcome.COMMITTED]
+    for _ in range(2):
+        funded.fenced("rotate", 0, 0)
+    assert posted(funded, old) == [Outcome.TRANSACTION_ID_EXPIRED]
+    assert funded.account(BOB).available_minor == 5

@@ -61,7 +61,7 @@ class Memory(Legs):
         if self.faults.id_horizon_ignored:
             return False
         cutoff_ms = max(self.horizon_ms, self.now_ms - self.window_ms)
-        if not 0 < id_ms(row.decision) < cutoff_ms:
+        if not 0 <= id_ms(row.decision) < cutoff_ms:
             return False
         self.horizon_ms = cutoff_ms
         return True
