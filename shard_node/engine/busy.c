@@ -56,14 +56,29 @@ static void mark(struct busy *busy, uint32_t number) {
     }
 }
 
+static bool are_same(const struct wanted *one, const struct wanted *other) {
+    return one->slot == other->slot && one->attempt == other->attempt && !memcmp(one->id, other->id, ID_BYTES);
+}
+
+/* A transaction that comes often in one bundle is in the index once: else each time that an attempt has it would cost
+   as many steps. */
+static void add_to_index(struct busy *busy, uint32_t number) {
+    struct wanted *wanted = &busy->wanted[number];
+    link *place = place_of(busy, wanted->id, wanted->slot);
+    for (link at = *place; at; at = busy->wanted[at - 1u].next) {
+        if (!are_same(&busy->wanted[at - 1u], wanted)) continue;
+        wanted->first = at - 1u;
+        return;
+    }
+    wanted->first = number;
+    wanted->next = *place;
+    *place = number + 1u;
+}
+
 static void search(struct busy *busy) {
     busy->searched = true;
     memset(busy->index, 0, (busy->mask + 1u) * sizeof *busy->index);
-    for (uint32_t i = 0; i < busy->wanted_count; i++) {
-        link *place = place_of(busy, busy->wanted[i].id, busy->wanted[i].slot);
-        busy->wanted[i].next = *place;
-        *place = i + 1u;
-    }
+    for (uint32_t i = 0; i < busy->wanted_count; i++) add_to_index(busy, i);
     uint32_t number;
     for (struct table_walk walk = {0}; (number = table_walk(&busy->state->attempts, &walk)) != NO_RECORD;)
         mark(busy, number);
@@ -85,7 +100,7 @@ struct judgement busy_judge(const struct call *call, struct busy *busy, const st
         *other = attempt_find(busy->state, judgement.pinned_by);
     } else if (may_be_reserved(judgement.code) && busy->state->attempts.live) {
         if (!busy->searched) search(busy);
-        *other = busy->wanted[number].found;
+        *other = busy->wanted[busy->wanted[number].first].found;
         if (*other != NO_RECORD) judgement = (struct judgement){.code = CODE_BUSY};
     }
     return judgement;

@@ -14,6 +14,8 @@ struct wanted {
     const unsigned char *id, *attempt; /* attempt: the one that asks, NULL of a post */
     uint16_t slot;
     link next;      /* of the same place of the index */
+    uint32_t first; /* the number of the first one that is the same and is asked by the same attempt; only that is in
+                       the index */
     uint32_t found; /* the attempt that keeps it prepared: of several, that with the lowest id; NO_RECORD for none */
 };
 

@@ -102,7 +102,7 @@ uint32_t hold_find(const struct state *state, const unsigned char id[ID_BYTES], 
         if (hold->account != account) continue;
         if (pinned_by && memcmp(hold->pinned_by, pinned_by, ATTEMPT_BYTES)) continue;
         /* Not that which the table happens to have first: the answer is the same on every copy. */
-        if (found == NO_RECORD || hold->expires_ms > hold_at(state, found)->expires_ms) found = number;
+        if (found == NO_RECORD || is_before(state, found, number)) found = number;
     }
     return found;
 }

@@ -2,7 +2,7 @@
 
    Invariants: a hold's amount is part of what its account has held; holds that are not pinned, and only those, are in
    the heap of what is due; no refund's sum is zero. Two holds may have one name, when two scopes have one id: each is
-   found by its account, and of one account that which ends last. */
+   found by its account, and of one account that which is due last. */
 #ifndef TALLYSTICK_CONDITIONS_H
 #define TALLYSTICK_CONDITIONS_H
 

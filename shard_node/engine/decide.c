@@ -254,7 +254,8 @@ static void carry_out(struct call *call, struct decide *decide, struct asked *as
     frame_add(&decide->frame, work);
 }
 
-/* An attempt that was decided and is settled: each transaction as it is remembered. */
+/* An attempt that was decided and is settled, or that ended here as a participant's: each transaction as it is
+   remembered. */
 static void recall_rows(struct decide *decide, struct asked *asked) {
     struct work *work = &asked->work;
     for (uint32_t row = 0; row < work->bundle.rows; row++) {
@@ -281,7 +282,8 @@ static bool is_to_decide(const struct call *call, struct decide *decide, struct 
         asked->whole = CODE_ATTEMPT_EXPIRED;
     } else if (ended == ENDED_ABANDONED) {
         asked->whole = CODE_ABANDONED;
-    } else if (ended == ENDED_DECIDED) {
+    } else if (ended) {
+        /* Also one that ended here as a participant's: that took the place of what `abandon` had marked (R7). */
         recall_rows(decide, asked);
     } else {
         return true;

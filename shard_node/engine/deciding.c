@@ -37,7 +37,7 @@ bool deciding_recall(const struct deciding *deciding, const struct work *work, u
 
 bool deciding_expires(struct deciding *deciding, const struct work *work, uint32_t row) {
     int64_t ms = id_ms(bundle_id(&work->bundle, row));
-    if (!ms || ms >= deciding->cutoff_ms) return false;
+    if (ms == NO_TIME || ms >= deciding->cutoff_ms) return false;
     deciding->raised_ms = deciding->cutoff_ms;
     return true;
 }

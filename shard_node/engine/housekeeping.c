@@ -53,9 +53,10 @@ enum call_result body_bind(struct call *call) {
 
 /* ------------------------------------------------------------------ rotate */
 
-/* Whether what a rotation drops is stored for good: it was decided before the last rotation. */
+/* Whether what a rotation drops is stored for good: it was decided before the last rotation. Frames of that very
+   millisecond may have come before it. */
 static bool is_archived(const struct meta *meta) {
-    return !meta->backlog || (int64_t)meta->archived_ms >= meta->rotated_ms;
+    return !meta->backlog || (int64_t)meta->archived_ms > meta->rotated_ms;
 }
 
 enum call_result body_rotate(struct call *call) {

@@ -10,16 +10,19 @@
 #include "hash.h"
 #include "state.h"
 
-/* Of an id and a slot: what outcomes, purchases, holds and refunds are found by. */
+/* Of an id and a slot: what outcomes, purchases, holds and refunds are found by. Clients choose both, so the slot is
+   not beside a part of the id: whoever changes one by the other's change would have as many records as he likes under
+   one hash. */
 static inline uint64_t scoped_hash(const struct state *state, const unsigned char id[ID_BYTES], uint16_t slot) {
     uint64_t words[2];
     memcpy(words, id, sizeof words);
-    return mix(mix(words[0] ^ state->seed, FOLD_K1) ^ words[1] ^ slot, FOLD_K2);
+    return mix(mix(words[0] ^ state->seed, FOLD_K1 ^ (uint64_t)slot << 32) ^ words[1], FOLD_K2);
 }
 
-/* The time in a UUIDv7, ms since 1970; 0 for any other id. */
+/* The time in a UUIDv7, ms since 1970; NO_TIME for any other id. */
+#define NO_TIME (-1)
 static inline int64_t id_ms(const unsigned char id[ID_BYTES]) {
-    if (id[6] >> 4 != 7) return 0;
+    if (id[6] >> 4 != 7) return NO_TIME;
     int64_t ms = 0;
     for (int i = 0; i < 6; i++) ms = ms << 8 | id[i];
     return ms;

@@ -101,7 +101,16 @@ static enum call_result read_prepare(struct call *call, struct prepare *prepare)
 
 /* ------------------------------------------------------------------ decide, apply */
 
-/* Whether the attempt's transactions are to be checked; else what is answered is set. */
+/* Whether what is kept is what is asked about: an attempt is of one owner here, and has one bundle. */
+static bool is_kept(const struct attempt *kept, const struct asked *asked) {
+    const struct bundle *bundle = &asked->work.bundle;
+    size_t size;
+    const char *bytes = RM_StringPtrLen(kept->bundle, &size);
+    return kept->owner == asked->attempt.owner && size == bundle->size && !memcmp(bytes, bundle->bytes, size);
+}
+
+/* Whether the attempt's transactions are to be checked; else what is answered is set. Of anything else under the id of
+   an attempt that is kept nothing will be kept, as if it had ended: its codes would be taken for those of other legs. */
 static bool is_to_check(const struct call *call, struct asked *asked) {
     const struct state *state = call->state;
     asked->codes = asked->work.codes;
@@ -110,11 +119,11 @@ static bool is_to_check(const struct call *call, struct asked *asked) {
     uint32_t kept = attempt_find(state, asked->attempt.id);
     if (attempt_is_expired(state, asked->attempt.id)) {
         asked->whole = CODE_ATTEMPT_EXPIRED;
-    } else if (kept != NO_RECORD) {
+    } else if (kept != NO_RECORD && is_kept(attempt_at(state, kept), asked)) {
         asked->codes = attempt_at(state, kept)->codes;
         asked->refused = attempt_at(state, kept)->legs;
         asked->code_count = attempt_at(state, kept)->rows;
-    } else if (ended_find(state, asked->attempt.id)) {
+    } else if (kept != NO_RECORD || ended_find(state, asked->attempt.id)) {
         asked->whole = CODE_ENDED;
     } else {
         return true;

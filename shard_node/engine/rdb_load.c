@@ -299,21 +299,6 @@ static bool load_section(struct loading *loading, bool *ended) {
     return fail(loading, "it has a section that this engine does not know: a newer engine wrote it");
 }
 
-/* Accounts were put before those that came earlier; names are listed in the order in which they were. */
-static void restore_order(struct state *state) {
-    for (uint32_t place = 0; place < SLOT_PLACES; place++) {
-        link reversed = 0;
-        for (link at = state->account_heads[place]; at;) {
-            struct account *account = account_at(state, at - 1u);
-            link next = account->next;
-            account->next = reversed;
-            reversed = at;
-            at = next;
-        }
-        state->account_heads[place] = reversed;
-    }
-}
-
 static bool pins_are_kept(struct loading *loading) {
     uint32_t number;
     for (struct table_walk walk = {0}; (number = table_walk(&loading->state->holds, &walk)) != NO_RECORD;) {
@@ -341,6 +326,7 @@ void *rdb_load(RedisModuleIO *io, int version) {
         return NULL;
     }
     finish_meta(&loading);
-    restore_order(loading.state);
+    /* Names are listed in the order in which they were, and a part of a slot that is dropped is everywhere the same. */
+    parts_reverse(loading.state);
     return loading.state;
 }

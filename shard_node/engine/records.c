@@ -23,30 +23,59 @@ const struct table *part_table(const struct state *state, enum slot_part part) {
     }
 }
 
-link part_first(const struct state *state, enum slot_part part, uint16_t slot) {
-    uint32_t place = slot_place(slot);
+/* Where a record has the link to the one behind it. */
+static link *next_of(enum slot_part part, void *record) {
     switch (part) {
-        case PART_ACCOUNTS: return state->account_heads[place];
+        case PART_ACCOUNTS: return &((struct account *)record)->next;
         case PART_PURCHASES_YOUNGER:
-        case PART_PURCHASES_OLDER: return generation_of(state, part)->purchase_heads[place];
+        case PART_PURCHASES_OLDER: return &((struct purchase *)record)->next;
         case PART_OUTCOMES_YOUNGER:
-        case PART_OUTCOMES_OLDER: return generation_of(state, part)->outcome_heads[place];
-        case PART_HOLDS: return state->hold_heads[place];
-        default: return state->refund_heads[place];
+        case PART_OUTCOMES_OLDER: return &((struct outcome *)record)->next;
+        case PART_HOLDS: return &((struct hold *)record)->next;
+        default: return &((struct refund *)record)->next;
     }
 }
 
-link part_next(const struct state *state, enum slot_part part, link at) {
-    const void *record = table_record(part_table(state, part), at - 1u);
+static link *head_of(const struct state *state, enum slot_part part, uint32_t place) {
+    const struct generation *generation = generation_of(state, part);
     switch (part) {
-        case PART_ACCOUNTS: return ((const struct account *)record)->next;
+        case PART_ACCOUNTS: return &state->account_heads[place];
         case PART_PURCHASES_YOUNGER:
-        case PART_PURCHASES_OLDER: return ((const struct purchase *)record)->next;
+        case PART_PURCHASES_OLDER: return &generation->purchase_heads[place];
         case PART_OUTCOMES_YOUNGER:
-        case PART_OUTCOMES_OLDER: return ((const struct outcome *)record)->next;
-        case PART_HOLDS: return ((const struct hold *)record)->next;
-        default: return ((const struct refund *)record)->next;
+        case PART_OUTCOMES_OLDER: return &generation->outcome_heads[place];
+        case PART_HOLDS: return &state->hold_heads[place];
+        default: return &state->refund_heads[place];
     }
+}
+
+link part_first(const struct state *state, enum slot_part part, uint16_t slot) {
+    return *head_of(state, part, slot_place(slot));
+}
+
+link part_next(const struct state *state, enum slot_part part, link at) {
+    return *next_of(part, table_record(part_table(state, part), at - 1u));
+}
+
+static void list_reverse(const struct table *table, enum slot_part part, link *head) {
+    link reversed = 0;
+    for (link at = *head; at;) {
+        void *record = table_record(table, at - 1u);
+        link *next = next_of(part, record), behind = *next;
+        /* Before it comes now what came behind it. */
+        if (part == PART_HOLDS) ((struct hold *)record)->previous = behind;
+        if (part == PART_REFUNDS) ((struct refund *)record)->previous = behind;
+        *next = reversed;
+        reversed = at;
+        at = behind;
+    }
+    *head = reversed;
+}
+
+void parts_reverse(struct state *state) {
+    for (enum slot_part part = 0; part < SLOT_PARTS; part++)
+        for (uint32_t place = 0; place < SLOT_PLACES; place++)
+            list_reverse(part_table(state, part), part, head_of(state, part, place));
 }
 
 bool part_repeats(const struct state *state, enum slot_part part, link at) {

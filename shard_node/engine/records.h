@@ -35,6 +35,8 @@ const struct table *part_table(const struct state *state, enum slot_part part);
 /* The first record of a part of a slot, and the one behind it: links, 0 for none. */
 link part_first(const struct state *state, enum slot_part part, uint16_t slot);
 link part_next(const struct state *state, enum slot_part part, link at);
+/* Turns all lists of all slots round. Who reads records and adds them ends with lists in the opposite order. */
+void parts_reverse(struct state *state);
 /* Whether an outcome or a purchase of the older generation is in the younger one too, carried over by a rotation. Counts
    and digests leave such a one out; where a slot is moved to, both become one. */
 bool part_repeats(const struct state *state, enum slot_part part, link at);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "hash.h"
+#include "outcomes.h"
 #include "redis_api.h"
 #include "table.h"
 
@@ -19,6 +20,12 @@ void (*RM_Free)(void *) = free;
 
 uint64_t shim_fold(const void *bytes, size_t size, uint64_t seed);
 uint64_t shim_fold(const void *bytes, size_t size, uint64_t seed) { return fold(bytes, size, seed); }
+
+uint64_t shim_scoped_hash(uint64_t seed, const unsigned char *id, uint16_t slot);
+uint64_t shim_scoped_hash(uint64_t seed, const unsigned char *id, uint16_t slot) {
+    const struct state state = {.seed = seed};
+    return scoped_hash(&state, id, slot);
+}
 
 struct table *shim_new(uint32_t chunk_bits, uint32_t segments);
 struct table *shim_new(uint32_t chunk_bits, uint32_t segments) {

@@ -28,6 +28,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = ctypes.CDLL(str(built))
     library.shim_fold.restype = ctypes.c_uint64
     library.shim_fold.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
+    library.shim_scoped_hash.restype = ctypes.c_uint64
+    library.shim_scoped_hash.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint16]
     library.shim_new.restype = ctypes.c_void_p
     library.table_reserve.restype = ctypes.c_bool
     library.shim_find.restype = library.shim_count.restype = ctypes.c_uint32
@@ -115,3 +117,12 @@ def test_room_is_had_for_all_or_for_none(library: ctypes.CDLL) -> None:
             kept[batch * 100 + place] = hash_
         granted.value = -1
     assert all(table.find(its, one) != NO_RECORD for one, its in kept.items())
+
+
+def test_clients_cannot_choose_ids_of_one_hash(library: ctypes.CDLL) -> None:
+    """An id that differs by what its slot differs by has another hash: else one batch would make a shard crawl."""
+    hashes = {
+        library.shim_scoped_hash(7, bytes(8) + (number ^ 0xABCD).to_bytes(2, "little") + bytes(6), number)
+        for number in range(0, 16384, 64)
+    }
+    assert len(hashes) == 256

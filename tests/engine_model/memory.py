@@ -61,7 +61,7 @@ class Memory(Legs):
         if self.faults.id_horizon_ignored:
             return False
         cutoff_ms = max(self.horizon_ms, self.now_ms - self.window_ms)
-        if not 0 < id_ms(row.decision) < cutoff_ms:
+        if not 0 <= id_ms(row.decision) < cutoff_ms:
             return False
         self.horizon_ms = cutoff_ms
         return True
@@ -96,7 +96,7 @@ class Memory(Legs):
         """
         if self.now_ms - self.rotated_ms < minimum_age_ms:
             return -1
-        if once_archived and self.backlog > 0 and self.archived_ms < self.rotated_ms:
+        if once_archived and self.backlog > 0 and self.archived_ms <= self.rotated_ms:
             return -1
         forgotten = self.previous
         carried = {

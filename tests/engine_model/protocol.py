@@ -116,9 +116,11 @@ class Protocol(Memory):
             raise MalformedError(f"owner {asked.owner} has no leg")
         if self.attempt_expired(name) and not self.faults.prepare_horizon_ignored:
             return bytes((Outcome.ATTEMPT_EXPIRED,)), b"", b"", []
-        if (kept := self.attempts.get(name)) is not None:
+        kept = self.attempts.get(name)
+        if kept is not None and (kept.owner, kept.bundle) == (asked.owner, asked.bundle):
             return joined(kept.codes), _legs(kept.legs), b"", []
-        if self.ended(name) and not self.faults.late_prepare:
+        # What is kept under this id is something else.
+        if kept is not None or (self.ended(name) and not self.faults.late_prepare):
             return bytes((Outcome.ENDED,)), b"", b"", []
         judged = [self._prepare_row(row, asked.owner, name) for row in rows]
         codes = bytes(code for code, _, _ in judged)
@@ -155,7 +157,8 @@ class Protocol(Memory):
         ended = self.ended(name)
         if ended == ABANDONED and not self.faults.abandoned_decided:
             return _all(Outcome.ABANDONED, rows, with_balances=with_balances)
-        if ended == DECIDED and not self.faults.decided_again:
+        # What has ended here as a participant's is never decided either: it may have been abandoned before.
+        if ended in {DECIDED, ENDED} and not self.faults.decided_again:
             recalled = [self.recall(row, name) for row in rows]
             known: list[One] = [
                 (Outcome.ABANDONED, 0, {}, None) if one is None else (one.code, one.leg, {}, one.other)

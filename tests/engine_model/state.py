@@ -244,8 +244,8 @@ def legs_of(row: Row, owner: int | None) -> list[int]:
 
 
 def id_ms(name: bytes) -> int:
-    """The time in a UUIDv7; 0 for any other id."""
-    return int.from_bytes(name[:6]) if name[6] >> 4 == _UUID_VERSION_7 else 0
+    """The time in a UUIDv7; -1 for any other id."""
+    return int.from_bytes(name[:6]) if name[6] >> 4 == _UUID_VERSION_7 else -1
 
 
 def joined(codes: Sequence[int]) -> bytes:
