@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, each, in_doubt
+from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, each, given_up, in_doubt
 from shard_node.contract import Outcome
 from shard_node.contract.transactions import Bundle, Transaction
 
@@ -96,7 +96,8 @@ class Batch:
         found = in_doubt([attempt for attempt in self.attempts if attempt.codes], self._shard_ids)
         # What is kept on no participant was committed, and loses nothing when it is finished by others.
         allowed = (one for one in found if not one.kept_on or self._may_abandon(one.attempt_id))
-        return list(islice(allowed, MAX_OTHERS))
+        # What it gives up itself would stand in the way of the next try, and of slots that move.
+        return given_up(self.attempts) + list(islice(allowed, MAX_OTHERS))
 
 
 def _is_freed(attempt: Attempt, ended: set[bytes]) -> bool:

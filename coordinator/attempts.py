@@ -214,6 +214,7 @@ class Commit:
             answer = answers[shard]
             if isinstance(answer, NoReply):
                 for attempt in attempts:
+                    _fall_silent(attempt, answer)
                     attempt.outcomes = _UNDECIDED[answer]
                 continue
             rows = zip(attempts, answer.codes, answer.legs, answer.balances, answer.others, strict=True)
@@ -295,6 +296,21 @@ def _says_more(code: int, leg: int, verdict: int, verdict_leg: int) -> bool:
     if verdict in {_SKIPPED, _ID_EXPIRED}:
         return False
     return code == _ID_EXPIRED or leg < verdict_leg
+
+
+def given_up(attempts: Iterable[Attempt]) -> list[InDoubt]:
+    """Attempts that go no further and are kept: a shard was asked by another epoch, is full, or has ended it.
+
+    Not those of which a shard was silent: it would keep the caller waiting once more.
+    """
+    return [
+        InDoubt(attempt.attempt_id, attempt.deciding_shard, kept_on)
+        for attempt in attempts
+        if not attempt.codes
+        and (attempt.is_gone or attempt.silence)
+        and attempt.silence is not NoReply.LOST
+        and (kept_on := {attempt.participants[n - 1] for n, said, _ in attempt.prepared if _PREPARED in said})
+    ]
 
 
 def in_doubt(attempts: Iterable[Attempt], shard_ids: Sequence[str]) -> list[InDoubt]:

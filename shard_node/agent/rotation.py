@@ -12,10 +12,10 @@ from enum import Enum
 
 
 class Peer(Enum):
-    """What a shard, this one included, says of its unsettled transfers."""
+    """What a shard, this one included, says of its attempts and commits."""
 
-    SETTLED = "none has been unsettled for long"
-    LAGGING = "one has been unsettled for long"
+    SETTLED = "none has been in doubt for long"
+    LAGGING = "one has been in doubt for long"
     SILENT = "no answer"
 
 

@@ -8,7 +8,6 @@ import structlog
 
 from shard_node.agent.rotation import Peer
 from shard_node.client import EngineShard, connect
-from shard_node.contract.lookups import UnsettledCommit
 from shard_node.errors import ShardNodeError
 from shard_node.limits import MAX_BATCH
 
@@ -19,12 +18,15 @@ log = structlog.get_logger(__name__)
 
 
 async def ask_peer(topology: Topology, info: ShardInfo, long_ms: int) -> Peer:
-    """Whether a shard has transactions that were committed at least ``long_ms`` ago and are not settled."""
+    """Whether a shard has attempts or commits that have been in doubt for at least ``long_ms``.
+
+    Prepared ones count too: once the outcome of an id that never expires is forgotten, a decide that is late
+    would carry it out again. Recovery ends the attempt first, and then a late decide is refused.
+    """
     try:
         async with EngineShard(info.shard_id, topology.fence(info), connect(info.primary)) as shard:
-            async for doubt in shard.all_in_doubt(long_ms):
-                if isinstance(doubt, UnsettledCommit):
-                    return Peer.LAGGING
+            async for _ in shard.all_in_doubt(long_ms):
+                return Peer.LAGGING
             # What was read counts once it is in the log.
             await shard.mark()
             return Peer.SETTLED

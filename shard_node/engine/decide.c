@@ -30,6 +30,7 @@ struct asked {
     struct commit commit; /* its memory, until it is kept */
     struct others others;
     uint32_t first; /* the number of its first transaction in the call */
+    bool is_busy;   /* whether a transaction so far is BUSY */
     uint8_t fate;
     uint8_t whole; /* a code of the whole attempt; 0 for a code a transaction, in the columns */
     const uint8_t *codes, *refused;
@@ -169,6 +170,19 @@ static enum call_result read_decide(struct call *call, struct decide *decide) {
 
 /* ------------------------------------------------------------------ decide, apply */
 
+/* R9: whether an earlier copy of the transaction is BUSY. Its legs are prepared, so a participant may have refused this
+   one only for their sake. */
+static bool copy_is_busy(const struct asked *asked, uint32_t row) {
+    const struct work *work = &asked->work;
+    const unsigned char *id = bundle_id(&work->bundle, row);
+    for (uint32_t i = 0; asked->is_busy && i < row; i++)
+        if (work->codes[i] == CODE_BUSY && work->hashes[i] == work->hashes[row] &&
+            !memcmp(bundle_id(&work->bundle, i), id, ID_BYTES) &&
+            bundle_slot(&work->bundle, i) == bundle_slot(&work->bundle, row))
+            return true;
+    return false;
+}
+
 /* What is answered; `decided` is set when that is to be recorded. */
 static void decide_row(struct decide *decide, struct asked *asked, uint32_t row, struct decision *decision) {
     struct deciding *deciding = &decide->deciding;
@@ -180,8 +194,16 @@ static void decide_row(struct decide *decide, struct asked *asked, uint32_t row,
     }
     decision->code = column_at(asked->verdicts, row);
     decision->leg = column_at(asked->legs, row);
+    if (decision->code && copy_is_busy(asked, row)) {
+        decision->code = CODE_SKIPPED;
+        decision->leg = 0;
+        return;
+    }
     if (!decision->code) deciding_judge(deciding, work, row, asked->first + row, decision);
-    if (decision->code != CODE_BUSY) work->decided[row] = decision->code;
+    if (decision->code == CODE_BUSY)
+        asked->is_busy = true;
+    else
+        work->decided[row] = decision->code;
 }
 
 static bool is_skipped(const struct asked *asked, uint32_t row) {

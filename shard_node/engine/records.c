@@ -149,6 +149,8 @@ static unsigned char *write_account(const struct account *account, enum record_u
     return put(to, account_name(account), account->name_length);
 }
 
+/* What moves is young on the target: that may forget its older generation at once, and of the source's older one some
+   may have been recorded a moment ago. */
 static unsigned char *write_outcome(const struct outcome *outcome, bool older, enum record_use use,
                                     unsigned char *to) {
     struct moved_outcome record = {
@@ -158,7 +160,7 @@ static unsigned char *write_outcome(const struct outcome *outcome, bool older, e
         .currency = outcome->currency,
         .code = use == FOR_SNAPSHOT ? outcome->code : (uint8_t)(outcome->code & ~OUTCOME_ACROSS),
         .leg = outcome->leg,
-        .generation = use == FOR_DIGEST ? 0 : older,
+        .generation = use == FOR_SNAPSHOT && older,
     };
     memcpy(record.id, outcome->id, sizeof record.id);
     memcpy(record.tick, outcome->tick, sizeof record.tick);
@@ -169,7 +171,7 @@ static unsigned char *write_purchase(const struct purchase *purchase, bool older
                                      unsigned char *to) {
     struct moved_purchase record = {
         .slot = purchase->slot,
-        .generation = use == FOR_DIGEST ? 0 : older,
+        .generation = use == FOR_SNAPSHOT && older,
         .payer_length = purchase->payer_length,
         .payee_length = purchase->payee_length,
     };

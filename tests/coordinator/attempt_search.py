@@ -219,7 +219,8 @@ class Search(ABC):
     def events(self, w: World) -> Iterator[tuple[str, World]]:
         """Every event that can happen next, with the world after it."""
         ground = w.ground
-        for payload in sorted(set(ground.waiting)):
+        may_begin = self.setting.late_tries or ground.rotations == self.setting.rotations
+        for payload in sorted(set(ground.waiting)) if may_begin else ():
             waiting = list(ground.waiting)
             waiting.remove(payload)
             number = len(self.setting.tries) - len(ground.waiting)

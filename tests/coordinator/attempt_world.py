@@ -59,6 +59,12 @@ def nothing_long_unsettled(shards: Sequence[EngineModel], index: int) -> bool:
     return all(commit.since_ms >= since for shard in shards for commit in shard.commits.values())
 
 
+def nothing_in_doubt(shards: Sequence[EngineModel], index: int) -> bool:
+    """R10 for ids that do not expire: whether nothing anywhere is prepared or unsettled."""
+    del index
+    return not any(shard.commits or shard.attempts for shard in shards)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One instance to search.
@@ -82,6 +88,8 @@ class Setting:
     prunes: bool = True
     # Whether each payload is tried once more after recovery: not where an id that was forgotten is new again.
     tries_again: bool = True
+    # Whether tries begin after a shard has forgotten.
+    late_tries: bool = True
     # How much later each try begins than the one before, by the clock of its coordinator.
     clock_step_ms: int = 1
     # Whether what a shard is told before it forgets is on the disks of those who say it.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.coordinator import broken_attempts as broken
 from tests.coordinator.attempt_explorer import Alone, AttemptSetting, Explorer
-from tests.coordinator.attempt_world import ViolationError, nothing_long_unsettled
+from tests.coordinator.attempt_world import ViolationError, nothing_in_doubt, nothing_long_unsettled
 from tests.engine_model import Faults
 
 PAY, PULL = ("pay",) * 2, ("pull",) * 2
@@ -29,6 +29,16 @@ def _three(tries: tuple[str, ...], **more: Any) -> AttemptSetting:
     """An account on each of three shards."""
     return AttemptSetting(tries=tries, start=(0, 1, 2), shards=3, **more)
 
+
+# Two tries of an id that does not expire, both begun before a shard forgets.
+LATE_DECIDE: dict[str, Any] = {
+    "tries": ("pay v4",) * 2,
+    "rotations": 2,
+    "has": (2, 0, 0),
+    "tries_again": False,
+    "late_tries": False,
+    "batch": Alone,
+}
 
 # The first attempt is refused in part by shard 0; then the slot of what was refused moves on to shard 2.
 REFUSED_IN_PART: dict[str, Any] = {
@@ -104,6 +114,10 @@ SOUND = {
     "an id that does not expire is forgotten": (
         _two(("pay v4",), rotations=4, has=(2, 0, 0), tries_again=False, **TIMED),
         19_000,
+    ),
+    "an id that does not expire is tried twice, and forgotten": (
+        _two(may_rotate=nothing_in_doubt, **LATE_DECIDE),
+        54_000,
     ),
     "abandon does not look at the horizon, which does no harm": (
         _two(("pay",), rotations=3, faults=Faults(abandon_horizon_ignored=True)),
@@ -230,6 +244,7 @@ PLANTED = {
         faults=Faults(horizon_left_behind=True),
     ),
     "R10: forgotten while unsettled": _two(("pay",), rotations=2, may_rotate=broken.forgets_regardless),
+    "R10: forgotten while an attempt is prepared": _two(**LATE_DECIDE),
     "R10: forgotten on what others have not on disk": _two(("pay",), rotations=2, crashes=1, marks=False),
     "a slot moves with a commit unsettled": _two(
         PAY, moves=1, batch=Alone, faults=Faults(commits_undrained=True)

@@ -105,6 +105,17 @@ def test_moved_slot_goes_on_where_it_was(shard: EngineShard, start_server: Start
     assert posted(other, capture(uuid7(NOW_MS, 10), HOLD, CUSTOMER, SHOP, 300)) == [Outcome.COMMITTED]
 
 
+def test_outcomes_are_young_where_they_come_to(shard: EngineShard, start_server: StartServer) -> None:
+    """A shard that forgets right after keeps what the source recorded just before it forgot itself."""
+    settled_slot(shard)
+    shard.fenced("rotate", 0, 0)
+    other = fresh_shard(start_server)
+    for chunk in shard.chunks(SLOT):
+        other.fenced("slot.import", SLOT, chunk)
+    other.fenced("rotate", 0, 0)
+    assert other.digest(SLOT) == shard.digest(SLOT)
+
+
 def test_counts_are_those_of_the_slot(shard: EngineShard) -> None:
     """slot.count has the numbers of accounts, outcomes, holds and refunds, and the sum of each currency."""
     settled_slot(shard)

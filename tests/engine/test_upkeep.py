@@ -12,7 +12,7 @@ from shard_node.client.connection import connect
 from shard_node.client.engine_shard import EngineShard as Client
 from shard_node.cluster.slots import slot
 from shard_node.cluster.topology import Topology
-from shard_node.contract.commands import Decide, Decided, Post, Prepare, Prepared, Settle
+from shard_node.contract.commands import Decide, Decided, Finish, Post, Prepare, Prepared, Settle
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import bundle_of
 from shard_node.contract.transfers import Kind
@@ -29,10 +29,10 @@ def topology(shard: EngineShard) -> Topology:
     return initial.changed([replace(initial.shards[0], primary=f"{HOST}:{shard.server.port}")])
 
 
-async def test_shards_tell_whether_they_have_old_unsettled_commits(
+async def test_shards_tell_whether_they_have_been_in_doubt_for_long(
     shard: EngineShard, topology: Topology
 ) -> None:
-    """Neither young ones nor what is only prepared counts, nor what is settled."""
+    """What is prepared counts as what is committed does; what is young, finished or settled does not."""
     (info,) = topology.shards
     shard.open_plain(ALICE, BOB)
     deposit = replace(
@@ -42,6 +42,9 @@ async def test_shards_tell_whether_they_have_old_unsettled_commits(
     incoming = bundle_of([transfer(uuid7(NOW_MS, 2), "dora", BOB, 5, payee_owner=1)])
     shard.call(Prepare([Prepared(attempt_id(NOW_MS, 2), "shard-1", 1, incoming)]))
     shard.server.set_clock(NOW_MS + 1_000)
+    assert await ask_peer(topology, info, 1_000) is Peer.LAGGING
+    assert await ask_peer(topology, info, 1_001) is Peer.SETTLED
+    shard.call(Finish([attempt_id(NOW_MS, 2)], [bytes((Outcome.ABANDONED,))]))
     assert await ask_peer(topology, info, 0) is Peer.SETTLED
     outgoing = bundle_of([transfer(uuid7(NOW_MS, 3), ALICE, "dora", 5, payee_owner=1)])
     decided = shard.call(Decide([Decided(attempt_id(NOW_MS, 3), ["shard-1"], b"", b"", outgoing)]))

@@ -39,6 +39,8 @@ class Faults:
     id_horizon_ignored: bool = False
     # The horizon of transaction ids stays behind when a slot moves.
     horizon_left_behind: bool = False
+    # Outcomes of the older generation move into the target's older one, which it may forget at once.
+    moved_as_old: bool = False
     # A slot moves although a leg of it is prepared, or a transaction of it is committed and not settled.
     attempts_undrained: bool = False
     commits_undrained: bool = False

@@ -168,14 +168,14 @@ class Protocol(Memory):
         verdicts, verdict_legs = asked.verdicts or bytes(count), asked.legs or bytes(count)
         verdicts, verdict_legs = spread(verdicts, count), spread(verdict_legs, count)
         parts: list[One] = []
-        committed: list[Row] = []
+        before: list[tuple[Row, int]] = []
         for row, verdict, leg in zip(rows, verdicts, verdict_legs, strict=True):
             # Kept from the first committed row on: a later row of the same transaction is ELSEWHERE by then.
-            code, refused_leg, balances, other = self._decide_row(row, verdict, leg, name, committed)
-            if code == Outcome.COMMITTED:
-                committed.append(row)
-            parts.append((code, refused_leg, balances, other))
+            one = self._decide_row(row, verdict, leg, name, before)
+            before.append((row, one[0]))
+            parts.append(one)
         codes, legs = bytes(code for code, _, _, _ in parts), bytes(leg for _, leg, _, _ in parts)
+        committed = [row for row, code in before if code == Outcome.COMMITTED]
         if committed:
             names = self._participants(asked.participants, committed)
             self.commits[name] = Committed(names, asked.bundle, codes, legs, self.now_ms)
@@ -183,19 +183,27 @@ class Protocol(Memory):
         return _part(asked.bundle, rows, 0, parts, with_balances=with_balances)
 
     def _decide_row(
-        self, row: Row, verdict: int, verdict_leg: int, attempt_id: bytes, committed: Sequence[Row]
+        self,
+        row: Row,
+        verdict: int,
+        verdict_leg: int,
+        attempt_id: bytes,
+        before: Sequence[tuple[Row, int]],
     ) -> One:
+        """``before`` are the attempt's earlier rows with their codes."""
+        copies = [(other.fingerprint, code) for other, code in before if other.decision == row.decision]
         if verdict == Outcome.SKIPPED:
             return verdict, 0, {}, None
-        if any(
-            other.decision == row.decision and other.fingerprint == row.fingerprint for other in committed
-        ):
+        if (row.fingerprint, Outcome.COMMITTED) in copies:
             return Outcome.ELSEWHERE, 0, {}, Other(attempt_id)
         known = self.recall(row, attempt_id)
         if known is not None:
             return known.code, known.leg, {}, known.other
         if self.expired(row):
             return Outcome.TRANSACTION_ID_EXPIRED, 0, {}, None
+        if verdict and any(code == Outcome.BUSY for _, code in copies):
+            # R9: the second copy of a transaction may be refused only because the first is prepared.
+            return Outcome.SKIPPED, 0, {}, None
         if verdict:
             leg = 0 if self.faults.leg_forgotten else verdict_leg
             self.record(row, verdict, leg)

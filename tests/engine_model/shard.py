@@ -191,7 +191,10 @@ class EngineModel(Protocol):
             target.holds[hold] = self.holds.pop(hold)
         for purchase in [name for name in self.refunds if name.endswith(of_slot)]:
             target.refunds[purchase] = self.refunds.pop(purchase)
-        for mine, theirs in ((self.current, target.current), (self.previous, target.previous)):
+        # All into the younger one: the target may forget its older one at once, and some of what the source
+        # has in its older one may be young.
+        for mine in (self.previous, self.current):
+            theirs = target.previous if self.faults.moved_as_old and mine is self.previous else target.current
             _move_outcomes(mine, theirs, of_slot)
         # What was carried over is in both; where it comes to it is in the younger one alone.
         for decision in [one for one in target.previous.outcomes if one.endswith(of_slot)]:
