@@ -149,12 +149,14 @@ class EngineServer:
         raise RuntimeError("the append-only file is still being rewritten")
 
     def follow(self, primary: EngineServer) -> None:
-        """Becomes a replica; returns when it has all that the primary had written."""
+        """Becomes a replica; returns when it, and its own log, have all that the primary had written."""
         self.redis.replicaof(HOST, str(primary.port))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.redis.info("replication").get("master_link_status") == "up":
                 self.caught_up(primary)
+                # Until its first log is written it does not even end.
+                self.rewritten()
                 return
             time.sleep(POLL_SECONDS)
         raise RuntimeError(f"the replica does not catch up:\n{self.log[-4000:]}")
