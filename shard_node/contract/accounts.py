@@ -43,10 +43,11 @@ class AccountRecord:
     @classmethod
     def unpack(cls, packed: bytes) -> AccountRecord | None:
         """None for an account that is not there."""
-        fields = ACCOUNT_RECORD.unpack(packed)
-        if fields[-2] == NO_ACCOUNT:
+        *numbers, state, currency = ACCOUNT_RECORD.unpack(packed)
+        if state == NO_ACCOUNT:
             return None
-        return cls(*fields[:-2], AccountState(fields[-2]), fields[-1].decode())
+        fields = *numbers, AccountState(state), currency.decode()
+        return cls(*fields)
 
 
 def unpack_records(packed: bytes) -> list[AccountRecord | None]:
