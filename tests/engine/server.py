@@ -54,7 +54,8 @@ class EngineServer:
         self.folder = folder
         self.port = free_port(HOST)
         self.sanitized = sanitized or os.environ.get("TALLYSTICK_ENGINE_SANITIZED") == "1"
-        self._engine = engine_path(sanitized=self.sanitized)
+        # The engine that it loads when it starts.
+        self.engine = engine_path(sanitized=self.sanitized)
         self._arguments = "clock manual" if manual_clock else ""
         self._more = more
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +97,7 @@ class EngineServer:
             _SETTINGS.format(
                 port=self.port,
                 folder=self.folder,
-                engine=self._engine,
+                engine=self.engine,
                 arguments=self._arguments,
                 more=self._more,
             )
