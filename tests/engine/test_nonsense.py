@@ -23,7 +23,7 @@ from shard_node.contract.commands import (
 from shard_node.contract.layout import MAX_ATTEMPTS
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.journals import Effect
-from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_BATCH, MAX_LEGS
+from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_BATCH, MAX_LEGS, MAX_MINOR
 from shard_node.outcomes import Outcome
 from shard_node.slots import slot
 from shard_node.transfers import Kind
@@ -206,3 +206,27 @@ def test_largest_details_of_a_hold_reach_the_entry_of_its_expiry(shard: EngineSh
     shard.server.set_clock(NOW_MS + 1_000)
     assert shard.fenced("expire", 1) == 1
     assert shard.frames()[-1][1][b"r0"].endswith(details[:-1])
+
+
+def test_what_is_held_never_passes_the_largest_amount(shard: EngineShard) -> None:
+    """Although there is more to take: what was held is given to the account anew."""
+    shard.open_plain(ALICE, BOB)
+
+    def prepared(number: int, amount: int) -> bytes:
+        legs = (Leg("dora", Effect.CREDIT, amount, "EUR"), Leg(WORLD, Effect.DEBIT, amount, "EUR", owner=1))
+        bundle = bundle_of([Transaction(uuid7(NOW_MS, number), Kind.JOURNAL, 7, legs)])
+        return shard.call(Prepare([Prepared(attempt_id(NOW_MS, number), "d", 1, bundle)])).codes[0]
+
+    def given(number: int, account: str, amount: int) -> bytes:
+        leg = Leg(account, Effect.CREDIT, amount, "EUR")
+        bundle = bundle_of([Transaction(uuid7(NOW_MS, number), Kind.JOURNAL, 7, (leg,))])
+        return shard.call(Post(bundle)).codes[0]
+
+    assert prepared(1, MAX_MINOR) == bytes((Outcome.PREPARED,))
+    # What is held counts as the account's: its balance is at the limit then.
+    assert given(2, WORLD, MAX_MINOR) == COMMITTED
+    assert given(3, WORLD, 1) == bytes((Outcome.BALANCE_LIMIT,))
+    assert prepared(4, 1) == bytes((Outcome.BALANCE_LIMIT,))
+    assert shard.call(Finish([attempt_id(NOW_MS, 1)], [COMMITTED])).codes == [bytes((Outcome.FINISHED,))]
+    assert shard.account(WORLD).available_minor == 0
+    assert prepared(5, 1) == bytes((Outcome.PREPARED,))
