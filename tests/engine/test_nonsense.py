@@ -230,3 +230,15 @@ def test_what_is_held_never_passes_the_largest_amount(shard: EngineShard) -> Non
     assert shard.call(Finish([attempt_id(NOW_MS, 1)], [COMMITTED])).codes == [bytes((Outcome.FINISHED,))]
     assert shard.account(WORLD).available_minor == 0
     assert prepared(5, 1) == bytes((Outcome.PREPARED,))
+
+
+def test_codes_of_attempts_that_are_not_kept_may_be_as_many_as_a_batch(shard: EngineShard) -> None:
+    """Each of many attempts may have that many; one more is malformed."""
+    codes = bytes((Outcome.ABORTED, Outcome.ELSEWHERE)) * (MAX_BATCH // 2)
+    ids = [attempt_id(NOW_MS, number) for number in range(200)]
+    dropped = bytes((Outcome.DROPPED,))
+    assert shard.call(Finish(ids, [codes] * len(ids))).codes == [dropped] * len(ids)
+    missing = shard.call(Finish(ids, [codes[1:] + COMMITTED] * len(ids)))
+    assert missing.codes == [bytes((Outcome.MISSING_LEG,))] * len(ids)
+    assert shard.info()["alarms"] == len(ids)
+    _refused(shard, Finish(ids[:1], [codes + COMMITTED]), "codes: too many")
