@@ -18,6 +18,7 @@ from shard_node.transfers import Kind
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine.shard import EngineShard
+from tests.engine.test_hostile_input import dumped, restore
 
 COMMITTED = bytes((Outcome.COMMITTED,))
 
@@ -114,3 +115,11 @@ def test_system_account_can_be_frozen_before_its_first_use(funded: EngineShard) 
     assert funded.set_state(("@world:USD", Kind.FREEZE)) == [Outcome.COMMITTED]
     [leg] = (Leg("@world:USD", Effect.DEBIT, 1, "USD"),)
     assert posted(funded, journal(2, leg)) == [Outcome.ACCOUNT_FROZEN]
+
+
+def test_snapshot_without_its_numbers_is_refused(funded: EngineShard) -> None:
+    """Its fence would be the empty one, and its horizons none."""
+    payload = dumped(funded)
+    begin, end = payload.index(b"\5\4meta"), payload.index(b"\5\10accounts")
+    assert restore(funded, payload)
+    assert not restore(funded, payload[:begin] + payload[end:])
