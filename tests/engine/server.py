@@ -54,7 +54,8 @@ class EngineServer:
         self.folder = folder
         self.port = free_port(HOST)
         self.sanitized = sanitized or os.environ.get("TALLYSTICK_ENGINE_SANITIZED") == "1"
-        self._engine = engine_path(sanitized=self.sanitized)
+        # The engine that it loads when it starts.
+        self.engine = engine_path(sanitized=self.sanitized)
         self._arguments = "clock manual" if manual_clock else ""
         self._more = more
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +97,7 @@ class EngineServer:
             _SETTINGS.format(
                 port=self.port,
                 folder=self.folder,
-                engine=self._engine,
+                engine=self.engine,
                 arguments=self._arguments,
                 more=self._more,
             )
@@ -149,12 +150,14 @@ class EngineServer:
         raise RuntimeError("the append-only file is still being rewritten")
 
     def follow(self, primary: EngineServer) -> None:
-        """Becomes a replica; returns when it has all that the primary had written."""
+        """Becomes a replica; returns when it, and its own log, have all that the primary had written."""
         self.redis.replicaof(HOST, str(primary.port))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.redis.info("replication").get("master_link_status") == "up":
                 self.caught_up(primary)
+                # Until its first log is written it does not even end.
+                self.rewritten()
                 return
             time.sleep(POLL_SECONDS)
         raise RuntimeError(f"the replica does not catch up:\n{self.log[-4000:]}")

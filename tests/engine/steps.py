@@ -289,7 +289,11 @@ class Drawer:
         return Prepared(self._attempt_id(), self._one(("test/shard-1", "d")), owner, bundle)
 
     def _prepare(self) -> Step:
-        return self._command(Prepare(self._some(self._prepared, 2)))
+        attempts = self._some(self._prepared, 2)
+        if self._rarely(6):
+            # Two tries of the same transactions in one call.
+            attempts.append(replace(attempts[0], attempt_id=self._attempt_id()))
+        return self._command(Prepare(attempts))
 
     def _decided(self) -> Decided:
         count = self.random.randint(1, MAX_PARTICIPANTS)
@@ -370,9 +374,11 @@ class Drawer:
         return "check", (self._bundle((0, 1), (owner or 0,), transfers=(0, 1)), owner)
 
     def _wait(self) -> Step:
-        return "wait", (
-            self.random.randint(0, 8) if self._rarely(2) else self.random.randint(0, WINDOW_MS // 3),
-        )
+        ends = [hold.expires_ms - self.model.now_ms for hold in self.model.holds.values()]
+        if (left := [ms for ms in ends if ms > 0]) and self._rarely(3):
+            # Until one of the holds just ends, or is about to.
+            return "wait", (self._one(left) - self.random.randint(0, 1),)
+        return "wait", (self.random.randint(0, 8 if self._rarely(2) else WINDOW_MS // 3),)
 
     def _expire(self) -> Step:
         return "expire", (self.random.randint(1, 3),)

@@ -18,6 +18,7 @@ from shard_node.limits import MAX_MINOR
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine.shard import EngineShard
+from tests.engine.test_hostile_input import dumped, restore
 
 COMMITTED = bytes((Outcome.COMMITTED,))
 
@@ -116,18 +117,9 @@ def test_system_account_can_be_frozen_before_its_first_use(funded: EngineShard) 
     assert posted(funded, journal(2, leg)) == [Outcome.ACCOUNT_FROZEN]
 
 
-def test_copy_of_what_is_busy_is_not_refused(funded: EngineShard) -> None:
-    """A participant may have refused it for the sake of the first copy, so nothing is recorded."""
-    legs = Leg("dora", Effect.DEBIT, 800, "EUR"), Leg(ALICE, Effect.DEBIT, 800, "EUR", owner=1)
-    wanted = journal(2, *legs, Leg(BOB, Effect.CREDIT, 1_600, "EUR", owner=1))
-    funded.call(Prepare([Prepared(attempt_id(NOW_MS, 1), OTHER, 1, bundle_of([wanted]))]))
-    here = replace(wanted, legs=(legs[0], replace(legs[1], owner=0), replace(wanted.legs[2], owner=1)))
-    funded.open_plain("dora")
-    posted(
-        funded, replace(transfer(uuid7(NOW_MS, 3), WORLD, "dora", 900, kind=Kind.DEPOSIT), deciding_slot=0)
-    )
-    refused = bytes((0, Outcome.BALANCE_LIMIT))
-    asked = Decided(attempt_id(NOW_MS, 2), [OTHER], refused, b"\0\2", bundle_of([here, here]))
-    before = funded.digest(slot("dora"))
-    assert funded.call(Decide([asked])).codes == [bytes((Outcome.BUSY, Outcome.SKIPPED))]
-    assert funded.digest(slot("dora")) == before
+def test_snapshot_without_its_numbers_is_refused(funded: EngineShard) -> None:
+    """Its fence would be the empty one, and its horizons none."""
+    payload = dumped(funded)
+    begin, end = payload.index(b"\5\4meta"), payload.index(b"\5\10accounts")
+    assert restore(funded, payload)
+    assert not restore(funded, payload[:begin] + payload[end:])

@@ -31,7 +31,7 @@ _TRACED: Final = "-fsanitize-coverage=trace-pc"
 
 
 def build() -> Path:
-    """The fuzzer's program, built anew where needed. Raises RuntimeError with what the compiler says."""
+    """The fuzzer's program, built anew where needed. Raises RuntimeError with the compiler's words."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     program = FOLDER / "fuzz"
     sources = [*sorted(SOURCES.glob("*.c")), *sorted(HERE.glob("*.c"))]

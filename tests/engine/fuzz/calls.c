@@ -193,6 +193,8 @@ static void put_bundle(struct input *input, uint32_t owner) {
         shape_general(input, &shape, owner);
     for (uint32_t row = 0; row < shape.rows; row++) shape.details[row] = (uint8_t)(rarely(input, 4) ? 9 : 0);
     const uint32_t values = shape.plain ? shape.rows : shape.legs;
+    /* The length of the last name, or of the last details, that is not true. */
+    const uint32_t name_lie = rarely(input, 24) ? pick(input, 9) : 0, details_lie = rarely(input, 24) ? pick(input, 9) : 0;
     put_head(&shape);
     for (uint32_t row = 0; row < shape.rows; row++) put_id(input);
     for (uint32_t row = 0; row < shape.rows && !shape.plain; row++) put_id(input);
@@ -201,12 +203,14 @@ static void put_bundle(struct input *input, uint32_t owner) {
     for (uint32_t i = 0; i < values && shape.versions; i++)
         put_i64(!shape.plain && shape.owners[i] ? NO_VERSION : (int64_t)pick(input, 8) - 1);
     for (uint32_t row = 0; row < shape.rows; row++) put_u16(rarely(input, 8) ? SYSTEM_SLOT : 1);
-    for (uint32_t row = 0; row < shape.rows; row++) put_u16(shape.details[row]);
+    for (uint32_t row = 0; row < shape.rows; row++)
+        put_u16((uint16_t)(shape.details[row] + (row + 1u == shape.rows ? details_lie : 0u)));
     for (uint32_t row = 0; row < shape.rows; row++) put_byte(1u + pick(input, 9));
     put(shape.counts, shape.plain ? 0 : shape.rows);
     put(shape.effects, shape.plain ? 0 : shape.legs);
     put(shape.owners, shape.plain ? 0 : shape.legs);
-    for (uint32_t leg = 0; leg < shape.legs; leg++) put_byte((uint32_t)strlen(names[shape.legs_names[leg]]));
+    for (uint32_t leg = 0; leg < shape.legs; leg++)
+        put_byte((uint32_t)strlen(names[shape.legs_names[leg]]) + (leg + 1u == shape.legs ? name_lie : 0u));
     for (uint32_t i = 0; i < (shape.one_currency ? 1u : values); i++) put(rarely(input, 8) ? "USD" : "EUR", 3);
     for (uint32_t leg = 0; leg < shape.legs; leg++) put_name(shape.legs_names[leg]);
     for (uint32_t row = 0; row < shape.rows; row++) put("details..", shape.details[row]);

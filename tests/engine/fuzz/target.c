@@ -13,6 +13,7 @@
 #include "conditions.h"
 #include "digest.h"
 #include "prepared.h"
+#include "records.h"
 
 #define MAX_CALLS 64
 #define STEP_US INT64_C(7000000)
@@ -20,6 +21,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct keyspace primary, replica, other;
+
+static const struct state *state_of(const struct keyspace *keyspace) { return keyspace->state; }
 
 static uint64_t digest(const struct keyspace *keyspace) {
     return keyspace->state ? digest_of_shard(keyspace->state) ^ keyspace->ledger.digest : 0;
@@ -52,6 +55,18 @@ static void check_accounts(const struct state *state) {
         assert(account->held == held && account->coming == coming);
         assert(account->available >= account_minimum(account) && balance <= MAX_MINOR && account->version >= 0);
         assert(!extra || !extra->maximum_balance || balance <= extra->maximum_balance);
+    }
+}
+
+/* All records are in the lists of their slots. */
+static void check_lists(const struct state *state) {
+    for (enum slot_part part = 0; part < SLOT_PARTS; part++) {
+        uint32_t count = 0;
+        for (uint32_t place = 0; place < SLOT_PLACES; place++) {
+            uint16_t slot = place == SLOTS ? SYSTEM_SLOT : (uint16_t)place;
+            for (link at = part_first(state, part, slot); at; at = part_next(state, part, at)) count++;
+        }
+        assert(count == part_table(state, part)->live);
     }
 }
 
@@ -102,6 +117,7 @@ static void reload(struct input *input, bool damaged) {
     if (!damaged) {
         assert(digest(&loaded) == digest(&primary));
         check_accounts(loaded.state);
+        assert(state_of(&loaded)->kept_bytes == state_of(&primary)->kept_bytes);
         /* The loaded one goes on, its tables anew, beside a replica that was never loaded. */
         stub_flush(&primary);
         primary = loaded;
@@ -192,6 +208,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         run_call(&primary, &call, failing);
         call_free(&call);
         check_accounts(primary.state);
+        check_lists(primary.state);
     }
     stub_flush(&primary);
     stub_flush(&replica);
