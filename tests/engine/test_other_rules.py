@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from shard_node.contract.commands import Post
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import bundle_of
 from shard_node.engine.loading import SOURCES
-from shard_node.outcomes import Outcome
 from tests.engine.busy import ALICE, BOB, transfer, uuid7
 from tests.engine.comparison import Comparison
 from tests.engine.conftest import StartServer

@@ -85,7 +85,8 @@ def test_part_of_a_slot_that_is_dropped_is_the_same_on_a_replica(
     holds = [hold(uuid7(NOW_MS, 20 + i), ALICE, 1) for i in range(3)]
     assert set(posted(funded, *purchases, *holds)) == {Outcome.COMMITTED}
     refunds = [
-        refund(uuid7(NOW_MS, 30 + i), row.transaction_id, BOB, ALICE, 1 + i, 5) for i, row in enumerate(purchases)
+        refund(uuid7(NOW_MS, 30 + i), row.transaction_id, BOB, ALICE, 1 + i, 5)
+        for i, row in enumerate(purchases)
     ]
     assert set(posted(funded, *refunds)) == {Outcome.COMMITTED}
     replica = replica_of(funded, start_server)
