@@ -120,7 +120,7 @@ def test_room_is_had_for_all_or_for_none(library: ctypes.CDLL) -> None:
 
 
 def test_clients_cannot_choose_ids_of_one_hash(library: ctypes.CDLL) -> None:
-    """An id that differs by what its slot differs by has another hash: else one batch makes a shard crawl."""
+    """An id that differs by what its slot differs by has another hash: one batch could slow a shard down."""
     hashes = {
         library.shim_scoped_hash(7, bytes(8) + (number ^ 0xABCD).to_bytes(2, "little") + bytes(6), number)
         for number in range(0, 16384, 64)
