@@ -60,10 +60,10 @@ DECIDES_AND_KEEPS: dict[str, Any] = {
 
 SOUND = {
     "two coordinators": (_two(PAY, must_commit=True), 11_000),
-    "two coordinators, a debit on the participant": (_two(PULL, must_commit=True), 12_000),
+    "two coordinators, a debit on the participant": (_two(PULL, must_commit=True), 11_000),
     "two participants on one shard": (
         AttemptSetting(tries=("split",) * 2, start=(0, 1, 1), must_commit=True),
-        12_000,
+        11_000,
     ),
     "three shards": (_three(("split",), must_commit=True), 2_500),
     "three shards, a participant refuses": (_three(("split",) * 2, has=(1, 0, 0), batch=Alone), 7_500),
@@ -80,7 +80,7 @@ SOUND = {
     "two payloads under one id": (_two(("pay", "pay more"), has=(2, 0, 0)), 7_000),
     "a participant's account freezes": (_two(PAY, environment=("freeze",), batch=Alone), 19_000),
     "money arrives between two tries": (_two(PAY, environment=("fund",), has=(0, 0, 0)), 18_000),
-    "a refund, tried twice": (_two(("refund",) * 2, must_commit=True), 12_000),
+    "a refund, tried twice": (_two(("refund",) * 2, must_commit=True), 11_000),
     "two refunds of one purchase": (_two(("refund", "refund again")), 7_000),
     "a capture, while the hold's time ends": (
         _two(("capture",) * 2, environment=("time", "expire"), batch=Alone),
@@ -88,6 +88,23 @@ SOUND = {
     ),
     "two captures of one hold": (_two(("capture", "capture all")), 20_000),
     "a capture and a void": (_two(("capture", "void")), 1_000),
+    "of two transactions in an attempt one is refused": (
+        AttemptSetting(tries=("split+give", "give"), start=(0, 1, 1), has=(1, 1, 0), batch=Alone),
+        20_000,
+    ),
+    "the same, and shards forget": (
+        AttemptSetting(tries=("split+give",), start=(0, 1, 1), has=(1, 1, 0), rotations=3),
+        4_000,
+    ),
+    "the same, and a shard crashes": (
+        AttemptSetting(tries=("split+give",), start=(0, 1, 1), has=(1, 1, 0), crashes=1),
+        400,
+    ),
+    "a refund, while a slot moves": (
+        _two(("refund",) * 2, moves=1, must_commit=True, batch=Alone),
+        8_500,
+    ),
+    "a capture and a void, while a slot moves": (_two(("capture", "void"), moves=1, batch=Alone), 4_000),
     "a slot moves": (_two(PAY, moves=1, must_commit=True, batch=Alone), 15_000),
     "a slot moves, a debit on the participant": (
         _two(PULL, moves=1, must_commit=True, batch=Alone),
@@ -97,7 +114,7 @@ SOUND = {
         AttemptSetting(tries=PULL, start=(0, 0, 0), moves=2, must_commit=True, batch=Alone),
         18_000,
     ),
-    "two accounts part": (AttemptSetting(tries=PULL, start=(0, 0, 0), moves=1, must_commit=True), 26_000),
+    "two accounts part": (AttemptSetting(tries=PULL, start=(0, 0, 0), moves=1, must_commit=True), 23_000),
     "the deciding shard keeps an earlier attempt": (
         _two(must_commit=True, batch=Alone, **DECIDES_AND_KEEPS),
         18_000,
