@@ -88,6 +88,23 @@ SOUND = {
     ),
     "two captures of one hold": (_two(("capture", "capture all")), 20_000),
     "a capture and a void": (_two(("capture", "void")), 1_000),
+    "of two transactions in an attempt one is refused": (
+        AttemptSetting(tries=("split+give", "give"), start=(0, 1, 1), has=(1, 1, 0), batch=Alone),
+        20_000,
+    ),
+    "the same, and shards forget": (
+        AttemptSetting(tries=("split+give",), start=(0, 1, 1), has=(1, 1, 0), rotations=3),
+        4_000,
+    ),
+    "the same, and a shard crashes": (
+        AttemptSetting(tries=("split+give",), start=(0, 1, 1), has=(1, 1, 0), crashes=1),
+        400,
+    ),
+    "a refund, while a slot moves": (
+        _two(("refund",) * 2, moves=1, must_commit=True, batch=Alone),
+        8_500,
+    ),
+    "a capture and a void, while a slot moves": (_two(("capture", "void"), moves=1, batch=Alone), 4_000),
     "a slot moves": (_two(PAY, moves=1, must_commit=True, batch=Alone), 15_000),
     "a slot moves, a debit on the participant": (
         _two(PULL, moves=1, must_commit=True, batch=Alone),
