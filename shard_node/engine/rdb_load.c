@@ -334,6 +334,7 @@ void *rdb_load(RedisModuleIO *io, int version) {
     loading.state = state_new();
     bool good = loading.state || fail(&loading, "no memory");
     while (good && !ended) good = load_section(&loading, &ended);
+    if (good) good = loading.meta.shard_length || fail(&loading, "it does not say which shard it is");
     if (good) good = pins_are_kept(&loading);
     if (!good) {
         RM_LogIOError(io, "warning", "the shard cannot be loaded: %s", loading.wrong);
