@@ -47,7 +47,9 @@ READING = ("accounts", "check", "names", "in_doubt", "digest", "account", "info"
 
 def test_every_command_documents_itself(shard: EngineShard) -> None:
     """COMMAND DOCS has a summary, a complexity and a sentence for each argument of every command."""
-    names = [name.decode() for name in shard.raw("COMMAND LIST", "FILTERBY", "MODULE", "tallystick")]
+    listed = [name.decode() for name in shard.raw("COMMAND LIST", "FILTERBY", "MODULE", "tallystick")]
+    # Only the build for tests has this one.
+    names = [name for name in listed if name != "tallystick.fail"]
     assert len(names) == len(LANDING) + len(BEGINNING) + len(READING) + len(("clock", "time"))
     for name, docs in shard.raw("COMMAND DOCS", *names).items():
         assert docs[b"summary"], name
