@@ -224,6 +224,9 @@ def _findings(environment: Environment, settings: RigSettings, watch: Watch) -> 
     try:
         for _ in range(_READS):
             before = counted(environment.stats)
+            if isinstance(environment.runner, MasterRunner):
+                # A worker reports once in that time: what its users did last may still be on its way.
+                gevent.sleep(_REPORT_SECONDS)
             cluster = watch.seen()
             # The last counts of a slow worker may arrive during the look: then it was too early.
             if counted(environment.stats) == before:
