@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from coordinator.attempt_steps import Batch
-from coordinator.pace import Pace, ask
+from coordinator.pace import Pace
 from shard_node.client import CALL_TIMEOUT_SECONDS, NoReply
+from shard_node.client.engine_asking import ask
 from shard_node.contract.commands import Command, Decide, Settle, new_attempt_id, start_ms
 from shard_node.limits import MAX_BATCH
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from coordinator.attempts import Answers, Attempt, Calls, Recovery
-    from coordinator.pace import Cluster, Shard
+    from coordinator.pace import Cluster
+    from shard_node.client.engine_asking import Shard
 
     class Directory(Protocol):
         """Knows the newest topology."""

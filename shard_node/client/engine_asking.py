@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
-from shard_node.client.asking import NoReply
-from shard_node.client.engine_shard import EngineShard
+from shard_node.client import NoReply
 from shard_node.contract.commands import Answer, Command
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
 
 log = structlog.get_logger(__name__)
 
 
-async def ask(shard: EngineShard, command: Command) -> Answer | NoReply:
+class Shard(Protocol):
+    """Whoever carries out commands, or raises the errors of :mod:`shard_node.errors`."""
+
+    @property
+    def shard_id(self) -> str:
+        """Its name in the topology."""
+
+    async def call(self, command: Command) -> Answer:
+        """Carries out one command."""
+
+
+async def ask(shard: Shard, command: Command) -> Answer | NoReply:
     """One command; a failure becomes the reason why there is no reply."""
     try:
         return await shard.call(command)
@@ -34,9 +45,7 @@ async def ask(shard: EngineShard, command: Command) -> Answer | NoReply:
     return NoReply.LOST
 
 
-async def ask_all(
-    shards: Sequence[EngineShard], commands: Mapping[int, Command]
-) -> dict[int, Answer | NoReply]:
+async def ask_all(shards: Sequence[Shard], commands: Mapping[int, Command]) -> dict[int, Answer | NoReply]:
     """All commands at once, each to the shard of its index; the answers by the same index."""
     if len(commands) == 1:
         # Of most batches: a task costs more than the rest of this.

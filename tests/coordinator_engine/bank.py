@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from coordinator.attempts import Attempt, Commit, each
 from coordinator.engine_driver import Driver
 from coordinator.engine_resolver import Resolver
-from coordinator.pace import Pace, ask
+from coordinator.pace import Pace
 from shard_node.client import EngineShard
+from shard_node.client.engine_asking import ask
 from shard_node.cluster.slots import slot
 from shard_node.cluster.topology import Topology
 from shard_node.contract.accounts import AccountRecord, AccountTerms

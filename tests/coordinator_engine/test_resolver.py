@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import engine_driver, engine_resolver, pace
+from coordinator import engine_driver, engine_resolver
 from coordinator.engine_driver import Driver, now_ms
 from coordinator.engine_resolver import Resolver
-from coordinator.pace import MAX_PAUSE_SECONDS, Cluster, Pace, Shard
-from shard_node.client import EngineShard, NoReply
+from coordinator.pace import MAX_PAUSE_SECONDS, Cluster, Pace
+from shard_node.client import EngineShard, NoReply, engine_asking
+from shard_node.client.engine_asking import Shard
 from shard_node.contract.commands import Abandon, Answer, Command, Finish, Settle
 from shard_node.contract.lookups import Doubt, PreparedAttempt
 from shard_node.contract.outcomes import Outcome
@@ -108,7 +109,7 @@ async def test_recovery_keeps_to_the_limit_of_a_call(bank: Bank, monkeypatch: py
     """However much waits, no call is about more than a batch of transactions."""
     sizes: dict[bytes, int] = {}
     asked: list[int] = []
-    carried_out = pace.ask
+    carried_out = engine_asking.ask
 
     async def ask(shard: Shard, command: Command) -> Answer | NoReply:
         if isinstance(command, (Abandon, Finish)):
@@ -124,7 +125,7 @@ async def test_recovery_keeps_to_the_limit_of_a_call(bank: Bank, monkeypatch: py
         await bank.prepare(attempt)
     await bank.decide(attempts[0])
     await bank.decide(attempts[1])
-    monkeypatch.setattr(pace, "ask", ask)
+    monkeypatch.setattr(engine_asking, "ask", ask)
     await bank.resolve()
     assert max(asked) == 100
     assert await bank.in_doubt() == (0, 0)
