@@ -1,6 +1,6 @@
 """Two-phase commit across shards, and recovery of what others left behind.
 
-The decisions are in ``protocol`` and ``journal_protocol``, without I/O.
+The decisions are in ``attempts`` and ``attempt_steps``, without I/O.
 """
 
 from coordinator.cluster_service import ClusterService

@@ -15,8 +15,7 @@ from dataclasses import replace
 from itertools import islice
 
 from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, each, given_up, in_doubt
-from shard_node.contract import Outcome
-from shard_node.contract.transactions import Bundle, Transaction
+from shard_node.contract import Bundle, Outcome, Transaction
 
 Steps = Generator[Calls, Answers, None]
 

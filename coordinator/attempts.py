@@ -26,8 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shard_node.client import NoReply
-from shard_node.contract import Outcome
-from shard_node.contract.commands import (
+from shard_node.contract import (
     Abandon,
     Answer,
     Command,
@@ -35,6 +34,7 @@ from shard_node.contract.commands import (
     Decided,
     Finish,
     Other,
+    Outcome,
     Prepare,
     Prepared,
     Settle,

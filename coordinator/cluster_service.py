@@ -8,20 +8,42 @@ from uuid import UUID
 
 import grpc
 
-from coordinator.audit import Audit, audit_pages
+from coordinator.in_doubt import waiting
+from coordinator.verification import Verification, verify_by_page
 from shard_node.cluster import MemberKind
-from shard_node.contract import Outcome
+from shard_node.contract import Outcome, PreparedAttempt
 from shard_node.errors import ShardNodeError
 from shard_node.money import to_text
 from shard_node.serving import statuses
 from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+    from typing import Protocol
 
-    from shard_node.client import Directory, Shard
-    from shard_node.cluster import Exponents, Registry
-    from shard_node.contract import PendingTransfer
+    from coordinator.in_doubt import Waiting
+    from shard_node.client import Shard
+    from shard_node.cluster import Exponents, Registry, Topology
+    from shard_node.contract import Doubt
+
+    class Cluster(Protocol):
+        """A topology and its shards."""
+
+        @property
+        def topology(self) -> Topology:
+            """The topology."""
+
+        @property
+        def shards(self) -> Sequence[Shard]:
+            """The shards, in the topology's order."""
+
+    class Directory(Protocol):
+        """Knows the newest topology."""
+
+        @property
+        def current(self) -> Cluster:
+            """Its shards."""
+
 
 MAX_IN_DOUBT = 10_000
 DEFAULT_IN_DOUBT = 1000
@@ -94,7 +116,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     async def ListInDoubt(  # noqa: N802
         self, request: cluster_pb2.ListInDoubtRequest, context: Any
     ) -> cluster_pb2.ListInDoubtResponse:
-        """Prepared and unsettled entries, the oldest first."""
+        """What is prepared and what is unsettled, the oldest first."""
         limit = request.limit if request.HasField("limit") else DEFAULT_IN_DOUBT
         if not 1 <= limit <= MAX_IN_DOUBT:
             why = f"must be 1 to {MAX_IN_DOUBT}, or left out for {DEFAULT_IN_DOUBT}, is {limit}"
@@ -106,15 +128,10 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         try:
             for shard in self._directory.current.shards:
                 now_ms = await shard.clock_ms()
-                prepared = await shard.pending("prepared", request.minimum_age_ms, limit + 1)
-                unsettled = await shard.pending("unsettled", request.minimum_age_ms, limit + 1)
-                for state, entries in (
-                    (cluster_pb2.IN_DOUBT_STATE_PREPARED, prepared),
-                    (cluster_pb2.IN_DOUBT_STATE_UNSETTLED, unsettled),
-                ):
-                    await self._registry.require_exponents({entry.currency for entry in entries})
-                    exponents = self._registry.exponents
-                    found += [_in_doubt(entry, state, shard.shard_id, now_ms, exponents) for entry in entries]
+                rows = await _oldest(shard, request.minimum_age_ms, limit + 1)
+                await self._registry.require_exponents({one.currency for _, one in rows})
+                exponents = self._registry.exponents
+                found += [_in_doubt(doubt, one, shard.shard_id, now_ms, exponents) for doubt, one in rows]
         except ShardNodeError as error:
             await _unavailable(context, error)
         found.sort(key=lambda entry: -entry.age_ms)
@@ -125,17 +142,17 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         request: cluster_pb2.VerifyRequest,  # noqa: ARG002
         context: Any,
     ) -> AsyncIterator[cluster_pb2.VerifyResponse]:
-        """Adds up every account; see ``audit.py``."""
-        audit = Audit()
+        """Adds up every account; see ``verification.py``."""
+        found = Verification()
         try:
-            async for read, total in audit_pages(self._directory.current.shards, audit):
+            async for read, total in verify_by_page(self._directory.current.shards, found):
                 yield cluster_pb2.VerifyResponse(accounts_read=read, accounts_total=total)
-            await self._registry.require_exponents(audit.currencies)
+            await self._registry.require_exponents(found.currencies)
         except ShardNodeError as error:
             await _unavailable(context, error)
-        result = _result(audit, self._registry.exponents)
+        result = _result(found, self._registry.exponents)
         yield cluster_pb2.VerifyResponse(
-            accounts_read=audit.accounts, accounts_total=audit.accounts, result=result
+            accounts_read=found.accounts, accounts_total=found.accounts, result=result
         )
 
 
@@ -152,34 +169,40 @@ async def _backlog(shard: Shard) -> cluster_pb2.Backlog:
     )
 
 
+async def _oldest(shard: Shard, minimum_age_ms: int, count: int) -> list[tuple[Doubt, Waiting]]:
+    """The first ``count`` of what has been in doubt on the shard for that long."""
+    found: list[tuple[Doubt, Waiting]] = []
+    async for doubt in shard.all_in_doubt(minimum_age_ms):
+        found += [(doubt, one) for one in waiting(doubt)]
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
 def _in_doubt(
-    entry: PendingTransfer,
-    state: cluster_pb2.InDoubtState,
-    shard_id: str,
-    now_ms: int,
-    exponents: Exponents,
+    doubt: Doubt, one: Waiting, shard_id: str, now_ms: int, exponents: Exponents
 ) -> cluster_pb2.InDoubtTransfer:
-    payer, payee = entry.accounts
+    is_prepared = isinstance(doubt, PreparedAttempt)
     return cluster_pb2.InDoubtTransfer(
-        transaction_id=str(UUID(bytes=entry.key[:16])),
-        state=state,
+        transaction_id=str(UUID(bytes=one.transaction_id)),
+        state=cluster_pb2.IN_DOUBT_STATE_PREPARED if is_prepared else cluster_pb2.IN_DOUBT_STATE_UNSETTLED,
         shard_id=shard_id,
-        from_account=payer,
-        to_account=payee,
-        amount=to_text(abs(entry.amount_minor), exponents[entry.currency]),
-        currency=entry.currency,
-        age_ms=max(0, now_ms - entry.since_ms),
+        from_account=one.payer,
+        to_account=one.payee,
+        amount=to_text(one.amount_minor, exponents[one.currency]),
+        currency=one.currency,
+        age_ms=max(0, now_ms - doubt.since_ms),
     )
 
 
-def _result(audit: Audit, exponents: Exponents) -> cluster_pb2.VerifyResult:
+def _result(found: Verification, exponents: Exponents) -> cluster_pb2.VerifyResult:
     verdict = cluster_pb2.VERDICT_BALANCED
-    if audit.busy:
+    if found.busy:
         verdict = cluster_pb2.VERDICT_BUSY
-    if audit.alarms or (not audit.busy and any(s.total_minor for s in audit.currencies.values())):
+    if found.alarms or (not found.busy and any(s.total_minor for s in found.currencies.values())):
         verdict = cluster_pb2.VERDICT_BROKEN
     currencies = []
-    for code, total in sorted(audit.currencies.items()):
+    for code, total in sorted(found.currencies.items()):
         digits = exponents[code]
         currencies.append(
             cluster_pb2.CurrencySum(
@@ -194,10 +217,10 @@ def _result(audit: Audit, exponents: Exponents) -> cluster_pb2.VerifyResult:
     return cluster_pb2.VerifyResult(
         verdict=verdict,
         currencies=currencies,
-        accounts=audit.accounts,
-        prepared=audit.prepared,
-        unsettled=audit.unsettled,
-        alarms=audit.alarms,
+        accounts=found.accounts,
+        prepared=found.prepared,
+        unsettled=found.unsettled,
+        alarms=found.alarms,
     )
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from shard_node.contract import Effect, Outcome
-from shard_node.contract.lookups import PreparedAttempt
-from shard_node.contract.transactions import Bundle
+from shard_node.contract import Bundle, Effect, Outcome, PreparedAttempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shard_node.contract.lookups import Doubt, UnsettledCommit
-    from shard_node.contract.transactions import Leg, Transaction
+    from shard_node.contract import Doubt, Leg, Transaction, UnsettledCommit
 
 # How each effect changes what an account has, available and held: by so many times its amount. A hold, and
 # its end, only change what of it is available.

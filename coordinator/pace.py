@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from shard_node.client import NoReply
-from shard_node.client.engine_asking import Shard, ask_all
+from shard_node.client import AskedShard, NoReply, ask_all
 from shard_node.limits import MIN_WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from coordinator.attempts import Calls
-    from shard_node.contract.commands import Answer
+    from shard_node.contract import Answer
 
 # A coordinator that was stopped for longer than this between two steps, and wakes up, must not go on: what it
 # knows may be forgotten by the shards, and the id in other hands. Half of the shortest window; a batch whose
@@ -32,7 +31,7 @@ class Cluster(Protocol):
     """Shards by their index in one topology."""
 
     @property
-    def shards(self) -> Sequence[Shard]:
+    def shards(self) -> Sequence[AskedShard]:
         """The shards, in the topology's order."""
 
     @property

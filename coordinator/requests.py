@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinator.attempts import Attempt
-from shard_node.contract.bundle_head import BundleHead
-from shard_node.contract.layout import MAX_ATTEMPTS
+from shard_node.contract import MAX_ATTEMPTS, BundleHead
 from shard_node.limits import MAX_BATCH
 
 if TYPE_CHECKING:

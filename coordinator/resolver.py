@@ -1,4 +1,4 @@
-"""Finds transfers that others left behind, and ends them.
+"""Finds attempts that others left behind, and ends them.
 
 Every coordinator runs one; a lock in ZooKeeper gives each shard to one of them. The lock only spares
 work: the protocol allows any number of resolvers at once.
@@ -11,41 +11,55 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.driver import Pace, batches, end
-from coordinator.journal_protocol import JournalRecovery
-from coordinator.protocol import Recovery
-from shard_node.client import CALL_TIMEOUT_SECONDS
+from coordinator.attempts import InDoubt, Recovery
+from coordinator.driver import MINIMUM_AGE_MS, end
+from coordinator.pace import Cluster, Pace
 from shard_node.cluster import RESOLVER_LOCKS
+from shard_node.contract import PreparedAttempt
 from shard_node.errors import RegistryError, ShardNodeError
-from shard_node.limits import MAX_BATCH, MAX_LEGS
+from shard_node.limits import MAX_BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol
 
-    from shard_node.client import Cluster, Directory, PendingTable, Shard
+    from shard_node.client import Shard
     from shard_node.cluster import Registry
-    from shard_node.contract import PendingAttempt, PendingCommit, PendingTransfer
+    from shard_node.contract import Doubt
+
+    class EngineCluster(Cluster, Protocol):
+        """Shards that can be looked into."""
+
+        @property
+        def shards(self) -> Sequence[Shard]:
+            """The shards, in the topology's order."""
+
+    class Directory(Protocol):
+        """Knows the newest topology."""
+
+        @property
+        def current(self) -> EngineCluster:
+            """Its shards."""
+
 
 # Between two looks at a shard.
 SCAN_SECONDS = 1.0
-# Younger entries are most likely still in the hands of the coordinator that made them: no call of its
-# takes longer. Acting on one would be safe, but under load abort transfers that only wait their turn.
-MINIMUM_AGE_MS = int(CALL_TIMEOUT_SECONDS * 1000)
-# Entries a look, or a page more; more are there only after an outage, and then the next look follows at once.
-SCAN_LIMIT = 4096
+# Attempts and commits a look, fewer than a call may be about; more are there only after an outage, and then
+# the next look follows at once.
+SCAN_LIMIT = 256
 
 log = structlog.get_logger(__name__)
 
 
 class Resolver:
-    """Looks after the in-doubt transfers of the shards whose lock it gets."""
+    """Looks after what is in doubt on the shards whose lock it gets."""
 
     def __init__(self, name: str, registry: Registry, directory: Directory) -> None:
         self._name = name
         self._registry = registry
         self._directory = directory
-        # Where the last look at a shard's table ended, by what the table has.
-        self._cursors: dict[tuple[str, str, str], int] = {}
+        # The serial number that the last look at a shard ended with; none when it came to what is young.
+        self._cursors: dict[str, int] = {}
 
     async def run(self) -> None:
         """Forever."""
@@ -55,7 +69,7 @@ class Resolver:
             if not any(more):
                 await asyncio.sleep(SCAN_SECONDS)
 
-    async def _look(self, cluster: Cluster, shard: Shard) -> bool:
+    async def _look(self, cluster: EngineCluster, shard: Shard) -> bool:
         """One look at one shard; whether there is more to do at once."""
         try:
             if not await self._registry.try_lock(f"{RESOLVER_LOCKS}/{shard.shard_id}", self._name):
@@ -64,70 +78,65 @@ class Resolver:
         except RegistryError as error:
             log.warning("no lock", shard=shard.shard_id, error=str(error))
         except ShardNodeError as error:
-            log.warning("cannot look for transfers in doubt", shard=shard.shard_id, error=str(error))
+            log.warning("cannot look for attempts in doubt", shard=shard.shard_id, error=str(error))
         return False
 
-    async def resolve(self, cluster: Cluster, shard: Shard, minimum_age_ms: int) -> bool:
+    async def resolve(self, cluster: EngineCluster, shard: Shard, minimum_age_ms: int) -> bool:
         """Ends what is at least that old on the shard; whether it made progress and more is there.
 
-        Goes on where the last look ended: entries that cannot be ended now, because their other shard is
-        away, must not stand in the way of those that can.
+        Goes on where the last look ended: what cannot be ended now, because another shard is away, must not
+        stand in the way of what can.
         """
-        pace = Pace(cluster)
-        attempts, commits = await self._bundles(shard, minimum_age_ms)
-        prepared = await self._scan(shard, "prepared", minimum_age_ms)
-        unsettled = await self._scan(shard, "unsettled", minimum_age_ms)
-        if not (attempts or commits or prepared or unsettled):
+        found = await self._find(shard, minimum_age_ms)
+        if not found:
             return False
+        home, shard_ids = cluster.shards.index(shard), cluster.shard_ids
+        sized = [(one, len(doubt.codes)) for doubt in found if (one := _named(doubt, home, shard_ids))]
         ended = 0
-        home, owner, shard_ids = cluster.shards.index(shard), cluster.owner, cluster.shard_ids
-        for some_attempts in batches(attempts):
-            transfers = Recovery(home, some_attempts, (), owner, shard_ids)
-            ended += await end(pace, transfers, "attempt")
-        for some_commits in batches(commits):
-            transfers = Recovery(home, (), some_commits, owner, shard_ids)
-            ended += await end(pace, transfers, "attempt")
-        for some_prepared, some_unsettled in _pieces(prepared, unsettled):
-            journals = JournalRecovery(some_prepared, some_unsettled, owner)
-            ended += await end(pace, journals, "transaction_id")
-        log.info(
-            "resolved",
-            shard=shard.shard_id,
-            prepared=len(prepared) + sum(attempt.size for attempt in attempts),
-            unsettled=len(unsettled) + sum(commit.size for commit in commits),
-            ended=ended,
-        )
-        more = any(cursor for (shard_id, _, _), cursor in self._cursors.items() if shard_id == shard.shard_id)
-        return ended > 0 and more
+        for doubts in _pieces(sized):
+            ended += await end(Pace(cluster), Recovery(doubts, shard_ids))
+        log.info("resolved", shard=shard.shard_id, in_doubt=len(found), ended=ended)
+        return ended > 0 and shard.shard_id in self._cursors
 
-    async def _scan(self, shard: Shard, table: PendingTable, minimum_age_ms: int) -> list[PendingTransfer]:
-        """Legs of journals, or journals."""
-        place = (shard.shard_id, "journals", table)
-        entries, self._cursors[place] = await shard.pending_from(
-            self._cursors.get(place, 0), table, minimum_age_ms, SCAN_LIMIT
-        )
-        return entries
-
-    async def _bundles(
-        self, shard: Shard, minimum_age_ms: int
-    ) -> tuple[list[PendingAttempt], list[PendingCommit]]:
-        """What is prepared and what is unsettled of transfers."""
-        first, second = (shard.shard_id, "transfers", "prepared"), (shard.shard_id, "transfers", "unsettled")
-        attempts, self._cursors[first] = await shard.pending_bundles_from(
-            self._cursors.get(first, 0), "prepared", minimum_age_ms, SCAN_LIMIT
-        )
-        commits, self._cursors[second] = await shard.pending_bundles_from(
-            self._cursors.get(second, 0), "unsettled", minimum_age_ms, SCAN_LIMIT
-        )
-        return attempts, commits
+    async def _find(self, shard: Shard, minimum_age_ms: int) -> list[Doubt]:
+        """The next page of what is that old. Bundles come along, so young ones are not even asked for."""
+        status = await shard.info()
+        after = self._cursors.pop(shard.shard_id, 0)
+        if status.oldest_in_doubt_ms < minimum_age_ms:
+            return []
+        page = await shard.in_doubt(after, SCAN_LIMIT)
+        if after and not page:
+            page = await shard.in_doubt(0, SCAN_LIMIT)
+        latest_ms = status.now_ms - minimum_age_ms
+        old = [doubt for doubt in page if doubt.since_ms <= latest_ms]
+        if page and len(old) == len(page):
+            self._cursors[shard.shard_id] = page[-1].serial
+        return old
 
 
-def _pieces(
-    prepared: Sequence[PendingTransfer], unsettled: Sequence[PendingTransfer]
-) -> Iterator[tuple[list[PendingTransfer], list[PendingTransfer]]]:
-    """Entries of journals in pieces of so few that a call stays within its limit, if all had all legs."""
-    journals = [(entry, True) for entry in prepared]
-    journals += [(entry, False) for entry in unsettled]
-    for first in range(0, len(journals), MAX_BATCH // MAX_LEGS):
-        piece = journals[first : first + MAX_BATCH // MAX_LEGS]
-        yield [entry for entry, is_leg in piece if is_leg], [entry for entry, is_leg in piece if not is_leg]
+def _named(doubt: Doubt, home: int, shard_ids: Sequence[str]) -> InDoubt | None:
+    """As recovery takes it; None where nobody can say any more what became of it."""
+    if not isinstance(doubt, PreparedAttempt):
+        return InDoubt(doubt.attempt_id, home)
+    if doubt.decider not in shard_ids:
+        log.error(
+            "the deciding shard of an attempt has left the cluster",
+            attempt=doubt.attempt_id.hex(),
+            decider=doubt.decider,
+        )
+        return None
+    return InDoubt(doubt.attempt_id, shard_ids.index(doubt.decider), {home})
+
+
+def _pieces(sized: Iterable[tuple[InDoubt, int]]) -> Iterator[list[InDoubt]]:
+    """Attempts with their sizes, so many at a time that a call about them all stays within its limit."""
+    piece: list[InDoubt] = []
+    transactions = 0
+    for doubt, size in sized:
+        if piece and transactions + size > MAX_BATCH:
+            yield piece
+            piece, transactions = [], 0
+        piece.append(doubt)
+        transactions += size
+    if piece:
+        yield piece

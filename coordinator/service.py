@@ -1,29 +1,47 @@
-"""CoordinatorService: cross-shard batches from routers."""
+"""CoordinatorService: batches from routers that need several shards."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 
-from coordinator.protocol import Part
-from shard_node.contract import ATTEMPT_BYTES, Attempt, Bundle, Journals, Outcome, require_sizes
+from coordinator.requests import FieldError, read_attempts, require_shards
+from shard_node.contract import Outcome
 from shard_node.limits import MAX_BATCH
+from shard_node.serving import statuses
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
+    from typing import Protocol
 
+    from coordinator.attempts import Attempt
     from coordinator.driver import Driver
-    from coordinator.journal_protocol import JournalCommit
-    from shard_node.client import Cluster, Directory
+    from coordinator.pace import Cluster
+    from shard_node.cluster import Topology
 
-T = TypeVar("T")
+    class MappedCluster(Cluster, Protocol):
+        """Shards, and the topology that they are of."""
 
-# Transfers in the hands of one coordinator at once: some 20 large batches, 40 MiB.
+        @property
+        def topology(self) -> Topology:
+            """The topology."""
+
+    class Directory(Protocol):
+        """Follows the topology."""
+
+        @property
+        def current(self) -> MappedCluster:
+            """The newest one's shards."""
+
+        async def newer_than(self, version: int, timeout_seconds: float) -> bool:
+            """Waits for a topology above that version; whether there is one."""
+
+
+# Transactions in the hands of one coordinator at once: some 20 large batches, 40 MiB.
 MAX_IN_HAND = 20 * MAX_BATCH
 # A router may know a topology first; the coordinator hears of it within moments.
 TOPOLOGY_WAIT_SECONDS = 2.0
@@ -33,110 +51,75 @@ log = structlog.get_logger(__name__)
 
 
 class CoordinatorService(coordinator_pb2_grpc.CoordinatorServiceServicer):
-    """Unpacks columns, has them committed, packs the outcomes."""
+    """Checks what routers send, has it committed, packs the outcomes."""
 
     def __init__(self, driver: Driver, directory: Directory) -> None:
         self._driver = driver
         self._directory = directory
         self._in_hand = 0
         # Kept, so that a router that hangs up does not stop what may be past its commit point.
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def Commit(  # noqa: N802 -- the contract's name
-        self,
-        request: coordinator_pb2.CommitRequest,
-        context: grpc.aio.ServicerContext[coordinator_pb2.CommitRequest, coordinator_pb2.CommitResponse],
-    ) -> coordinator_pb2.CommitResponse:
+    async def CommitAttempts(  # noqa: N802 -- the contract's name
+        self, request: coordinator_pb2.CommitAttemptsRequest, context: Any
+    ) -> coordinator_pb2.CommitAttemptsResponse:
         """Commits one batch."""
         try:
-            parts = [_part(index, part) for index, part in enumerate(request.parts)]
-        except ValueError as error:
-            log.error("a router sent columns that are none", peer=context.peer(), error=str(error))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        count = sum(part.bundle.count for part in parts)
-        work = self._commit(parts, request.topology_version, with_balances=request.with_balances)
-        await self._in_task(work, count, context)
-        results = [
-            coordinator_pb2.CommitResult(
-                outcomes=part.outcomes,
-                payer_balances=part.payer_balances,
-                payee_balances=part.payee_balances,
-            )
-            for part in parts
-        ]
-        return coordinator_pb2.CommitResponse(results=results)
-
-    async def CommitJournals(  # noqa: N802
-        self, request: coordinator_pb2.CommitJournalsRequest, context: Any
-    ) -> coordinator_pb2.CommitJournalsResponse:
-        """Commits one batch of journals."""
-        batch = await self._in_task(self._commit_journals(request), len(request.bodies), context)
-        return coordinator_pb2.CommitJournalsResponse(
-            outcomes=bytes(batch.outcomes), legs=batch.legs, balances_minor=batch.balances
-        )
+            attempts = read_attempts(request, self._driver.new_attempt_id)
+            count = sum(attempt.count for attempt in attempts)
+            if self._in_hand + count > MAX_IN_HAND:
+                await statuses.abort(
+                    context,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    Outcome.RESOURCE_EXHAUSTED.name,
+                    f"{self._in_hand} transactions are under way here already",
+                )
+            await self._in_task(attempts, count, request)
+        except FieldError as error:
+            log.error("a request that fits no shards", peer=context.peer(), error=str(error))
+            await statuses.abort_invalid(context, error.field, error.why)
+        return coordinator_pb2.CommitAttemptsResponse(results=[_result(attempt) for attempt in attempts])
 
     async def finish_all(self) -> None:
         """Waits for every batch under way."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _in_task(self, work: Coroutine[Any, Any, T], count: int, context: Any) -> T:
-        """Work of ``count`` items, in a task that its caller's leaving does not end."""
-        if self._in_hand + count > MAX_IN_HAND:
-            work.close()
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._in_hand} transfers are under way here already"
-            )
-        # Counted before anything is awaited, or a burst would pass the check above all at once.
+    async def _in_task(
+        self, attempts: Sequence[Attempt], count: int, request: coordinator_pb2.CommitAttemptsRequest
+    ) -> None:
+        """A batch of ``count`` transactions, in a task that its caller's leaving does not end."""
+        # Counted before anything is awaited, or a burst would pass the check of it all at once.
         self._in_hand += count
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(self._commit(attempts, request))
         self._tasks.add(task)
 
-        def done(_: asyncio.Task[T]) -> None:
+        def done(_: asyncio.Task[None]) -> None:
             self._in_hand -= count
             self._tasks.discard(task)
 
         task.add_done_callback(done)
-        return await asyncio.shield(task)
+        await asyncio.shield(task)
 
-    async def _cluster(self, topology_version: int) -> Cluster:
-        """The newest map, by which the router split the batch or a later one."""
-        if self._directory.current.topology.version < topology_version:
-            await self._directory.newer_than(topology_version - 1, TOPOLOGY_WAIT_SECONDS)
-        return self._directory.current
-
-    async def _commit_journals(self, request: coordinator_pb2.CommitJournalsRequest) -> JournalCommit:
-        cluster = await self._cluster(request.topology_version)
-        batch = Journals.unpack(request.transaction_ids, request.bodies)
-        return await self._driver.commit_journals(batch, cluster)
-
-    async def _commit(self, parts: Sequence[Part], topology_version: int, *, with_balances: bool) -> None:
-        """Leaves in the parts what became of them."""
-        cluster = await self._cluster(topology_version)
-        if cluster.topology.version != topology_version:
+    async def _commit(
+        self, attempts: Sequence[Attempt], request: coordinator_pb2.CommitAttemptsRequest
+    ) -> None:
+        """Leaves in the attempts what became of them. Raises FieldError."""
+        version = request.topology_version
+        if self._directory.current.topology.version < version:
+            await self._directory.newer_than(version - 1, TOPOLOGY_WAIT_SECONDS)
+        cluster = self._directory.current
+        if cluster.topology.version != version:
             # Split by another map than the one that would be used now.
-            for part in parts:
-                part.outcomes = _STALE
+            for attempt in attempts:
+                attempt.outcomes = _STALE
             return
-        await self._driver.commit(parts, cluster, with_balances=with_balances)
+        require_shards(attempts, len(cluster.shard_ids))
+        await self._driver.commit(attempts, cluster, with_balances=request.with_balances)
 
 
-def _part(index: int, part: coordinator_pb2.CommitPart) -> Part:
-    """One part, under a fresh attempt id. Raises ValueError when its columns do not fit its count."""
-    bundle = Bundle(
-        part.count,
-        part.oldest_ms,
-        part.newest_ms,
-        part.decisions,
-        part.terms,
-        part.payers,
-        part.payees,
-        part.amounts,
-        part.currencies,
-        part.bodies,
-    )
-    try:
-        require_sizes(bundle)
-    except ValueError as error:
-        raise ValueError(f"parts[{index}].{error}") from None
-    return Part(part.payer_shard, part.payee_shard, Attempt(os.urandom(ATTEMPT_BYTES), bundle))
+def _result(attempt: Attempt) -> coordinator_pb2.AttemptResult:
+    """Balances are by owner; of those that gave none there is an empty column."""
+    owners = range(1 + len(attempt.participants)) if any(attempt.balances.values()) else ()
+    balances = [attempt.balances.get(owner, b"") for owner in owners]
+    return coordinator_pb2.AttemptResult(codes=attempt.outcomes, legs=attempt.legs, balances=balances)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coordinator.in_doubt import committed_rows, legs_in_flight, prepared_rows
-from shard_node.contract.lookups import PreparedAttempt
+from shard_node.contract import PreparedAttempt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from shard_node.client import EngineShard
+    from shard_node.client import Shard
 
 # Commits whose codes one verification keeps, a byte a transaction; more are unsettled only in an outage.
 MAX_COMMITS = 1_000_000
@@ -57,7 +57,7 @@ class Verification:
 
 
 async def verify_by_page(
-    shards: Sequence[EngineShard], verification: Verification
+    shards: Sequence[Shard], verification: Verification
 ) -> AsyncIterator[tuple[int, int]]:
     """Fills ``verification``, and yields (accounts read, accounts in all) now and then.
 
@@ -84,7 +84,7 @@ async def verify_by_page(
     verification.alarms = sum(status.alarms for status in after)
 
 
-async def _add_in_doubt(shards: Sequence[EngineShard], verification: Verification) -> None:
+async def _add_in_doubt(shards: Sequence[Shard], verification: Verification) -> None:
     """In flight is what its deciding shard has committed and a participant still only keeps prepared.
 
     Looked through twice: bundles may be large, and are not kept.

@@ -1,110 +1,161 @@
-"""Real Redis servers for tests of the shard's functions and of the protocol, without ZooKeeper.
-
-They are started by the product's own RedisProcess, so with its own settings.
-"""
+"""Real Redis servers with the engine under one topology, for tests of the protocol without ZooKeeper."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
 import pytest
-from redis.asyncio import Redis
 
-from shard_node.agent.agent import bind, load_library
-from shard_node.agent.redis_process import RedisProcess
-from shard_node.client.shard import Shard, connect
+from shard_node.client import Shard, connect
 from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
+from tests.engine.server import EngineServer
 
+if TYPE_CHECKING:
+    from array import array
+
+SHARDS = 3
 # So long that only what was rotated away is forgotten.
 ENDLESS_WINDOW_MS = 2**50
+UNLIMITED = 2**40
+# As in production: what was answered is on the disk.
+_DURABLE = "appendfsync always"
+_EXPORT_BYTES = 65536
 
 
-async def read_hash(redis: Redis, key: str) -> dict[bytes, bytes]:
-    """A whole hash. redis-py's annotation covers every decoding; here it is always bytes."""
-    return cast("dict[bytes, bytes]", await redis.hgetall(key))
+@dataclass(frozen=True, slots=True)
+class EngineCluster:
+    """A topology and its shards, by the same index; what a directory hands out."""
+
+    topology: Topology
+    shards: tuple[Shard, ...]
+
+    @property
+    def owner(self) -> array[int]:
+        """The shard index of each slot."""
+        return self.topology.owner
+
+    @property
+    def shard_ids(self) -> list[str]:
+        """The shards' ids, by index."""
+        return [shard.shard_id for shard in self.shards]
 
 
 @dataclass(slots=True)
-class RealShards:
-    """Some Redis servers under one topology. ``addresses`` by shard index."""
+class EngineShards:
+    """Some servers under one topology, by shard index."""
 
-    addresses: list[str]
-    processes: list[RedisProcess]
-    window_ms: int = ENDLESS_WINDOW_MS
+    servers: Sequence[EngineServer]
+    backlog_limit: int = UNLIMITED
     topology: Topology = field(init=False)
 
     def __post_init__(self) -> None:
-        initial = Topology.initial("test", [f"shard-{i}" for i in range(len(self.addresses))])
+        initial = Topology.initial("test", [f"shard-{i}" for i in range(len(self.servers))])
         self.topology = initial.changed(
-            replace(s, primary=a) for s, a in zip(initial.shards, self.addresses, strict=True)
+            replace(info, primary=f"127.0.0.1:{server.port}")
+            for info, server in zip(initial.shards, self.servers, strict=True)
         )
 
-    async def wipe(self) -> None:
+    def wipe(self) -> None:
         """Empties every server and binds it to its shard anew."""
-        for index in range(len(self.addresses)):
-            async with self.open(index) as shard:
-                await shard.redis.flushdb()
-                await load_library(shard.redis)
-                await bind(shard.redis, self.topology, shard.shard_id, self.window_ms)
+        for server in self.servers:
+            server.redis.flushall()
+        self.bind()
 
-    def shard(self, index: int) -> Shard:
-        """A shard at the topology's present epoch, for one event loop; close it."""
-        info = self.topology.shards[index]
-        return Shard(info.shard_id, self.topology.fence(info), connect(info.primary))
+    def bind(self) -> None:
+        """Binds every server to its shard at the topology's epoch."""
+        for info, server in zip(self.topology.shards, self.servers, strict=True):
+            name, _, epoch = self.topology.fence(info).rpartition("/")
+            server.redis.execute_command(
+                "tallystick.bind", name, epoch, ENDLESS_WINDOW_MS, self.backlog_limit
+            )
 
-    @asynccontextmanager
-    async def open(self, index: int) -> AsyncIterator[Shard]:
-        """A shard at the topology's present epoch, for one event loop."""
-        shard = self.shard(index)
-        try:
-            yield shard
-        finally:
-            await shard.close()
-
-    async def own(self, slots: dict[int, int]) -> None:
-        """Gives single slots to shards (slot -> index), all others to shard 0; epochs rise."""
-        ranges: list[list[SlotRange]] = [[] for _ in self.addresses]
-        for slot in range(SLOT_COUNT):
-            owner = slots.get(slot, 0)
-            mine = ranges[owner]
-            if mine and mine[-1].last == slot - 1:
-                mine[-1] = SlotRange(mine[-1].first, slot)
-            else:
-                mine.append(SlotRange(slot, slot))
-        self.topology = self.topology.changed(
-            ShardInfo(s.shard_id, s.epoch + 1, s.primary, tuple(r))
-            for s, r in zip(self.topology.shards, ranges, strict=True)
+    def cluster(self) -> EngineCluster:
+        """The shards at the topology's present epochs, for one event loop; close them."""
+        topology = self.topology
+        return EngineCluster(
+            topology,
+            tuple(
+                Shard(info.shard_id, topology.fence(info), connect(info.primary)) for info in topology.shards
+            ),
         )
-        for index in range(len(self.addresses)):
-            async with self.open(index) as shard:
-                await bind(shard.redis, self.topology, shard.shard_id, self.window_ms)
+
+    def move(self, slot: int, target: int) -> None:
+        """Gives a slot with all that it holds to a shard, while nobody calls; the epochs of both rise.
+
+        Raises the server's error, and changes nothing, when something of the slot is in doubt.
+        """
+        source = self.topology.owner[slot]
+        if source == target:
+            return
+        old, new = self.servers[source].redis, self.servers[target].redis
+        fences = [self.topology.fence(self.topology.shards[index]) for index in (source, target)]
+        chunks, cursor = [], b""
+        while True:
+            cursor, chunk = old.execute_command(
+                "tallystick.slot.export", fences[0], slot, cursor, _EXPORT_BYTES
+            )
+            chunks.append(chunk)
+            if not cursor:
+                break
+        # Refused while something is in doubt.
+        while old.execute_command("tallystick.slot.drop", fences[0], slot, 1000):
+            pass
+        for chunk in chunks:
+            new.execute_command("tallystick.slot.import", fences[1], slot, chunk)
+        self.topology = with_slot_moved(self.topology, slot, target)
+        self.bind()
+
+
+def with_slot_moved(topology: Topology, slot: int, target: int) -> Topology:
+    """The topology in which a shard has one slot more; the epochs of both shards rise."""
+    owner = list(topology.owner)
+    changed = {owner[slot], target}
+    owner[slot] = target
+    ranges: list[list[SlotRange]] = [[] for _ in topology.shards]
+    for index, slots in groupby(range(SLOT_COUNT), lambda number: owner[number]):
+        first, *rest = slots
+        ranges[index].append(SlotRange(first, rest[-1] if rest else first))
+    return topology.changed(
+        ShardInfo(info.shard_id, info.epoch + 1, info.primary, tuple(ranges[index]))
+        if index in changed
+        else info
+        for index, info in enumerate(topology.shards)
+    )
+
+
+@contextmanager
+def engine_servers(
+    folder: Path, count: int = SHARDS, *, manual_clock: bool = False
+) -> Iterator[list[EngineServer]]:
+    """So many servers, which are stopped whatever happens. Where time is set nothing waits for a disk."""
+    more = "" if manual_clock else _DURABLE
+    folders = [folder / f"redis-{i}" for i in range(count)]
+    servers = [EngineServer(one, manual_clock=manual_clock, more=more) for one in folders]
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
 
 
 @pytest.fixture(scope="session")
-def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisProcess]]:
-    """Three Redis servers for the whole session."""
-    with asyncio.Runner() as runner:
-        processes = [
-            RedisProcess(Path(tmp_path_factory.mktemp(f"redis-{i}")), "127.0.0.1", None, 0) for i in range(3)
-        ]
-        try:
-            for process in processes:
-                runner.run(process.start())
-            yield processes
-        finally:
-            for process in processes:
-                runner.run(process.stop())
+def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EngineServer]]:
+    """Three servers for the whole session."""
+    with engine_servers(tmp_path_factory.mktemp("engines")) as servers:
+        yield servers
 
 
 @pytest.fixture
-async def shards(redis_servers: list[RedisProcess]) -> RealShards:
+def shards(redis_servers: list[EngineServer]) -> EngineShards:
     """Three empty shards, their slots dealt out evenly."""
-    made = RealShards([process.address for process in redis_servers], redis_servers)
-    await made.wipe()
+    made = EngineShards(redis_servers)
+    made.wipe()
     return made

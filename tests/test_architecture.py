@@ -56,7 +56,7 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.client": """
         shard_node.cluster shard_node.contract shard_node.contract.accounts shard_node.contract.commands
         shard_node.contract.layout shard_node.contract.lookups""",
-    "shard_node.client.engine_asking": "shard_node.client shard_node.contract.commands",
+    "shard_node.client.asking": "shard_node.client shard_node.contract.commands",
     "shard_node.agent": """
         shard_node.client shard_node.cluster shard_node.contract.lookups shard_node.engine shard_node.library
         shard_node.logs""",
@@ -72,7 +72,7 @@ ROOMS: Final[Mapping[str, str]] = {
         shard_node.client shard_node.cluster shard_node.ledger.store shard_node.ledger.store.migrations""",
     "shard_node": "shard_node.agent",
     "coordinator": """
-        shard_node.client shard_node.client.engine_asking shard_node.cluster shard_node.contract
+        shard_node.client shard_node.client.asking shard_node.cluster shard_node.contract
         shard_node.contract.bundle_head
         shard_node.contract.commands shard_node.contract.layout shard_node.contract.lookups
         shard_node.contract.transactions shard_node.serving""",

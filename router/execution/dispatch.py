@@ -18,9 +18,7 @@ from router.execution.kept import KeptTasks
 from router.execution.maps import Tries
 from router.requests import Batch, Part
 from shard_node.client import NoReply
-from shard_node.contract import Outcome
-from shard_node.contract.commands import Answer, Post
-from shard_node.contract.layout import MAX_ATTEMPTS
+from shard_node.contract import MAX_ATTEMPTS, Answer, Outcome, Post
 from shard_node.limits import NO_BALANCE
 
 if TYPE_CHECKING:

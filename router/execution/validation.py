@@ -11,9 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from router.execution.maps import spread
-from shard_node.contract import Outcome
-from shard_node.contract.layout import ALL_OWNERS, NO_VERSION
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import ALL_OWNERS, NO_VERSION, Leg, Outcome, Transaction, bundle_of
 from shard_node.errors import ShardFullError, ShardNodeError
 
 if TYPE_CHECKING:

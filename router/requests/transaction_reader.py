@@ -18,9 +18,7 @@ from typing import NamedTuple, Protocol
 from router.requests.fields import BadField, FieldReader, packed_details, shown
 from router.requests.transactions import TransactionRequest
 from shard_node.cluster import Exponents
-from shard_node.contract import Effect, Kind
-from shard_node.contract.layout import NO_VERSION
-from shard_node.contract.transactions import Leg, Transaction
+from shard_node.contract import NO_VERSION, Effect, Kind, Leg, Transaction
 from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
 from shard_node.money import to_text
 from tallystick.v1 import wallet_pb2

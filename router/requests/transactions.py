@@ -15,8 +15,7 @@ import numpy as np
 
 from router.requests.parts import Part
 from router.requests.text_tables import Numbers
-from shard_node.contract.layout import BundleFlag
-from shard_node.contract.transactions import Transaction, bundle_of
+from shard_node.contract import BundleFlag, Transaction, bundle_of
 
 
 @dataclass(frozen=True, slots=True)

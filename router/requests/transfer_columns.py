@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from router.requests.parts import Part
 from router.requests.text_tables import Bytes, Numbers, TextTable, cut_out
-from shard_node.contract import Kind
-from shard_node.contract.layout import BUNDLE_HEAD, LAYOUT_VERSION, BundleFlag
+from shard_node.contract import BUNDLE_HEAD, LAYOUT_VERSION, BundleFlag, Kind
 
 _KIND = bytes((Kind.TRANSFER,))
 _CURRENCY_CHARS = 3

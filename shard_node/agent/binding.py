@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from shard_node.client import EngineShard, status_of
+from shard_node.client import Shard, status_of
 from shard_node.errors import WrongShardError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def claim(redis: ShardRedis, topology: Topology, shard_id: str) -> Holding
     """What this Redis holds. An empty one becomes this shard's, when the shard has no primary as yet."""
     status = await status_of(redis, shard_id)
     if status is None and not topology.shard(shard_id).primary:
-        claiming = EngineShard(shard_id, f"{topology.cluster_id}/{shard_id}/{_CLAIMED}", redis)
+        claiming = Shard(shard_id, f"{topology.cluster_id}/{shard_id}/{_CLAIMED}", redis)
         await claiming.bind(0, 0)
         status = await status_of(redis, shard_id)
     if status is None:
@@ -67,4 +67,4 @@ async def bind(
 ) -> None:
     """Binds a Redis to its shard and epoch. Raises WrongShardError when it holds another's data."""
     fence = topology.fence(topology.shard(shard_id))
-    await EngineShard(shard_id, fence, redis).bind(window_ms, max_backlog)
+    await Shard(shard_id, fence, redis).bind(window_ms, max_backlog)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shard_node.agent.rotation import Peer
-from shard_node.client import EngineShard, connect
+from shard_node.client import Shard, connect
 from shard_node.errors import ShardNodeError
 from shard_node.limits import MAX_BATCH
 
@@ -24,7 +24,7 @@ async def ask_peer(topology: Topology, info: ShardInfo, long_ms: int) -> Peer:
     would carry it out again. Recovery ends the attempt first, and then a late decide is refused.
     """
     try:
-        async with EngineShard(info.shard_id, topology.fence(info), connect(info.primary)) as shard:
+        async with Shard(info.shard_id, topology.fence(info), connect(info.primary)) as shard:
             async for _ in shard.all_in_doubt(long_ms):
                 return Peer.LAGGING
             # What was read counts once it is in the log.
@@ -35,7 +35,7 @@ async def ask_peer(topology: Topology, info: ShardInfo, long_ms: int) -> Peer:
         return Peer.SILENT
 
 
-async def end_due_holds(shard: EngineShard) -> int:
+async def end_due_holds(shard: Shard) -> int:
     """Ends all holds whose time is over; how many. Raises the errors of :mod:`shard_node.errors`."""
     ended = 0
     while count := await shard.expire_holds(MAX_BATCH):

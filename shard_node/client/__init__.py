@@ -1,6 +1,6 @@
 """How others call a shard: connections, calls by the newest map, and why there was no answer."""
 
-from shard_node.client.asking import Answer, JournalAnswer, NoReply, ask, ask_all
+from shard_node.client.asking import AskedShard, NoReply, ask, ask_all
 from shard_node.client.connection import (
     CALL_TIMEOUT_SECONDS,
     ShardRedis,
@@ -9,20 +9,18 @@ from shard_node.client.connection import (
     disconnect,
 )
 from shard_node.client.directory import Cluster, Directory
-from shard_node.client.engine_shard import EngineShard, status_of
 from shard_node.client.ledger_state import LedgerState
-from shard_node.client.shard import PendingTable, Shard
+from shard_node.client.shard import LedgerEntry, Mark, Shard, status_of
 
 __all__ = [
     "CALL_TIMEOUT_SECONDS",
-    "Answer",
+    "AskedShard",
     "Cluster",
     "Directory",
-    "EngineShard",
-    "JournalAnswer",
+    "LedgerEntry",
     "LedgerState",
+    "Mark",
     "NoReply",
-    "PendingTable",
     "Shard",
     "ShardRedis",
     "as_shard_error",

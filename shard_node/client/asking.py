@@ -1,4 +1,4 @@
-"""Asks shards, and says why when one gave no answer: the calls of the commit protocol, and a router's.
+"""Asks shards, and says why when one gave no answer.
 
 Invariant: a failure is never taken for an answer. A call that may have been carried out is LOST.
 """
@@ -6,24 +6,20 @@ Invariant: a failure is never taken for an answer. A call that may have been car
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, overload
+from typing import Protocol
 
 import structlog
 
-from shard_node.contract import Call, JournalCall, JournalReply, Reply
+from shard_node.contract import Answer, Command
 from shard_node.errors import ShardFullError, ShardNodeError, ShardUnavailableError, StaleEpochError
-
-if TYPE_CHECKING:
-    from shard_node.client.directory import Cluster
-    from shard_node.client.shard import Shard
 
 log = structlog.get_logger(__name__)
 
 
 class NoReply(Enum):
-    """Why a shard gave no answer to a call."""
+    """Why a shard gave no answer to a command."""
 
     # Whether it was carried out is not known: a time-out, a broken connection.
     LOST = "lost"
@@ -33,38 +29,40 @@ class NoReply(Enum):
     FULL = "full"
 
 
-Answer = Reply | NoReply
-JournalAnswer = JournalReply | NoReply
+class AskedShard(Protocol):
+    """Whoever carries out commands, or raises the errors of :mod:`shard_node.errors`."""
+
+    @property
+    def shard_id(self) -> str:
+        """Its name in the topology."""
+
+    async def call(self, command: Command) -> Answer:
+        """Carries out one command."""
 
 
-@overload
-async def ask(shard: Shard, call: Call) -> Answer: ...
-@overload
-async def ask(shard: Shard, call: JournalCall) -> JournalAnswer: ...
-async def ask(shard: Shard, call: Call | JournalCall) -> Answer | JournalAnswer:
-    """One call; a failure becomes the reason why there is no reply."""
+async def ask(shard: AskedShard, command: Command) -> Answer | NoReply:
+    """One command; a failure becomes the reason why there is no reply."""
     try:
-        return await shard.call(call)
+        return await shard.call(command)
     except StaleEpochError:
         return NoReply.STALE
     except ShardFullError as error:
-        log.error("shard is full", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
+        log.error("shard is full", shard=shard.shard_id, command=command.COMMAND, error=str(error))
         return NoReply.FULL
     except ShardUnavailableError as error:
-        log.warning("no answer", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
+        log.warning("no answer", shard=shard.shard_id, command=command.COMMAND, error=str(error))
     except ShardNodeError as error:
-        log.error("call failed", shard=shard.shard_id, call=call.FUNCTION, error=str(error))
+        log.error("command failed", shard=shard.shard_id, command=command.COMMAND, error=str(error))
     return NoReply.LOST
 
 
-@overload
-async def ask_all(cluster: Cluster, calls: Mapping[int, Call]) -> dict[int, Answer]: ...
-@overload
-async def ask_all(cluster: Cluster, calls: Mapping[int, JournalCall]) -> dict[int, JournalAnswer]: ...
-async def ask_all(cluster: Cluster, calls: Mapping[int, Any]) -> dict[int, Any]:
-    """All calls at once; the answers by the same shard index."""
-    if len(calls) == 1:
-        ((index, call),) = calls.items()
-        return {index: await ask(cluster.shards[index], call)}
-    answers = await asyncio.gather(*(ask(cluster.shards[index], call) for index, call in calls.items()))
-    return dict(zip(calls, answers, strict=True))
+async def ask_all(
+    shards: Sequence[AskedShard], commands: Mapping[int, Command]
+) -> dict[int, Answer | NoReply]:
+    """All commands at once, each to the shard of its index; the answers by the same index."""
+    if len(commands) == 1:
+        # Of most batches: a task costs more than the rest of this.
+        ((index, command),) = commands.items()
+        return {index: await ask(shards[index], command)}
+    answers = await asyncio.gather(*(ask(shards[index], command) for index, command in commands.items()))
+    return dict(zip(commands, answers, strict=True))

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shard_node.contract import Kind
+from shard_node.contract.kinds import Kind
 from shard_node.contract.layout import ACCOUNT_RECORD, LIST_HEAD, NO_ACCOUNT, AccountState
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from shard_node import limits
-from shard_node.contract import Effect, Kind, Outcome, layout
+from shard_node.contract import layout
+from shard_node.contract.kinds import Effect, Kind
+from shard_node.contract.outcomes import Outcome
 
 HEADER: Final = Path(__file__).parent.parent / "engine" / "layout.h"
 

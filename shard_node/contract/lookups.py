@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from shard_node.contract import Outcome
 from shard_node.contract.layout import OUTCOME_RECORD
+from shard_node.contract.outcomes import Outcome
 
 
 @dataclass(frozen=True, slots=True)

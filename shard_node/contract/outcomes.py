@@ -1,15 +1,11 @@
-"""What a shard answers about one transfer.
+"""What a shard answers about one transaction.
 
 Numbers below 32 are those of the public enum ``tallystick.v1.Outcome``; numbers from 32 on are
-steps of the protocol and never leave the cluster. ``library.lua`` holds the same numbers; tests
-compare all three.
+steps of the protocol and never leave the cluster. The engine has the same numbers, generated
+from these.
 """
 
 from enum import IntEnum
-from typing import Final
-
-# Added by a shard to a refusal that concerns the payee's account rather than the payer's.
-PAYEE: Final = 64
 
 
 class Outcome(IntEnum):
@@ -64,8 +60,3 @@ class Outcome(IntEnum):
     SKIPPED = 43
     # The attempt began so long ago that what is known of it may be forgotten: nothing was done.
     ATTEMPT_EXPIRED = 44
-
-
-def without_side(code: int) -> int:
-    """The outcome without the mark that says which account a refusal concerns."""
-    return code & ~PAYEE

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shard_node.contract import NO_ID, Effect, Kind
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import BUNDLE_HEAD, LAYOUT_VERSION, NO_VERSION, BundleFlag, fold
 
 _FINGERPRINT_HEAD = struct.Struct("<BB16sq")

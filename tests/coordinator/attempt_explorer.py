@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
+from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract.transfers import Kind
+
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Attempt, InDoubt, each
 from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Answer, Command, Post, Settle
-from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.contract.transfers import Kind
 from tests.coordinator.attempt_search import INDEFINITE, Search
 from tests.coordinator.attempt_world import Answered, Run, Setting, Try
-from tests.engine_model import ADDING, TAKING, EngineModel, Hold, legs_of, rows_of
+from tests.model import ADDING, TAKING, EngineModel, Hold, legs_of, rows_of
 
 SLOTS = {"first": 0, "second": 1, "third": 2}
 HELD = 2

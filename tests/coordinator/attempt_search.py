@@ -19,7 +19,7 @@ from shard_node.contract.commands import Abandon, Answer, Command, Decide, Finis
 from shard_node.contract.layout import ATTEMPT_BYTES
 from shard_node.contract.outcomes import Outcome
 from tests.coordinator.attempt_world import Ground, Message, Run, Setting, Step, Try, ViolationError, World
-from tests.engine_model import EngineModel, Faults, Frozen
+from tests.model import EngineModel, Faults, Frozen
 
 H = TypeVar("H", bound=Hashable)
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from coordinator.attempt_steps import Batch
 from coordinator.attempts import Commit, Recovery
 from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Answer, Command
-from tests.engine_model import EngineModel, Faults
+from tests.model import EngineModel, Faults
 
 # By transaction: its name and what its caller was answered.
 Answered = tuple[tuple[str, int], ...]

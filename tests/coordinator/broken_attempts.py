@@ -10,7 +10,7 @@ from coordinator.attempts import Answers, Commit, InDoubt, Recovery
 from shard_node.client.asking import NoReply
 from shard_node.contract.commands import Abandon, Answer, Decide, Finish
 from shard_node.contract.outcomes import Outcome
-from tests.engine_model import EngineModel
+from tests.model import EngineModel
 
 _COMMITTED = bytes((Outcome.COMMITTED,))
 _ABANDONED = bytes((Outcome.ABANDONED,))

@@ -9,7 +9,7 @@ from shard_node.contract.commands import Prepare, Prepared
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Transaction, bundle_of
 from tests.coordinator.attempt_explorer import SLOTS, TRANSACTIONS
-from tests.engine_model import EngineModel
+from tests.model import EngineModel
 
 SHARD_IDS = ("0", "1", "2")
 EARLIER, LATER = (start_ms.to_bytes(6) + bytes(10) for start_ms in (20, 21))

@@ -10,7 +10,7 @@ from shard_node.contract.commands import Post
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import bundle_of
 from tests.coordinator.attempt_explorer import SLOTS, TRANSACTIONS
-from tests.engine_model import EngineModel, Faults
+from tests.model import EngineModel, Faults
 
 WINDOW_MS = 120_000
 START_MS = 1_000_000

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from shard_node.contract.journals import Effect
+from shard_node.contract.transfers import Kind
 
 from coordinator.attempt_steps import MAX_OTHERS, Batch, cut
 from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, in_doubt
@@ -19,10 +21,8 @@ from shard_node.contract.commands import (
     Settle,
     new_attempt_id,
 )
-from shard_node.contract.journals import Effect
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
-from shard_node.contract.transfers import Kind
 
 IDS = ("d", "p", "q")
 ATTEMPT, OTHER = new_attempt_id(1), new_attempt_id(2)

@@ -13,7 +13,7 @@ import pytest
 from tests.coordinator import broken_attempts as broken
 from tests.coordinator.attempt_explorer import Alone, AttemptSetting, Explorer
 from tests.coordinator.attempt_world import ViolationError, nothing_in_doubt, nothing_long_unsettled
-from tests.engine_model import Faults
+from tests.model import Faults
 
 PAY, PULL = ("pay",) * 2, ("pull",) * 2
 # Rotations to the full: shards forget while there are commits that are not old.

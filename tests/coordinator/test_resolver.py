@@ -2,169 +2,134 @@
 
 from __future__ import annotations
 
-import os
-from itertools import count
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
-from coordinator import driver, resolver
-from coordinator.driver import MAX_PAUSE_SECONDS, Driver, Pace
+from coordinator import engine_driver, engine_resolver
+from coordinator.driver import Driver, now_ms
+from coordinator.pace import MAX_PAUSE_SECONDS, Cluster, Pace
 from coordinator.resolver import Resolver
-from shard_node.client import asking
-from shard_node.client.asking import NoReply
-from shard_node.client.directory import Cluster
-from shard_node.client.shard import Shard
-from shard_node.cluster.slots import slot
-from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Finish, Prepare, ResolveAttempts, SettleCommits
-from shard_node.contract.journal_calls import DecideJournals, FinishLegs, Journals, PrepareLegs, leg_refs
-from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.client import NoReply, Shard, engine_asking
+from shard_node.client.asking import Shard
+from shard_node.contract.commands import Abandon, Answer, Command, Finish, Settle
+from shard_node.contract.lookups import Doubt, PreparedAttempt
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transfers import Kind, Terms, Transfers
-from shard_node.errors import ShardUnavailableError
-from shard_node.limits import MAX_BATCH
-from tests.coordinator.bank import PAYER_HAS, Bank, joined, name_on, random_id
-from tests.real_shards import RealShards
+from tests.coordinator.bank import PAYER_HAS, Bank, Ground, name_on
+from tests.coordinator.payloads import transfer
+from tests.real_shards import EngineCluster, EngineShards, engine_servers
 
 
-class SilentShard(Shard):
-    """A shard that answers nothing."""
+@pytest.fixture
+async def bank(shards: EngineShards) -> AsyncIterator[Bank]:
+    """A payer with 100 on one shard, a payee on another."""
+    made = await Bank.open(shards)
+    yield made
+    assert await made.alarms() == 0
+    await made.close()
 
-    async def call(self, call: Any) -> Any:
-        raise ShardUnavailableError("no answer")
 
-
-def between(payer: str, payee: str, rows: int = 1) -> Attempt:
-    """So many transfers of 1 under ids of their own, as a bundle."""
-    terms = Terms(1, "EUR", slot(payer), slot(payee), Kind.TRANSFER, payer, payee, b"")
-    bundle = Transfers.of([(random_id(), terms) for _ in range(rows)]).bundle()
-    return Attempt(os.urandom(ATTEMPT_BYTES), bundle)
+def resolver_of(ground: Ground) -> Resolver:
+    """One that is called by the test: it needs no lock."""
+    return Resolver("test", None, ground)  # type: ignore[arg-type]
 
 
 async def test_what_cannot_be_ended_stands_in_nobodys_way(
-    shards: RealShards, monkeypatch: pytest.MonkeyPatch
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Legs whose payer's shard is away fill many looks; those of a living payer are ended all the same."""
-    monkeypatch.setattr(resolver, "SCAN_LIMIT", 50)
-    bank = await Bank.open(shards)
-    try:
-        away, here = name_on(shards, 2, "away"), name_on(shards, 0, "here")
-        attempts = [between(away, bank.payee) for _ in range(600)]
-        attempts += [between(here, bank.payee) for _ in range(20)]
-        for attempt in attempts:
-            await bank.cluster.shards[1].call(Prepare([attempt]))
-        first, second, third = bank.cluster.shards
-        silent = SilentShard(third.shard_id, third.fence, third.redis)
-        cluster = Cluster(bank.cluster.topology, (first, second, silent))
-        looking = Resolver("test", None, None)  # type: ignore[arg-type]  # neither is needed to resolve
-        for _ in range(1 + len(attempts) // 50):
-            await looking.resolve(cluster, second, 0)
-        left = await second.pending("prepared", 0, 1000)
-        assert len(left) == 600
-        assert {entry.terms.payer for entry in left} == {away}
-    finally:
-        await bank.close()
+    """Attempts whose deciding shard is away fill many looks; those of a living one are ended all the same."""
+    monkeypatch.setattr(engine_resolver, "SCAN_LIMIT", 20)
+    away, here = name_on(bank.shards, 2, "away"), name_on(bank.shards, 0, "here")
+    for payer in [away] * 210 + [here] * 20:
+        await bank.prepare(bank.attempt(transfer(payer, bank.payee, 1)))
+    cluster = bank.silence(2)
+    looking, second = resolver_of(bank), cluster.shards[1]
+    looks = [await looking.resolve(cluster, second, 0) for _ in range(1 + 230 // 20)]
+    left = [doubt async for doubt in second.all_in_doubt()]
+    assert len(left) == 210
+    assert {doubt.decider for doubt in left if isinstance(doubt, PreparedAttempt)} == {"shard-2"}
+    # There is reason to look again at once only where something was ended.
+    assert looks == [False] * 10 + [True, True]
 
 
-async def test_an_attempt_whose_payers_have_parted(shards: RealShards) -> None:
-    """Each payer's shard is asked of its own rows; the attempt waits until all of them have answered."""
-    bank = await Bank.open(shards)
-    try:
-        other = Bank(shards, bank.cluster, name_on(shards, 0, "other"), bank.payee)
-        await bank.open_account(other.payer, 10)
-        mine, theirs = bank.transfer(1), other.transfer(2)
-        await bank.prepare(bank.attempt(joined(mine, theirs)))
-        await bank.move(other.payer, 2)
-        other.cluster = bank.cluster
-        assert await other.run(theirs) is Outcome.COMMITTED
-        first, second, third = bank.cluster.shards
-        silent = SilentShard(third.shard_id, third.fence, third.redis)
-        looking = Resolver("test", None, None)  # type: ignore[arg-type]  # neither is needed to resolve
-        await looking.resolve(Cluster(bank.cluster.topology, (first, second, silent)), second, 0)
-        assert await bank.in_doubt() == (1, 0)
-        await bank.resolve()
-        assert await bank.in_doubt() == (0, 0)
-        assert await bank.run(mine) is Outcome.ABORTED
-        assert await bank.balances() == (PAYER_HAS, 2)
-    finally:
-        await bank.close()
+@pytest.fixture
+def own_shards(tmp_path: Path) -> Iterator[EngineShards]:
+    """Three shards of this test alone, whose time is set."""
+    with engine_servers(tmp_path, manual_clock=True) as servers:
+        made = EngineShards(servers)
+        made.wipe()
+        yield made
 
 
-async def test_recovery_of_transfers_keeps_to_the_limit_of_a_call(
-    shards: RealShards, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_young_is_left_alone(own_shards: EngineShards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its coordinator is likely to be at work. Where all are young their bundles are not even read."""
+    now, looks = now_ms(), []
+    in_doubt = Shard.in_doubt
+
+    async def counted(self: Shard, after: int, count: int) -> list[Doubt]:
+        looks.append(self.shard_id)
+        return await in_doubt(self, after, count)
+
+    monkeypatch.setattr(Shard, "in_doubt", counted)
+    for server in own_shards.servers:
+        server.set_clock(now)
+    bank = await Bank.open(own_shards)
+    old, young = bank.attempt(bank.transfer(10)), bank.attempt(bank.transfer(20))
+    await bank.start(old, 1)
+    own_shards.servers[1].set_clock(now + 1000)
+    await bank.start(young, 1)
+    looking, shard = resolver_of(bank), bank.cluster.shards[1]
+    assert not await looking.resolve(bank.cluster, shard, 1001)
+    assert looks == []
+    await looking.resolve(bank.cluster, shard, 1000)
+    assert looks == ["shard-1"]
+    assert await bank.in_doubt() == (1, 0)
+    assert await bank.decide(young) == [Outcome.COMMITTED]
+    await bank.resolve()
+    assert await bank.balances() == (PAYER_HAS - 20, 20)
+    await bank.close()
+
+
+async def test_a_deciding_shard_that_has_left_is_reported(
+    bank: Bank, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However many bundles wait, no call is about more than a batch of rows."""
-    sizes: list[int] = []
-    carried_out = asking.ask
-
-    async def ask(shard: Shard, call: Any) -> Any:
-        if isinstance(call, ResolveAttempts):
-            sizes.append(len(call.attempt_ids))
-        elif isinstance(call, Finish):
-            sizes.append(sum(map(len, call.verdicts)))
-        return await carried_out(shard, call)
-
-    monkeypatch.setattr(driver, "MAX_BATCH", 100)
-    bank = await Bank.open(shards)
-    try:
-        attempts = [between(bank.payer, bank.payee, rows) for rows in (60, 40, 1, 100, 30, 30, 41)]
-        for attempt in attempts:
-            await bank.prepare(attempt)
-        await bank.decide(attempts[0])
-        await bank.decide(attempts[1])
-        monkeypatch.setattr(asking, "ask", ask)
-        await bank.resolve()
-        assert max(sizes) == 100
-        assert await bank.in_doubt() == (0, 0)
-        assert await bank.balances() == (0, PAYER_HAS)
-    finally:
-        await bank.close()
+    """Nobody can say what became of its attempts: they are kept, and somebody must look."""
+    attempt = bank.attempt(bank.transfer())
+    await bank.prepare(attempt)
+    smaller = EngineCluster(bank.cluster.topology, bank.cluster.shards[1:])
+    looking = resolver_of(bank)
+    assert not await looking.resolve(smaller, smaller.shards[0], 0)
+    assert "has left the cluster" in capsys.readouterr().out
+    assert await bank.in_doubt() == (1, 0)
+    await bank.resolve()
 
 
-async def test_recovery_of_journals_keeps_to_the_limit_of_a_call(
-    shards: RealShards, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many legs wait, no call has more than a batch of them."""
-    sizes: list[int] = []
-    carried_out = asking.ask
+async def test_recovery_keeps_to_the_limit_of_a_call(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits, no call is about more than a batch of transactions."""
+    sizes: dict[bytes, int] = {}
+    asked: list[int] = []
+    carried_out = engine_asking.ask
 
-    async def ask(shard: Shard, call: Any) -> Any:
-        if isinstance(call, FinishLegs):
-            sizes.append(len(call.keys))
-        return await carried_out(shard, call)
+    async def ask(shard: Shard, command: Command) -> Answer | NoReply:
+        if isinstance(command, (Abandon, Finish)):
+            asked.append(sum(sizes[attempt_id] for attempt_id in command.attempt_ids))
+        return await carried_out(shard, command)
 
-    bank = await Bank.open(shards)
-    try:
-        payees = _names_on(shards, 1, 99)
-        shard = bank.cluster.shards[1]
-        await shard.open(payees, [slot(name) for name in payees], ["EUR"] * 99, [0] * 99)
-        batch = Journals.of([(os.urandom(16), _payroll(bank.payer, payees)) for _ in range(100)])
-        for row in range(len(batch)):
-            await shard.call(PrepareLegs(leg_refs(batch, row)[1:]))
-        decided = await bank.cluster.shards[0].call(DecideJournals(batch, [0] * 100, [0] * 100))
-        committed = list(decided.codes).count(Outcome.COMMITTED)
-        assert committed == 1
-        monkeypatch.setattr(asking, "ask", ask)
-        await bank.resolve()
-        assert sum(sizes) >= 99 * 100
-        assert max(sizes) <= MAX_BATCH
-        assert await bank.in_doubt() == (0, 0)
-        accounts = await shard.accounts(payees)
-        assert {account.available_minor for account in accounts if account} == {committed}
-    finally:
-        await bank.close()
-
-
-def _names_on(shards: RealShards, index: int, wanted: int) -> list[str]:
-    names = (f"wage-{n}" for n in count())
-    owner = shards.topology.owner
-    return [next(name for name in names if owner[slot(name)] == index) for _ in range(wanted)]
-
-
-def _payroll(payer: str, payees: list[str]) -> Journal:
-    debit = Leg(payer, slot(payer), Effect.DEBIT, len(payees), "EUR")
-    wages = [Leg(name, slot(name), Effect.CREDIT, 1, "EUR") for name in payees]
-    return Journal(Kind.JOURNAL, (debit, *wages), b"\0\0")
+    monkeypatch.setattr(engine_resolver, "MAX_BATCH", 100)
+    attempts = [
+        bank.attempt(*(bank.transfer(1) for _ in range(size))) for size in (60, 40, 1, 100, 30, 30, 41)
+    ]
+    for attempt in attempts:
+        sizes[attempt.attempt_id] = attempt.count
+        await bank.prepare(attempt)
+    await bank.decide(attempts[0])
+    await bank.decide(attempts[1])
+    monkeypatch.setattr(engine_asking, "ask", ask)
+    await bank.resolve()
+    assert max(asked) == 100
+    assert await bank.in_doubt() == (0, 0)
+    assert await bank.balances() == (0, PAYER_HAS)
 
 
 class Clock:
@@ -177,44 +142,40 @@ class Clock:
         return self.now_seconds
 
 
-async def test_who_slept_too_long_asks_nobody(shards: RealShards) -> None:
+async def test_who_slept_too_long_asks_nobody(bank: Bank) -> None:
     """A batch that was stopped for longer than shards surely remember is left to recovery."""
-    bank = await Bank.open(shards)
-    try:
-        clock = Clock()
-        pace = Pace(bank.cluster, clock)
-        clock.now_seconds += MAX_PAUSE_SECONDS
-        assert await pace.ask_all({0: SettleCommits([])}) != {0: NoReply.LOST}
-        clock.now_seconds += 1
-        before = await bank.cluster.shards[0].counters()
-        assert await pace.ask_all({0: SettleCommits([])}) == {0: NoReply.LOST}
-        assert await bank.cluster.shards[0].counters() == before
-    finally:
-        await bank.close()
+    clock = Clock()
+    asking = Pace(bank.cluster, clock)
+    clock.now_seconds += MAX_PAUSE_SECONDS
+    assert await asking.ask_all({0: Settle([])}) != {0: NoReply.LOST}
+    clock.now_seconds += 1
+    before = await bank.cluster.shards[0].info()
+    assert await asking.ask_all({0: Settle([])}) == {0: NoReply.LOST}
+    assert (await bank.cluster.shards[0].info()).calls == before.calls
 
 
 async def test_coordinator_that_slept_leaves_its_batch_unknown(
-    shards: RealShards, monkeypatch: pytest.MonkeyPatch
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped between decide and finish: it tells nothing, and recovery ends the transfer."""
+    """Stopped between decide and finish: it acknowledges nothing, and recovery ends the transfer."""
     clock = Clock()
-    monkeypatch.setattr(driver, "Pace", lambda cluster: Pace(cluster, clock))
-    carried_out = asking.ask_all
 
-    async def ask_all(cluster: Cluster, calls: Any) -> Any:
-        answers = await carried_out(cluster, calls)
-        if any(call.FUNCTION == "decide" for call in calls.values()):
-            clock.now_seconds += 2 * MAX_PAUSE_SECONDS
-        return answers
+    class Sleepy(Pace):
+        """Stopped for long after each decide."""
 
-    monkeypatch.setattr(driver, "ask_all", ask_all)
-    bank = await Bank.open(shards)
-    try:
-        part = bank.part(bank.attempt(bank.transfer(30)))
-        await Driver(bank).commit([part], bank.cluster)  # type: ignore[arg-type]
-        assert part.outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))
-        assert await bank.in_doubt() == (1, 1)
-        await bank.resolve()
-        assert await bank.balances() == (70, 30)
-    finally:
-        await bank.close()
+        def __init__(self, cluster: Cluster) -> None:
+            super().__init__(cluster, clock)
+
+        async def ask_all(self, calls: dict[int, Command]) -> dict[int, Answer | NoReply]:  # type: ignore[override]
+            answers = await super().ask_all(calls)
+            if any(call.COMMAND == "tallystick.decide" for call in calls.values()):
+                clock.now_seconds += 2 * MAX_PAUSE_SECONDS
+            return answers
+
+    monkeypatch.setattr(engine_driver, "Pace", Sleepy)
+    attempt = bank.attempt(bank.transfer(30))
+    await Driver(bank).commit([attempt], bank.cluster)
+    assert attempt.outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))
+    assert await bank.in_doubt() == (1, 1)
+    await bank.resolve()
+    assert await bank.balances() == (70, 30)

@@ -13,7 +13,7 @@ from shard_node.contract.commands import Answer, Command, Decide
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import bundle_of
 from tests.coordinator.attempt_explorer import SLOTS, TRANSACTIONS
-from tests.engine_model import EngineModel
+from tests.model import EngineModel
 
 SHARD_IDS = ("0", "1")
 FIRST, SECOND = (start_ms.to_bytes(6) + bytes(10) for start_ms in (20, 21))

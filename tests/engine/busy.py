@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
+from shard_node.contract.journals import Effect
+from shard_node.contract.transfers import Kind
+
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import (
@@ -17,10 +20,8 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
-from shard_node.contract.journals import Effect
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.contract.transfers import Kind
 from tests.engine.shard import EngineShard
 
 OTHER = "test/shard-1"

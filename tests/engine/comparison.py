@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 from redis.exceptions import ResponseError
+from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
@@ -26,13 +27,12 @@ from shard_node.contract.layout import (
     SYSTEM_SLOT,
     RecordKind,
 )
-from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_BATCH, MAX_MINOR
 from tests.engine.frames import entries_of
 from tests.engine.server import EngineServer
 from tests.engine.shard import EngineShard
 from tests.engine.steps import NAMES, TERMS, Step
-from tests.engine_model import EngineModel, Entry, Faults, LedgerFullError, MalformedError
+from tests.model import EngineModel, Entry, Faults, LedgerFullError, MalformedError
 
 T = TypeVar("T")
 NOW_MS: Final = 1_800_000_000_000

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hypothesis import strategies as st
+from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract.transfers import Kind
 
 from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.layout import NO_VERSION, SYSTEM_SLOT
 from shard_node.contract.transactions import Leg, Transaction
-from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
 from tests.engine.busy import attempt_id, uuid7
 from tests.engine.conftest import NOW_MS
-from tests.engine_model import Hold
+from tests.model import Hold
 
 WINDOW_MS: Final = 1_000_000
 # Plain ones, one with each limit, one with a name that does not fit into its record; two accounts a slot.

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from shard_node.contract.journals import NO_ID
+from shard_node.contract.transfers import Kind
+
 from shard_node.contract.layout import (
     ALL_OWNERS,
     ENTRY_HEAD,
@@ -17,8 +19,7 @@ from shard_node.contract.layout import (
 )
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle
-from shard_node.contract.transfers import Kind
-from tests.engine_model import Entry
+from tests.model import Entry
 
 _OPEN_COLUMNS: Final = struct.calcsize("<qqqH3s")
 _EFFECT_SIGNS: Final = (0, 1, -1, 1, -1, 0, 0)

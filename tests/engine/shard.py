@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from shard_node.contract.transfers import Kind
+
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import (
     AccountRecord,
@@ -19,7 +21,6 @@ from shard_node.contract.accounts import (
 )
 from shard_node.contract.commands import Answer, Command
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transfers import Kind
 from tests.engine.server import EngineServer
 
 ENDLESS_MS: Final = 2**50

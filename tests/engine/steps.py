@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final, TypeVar
 
+from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract.transfers import Kind
+
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import (
@@ -24,14 +27,12 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
-from shard_node.contract.journals import NO_ID, Effect
 from shard_node.contract.layout import NO_VERSION, SYSTEM_SLOT
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
-from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
-from tests.engine_model import EngineModel
-from tests.engine_model.state import legs_of, rows_of
+from tests.model import EngineModel
+from tests.model.state import legs_of, rows_of
 
 Step = tuple[str, tuple[Any, ...]]
 T = TypeVar("T")

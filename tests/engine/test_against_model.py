@@ -21,7 +21,7 @@ from tests.engine.conftest import StartServer
 from tests.engine.server import EngineServer
 from tests.engine.shard import EngineShard
 from tests.engine.steps import Drawer
-from tests.engine_model import Faults
+from tests.model import Faults
 
 EXAMPLES = int(os.environ.get("TALLYSTICK_ENGINE_EXAMPLES", "40"))
 SANITIZED = os.environ.get("TALLYSTICK_ENGINE_SANITIZED") == "1"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
+from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
@@ -26,7 +27,6 @@ from shard_node.contract.commands import (
 )
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import bundle_of
-from shard_node.contract.transfers import Kind
 from tests.engine.busy import (
     ALICE,
     BOB,

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import pytest
 from redis.exceptions import OutOfMemoryError
+from shard_node.contract.journals import Effect
+from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
@@ -21,10 +23,8 @@ from shard_node.contract.commands import (
     Prepare,
     Prepared,
 )
-from shard_node.contract.journals import Effect
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.contract.transfers import Kind
 from tests.engine.busy import (
     ALICE,
     BOB,

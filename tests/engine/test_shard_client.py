@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from shard_node.contract.journals import Effect
+from shard_node.contract.transfers import Kind
 
 from shard_node.client.connection import connect
-from shard_node.client.engine_shard import EngineShard as Client
+from shard_node.client.shard import Shard as Client
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import Finish, Post, Prepare, Prepared
-from shard_node.contract.journals import Effect
 from shard_node.contract.layout import SYSTEM_SLOT, AccountState
 from shard_node.contract.lookups import PreparedAttempt, ShardStatus, UnsettledCommit
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
-from shard_node.contract.transfers import Kind
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -44,7 +44,7 @@ from tests.engine.busy import (
 )
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import HOST, EngineServer
-from tests.engine.shard import EngineShard
+from tests.engine.shard import Shard
 
 
 def client_of(server: EngineServer, fence: str = "test/shard-0/1") -> Client:
@@ -53,14 +53,14 @@ def client_of(server: EngineServer, fence: str = "test/shard-0/1") -> Client:
 
 
 @pytest.fixture
-async def client(shard: EngineShard) -> AsyncIterator[Client]:
+async def client(shard: Shard) -> AsyncIterator[Client]:
     """A client of an empty shard."""
     async with client_of(shard.server) as opened:
         yield opened
 
 
 @pytest.fixture
-async def busy(shard: EngineShard, client: Client) -> Client:
+async def busy(shard: Shard, client: Client) -> Client:
     """A client of a shard that holds some of everything; its clock is an hour after NOW_MS."""
     fill(shard, NOW_MS)
     return client
@@ -203,7 +203,7 @@ async def test_refused_leg_is_told(client: Client) -> None:
     assert (found.outcome, found.leg) == (Outcome.ACCOUNT_NOT_FOUND, 1)
 
 
-async def test_rotation_waits_for_its_time(shard: EngineShard, client: Client) -> None:
+async def test_rotation_waits_for_its_time(shard: Shard, client: Client) -> None:
     """Too early says None and forgets nothing; two rotations forget."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     await client.call(Post(deposit(1, ALICE, 70)))
@@ -217,7 +217,7 @@ async def test_rotation_waits_for_its_time(shard: EngineShard, client: Client) -
     assert await client.horizon_ms() == NOW_MS + 1
 
 
-async def test_horizon_follows_the_window(shard: EngineShard, client: Client) -> None:
+async def test_horizon_follows_the_window(shard: Shard, client: Client) -> None:
     """Ids older than the window count as expired, by the shard's time."""
     await client.bind(HOUR_MS, 1_000)
     assert await client.horizon_ms() == NOW_MS - HOUR_MS
@@ -248,7 +248,7 @@ async def test_what_is_in_doubt_is_told_as_values(busy: Client) -> None:
     assert await busy.in_doubt(incoming.serial) == []
 
 
-async def test_what_is_young_is_left_out(shard: EngineShard, busy: Client) -> None:
+async def test_what_is_young_is_left_out(shard: Shard, busy: Client) -> None:
     """An attempt is listed from the age asked for on, whatever came after it."""
     late = bundle_of([transfer(uuid7(NOW_MS, 90), "dora", BOB, 3, payee_owner=1)])
     later_ms = NOW_MS + HOUR_MS
@@ -278,7 +278,7 @@ async def test_all_in_doubt_goes_through_all_pages(client: Client, monkeypatch: 
 # ------------------------------------------------------------------ the ledger and the shard
 
 
-async def test_ledger_is_read_and_trimmed(shard: EngineShard, client: Client) -> None:
+async def test_ledger_is_read_and_trimmed(shard: Shard, client: Client) -> None:
     """Frames come in order after an id; what is told as archived is forgotten, once."""
     assert await client.ledger_after("0", 10) == []
     empty = await client.ledger_state()
@@ -305,7 +305,7 @@ async def test_full_ledger_is_a_full_shard(client: Client) -> None:
         await client.open([AccountTerms(BOB, slot(BOB), "EUR")])
 
 
-async def test_status_has_what_the_engine_says(shard: EngineShard, busy: Client) -> None:
+async def test_status_has_what_the_engine_says(shard: Shard, busy: Client) -> None:
     """Every field by the engine's name for it."""
     status = await busy.info()
     told: dict[str, Any] = shard.info()
@@ -328,7 +328,7 @@ def test_status_of_a_newer_engine_is_read() -> None:
         ShardStatus.read(in_turns[2:])
 
 
-async def test_digest_is_the_engines(shard: EngineShard, busy: Client) -> None:
+async def test_digest_is_the_engines(shard: Shard, busy: Client) -> None:
     """Of a slot or of all; it differs where something else is held."""
     assert await busy.digest() == shard.digest()
     assert await busy.digest(slot(ALICE)) == shard.digest(slot(ALICE))
@@ -360,7 +360,7 @@ CALLS: list[Ask] = [
 
 
 @pytest.mark.parametrize("ask", CALLS)
-async def test_another_fence_is_refused_by_every_call(shard: EngineShard, busy: Client, ask: Ask) -> None:
+async def test_another_fence_is_refused_by_every_call(shard: Shard, busy: Client, ask: Ask) -> None:
     """Also by those that only look: another shard may answer on an address. Nothing is written."""
     before = await busy.digest()
     for fence in ("test/shard-0/2", "other/shard-0/1"):
@@ -373,7 +373,7 @@ async def test_another_fence_is_refused_by_every_call(shard: EngineShard, busy: 
         await ask(busy)
 
 
-async def test_bind_raises_the_epoch_and_never_lowers_it(shard: EngineShard, client: Client) -> None:
+async def test_bind_raises_the_epoch_and_never_lowers_it(shard: Shard, client: Client) -> None:
     """From then on the older fence is refused; another shard's data is never taken over."""
     async with client_of(shard.server, "test/shard-0/5") as later:
         await later.bind(HOUR_MS, 1_000)

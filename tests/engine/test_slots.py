@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redis.exceptions import ResponseError
+from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
@@ -11,7 +12,6 @@ from shard_node.contract.commands import Decide, Decided, Finish, Prepare, Prepa
 from shard_node.contract.layout import CHUNK_HEAD
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import bundle_of
-from shard_node.contract.transfers import Kind
 from tests.engine.busy import HOUR_MS, WORLD, attempt_id, capture, hold, posted, refund, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard

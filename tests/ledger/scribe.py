@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shard_node.cluster.slots import slot
 from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract.transfers import Kind, unpack_details
+
+from shard_node.cluster.slots import slot
 from shard_node.contract.layout import (
     ALL_OWNERS,
     ENTRY_HEAD,
@@ -25,7 +27,6 @@ from shard_node.contract.layout import (
 )
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction
-from shard_node.contract.transfers import Kind, unpack_details
 from shard_node.ledger.store.frames import StreamFrame
 from shard_node.ledger.store.rows import ArchivedShard, Entry
 from shard_node.ledger.store.schema import entry_id

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
-
 from shard_node.contract.transfers import Kind, pack_body, transfer_key
+from shard_node.ledger.store.library_entries import StreamEntry, decode
+
 from shard_node.ledger.store.archive import Position
 from shard_node.ledger.store.chain import Header, Sealed, seal
-from shard_node.ledger.store.library_entries import StreamEntry, decode
 from shard_node.ledger.store.rows import Row
 
 START_MS = 1_700_000_000_000

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare
+from shard_node.contract.journal_calls import Journals, PostJournals
+from shard_node.contract.journals import Effect, Journal, Leg
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
+from shard_node.ledger.store.library_entries import StreamEntry, decode
 from sqlalchemy import Engine, delete, text, update
 
 from shard_node.archiver.shard_archiver import LedgerSource, ShardArchiver, Step
 from shard_node.client.shard import LedgerState, Shard
 from shard_node.cluster.currencies import Exponents
 from shard_node.cluster.slots import slot
-from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare
-from shard_node.contract.journal_calls import Journals, PostJournals
-from shard_node.contract.journals import Effect, Journal, Leg
 from shard_node.contract.outcomes import PAYEE, Outcome
-from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError, RetryableError
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.chain import GENESIS, Sealed
-from shard_node.ledger.store.library_entries import StreamEntry, decode
 from shard_node.ledger.store.rows import ArchivedShard, Entry, Row
 from shard_node.ledger.store.schema import WRITING, batches, entries
 from shard_node.limits import MAX_BATCH

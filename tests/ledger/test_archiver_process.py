@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
+from shard_node.contract.calls import Post
+from shard_node.contract.transfers import Kind, Terms, Transfers
 from sqlalchemy import Engine, text
 
 from deploy.local.launcher import LocalCluster
@@ -24,9 +26,7 @@ from shard_node.client.shard import Shard
 from shard_node.cluster.currencies import to_json
 from shard_node.cluster.registry import ARCHIVER_LOCKS, CURRENCIES, TOPOLOGY
 from shard_node.cluster.slots import slot
-from shard_node.contract.calls import Post
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transfers import Kind, Terms, Transfers
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.rows import Entry
 from tests.exponents import EXPONENTS

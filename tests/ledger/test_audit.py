@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select, text
-
 from coordinator.journal_protocol import JournalCommit
 from coordinator.protocol import Part
-from shard_node.client.asking import ask_all
-from shard_node.client.shard import Shard
-from shard_node.cluster.slots import slot
 from shard_node.contract.calls import Post
 from shard_node.contract.journal_calls import Journals
 from shard_node.contract.journals import Effect, Journal, Leg
 from shard_node.contract.records import Account, AccountState
 from shard_node.contract.transfers import Kind
+from sqlalchemy import Engine, insert, select, text
+
+from shard_node.client.asking import ask_all
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
 from shard_node.ledger.proof.audit import AuditReport
 from shard_node.ledger.proof.findings import Finding, Rule, id_text
 from shard_node.ledger.proof.quick_check import QuickCheck

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from shard_node.contract.journals import Effect, Journal, Leg, journal_key, leg_key
-from shard_node.contract.outcomes import PAYEE, Outcome
 from shard_node.contract.transfers import Details, Kind, pack_body, pack_details, transfer_key
-from shard_node.errors import LedgerError
 from shard_node.ledger.store.library_entries import decode, row_count
+
+from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.errors import LedgerError
 from shard_node.ledger.store.rows import ArchivedShard, Entry
 from shard_node.ledger.store.schema import entries, entry_id
 from tests.ledger.streams import (

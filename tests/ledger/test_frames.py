@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from shard_node.contract.journals import NO_ID, Effect
+from shard_node.contract.transfers import Details, Kind, pack_details
+
 from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction
-from shard_node.contract.transfers import Details, Kind, pack_details
 from shard_node.errors import LedgerError
 from shard_node.ledger.store.frames import StreamFrame, decode, row_count
 from shard_node.ledger.store.rows import ArchivedShard, Entry, Row

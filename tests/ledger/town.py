@@ -9,21 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from coordinator.protocol import Commit, Part
+from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Call, Post
+from shard_node.contract.journal_calls import Journals
+from shard_node.contract.journals import NO_ID, Effect, Journal, Leg
+from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from sqlalchemy import Engine
 
 from coordinator.driver import Driver
-from coordinator.protocol import Commit, Part
 from shard_node.archiver.shard_archiver import ShardArchiver
 from shard_node.client.asking import ask_all
 from shard_node.client.directory import Cluster
 from shard_node.client.shard import Shard
 from shard_node.cluster.currencies import Exponents
 from shard_node.cluster.slots import slot
-from shard_node.contract.calls import ATTEMPT_BYTES, Attempt, Call, Post
-from shard_node.contract.journal_calls import Journals
-from shard_node.contract.journals import NO_ID, Effect, Journal, Leg
 from shard_node.contract.outcomes import Outcome, without_side
-from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
 from shard_node.ledger.proof.audit import Audit, AuditReport
 from shard_node.ledger.proof.quick_check import QuickCheck
 from shard_node.ledger.questions.history import History

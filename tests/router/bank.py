@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-
 from shard_node.contract.records import Account, AccountState
 
 if TYPE_CHECKING:

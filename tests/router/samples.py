@@ -9,8 +9,9 @@ from random import Random
 from typing import TypeVar
 from uuid import UUID
 
-from router.requests.fields import BadField
 from router.requests.reader import RequestReader
+
+from router.requests.fields import BadField
 from shard_node.cluster.currencies import Exponents
 from tests.exponents import EXPONENTS
 

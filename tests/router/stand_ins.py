@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
+from shard_node.contract.calls import Call, Post, Reply
+from shard_node.contract.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
+from shard_node.contract.journals import Journal
 
 from shard_node.client.asking import NoReply
 from shard_node.client.directory import Cluster
 from shard_node.client.shard import LedgerState, Shard
 from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
-from shard_node.contract.calls import Call, Post, Reply
-from shard_node.contract.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
-from shard_node.contract.journals import Journal
 from shard_node.contract.outcomes import Outcome
 from shard_node.errors import ShardUnavailableError
 from tallystick.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
-    from shard_node.client.shard import ShardRedis
     from shard_node.contract.bundles import Bundle
     from shard_node.contract.records import Account, RememberedOutcome
+
+    from shard_node.client.shard import ShardRedis
 
 COMMITTED = int(Outcome.COMMITTED)
 

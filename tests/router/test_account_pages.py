@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-
-from router.execution import account_pages
 from router.execution.engine import Engine
 from router.execution.journal_engine import JournalEngine
+
+from router.execution import account_pages
 from router.services.wallet_service import WalletService
 from shard_node.agent.agent import bind
 from shard_node.client.directory import Cluster

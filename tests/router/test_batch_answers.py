@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from router.execution.engine import Engine
 from router.execution.journal_engine import JournalEngine
-from router.requests import batches
 from router.requests.reader import RequestReader
+from shard_node.contract.calls import Post
+
+from router.requests import batches
 from router.services import refusals
 from router.services.batch_answers import answer
 from router.services.refusals import refusal
 from router.services.wallet_service import WalletService
 from shard_node.cluster.slots import SLOT_COUNT
-from shard_node.contract.calls import Post
 from shard_node.contract.outcomes import PAYEE, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn

@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
+from shard_node.contract.records import Account
 
 from deploy.local.launcher import LocalCluster
-from shard_node.contract.records import Account
 from tests.router.bank import Bank, payment, wait_for
 from tests.router.contract import Client, Contract
 from tests.router.test_wallet_bad_input import invalid

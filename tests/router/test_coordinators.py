@@ -11,18 +11,18 @@ from typing import Any, Final, cast
 import grpc
 import numpy as np
 import pytest
-
-from router.execution.coordinators import Coordinators
-from router.requests import parts as parts_module
 from router.requests.reader import columns
-from shard_node.client.asking import NoReply
-from shard_node.cluster.registry import Member, MemberKind, Registry
-from shard_node.cluster.slots import slot
 from shard_node.contract.bundles import Bundle
 from shard_node.contract.journal_calls import Journals
 from shard_node.contract.journals import Effect, Journal, Leg
-from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transfers import Kind
+
+from router.execution.coordinators import Coordinators
+from router.requests import parts as parts_module
+from shard_node.client.asking import NoReply
+from shard_node.cluster.registry import Member, MemberKind, Registry
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 from tests.router.samples import Asked, reader, uuid7
 from tests.router.stand_ins import committed

@@ -12,15 +12,15 @@ from uuid import UUID
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-
-from router.execution import coalescer, kept
 from router.execution.engine import Engine
 from router.execution.journal_engine import JournalEngine
+from shard_node.contract.records import Account, AccountState, RememberedOutcome
+
+from router.execution import coalescer, kept
 from router.execution.purchases import Purchase
 from router.services.wallet_service import WalletService
 from shard_node.cluster.slots import slot
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.records import Account, AccountState, RememberedOutcome
 from shard_node.errors import LedgerUnavailableError, ShardUnavailableError
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import pytest
+from router.requests.journals import RefundRequest
+from shard_node.contract.records import RememberedOutcome
 
 from router.execution.purchases import MAX_QUESTIONS, Purchase, Purchases
-from router.requests.journals import RefundRequest
 from shard_node.cluster.slots import slot
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.records import RememberedOutcome
 from shard_node.errors import LedgerUnavailableError, ShardUnavailableError, StaleEpochError
 from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at
 

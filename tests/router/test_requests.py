@@ -11,10 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from router.requests.fields import BadField, minimum_balance
 from router.requests.reader import columns
-from shard_node.cluster.slots import slot
 from shard_node.contract.transfers import (
     Details,
     Kind,
@@ -25,6 +22,9 @@ from shard_node.contract.transfers import (
     unpack_body,
     unpack_details,
 )
+
+from router.requests.fields import BadField, minimum_balance
+from shard_node.cluster.slots import slot
 from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from tallystick.v1 import wallet_pb2
 from tests.exponents import EXPONENTS

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from router.execution.engine import Engine
+from router.execution.journal_engine import JournalEngine
 
 from coordinator.cluster_service import ClusterService
 from router.execution import coalescer, kept
-from router.execution.engine import Engine
-from router.execution.journal_engine import JournalEngine
 from router.services.wallet_service import WalletService, add_methods
 from shard_node.cluster.currencies import Exponents
 from shard_node.cluster.registry import Member

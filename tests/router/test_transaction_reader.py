@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_node.contract.transfers import unpack_body
 
 from router.execution.purchases import Purchase
 from router.requests.fields import BadField
@@ -17,7 +18,6 @@ from shard_node.cluster.slots import slot
 from shard_node.contract import NO_ID, Details, Effect, Kind, pack_details
 from shard_node.contract.layout import NO_VERSION
 from shard_node.contract.transactions import Leg, Transaction
-from shard_node.contract.transfers import unpack_body
 from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
 from tallystick.v1 import wallet_pb2
 from tests.router.batch_samples import UNUSUAL, Request, batches_in_order, with_field

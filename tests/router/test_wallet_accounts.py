@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
-
 from shard_node.contract.records import AccountState
+
 from tests.router.bank import Bank
 from tests.router.contract import Refusal
 

@@ -12,9 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-
 from router.requests.reader import columns
-from shard_node.client.shard import Shard, connect
 from shard_node.contract.bundles import split_decisions, split_short
 from shard_node.contract.calls import (
     ATTEMPT_BYTES,
@@ -26,6 +24,8 @@ from shard_node.contract.calls import (
     ResolveAttempts,
     SettleCommits,
 )
+
+from shard_node.client.shard import Shard, connect
 from shard_node.contract.outcomes import Outcome
 from tests.router.bank import Bank, Route, payment, wait_for
 from tests.router.contract import Client, Refusal

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-
 from shard_node.contract.records import AccountState
+
 from tests.router.bank import Bank, Route, new_id, wait_for
 from tests.router.contract import Refusal
 from tests.router.samples import uuid7, wall_ms

@@ -30,8 +30,8 @@ from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, OUTCOME_RECORD
 from shard_node.contract.outcomes import Outcome
 from tallystick.v1 import coordinator_pb2, wallet_pb2
 from tests.engine.shard import EngineShard
-from tests.engine_model import EngineModel
 from tests.exponents import EXPONENTS
+from tests.model import EngineModel
 from tests.router.samples import NOW_MS, uuid7
 from tests.router.stand_ins import Clock, MapsStandIn
 

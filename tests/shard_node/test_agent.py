@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 from redis.asyncio import Redis
+from shard_node.contract.records import Account
 
 from deploy.local.launcher import ClusterSpec, LocalCluster
 from shard_node.__main__ import main
@@ -29,7 +30,6 @@ from shard_node.agent.redis_process import RedisProcess
 from shard_node.client.shard import Shard, connect
 from shard_node.cluster.registry import CURRENCIES, Registry, bootstrap
 from shard_node.cluster.topology import Topology
-from shard_node.contract.records import Account
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
 from shard_node.logs import MAX_LOG_BYTES
 from tallystick import SyncClient

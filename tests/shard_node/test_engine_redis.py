@@ -14,7 +14,7 @@ from shard_node.agent import agent, binding, redis_process
 from shard_node.agent.compatibility import require_parts, why_ended
 from shard_node.agent.redis_process import RedisProcess
 from shard_node.client.connection import connect, disconnect
-from shard_node.client.engine_shard import EngineShard
+from shard_node.client.shard import Shard
 from shard_node.cluster.topology import Topology
 from shard_node.contract.accounts import AccountTerms
 from shard_node.engine import engine_path
@@ -293,7 +293,7 @@ async def test_data_of_a_newer_engine_is_refused(
         await binding.claim(redis, TOPOLOGY, "shard-0")
         await binding.bind(redis, TOPOLOGY, "shard-0", WINDOW_MS)
         await rewritten(redis)
-        shard = EngineShard("shard-0", "test/shard-0/1", redis)
+        shard = Shard("shard-0", "test/shard-0/1", redis)
         await shard.open([AccountTerms("alice", 1, "EUR")])
     age(tmp_path)
     error = await refusal(process_on(tmp_path))
@@ -374,7 +374,7 @@ async def test_empty_redis_is_claimed_for_a_shard_without_a_primary(redis: Any) 
         assert found == binding.Holding("test/shard-0", served=False)
     # No caller can have the fence of a claim.
     with pytest.raises(StaleEpochError):
-        await EngineShard("shard-0", "test/shard-0/1", redis).info()
+        await Shard("shard-0", "test/shard-0/1", redis).info()
 
 
 async def test_empty_redis_is_not_claimed_in_anothers_place(redis: Any) -> None:
@@ -394,7 +394,7 @@ async def test_bound_redis_serves_its_epoch_and_keeps_its_shard(tmp_path: Path) 
         await binding.bind(redis, named, "shard-0", WINDOW_MS, 7)
     async with running(tmp_path) as (_, redis):
         assert await binding.claim(redis, named, "shard-0") == binding.Holding("test/shard-0", served=True)
-        status = await EngineShard("shard-0", "test/shard-0/2", redis).info()
+        status = await Shard("shard-0", "test/shard-0/2", redis).info()
         assert (status.epoch, status.window_ms, status.backlog_limit) == (2, WINDOW_MS, 7)
         with pytest.raises(StaleEpochError):
             await binding.bind(redis, TOPOLOGY, "shard-0", WINDOW_MS)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-
-from shard_node.client.shard import Shard
-from shard_node.cluster.slots import slot
 from shard_node.contract.calls import (
     ATTEMPT_BYTES,
     Attempt,
@@ -31,8 +28,11 @@ from shard_node.contract.journal_calls import (
     leg_refs,
 )
 from shard_node.contract.journals import Effect, Journal, Leg
-from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transfers import Kind, Terms, Transfers, terms_key
+
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
 from shard_node.errors import StaleEpochError
 from tests.real_shards import RealShards
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from shard_node.cluster.slots import slot
 from shard_node.contract.calls import Post
 from shard_node.contract.journal_calls import Journals, PostJournals
 from shard_node.contract.journals import Effect, Journal, Leg
-from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transfers import Kind, Terms, Transfers
+
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
 from tests.coordinator.bank import name_on
 from tests.real_shards import RealShards
 

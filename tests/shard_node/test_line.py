@@ -10,7 +10,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shard_node.client.engine_shard import EngineShard
 from shard_node.client.line import MAX_CONNECTIONS, SILENCE_SECONDS, Line
 from shard_node.client.shard import Shard
 from shard_node.errors import ShardDefectError, ShardUnavailableError
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class Bench:
     """A shard over a Redis whose calls end when the test says so, and a clock that it turns."""
 
-    def __init__(self, kind: type[Shard | EngineShard]) -> None:
+    def __init__(self, kind: type[Shard]) -> None:
         self.now = 0.0
         self.line = Line(lambda: self.now)
         self.shard = kind("shard-0", "test/shard-0/1", cast("ShardRedis", self), self.line)
@@ -66,7 +65,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.fixture(params=[Shard, EngineShard])
+@pytest.fixture(params=[Shard, Shard])
 async def bench(request: pytest.FixtureRequest) -> Bench:
     """A line on which everything is well."""
     return Bench(request.param)

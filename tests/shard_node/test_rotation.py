@@ -9,12 +9,6 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-
-from shard_node import library
-from shard_node.agent.agent import ask_peer, load_library
-from shard_node.agent.rotation import Peer, long_unsettled_ms, may_rotate
-from shard_node.client.shard import Shard
-from shard_node.cluster.slots import slot
 from shard_node.contract.bundles import Bundle
 from shard_node.contract.calls import (
     ATTEMPT_BYTES,
@@ -26,8 +20,14 @@ from shard_node.contract.calls import (
     ResolveAttempts,
     SettleCommits,
 )
-from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transfers import Kind, Terms, Transfers
+
+from shard_node import library
+from shard_node.agent.agent import ask_peer, load_library
+from shard_node.agent.rotation import Peer, long_unsettled_ms, may_rotate
+from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
+from shard_node.contract.outcomes import Outcome
 from tests.real_shards import RealShards
 
 HOUR_MS = 3_600_000

@@ -24,33 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftallystick/v1/coordinator.proto\x12\rtallystick.v1\"j\n\rCommitRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12(\n\x05parts\x18\x02 \x03(\x0b\x32\x19.tallystick.v1.CommitPart\x12\x15\n\rwith_balances\x18\x03 \x01(\x08\"\xe2\x01\n\nCommitPart\x12\x13\n\x0bpayer_shard\x18\x01 \x01(\r\x12\x13\n\x0bpayee_shard\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x11\n\toldest_ms\x18\x04 \x01(\x03\x12\x11\n\tnewest_ms\x18\x05 \x01(\x03\x12\x11\n\tdecisions\x18\x06 \x01(\x0c\x12\r\n\x05terms\x18\x07 \x01(\x0c\x12\x0e\n\x06payers\x18\x08 \x01(\x0c\x12\x0e\n\x06payees\x18\t \x01(\x0c\x12\x0f\n\x07\x61mounts\x18\n \x01(\x0c\x12\x12\n\ncurrencies\x18\x0b \x01(\x0c\x12\x0e\n\x06\x62odies\x18\x0c \x01(\x0c\">\n\x0e\x43ommitResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.tallystick.v1.CommitResult\"P\n\x0c\x43ommitResult\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x16\n\x0epayer_balances\x18\x02 \x01(\x0c\x12\x16\n\x0epayee_balances\x18\x03 \x01(\x0c\"Z\n\x15\x43ommitJournalsRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12\x17\n\x0ftransaction_ids\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62odies\x18\x03 \x03(\x0c\"P\n\x16\x43ommitJournalsResponse\x12\x10\n\x08outcomes\x18\x01 \x01(\x0c\x12\x0c\n\x04legs\x18\x02 \x03(\r\x12\x16\n\x0e\x62\x61lances_minor\x18\x03 \x03(\x03\"y\n\x15\x43ommitAttemptsRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12/\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x1d.tallystick.v1.AttemptRequest\x12\x15\n\rwith_balances\x18\x03 \x01(\x08\"G\n\x0e\x41ttemptRequest\x12\x0f\n\x07\x64\x65\x63ider\x18\x01 \x01(\r\x12\x14\n\x0cparticipants\x18\x02 \x03(\r\x12\x0e\n\x06\x62undle\x18\x03 \x01(\x0c\"G\n\x16\x43ommitAttemptsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.tallystick.v1.AttemptResult\">\n\rAttemptResult\x12\r\n\x05\x63odes\x18\x01 \x01(\x0c\x12\x0c\n\x04legs\x18\x02 \x01(\x0c\x12\x10\n\x08\x62\x61lances\x18\x03 \x03(\x0c\x32\x99\x02\n\x12\x43oordinatorService\x12\x45\n\x06\x43ommit\x12\x1c.tallystick.v1.CommitRequest\x1a\x1d.tallystick.v1.CommitResponse\x12]\n\x0e\x43ommitJournals\x12$.tallystick.v1.CommitJournalsRequest\x1a%.tallystick.v1.CommitJournalsResponse\x12]\n\x0e\x43ommitAttempts\x12$.tallystick.v1.CommitAttemptsRequest\x1a%.tallystick.v1.CommitAttemptsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftallystick/v1/coordinator.proto\x12\rtallystick.v1\"y\n\x15\x43ommitAttemptsRequest\x12\x18\n\x10topology_version\x18\x01 \x01(\x03\x12/\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x1d.tallystick.v1.AttemptRequest\x12\x15\n\rwith_balances\x18\x03 \x01(\x08\"G\n\x0e\x41ttemptRequest\x12\x0f\n\x07\x64\x65\x63ider\x18\x01 \x01(\r\x12\x14\n\x0cparticipants\x18\x02 \x03(\r\x12\x0e\n\x06\x62undle\x18\x03 \x01(\x0c\"G\n\x16\x43ommitAttemptsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.tallystick.v1.AttemptResult\">\n\rAttemptResult\x12\r\n\x05\x63odes\x18\x01 \x01(\x0c\x12\x0c\n\x04legs\x18\x02 \x01(\x0c\x12\x10\n\x08\x62\x61lances\x18\x03 \x03(\x0c\x32s\n\x12\x43oordinatorService\x12]\n\x0e\x43ommitAttempts\x12$.tallystick.v1.CommitAttemptsRequest\x1a%.tallystick.v1.CommitAttemptsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tallystick.v1.coordinator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMITREQUEST']._serialized_start=50
-  _globals['_COMMITREQUEST']._serialized_end=156
-  _globals['_COMMITPART']._serialized_start=159
-  _globals['_COMMITPART']._serialized_end=385
-  _globals['_COMMITRESPONSE']._serialized_start=387
-  _globals['_COMMITRESPONSE']._serialized_end=449
-  _globals['_COMMITRESULT']._serialized_start=451
-  _globals['_COMMITRESULT']._serialized_end=531
-  _globals['_COMMITJOURNALSREQUEST']._serialized_start=533
-  _globals['_COMMITJOURNALSREQUEST']._serialized_end=623
-  _globals['_COMMITJOURNALSRESPONSE']._serialized_start=625
-  _globals['_COMMITJOURNALSRESPONSE']._serialized_end=705
-  _globals['_COMMITATTEMPTSREQUEST']._serialized_start=707
-  _globals['_COMMITATTEMPTSREQUEST']._serialized_end=828
-  _globals['_ATTEMPTREQUEST']._serialized_start=830
-  _globals['_ATTEMPTREQUEST']._serialized_end=901
-  _globals['_COMMITATTEMPTSRESPONSE']._serialized_start=903
-  _globals['_COMMITATTEMPTSRESPONSE']._serialized_end=974
-  _globals['_ATTEMPTRESULT']._serialized_start=976
-  _globals['_ATTEMPTRESULT']._serialized_end=1038
-  _globals['_COORDINATORSERVICE']._serialized_start=1041
-  _globals['_COORDINATORSERVICE']._serialized_end=1322
+  _globals['_COMMITATTEMPTSREQUEST']._serialized_start=50
+  _globals['_COMMITATTEMPTSREQUEST']._serialized_end=171
+  _globals['_ATTEMPTREQUEST']._serialized_start=173
+  _globals['_ATTEMPTREQUEST']._serialized_end=244
+  _globals['_COMMITATTEMPTSRESPONSE']._serialized_start=246
+  _globals['_COMMITATTEMPTSRESPONSE']._serialized_end=317
+  _globals['_ATTEMPTRESULT']._serialized_start=319
+  _globals['_ATTEMPTRESULT']._serialized_end=381
+  _globals['_COORDINATORSERVICE']._serialized_start=383
+  _globals['_COORDINATORSERVICE']._serialized_end=498
 # @@protoc_insertion_point(module_scope)

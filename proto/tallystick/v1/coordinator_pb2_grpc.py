@@ -36,16 +36,6 @@ class CoordinatorServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Commit = channel.unary_unary(
-                '/tallystick.v1.CoordinatorService/Commit',
-                request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitRequest.SerializeToString,
-                response_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitResponse.FromString,
-                _registered_method=True)
-        self.CommitJournals = channel.unary_unary(
-                '/tallystick.v1.CoordinatorService/CommitJournals',
-                request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.SerializeToString,
-                response_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.FromString,
-                _registered_method=True)
         self.CommitAttempts = channel.unary_unary(
                 '/tallystick.v1.CoordinatorService/CommitAttempts',
                 request_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsRequest.SerializeToString,
@@ -57,22 +47,6 @@ class CoordinatorServiceServicer:
     """Router to coordinator. Not for services: the routers have validated every
     value here, and the coordinator trusts them.
     """
-
-    def Commit(self, request, context):
-        """Carries a batch of cross-shard transfers through two-phase commit. Columns
-        that by their size cannot be of `count` transfers are refused as
-        INVALID_ARGUMENT, with nothing begun.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CommitJournals(self, request, context):
-        """The same for journals: transactions of any number of legs, with conditions.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def CommitAttempts(self, request, context):
         """Carries transactions of any kind through two-phase commit: bundles, each with
@@ -87,16 +61,6 @@ class CoordinatorServiceServicer:
 
 def add_CoordinatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Commit': grpc.unary_unary_rpc_method_handler(
-                    servicer.Commit,
-                    request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitRequest.FromString,
-                    response_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitResponse.SerializeToString,
-            ),
-            'CommitJournals': grpc.unary_unary_rpc_method_handler(
-                    servicer.CommitJournals,
-                    request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.FromString,
-                    response_serializer=tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.SerializeToString,
-            ),
             'CommitAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitAttempts,
                     request_deserializer=tallystick_dot_v1_dot_coordinator__pb2.CommitAttemptsRequest.FromString,
@@ -114,60 +78,6 @@ class CoordinatorService:
     """Router to coordinator. Not for services: the routers have validated every
     value here, and the coordinator trusts them.
     """
-
-    @staticmethod
-    def Commit(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/tallystick.v1.CoordinatorService/Commit',
-            tallystick_dot_v1_dot_coordinator__pb2.CommitRequest.SerializeToString,
-            tallystick_dot_v1_dot_coordinator__pb2.CommitResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CommitJournals(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/tallystick.v1.CoordinatorService/CommitJournals',
-            tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsRequest.SerializeToString,
-            tallystick_dot_v1_dot_coordinator__pb2.CommitJournalsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def CommitAttempts(request,
