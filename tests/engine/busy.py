@@ -5,9 +5,6 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import (
@@ -20,6 +17,7 @@ from shard_node.contract.commands import (
     Prepared,
     Settle,
 )
+from shard_node.contract.kinds import Effect, Kind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from tests.engine.shard import EngineShard

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import (
     AccountRecord,
@@ -20,6 +18,7 @@ from shard_node.contract.accounts import (
     unpack_records,
 )
 from shard_node.contract.commands import Answer, Command
+from shard_node.contract.kinds import Kind
 from shard_node.contract.outcomes import Outcome
 from tests.engine.server import EngineServer
 

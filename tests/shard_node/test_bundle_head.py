@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from shard_node.contract.bundle_head import BundleHead
+from shard_node.contract.kinds import Effect, Kind
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 
 _PAYER = Leg("payer", Effect.DEBIT, 7, "EUR")

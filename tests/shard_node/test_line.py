@@ -15,7 +15,7 @@ from shard_node.client.shard import Shard
 from shard_node.errors import ShardDefectError, ShardUnavailableError
 
 if TYPE_CHECKING:
-    from shard_node.client.shard import ShardRedis
+    from shard_node.client.connection import ShardRedis
 
 
 class Bench:
