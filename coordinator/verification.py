@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from coordinator.in_doubt import committed_rows, legs_in_flight, prepared_rows
+from coordinator.in_doubt import legs_in_flight
 from shard_node.contract import PreparedAttempt
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def _add_in_doubt(shards: Sequence[Shard], verification: Verification) -> 
     for shard in shards:
         async for doubt in shard.all_in_doubt():
             if not isinstance(doubt, PreparedAttempt):
-                verification.unsettled += len(committed_rows(doubt))
+                verification.unsettled += len(doubt.committed_rows)
                 committed[doubt.attempt_id] = doubt.codes
             if len(committed) > MAX_COMMITS:
                 verification.busy = True
@@ -101,6 +101,6 @@ async def _add_in_doubt(shards: Sequence[Shard], verification: Verification) -> 
     for shard in shards:
         async for doubt in shard.all_in_doubt():
             if isinstance(doubt, PreparedAttempt):
-                verification.prepared += len(prepared_rows(doubt))
+                verification.prepared += len(doubt.prepared_rows)
                 for leg, moves_minor in legs_in_flight(doubt, committed.get(doubt.attempt_id, b"")):
                     verification.currency(leg.currency).in_flight_minor += moves_minor

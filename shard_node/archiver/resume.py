@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from shard_node.client import LedgerState
 from shard_node.errors import LedgerError
-from shard_node.ledger.store import GENESIS, Position, Sealed, stream_place
+from shard_node.ledger.store import GENESIS, Position, Sealed, StreamFrame, stream_place
 
 _MAX_STREAM_SEQUENCE = 2**64 - 1
 
@@ -61,10 +61,10 @@ def resume(position: Position, state: LedgerState, since: Sequence[Sealed]) -> R
     return Resumed(position, tuple(untold), next_sequence)
 
 
-def require_in_stream(resumed: Resumed, first: Sequence[tuple[str, bytes]]) -> None:
+def require_in_stream(resumed: Resumed, first: Sequence[StreamFrame]) -> None:
     """Raises LedgerError unless the shard's stream still holds the end of the last batch it is not told of.
 
-    ``first`` is the stream's first entry from :func:`stream_id_before` that batch's end on. What the shard
+    ``first`` is the stream's first frame from :func:`stream_id_before` that batch's end on. What the shard
     was not told of it cannot have forgotten, unless this is another cluster's archive.
     """
     wanted = resumed.position.stream_id

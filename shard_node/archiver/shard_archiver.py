@@ -23,19 +23,20 @@ from shard_node.ledger.store import (
     Position,
     Row,
     Sealed,
-    StreamEntry,
+    StreamFrame,
     decode,
     difference_from_stream,
     require_as_made,
     row_count,
     seal,
+    stream_place,
 )
 
 # Entries in one batch at the most, unless told otherwise; so many only when so many wait. A large ledger's
 # batch touches nearly one page an entry and index, so the larger it is the fewer an entry; each entry takes
 # a kilobyte of memory meanwhile.
 BATCH_ENTRIES = 100_000
-# Stream entries asked for at once: bounds what one reply may be, 8192 transfers to each.
+# Frames asked for at once: bounds what one reply may be, 8192 transfers to each.
 _MAX_PAGE = 128
 # Tries to see archive and shard at one moment while another archiver goes on.
 _MAX_RESUMES = 5
@@ -54,8 +55,8 @@ class LedgerSource(Protocol):
     async def ledger_state(self) -> LedgerState:
         """What it was told of, and what waits."""
 
-    async def ledger_after(self, stream_id: str, count: int) -> list[StreamEntry]:
-        """Up to ``count`` entries of its stream after that id."""
+    async def ledger_after(self, stream_id: str, count: int) -> Sequence[StreamFrame]:
+        """Up to ``count`` frames of its stream after that id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,27 +170,27 @@ class ShardArchiver:
 
     # ------------------------------------------------------------------ one batch
 
-    async def _read(self, source: LedgerSource, after: str) -> tuple[list[StreamEntry], bool]:
-        """The next stream entries, as many as a batch takes, but one at least; whether more are there."""
-        stream: list[StreamEntry] = []
+    async def _read(self, source: LedgerSource, after: str) -> tuple[list[StreamFrame], bool]:
+        """The next frames, as many as a batch takes, but one at least; whether more are there."""
+        stream: list[StreamFrame] = []
         rows = 0
         while True:
             page = await source.ledger_after(after, self._page)
-            asked, counts = self._page, [row_count(packed) for _, packed in page]
+            asked, counts = self._page, [row_count(frame) for _, frame in page]
             if page:
                 # As many as twice a batch would be, going by these: what does not fit is read again.
                 share = 2 * self._batch_entries * len(page) // max(sum(counts), 1)
                 self._page = min(max(share, 1), _MAX_PAGE)
-            for entry, count in zip(page, counts, strict=True):
+            for frame, count in zip(page, counts, strict=True):
                 if stream and rows + count > self._batch_entries:
                     return stream, True
-                stream.append(entry)
+                stream.append(frame)
                 rows += count
             if len(page) < asked:
                 return stream, False
             after = page[-1][0]
 
-    def _store(self, position: Position, stream: Sequence[StreamEntry]) -> Sealed:
+    def _store(self, position: Position, stream: Sequence[StreamFrame]) -> Sealed:
         rows = decode(position.shard, stream, position.next_sequence)
         unknown = set(rows.columns[_CURRENCY]) - self._kept_exponents.keys()
         if unknown:
@@ -225,5 +226,5 @@ async def _tell(source: LedgerSource, sealed: Sealed) -> None:
     await source.archived(header.stream_id, header.number, sealed.hash, header.entry_count)
 
 
-def _time_ms(entry: StreamEntry) -> int:
-    return int(entry[0].partition("-")[0])
+def _time_ms(frame: StreamFrame) -> int:
+    return stream_place(frame[0])[0]

@@ -135,13 +135,17 @@ class Shard:
         further, read = await self._send("tallystick.names", self.fence, cursor, packed_slots)
         return further, [unpack_names(names) for names in read]
 
-    async def accounts_by_page(self) -> AsyncIterator[list[tuple[str, AccountRecord]]]:
-        """Every account, some thousand a page. One that is opened meanwhile may be left out."""
+    async def names_by_page(self) -> AsyncIterator[list[str]]:
+        """The names of all accounts, some thousand a page. One that is opened meanwhile may be left out."""
         cursor, left = b"", list(_EVERYWHERE)
         while left:
             cursor, read = await self.account_names(left, cursor)
             left = left[len(read) - bool(cursor) :]
-            names = [name for part in read for name in part]
+            yield [name for part in read for name in part]
+
+    async def accounts_by_page(self) -> AsyncIterator[list[tuple[str, AccountRecord]]]:
+        """Every account, some thousand a page. One that is opened meanwhile may be left out."""
+        async for names in self.names_by_page():
             records = await self.accounts(names)
             yield [(name, record) for name, record in zip(names, records, strict=True) if record]
 

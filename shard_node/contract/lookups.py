@@ -5,12 +5,13 @@ Outcomes that it remembers, attempts and commits that are in doubt, and how the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from shard_node.contract.layout import OUTCOME_RECORD
 from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transactions import Bundle, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,21 @@ class PreparedAttempt:
     codes: bytes
     bundle: bytes
 
+    @property
+    def prepared_rows(self) -> list[int]:
+        """Places in the bundle of the transactions that the shard keeps prepared."""
+        return [row for row, code in enumerate(self.codes) if code == Outcome.PREPARED]
+
+    def legs(self, rows: Sequence[int]) -> Iterator[tuple[int, Transaction, int]]:
+        """This shard's legs of the transactions at these places: place, transaction, number of the leg."""
+        if not rows:
+            return
+        transactions = Bundle.unpack(self.bundle).transactions
+        for row in rows:
+            for number, leg in enumerate(transactions[row].legs):
+                if leg.owner == self.owner:
+                    yield row, transactions[row], number
+
 
 @dataclass(frozen=True, slots=True)
 class UnsettledCommit:
@@ -89,6 +105,11 @@ class UnsettledCommit:
     participants: tuple[tuple[str, bool], ...]
     codes: bytes
     bundle: bytes
+
+    @property
+    def committed_rows(self) -> list[int]:
+        """Places in the bundle of the transactions that the attempt committed."""
+        return [row for row, code in enumerate(self.codes) if code == Outcome.COMMITTED]
 
 
 Doubt = PreparedAttempt | UnsettledCommit

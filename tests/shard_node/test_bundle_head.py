@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shard_node.contract.bundle_head import BundleHead
-from shard_node.contract.kinds import Effect, Kind
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import BundleHead, Effect, Kind, Leg, Transaction, bundle_of
 
 _PAYER = Leg("payer", Effect.DEBIT, 7, "EUR")
 _PLAIN = Transaction(bytes(16), Kind.TRANSFER, 5, (_PAYER, Leg("payee", Effect.CREDIT, 7, "EUR", 1)), b"abc")

@@ -3,18 +3,19 @@
 It works while transfers run, because it never compares two moments. The archive is read first. Then every
 live account is looked at; one that is ahead of what was read is put aside, and compared at exactly that
 version when the reading reaches it, in the archive or in what waits on its shard. A transaction of which
-legs are missing is under way if the shards say so (prepared on one, unsettled on another) and its missing
-legs do not turn up in what was written before they said it; otherwise it is broken.
+legs are missing is under way if the shards say so (prepared on one, committed and not settled on another) and
+its missing legs do not turn up in what was written before they said it; otherwise it is broken.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from shard_node.cluster import Exponents
-from shard_node.contract import Kind, PendingTransfer
+from shard_node.contract import ID_BYTES, Kind, Outcome, PreparedAttempt
 from shard_node.ledger.proof.chain_reader import CHUNK_ROWS
 from shard_node.ledger.proof.comparison import repeated_transactions
 from shard_node.ledger.proof.exponents import judge_exponents
@@ -35,25 +36,23 @@ from shard_node.ledger.proof.live import (
     last_written_ms,
     limits_of,
     live_accounts,
-    live_names,
 )
 from shard_node.ledger.proof.replay import Replay
 from shard_node.ledger.proof.vouching import check_end
 from shard_node.ledger.store import SEQUENCE_MASK, ArchivedShard, in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Container, Sequence
 
     from shard_node.client import Shard
     from shard_node.ledger.questions import Head, History
     from shard_node.ledger.store import Ask, Row
 
-# Entries of `prepared` or `unsettled` that are taken in. More than this are there only in an outage.
-MAX_PENDING: Final = 1_000_000
 # Transactions under way that the report names.
 MAX_NAMED: Final = 1000
 # Accounts in one look at a shard: a few milliseconds of its time.
 _PAGE: Final = 1000
+_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +151,10 @@ class Audit:
         archived = self._begin_sources()
         used = self._fold.totals()
         self.report.exponents = await self._ask(partial(judge_exponents, self._history, self._findings, used))
-        total = sum([(await shard.counters()).accounts for shard in self._shards])
+        total = sum([(await shard.info()).accounts for shard in self._shards])
         before = list(self._fold.accounts)
         for shard in self._shards:
-            async for names in live_names(shard):
+            async for names in shard.names_by_page():
                 for at in range(0, len(names), _PAGE):
                     await self._compare_live(shard, names[at : at + _PAGE])
                 yield AuditProgress(
@@ -370,21 +369,35 @@ class Audit:
         open_keys = [transaction.key for transaction in self._fold.open_transactions()]
         if not open_keys:
             return
-        # Prepared first: what was settled between the two looks is complete by the second reading.
-        prepared: list[PendingTransfer] = []
-        unsettled: set[bytes] = set()
-        for shard in self._shards:
-            prepared += await shard.pending("prepared", 0, MAX_PENDING)
-        for shard in self._shards:
-            unsettled |= {one.key for one in await shard.pending("unsettled", 0, MAX_PENDING)}
-        # Of a transfer only what its commit waits for: what other attempts have prepared will be dropped.
-        on_their_way = {_leg_name(one) for one in prepared if one.commit_key in unsettled}
+        on_their_way = await self._on_their_way(open_keys)
         # A leg that was not prepared any more was finished before: then its entry is written.
         await self._catch_up()
         for key in open_keys:
             transaction = self._fold.open_transaction(key)
             if transaction is not None and not _is_under_way(transaction, on_their_way):
                 self._find_half(transaction)
+
+    async def _on_their_way(self, open_keys: Sequence[bytes]) -> set[bytes]:
+        """The names of those legs of these transactions that are prepared, and whose attempt is committed.
+
+        What other attempts at the same transactions have prepared will be dropped.
+        """
+        open_ids = {key[:ID_BYTES] for key in open_keys}
+        # By attempt: places in its bundle, with names of legs.
+        prepared: dict[bytes, list[tuple[int, bytes]]] = {}
+        on_their_way: set[bytes] = set()
+        # Prepared first: what was settled between the two looks is complete by the second reading.
+        for shard in self._shards:
+            async for doubt in shard.all_in_doubt():
+                if isinstance(doubt, PreparedAttempt):
+                    legs = await asyncio.to_thread(_prepared_legs, doubt, open_ids)
+                    prepared.setdefault(doubt.attempt_id, []).extend(legs)
+        for shard in self._shards:
+            async for doubt in shard.all_in_doubt():
+                if not isinstance(doubt, PreparedAttempt):
+                    legs = prepared.get(doubt.attempt_id, [])
+                    on_their_way |= {name for row, name in legs if doubt.codes[row] == Outcome.COMMITTED}
+        return on_their_way
 
     def _find_half(self, transaction: OpenTransaction) -> None:
         there = ", ".join(self._fold.show(row) for _, row in sorted(transaction.rows.items()))
@@ -426,18 +439,23 @@ def _live_name(name: str, shard: Shard) -> str:
     return name.removesuffix(f":{shard.shard_id}") if name.startswith("@") else name
 
 
-def _leg_name(leg: PendingTransfer) -> bytes:
-    """As the ledger can name it, which knows nothing of attempts: a transfer has but one leg to wait for."""
-    return leg.key if leg.of_journal else leg.transfer_key
+def _prepared_legs(attempt: PreparedAttempt, ids: Container[bytes]) -> list[tuple[int, bytes]]:
+    """What an attempt keeps prepared of the transactions with these ids: place in the bundle, leg's name."""
+    return [
+        (row, _leg_name(transaction.transaction_id + transaction.fingerprint, number))
+        for row, transaction, number in attempt.legs(attempt.prepared_rows)
+        if transaction.transaction_id in ids
+    ]
+
+
+def _leg_name(key: bytes, number: int) -> bytes:
+    """As the ledger can name a leg, which knows nothing of attempts; ``key`` is that of OpenTransaction."""
+    return key + bytes((number,))
 
 
 def _is_under_way(transaction: OpenTransaction, on_their_way: set[bytes]) -> bool:
     """Whether every leg that is missing is on its way."""
-    key = transaction.key
-    # A transfer's leg goes by its key, a journal's by the key and its number.
-    return all(
-        key in on_their_way or key + leg.to_bytes(2, "little") in on_their_way for leg in transaction.missing
-    )
+    return all(_leg_name(transaction.key, leg) in on_their_way for leg in transaction.missing)
 
 
 def _in_flight(transaction: OpenTransaction) -> InFlight:

@@ -7,21 +7,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError, ResponseError
-
-from shard_node.client import as_shard_error
 from shard_node.ledger.proof.findings import Findings, Rule
 from shard_node.ledger.store import decode, stream_place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from shard_node.client import LedgerState, Shard
     from shard_node.contract import AccountState
     from shard_node.ledger.questions import Head
     from shard_node.ledger.store import ArchivedShard, Row
 
-# Stream entries read at once. Each holds what one call did, up to 16384 ledger entries.
+# Frames read at once. Each holds what one call did, up to 16384 ledger entries.
 STREAM_COUNT: Final = 8
 
 
@@ -29,7 +26,7 @@ STREAM_COUNT: Final = 8
 class LiveAccount:
     """An account as its shard has it, by the name that the ledger gives it. Minor units.
 
-    ``held_minor`` is without what only a prepared journal reserves: of that the ledger does not know yet.
+    ``held_minor`` is without what only an attempt in doubt reserves: of that the ledger does not know yet.
     """
 
     account_id: str
@@ -57,32 +54,22 @@ def limits_of(attributes: str) -> tuple[int, int, int] | None:
         return None
 
 
-async def live_names(shard: Shard) -> AsyncIterator[list[str]]:
-    """The ids of all accounts on a shard, some a page; one may come twice."""
-    async for page in shard.accounts_by_page():
-        yield [name.decode() for name, _ in page]
-
-
 async def live_accounts(shard: Shard, names: Sequence[str]) -> list[LiveAccount]:
     """Those of these accounts that are there, as they are at one moment."""
-    found = []
-    for name, known in zip(names, await shard.snapshot(names), strict=True):
-        if known is None:
-            continue
-        account, reserved_minor = known
-        found.append(
-            LiveAccount(
-                ledger_name(name, shard.shard_id),
-                shard.shard_id,
-                account.available_minor + account.held_minor,
-                account.held_minor - reserved_minor,
-                account.version,
-                account.state,
-                account.currency,
-                (account.floor_minor, account.maximum_balance_minor, account.maximum_transfer_minor),
-            )
+    return [
+        LiveAccount(
+            ledger_name(name, shard.shard_id),
+            shard.shard_id,
+            account.available_minor + account.held_minor,
+            account.held_minor - account.reserved_minor,
+            account.version,
+            account.state,
+            account.currency,
+            (account.minimum_minor, account.maximum_balance_minor, account.maximum_transfer_minor),
         )
-    return found
+        for name, account in zip(names, await shard.accounts(names), strict=True)
+        if account is not None
+    ]
 
 
 def ledger_name(name: str, shard_id: str) -> str:
@@ -159,12 +146,5 @@ class ForgottenError(Exception):
 
 
 async def last_written_ms(shard: Shard) -> int:
-    """The time of the last entry that the shard ever wrote, by the ids of its stream; 0 for none."""
-    try:
-        found = await shard.redis.xinfo_stream("ledger")
-    except ResponseError:
-        # It never wrote any.
-        return 0
-    except (RedisError, OSError) as error:
-        raise as_shard_error(shard.shard_id, error) from error
-    return stream_place(found["last-generated-id"].decode())[0]
+    """The time of the last frame that the shard ever made; 0 for none."""
+    return stream_place((await shard.info()).last_frame)[0]

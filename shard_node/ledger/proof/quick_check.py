@@ -47,7 +47,6 @@ from shard_node.ledger.proof.live import (
     ledger_name,
     limits_of,
     live_accounts,
-    live_names,
 )
 from shard_node.ledger.proof.vouching import check_end
 from shard_node.ledger.store import SEQUENCE_MASK, ArchivedShard, Ask, in_thread
@@ -81,7 +80,7 @@ class QuickCheck:
         self.entries_archived = 0
         # Ledger entries on the shards, when the check began.
         self.entries_waiting = 0
-        # Transactions committed and not settled, when the check began.
+        # Commits that were not settled when the check began.
         self.in_flight = 0
         # State changes that were archived when the accounts' turn came.
         self._changes: dict[str, list[tuple[int, AccountState]]] = {}
@@ -94,9 +93,9 @@ class QuickCheck:
 
         Raises the errors of :mod:`shard_node.errors` when a shard or the ledger does not answer.
         """
-        counters = [await shard.counters() for shard in self._shards]
-        total = sum(one.accounts for one in counters)
-        self.in_flight = sum(one.unsettled for one in counters)
+        found = [await shard.info() for shard in self._shards]
+        total = sum(status.accounts for status in found)
+        self.in_flight = sum(status.unsettled_commits for status in found)
         yield 0, total
         await self._ask(partial(judge_exponents, self._history, self.findings))
         for shard in self._shards:
@@ -104,7 +103,7 @@ class QuickCheck:
         self._changes = await self._ask(partial(state_changes, self._history))
         for shard in self._shards:
             ahead: dict[str, LiveAccount] = {}
-            async for names in live_names(shard):
+            async for names in shard.names_by_page():
                 await self._check_accounts(shard, names, ahead)
                 if len(ahead) > MAX_AHEAD:
                     await self._catch_up(shard, ahead)

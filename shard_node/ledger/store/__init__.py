@@ -4,7 +4,7 @@ from shard_node.ledger.store.archive import Archive, Position, sealed
 from shard_node.ledger.store.asking import Ask, in_thread
 from shard_node.ledger.store.chain import GENESIS, Header, Sealed, chain_hash, is_intact, seal
 from shard_node.ledger.store.exponents import read_exponents
-from shard_node.ledger.store.library_entries import StreamEntry, decode, row_count
+from shard_node.ledger.store.frames import StreamFrame, decode, row_count
 from shard_node.ledger.store.rows import ArchivedShard, Entry, Row, stream_place
 from shard_node.ledger.store.schema import (
     LEDGER_VARIABLE,
@@ -41,7 +41,7 @@ __all__ = [
     "Position",
     "Row",
     "Sealed",
-    "StreamEntry",
+    "StreamFrame",
     "as_ledger_error",
     "batches",
     "chain_hash",

@@ -13,15 +13,15 @@ from typing import Final
 
 from shard_node.errors import LedgerError
 from shard_node.ledger.store.chain import Sealed, is_intact
-from shard_node.ledger.store.library_entries import StreamEntry, decode
+from shard_node.ledger.store.frames import StreamFrame, decode
 from shard_node.ledger.store.rows import Row, stream_place
 
-# Stream entries asked for at once, each of up to 8192 transfers.
+# Frames asked for at once, each of up to 8192 transfers.
 _PAGE: Final = 16
 
 
 async def difference_from_stream(
-    read_stream: Callable[[str, int], Awaitable[Sequence[StreamEntry]]],
+    read_stream: Callable[[str, int], Awaitable[Sequence[StreamFrame]]],
     read_rows: Callable[[Sealed], Awaitable[Sequence[Row]]],
     told: tuple[str, int],
     untold: Sequence[Sealed],
@@ -62,25 +62,25 @@ def require_as_made(shard_id: str, difference: str | None) -> None:
 
 
 async def _stream_up_to(
-    read_stream: Callable[[str, int], Awaitable[Sequence[StreamEntry]]], after: str, last: str
-) -> list[StreamEntry]:
-    """The stream's entries past ``after`` up to ``last``, itself included."""
+    read_stream: Callable[[str, int], Awaitable[Sequence[StreamFrame]]], after: str, last: str
+) -> list[StreamFrame]:
+    """The stream's frames past ``after`` up to ``last``, itself included."""
     end = stream_place(last)
-    stream: list[StreamEntry] = []
+    stream: list[StreamFrame] = []
     while True:
         page = await read_stream(after, _PAGE)
-        within = [entry for entry in page if stream_place(entry[0]) <= end]
+        within = [frame for frame in page if stream_place(frame[0]) <= end]
         stream += within
         if len(within) < len(page) or len(page) < _PAGE:
             return stream
         after = page[-1][0]
 
 
-def _difference(stream: Sequence[StreamEntry], sealed: Sealed, rows: Sequence[Row]) -> str | None:
-    """Between a stored batch and the one that these stream entries make."""
+def _difference(stream: Sequence[StreamFrame], sealed: Sealed, rows: Sequence[Row]) -> str | None:
+    """Between a stored batch and the one that these frames make."""
     header = sealed.header
     if not stream or stream[-1][0] != header.stream_id:
-        return f"the shard's stream has no entry {header.stream_id}"
+        return f"the shard's stream has no frame {header.stream_id}"
     made = decode(header.shard, stream, header.first_sequence)
     times = [stream_place(stream_id)[0] for stream_id, _ in (stream[0], stream[-1])]
     if header != replace(header, entry_count=len(made), first_at_ms=times[0], last_at_ms=times[1]):
