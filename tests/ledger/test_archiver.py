@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare
 from shard_node.contract.journal_calls import Journals, PostJournals
-from shard_node.contract.journals import Effect, Journal, Leg
-from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
+from shard_node.contract.kinds import Effect
+from shard_node.contract.GONE import Journal, Leg
+from shard_node.contract.kinds import Kind
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.GONE import Terms, Transfers
 from shard_node.ledger.store.library_entries import StreamEntry, decode
 from sqlalchemy import Engine, delete, text, update
 
@@ -35,7 +38,7 @@ from shard_node.limits import MAX_BATCH
 from tests.exponents import EXPONENTS
 from tests.ledger.streams import Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
-from tests.real_shards import RealShards
+from tests.real_shards import EngineShards
 
 SHARD = ArchivedShard(1, "shard-0")
 BATCH_ENTRIES = 8
@@ -104,7 +107,7 @@ class FusedArchive(Archive):
 
 
 @pytest.fixture
-async def shard(shards: RealShards) -> AsyncIterator[Shard]:
+async def shard(shards: EngineShards) -> AsyncIterator[Shard]:
     """One empty shard."""
     async with shards.open(0) as opened:
         yield opened
@@ -422,7 +425,7 @@ async def test_a_repeated_version_is_refused(
 
 
 async def test_everything_a_shard_writes(
-    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
+    shards: EngineShards, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
     """Entries of every function of the library are understood, and the backlog counts them exactly."""
     details = pack_details(Details(b"order", b"till", b"thanks"))
@@ -471,7 +474,7 @@ async def test_everything_a_shard_writes(
 
 
 async def test_a_bundle_as_long_as_any(
-    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
+    shards: EngineShards, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
     """Of the largest batch that a shard takes every row has its entries, in order, but for those refused."""
     details = pack_details(Details())

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 from shard_node.contract.calls import Post
-from shard_node.contract.transfers import Kind, Terms, Transfers
+from shard_node.contract.kinds import Kind
+from shard_node.contract.GONE import Terms, Transfers
 from sqlalchemy import Engine, text
 
 from deploy.local.launcher import LocalCluster
@@ -33,7 +34,7 @@ from tests.exponents import EXPONENTS
 from tests.ledger.test_archive import verified_rows
 from tests.ledger.test_frozen_writers import frozen_store, hurried
 from tests.postgresql import PostgresqlServer
-from tests.real_shards import RealShards
+from tests.real_shards import EngineShards
 
 pytestmark = pytest.mark.cluster
 
@@ -43,7 +44,7 @@ ACCOUNTS = 30
 
 
 @pytest.fixture
-def zookeeper(cluster: LocalCluster, shards: RealShards) -> str:
+def zookeeper(cluster: LocalCluster, shards: EngineShards) -> str:
     """A folder of its own in the cluster's ZooKeeper: the tests' own shards, and exponents."""
     folder = uuid.uuid4().hex
     client = KazooClient(hosts=cluster.zookeeper_address)
@@ -110,7 +111,7 @@ def processes(zookeeper: str, ledger_url: str, tmp_path: Path) -> Iterator[Proce
 
 
 @pytest.fixture
-async def opened(shards: RealShards) -> AsyncIterator[list[Shard]]:
+async def opened(shards: EngineShards) -> AsyncIterator[list[Shard]]:
     """Every shard, for calls of the test's own."""
     made = [shards.shard(index) for index in range(SHARDS)]
     yield made
