@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shard_node.cluster import Registry
     from shard_node.contract import Doubt
 
-    class EngineCluster(Cluster, Protocol):
+    class ReadableCluster(Cluster, Protocol):
         """Shards that can be looked into."""
 
         @property
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         """Knows the newest topology."""
 
         @property
-        def current(self) -> EngineCluster:
+        def current(self) -> ReadableCluster:
             """Its shards."""
 
 
@@ -69,7 +69,7 @@ class Resolver:
             if not any(more):
                 await asyncio.sleep(SCAN_SECONDS)
 
-    async def _look(self, cluster: EngineCluster, shard: Shard) -> bool:
+    async def _look(self, cluster: ReadableCluster, shard: Shard) -> bool:
         """One look at one shard; whether there is more to do at once."""
         try:
             if not await self._registry.try_lock(f"{RESOLVER_LOCKS}/{shard.shard_id}", self._name):
@@ -81,7 +81,7 @@ class Resolver:
             log.warning("cannot look for attempts in doubt", shard=shard.shard_id, error=str(error))
         return False
 
-    async def resolve(self, cluster: EngineCluster, shard: Shard, minimum_age_ms: int) -> bool:
+    async def resolve(self, cluster: ReadableCluster, shard: Shard, minimum_age_ms: int) -> bool:
         """Ends what is at least that old on the shard; whether it made progress and more is there.
 
         Goes on where the last look ended: what cannot be ended now, because another shard is away, must not

@@ -63,7 +63,7 @@ install_packages() {
 check_redis() {
     local version
     version=$(redis-server --version | sed -n 's/.*v=\([0-9]*\)\..*/\1/p')
-    [ "${version:-0}" -ge 7 ] || die "redis-server 7.0 or newer is needed (functions), found: $(redis-server --version)"
+    [ "${version:-0}" -ge 7 ] || die "redis-server 7.0 or newer is needed to load the shard engine, found: $(redis-server --version)"
 }
 
 # An editable install holds the folder's path, and a .venv its interpreter's: another of either needs a new one.

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from coordinator import ClusterService
-from router.execution import Coordinators, Engine, JournalEngine
-from router.requests import RequestReader
+from router.execution import Coordinators, Dispatcher
+from router.requests import FieldReader
 from router.services import LedgerService, WalletService, add_methods
-from shard_node.client import Directory
+from shard_node.client import Directory, ask
 from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import LedgerError, RegistryError
 from shard_node.ledger.questions import History
@@ -47,10 +47,9 @@ def route(
         coordinators = Coordinators(registry)
         await coordinators.start()
         service = WalletService(
-            Engine(directory, coordinators),
-            JournalEngine(directory, coordinators),
+            Dispatcher(directory, coordinators, ask),
             directory,
-            RequestReader(registry.exponents),
+            FieldReader(registry.exponents),
             registry,
             history,
         )

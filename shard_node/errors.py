@@ -49,7 +49,7 @@ class ExponentUnknownError(RetryableError):
 
 
 class ShardDefectError(ShardNodeError):
-    """The shard answered with an error that no correct caller and library produce."""
+    """The shard answered with an error that no correct caller and engine produce."""
 
 
 class IncompatibleError(ShardNodeError):

@@ -1,6 +1,6 @@
 """Limits that hold everywhere, each with its reason."""
 
-# Lua computes in doubles, which hold every integer up to this one exactly (ECMA-style 2**53 - 1).
+# A double, which is what clients in many languages have, holds every integer up to this one exactly.
 # No amount or balance, in minor units, may pass it in either direction.
 MAX_MINOR = 2**53 - 1
 

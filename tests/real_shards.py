@@ -29,7 +29,7 @@ _EXPORT_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class EngineCluster:
+class RealCluster:
     """A topology and its shards, by the same index; what a directory hands out."""
 
     topology: Topology
@@ -47,7 +47,7 @@ class EngineCluster:
 
 
 @dataclass(slots=True)
-class EngineShards:
+class RealShards:
     """Some servers under one topology, by shard index."""
 
     servers: Sequence[EngineServer]
@@ -75,10 +75,10 @@ class EngineShards:
                 "tallystick.bind", name, epoch, ENDLESS_WINDOW_MS, self.backlog_limit
             )
 
-    def cluster(self) -> EngineCluster:
+    def cluster(self) -> RealCluster:
         """The shards at the topology's present epochs, for one event loop; close them."""
         topology = self.topology
-        return EngineCluster(
+        return RealCluster(
             topology,
             tuple(
                 Shard(info.shard_id, topology.fence(info), connect(info.primary)) for info in topology.shards
@@ -130,7 +130,7 @@ def with_slot_moved(topology: Topology, slot: int, target: int) -> Topology:
 
 
 @contextmanager
-def engine_servers(
+def real_servers(
     folder: Path, count: int = SHARDS, *, manual_clock: bool = False
 ) -> Iterator[list[EngineServer]]:
     """So many servers, which are stopped whatever happens. Where time is set nothing waits for a disk."""
@@ -149,13 +149,13 @@ def engine_servers(
 @pytest.fixture(scope="session")
 def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EngineServer]]:
     """Three servers for the whole session."""
-    with engine_servers(tmp_path_factory.mktemp("engines")) as servers:
+    with real_servers(tmp_path_factory.mktemp("engines")) as servers:
         yield servers
 
 
 @pytest.fixture
-def shards(redis_servers: list[EngineServer]) -> EngineShards:
+def shards(redis_servers: list[EngineServer]) -> RealShards:
     """Three empty shards, their slots dealt out evenly."""
-    made = EngineShards(redis_servers)
+    made = RealShards(redis_servers)
     made.wipe()
     return made

@@ -22,7 +22,7 @@ from deploy.local.membership import Member, membership
 from deploy.local.processes import ProcessIdentity
 from deploy.local.stopper import redis_servers
 from shard_node.cluster import bootstrap
-from shard_node.errors import RegistryError
+from shard_node.errors import RegistryError, ShardNodeError
 from shard_node.redis_files import CONFIGURATION as REDIS_CONFIGURATION
 
 # As in shard_node.ledger.store.schema, which would import SQLAlchemy into every command.
@@ -69,10 +69,13 @@ class Starter:
     def start(self, record: ClusterRecord) -> ClusterRecord:
         """Starts what ``record`` asks for and does not list as running; returns it with all of it.
 
-        Raises StartError when a part exits or is not ready in time, DataError when the topology kept in
-        the data folder is another one. What had been started until then runs, and is in the file.
+        Raises StartError when this machine lacks the server or the shard engine, a part exits or is not ready
+        in time, DataError when the topology kept in the data folder is another one. What had been started
+        until then runs, and is in the file.
         """
         missing = missing_parts(record)
+        if any(kind is Kind.SHARD_NODE for _, kind in missing):
+            _require_parts_of_a_shard()
         # A whole cluster starts well or not at all. A part that comes back to a running one does not have to
         # wait for others that are away, nor for the ledger's database.
         whole = not record.processes
@@ -260,6 +263,17 @@ class Starter:
                 )
                 raise StartError(f"not ready within {self._ready_timeout_seconds:g} s: {why}{logs}")
             time.sleep(_POLL_SECONDS)
+
+
+def _require_parts_of_a_shard() -> None:
+    """Raises StartError, with what to do, when this machine lacks the server or the shard engine."""
+    # Loads what talks to a Redis, which takes long: not for every command.
+    from shard_node.agent import require_parts  # noqa: PLC0415
+
+    try:
+        require_parts()
+    except ShardNodeError as error:
+        raise StartError(f"no shard can start: {error}") from error
 
 
 def redis_record(member: Member) -> ProcessRecord | None:

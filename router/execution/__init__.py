@@ -1,28 +1,24 @@
 """Carries out what was read: splits it by shards, asks them and coordinators, repeats by newer maps."""
 
 from router.execution.account_pages import AccountQuery, account_page
-from router.execution.checks import Checker, of_journal, of_transfer
 from router.execution.coalescer import Coalescer, OverloadedError
 from router.execution.coordinators import Coordinators
-from router.execution.engine import Engine, Results
-from router.execution.journal_engine import JournalEngine, JournalResult
+from router.execution.dispatch import Dispatcher, Results
 from router.execution.kept import DEFAULT_DEADLINE_SECONDS, KeptTasks, deadline_of
 from router.execution.ledger_completeness import MAX_WAIT_SECONDS, CompleteAnswers, NotYetArchivedError
 from router.execution.ledger_reader import LedgerReader, TooManyQuestionsError
 from router.execution.maps import Maps, at_owner, spread
 from router.execution.purchases import PurchaseArchive, Purchases
+from router.execution.validation import Validator, Verdict
 
 __all__ = [
     "DEFAULT_DEADLINE_SECONDS",
     "MAX_WAIT_SECONDS",
     "AccountQuery",
-    "Checker",
     "Coalescer",
     "CompleteAnswers",
     "Coordinators",
-    "Engine",
-    "JournalEngine",
-    "JournalResult",
+    "Dispatcher",
     "KeptTasks",
     "LedgerReader",
     "Maps",
@@ -32,10 +28,10 @@ __all__ = [
     "Purchases",
     "Results",
     "TooManyQuestionsError",
+    "Validator",
+    "Verdict",
     "account_page",
     "at_owner",
     "deadline_of",
-    "of_journal",
-    "of_transfer",
     "spread",
 ]

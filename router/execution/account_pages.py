@@ -54,10 +54,10 @@ class AccountQuery:
     The place is behind the id ``after`` in ``first_slot``; an empty ``after`` is the slot's beginning.
     """
 
-    prefix: bytes
+    prefix: str
     page_size: int
     first_slot: int
-    after: bytes = b""
+    after: str = ""
 
     @classmethod
     def read(cls, request: wallet_pb2.ListAccountsRequest) -> AccountQuery:
@@ -75,13 +75,15 @@ class AccountQuery:
                 f"is {shown(prefix)}",
             )
         if not request.page_token:
-            return cls(prefix.encode(), page_size, slot(prefix) if hash_tag(prefix) else 0)
+            return cls(prefix, page_size, slot(prefix) if hash_tag(prefix) else 0)
         try:
             place = decoded(request.page_token)[_DIGEST_BYTES:]
         except BadTokenError as error:
             raise BadField("page_token", str(error)) from None
-        number, after = int.from_bytes(place[:_SLOT_BYTES]), place[_SLOT_BYTES:]
-        query = cls(prefix.encode(), page_size, number, after)
+        number = int.from_bytes(place[:_SLOT_BYTES])
+        # What is no id is not what the token was made of, as the comparison shows.
+        after = place[_SLOT_BYTES:].decode(errors="replace")
+        query = cls(prefix, page_size, number, after)
         if number >= SLOT_COUNT or request.page_token != query.token(number, after):
             raise BadField("page_token", "is no page token for this prefix")
         return query
@@ -89,19 +91,18 @@ class AccountQuery:
     @property
     def slots(self) -> range:
         """The slots that such accounts may be in, from the place on."""
-        prefix = self.prefix.decode()
         # A whole hash tag is that of all accounts that begin so: they have one slot.
-        return range(self.first_slot, slot(prefix) + 1 if hash_tag(prefix) else SLOT_COUNT)
+        return range(self.first_slot, slot(self.prefix) + 1 if hash_tag(self.prefix) else SLOT_COUNT)
 
-    def takes(self, number: int, name: bytes) -> bool:
+    def takes(self, number: int, name: str) -> bool:
         """Whether an account of that slot is asked for."""
         return name.startswith(self.prefix) and (number != self.first_slot or name > self.after)
 
-    def token(self, number: int, after: bytes = b"") -> str:
+    def token(self, number: int, after: str = "") -> str:
         """The page token of a place."""
-        place = number.to_bytes(_SLOT_BYTES) + after
+        place = number.to_bytes(_SLOT_BYTES) + after.encode()
         # No secret: it betrays a token that was cut, mistyped or made for another prefix.
-        digest = blake2b(place, key=self.prefix, digest_size=_DIGEST_BYTES).digest()
+        digest = blake2b(place, key=self.prefix.encode(), digest_size=_DIGEST_BYTES).digest()
         return urlsafe_b64encode(digest + place).decode()
 
 
@@ -111,10 +112,10 @@ async def account_page(maps: Maps, query: AccountQuery, deadline_seconds: float)
     Raises the errors of :mod:`shard_node.errors` when a shard does not answer by the deadline, a time of the
     monotonic clock.
     """
-    found: list[tuple[int, bytes]] = []
+    found: list[tuple[int, str]] = []
     slots, further = query.slots, ""
 
-    async def read(shard: Shard, numbers: list[int]) -> list[list[bytes] | None]:
+    async def read(shard: Shard, numbers: list[int]) -> list[list[str] | None]:
         return await _names(shard, numbers, query, deadline_seconds)
 
     while slots and not further:
@@ -132,20 +133,21 @@ async def account_page(maps: Maps, query: AccountQuery, deadline_seconds: float)
                 found = found[: query.page_size]
                 further = query.token(*found[-1])
                 break
-    return Page([name.decode() for _, name in found], further)
+    return Page([name for _, name in found], further)
 
 
 async def _names(
     shard: Shard, numbers: Sequence[int], query: AccountQuery, deadline_seconds: float
-) -> list[list[bytes] | None]:
+) -> list[list[str] | None]:
     """The first names in each slot that are asked for, in order: all, or one more than a page has.
 
     None for the last slots when those before them have enough, or took long to look through; never for the
     first slot.
     """
-    answers: list[list[bytes] | None] = []
-    matched = looked = cursor = 0
-    names: list[bytes] = []
+    answers: list[list[str] | None] = []
+    matched = looked = 0
+    cursor = b""
+    names: list[str] = []
     while cursor or (len(answers) < len(numbers) and matched <= query.page_size and looked < MAX_LOOKED):
         cursor, read = await shard.account_names(numbers[len(answers) :], cursor)
         if cursor and time.monotonic() > deadline_seconds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -16,13 +16,10 @@ from shard_node.serving import CHANNEL_OPTIONS
 from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from google.protobuf.message import Message
+    from collections.abc import Sequence
 
     from router.requests import Part
     from shard_node.cluster import Member, Registry
-    from shard_node.contract import Bundle, Journals
 
 # Coordinators asked for one batch, one after the other: any can finish what another began.
 MAX_TRIES = 3
@@ -60,55 +57,6 @@ class Coordinators:
         for coordinator in self._by_address.values():
             await coordinator.channel.close()
 
-    async def commit(
-        self,
-        parts: Sequence[tuple[int, int, Bundle]],
-        topology_version: int,
-        deadline_seconds: float,
-        *,
-        with_balances: bool = True,
-    ) -> coordinator_pb2.CommitResponse | NoReply:
-        """Has a batch committed; LOST when no coordinator answered by the deadline.
-
-        ``parts`` are the indices of a payers' and a payees' shard in the topology of that version, and what
-        goes from the one to the other.
-        """
-        request = coordinator_pb2.CommitRequest(
-            topology_version=topology_version,
-            parts=[
-                coordinator_pb2.CommitPart(
-                    payer_shard=payer_shard,
-                    payee_shard=payee_shard,
-                    count=b.count,
-                    oldest_ms=b.oldest_ms,
-                    newest_ms=b.newest_ms,
-                    decisions=b.decisions,
-                    terms=b.terms,
-                    payers=b.payers,
-                    payees=b.payees,
-                    amounts=b.amounts,
-                    currencies=b.currencies,
-                    bodies=b.bodies,
-                )
-                for payer_shard, payee_shard, b in parts
-            ],
-            with_balances=with_balances,
-        )
-        return await self._ask(lambda stub: stub.Commit, request, _hide_exhausted, deadline_seconds)
-
-    async def commit_journals(
-        self, batch: Journals, topology_version: int, deadline_seconds: float
-    ) -> coordinator_pb2.CommitJournalsResponse | NoReply:
-        """Has a batch of journals committed; LOST when no coordinator answered by the deadline."""
-        request = coordinator_pb2.CommitJournalsRequest(
-            topology_version=topology_version,
-            transaction_ids=[key[:16] for key in batch.keys],
-            bodies=batch.bodies,
-        )
-        return await self._ask(
-            lambda stub: stub.CommitJournals, request, _hide_exhausted_journals, deadline_seconds
-        )
-
     async def commit_attempts(
         self, parts: Sequence[Part], topology_version: int, deadline_seconds: float, *, with_balances: bool
     ) -> coordinator_pb2.CommitAttemptsResponse | NoReply:
@@ -126,18 +74,6 @@ class Coordinators:
             ],
             with_balances=with_balances,
         )
-        return await self._ask(
-            lambda stub: stub.CommitAttempts, request, _hide_exhausted_attempts, deadline_seconds
-        )
-
-    async def _ask(
-        self,
-        method: Callable[[coordinator_pb2_grpc.CoordinatorServiceStub], Any],
-        request: Message,
-        hide_exhausted: Callable[[Any], None],
-        deadline_seconds: float,
-    ) -> Any | NoReply:
-        """The answer of one coordinator, the next one's if that fails."""
         failed: set[str] = set()
         reason = NoReply.FULL
         for _ in range(MAX_TRIES):
@@ -146,7 +82,9 @@ class Coordinators:
             if coordinator is None or remaining <= 0:
                 break
             try:
-                response = await method(coordinator.stub)(request, timeout=remaining)
+                response: coordinator_pb2.CommitAttemptsResponse = await coordinator.stub.CommitAttempts(
+                    request, timeout=remaining
+                )
             except grpc.aio.AioRpcError as error:
                 log.warning(
                     "coordinator failed",
@@ -160,7 +98,7 @@ class Coordinators:
             else:
                 if reason is NoReply.LOST:
                     # "Nothing was begun" is true of this coordinator only, not of the one that was lost.
-                    hide_exhausted(response)
+                    _hide_exhausted(response)
                 return response
         if not self._by_address:
             log.error("no coordinator is registered")
@@ -186,15 +124,6 @@ class Coordinators:
         log.info("coordinators", names=sorted(present.values()))
 
 
-def _hide_exhausted(response: coordinator_pb2.CommitResponse) -> None:
-    for result in response.results:
-        result.outcomes = result.outcomes.replace(_EXHAUSTED, _UNKNOWN)
-
-
-def _hide_exhausted_attempts(response: coordinator_pb2.CommitAttemptsResponse) -> None:
+def _hide_exhausted(response: coordinator_pb2.CommitAttemptsResponse) -> None:
     for result in response.results:
         result.codes = result.codes.replace(_EXHAUSTED, _UNKNOWN)
-
-
-def _hide_exhausted_journals(response: coordinator_pb2.CommitJournalsResponse) -> None:
-    response.outcomes = response.outcomes.replace(_EXHAUSTED, _UNKNOWN)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from router.execution.maps import at_owner
-from shard_node.contract import Outcome, id_times_ms
+from shard_node.contract import Outcome
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.store import stream_place
 
@@ -101,9 +101,8 @@ class Purchases:
         forgotten_ms = await at_owner(
             self._directory, refund.customer_slot, lambda shard: shard.horizon_ms(), deadline_seconds
         )
-        oldest, _ = id_times_ms([refund.purchase_id])
         is_timed = refund.purchase_id[6] >> 4 == 7
-        if not is_timed or oldest < forgotten_ms:
+        if not is_timed or int.from_bytes(refund.purchase_id[:6]) < forgotten_ms:
             raise LedgerUnavailableError(
                 "the purchase may be older than the deduplication window: start the router with --ledger"
             )

@@ -1,36 +1,41 @@
 """Reads requests and checks them: what comes out is right in every field, or a BadField. No I/O."""
 
 from router.requests import ledger
-from router.requests.batches import BatchReader
-from router.requests.byte_tables import Bytes
+from router.requests.accounts import Opening, read_opening
+from router.requests.batch_reader import BatchReader
 from router.requests.fields import ACCOUNT_ID, CURRENCY, BadField, FieldReader, UnknownCurrency, shown
-from router.requests.journals import JournalReader, JournalRequest, PurchaseTerms, RefundRequest, VoidRequest
 from router.requests.ledger import WatchRequest
 from router.requests.parts import Batch, Part
-from router.requests.reader import AccountTerms, ReadTransfers, RequestReader, columns
-from router.requests.transactions import TransactionRequest
+from router.requests.text_tables import Bytes
+from router.requests.transaction_reader import (
+    PurchaseTerms,
+    ReadTransfers,
+    RefundRequest,
+    TransactionReader,
+    VoidRequest,
+)
+from router.requests.transactions import TransactionRequest, Transactions
 
 __all__ = [
     "ACCOUNT_ID",
     "CURRENCY",
-    "AccountTerms",
     "BadField",
     "Batch",
     "BatchReader",
     "Bytes",
     "FieldReader",
-    "JournalReader",
-    "JournalRequest",
+    "Opening",
     "Part",
     "PurchaseTerms",
     "ReadTransfers",
     "RefundRequest",
-    "RequestReader",
+    "TransactionReader",
     "TransactionRequest",
+    "Transactions",
     "UnknownCurrency",
     "VoidRequest",
     "WatchRequest",
-    "columns",
     "ledger",
+    "read_opening",
     "shown",
 ]

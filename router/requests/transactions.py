@@ -59,11 +59,17 @@ class Transactions:
 
         The first leg's shard decides; the others that have a leg take part.
         """
-        groups: defaultdict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
+        groups: defaultdict[tuple[int, tuple[int, ...], bool], list[int]] = defaultdict(list)
         for row in rows:
-            decider, *others = (owner[slot] for slot in self._requests[row].slots)
-            groups[decider, tuple(sorted({*others} - {decider}))].append(row)
-        return [self._part(*shards, group, owner, principal) for shards, group in groups.items()]
+            request = self._requests[row]
+            decider, *others = (owner[slot] for slot in request.slots)
+            # Plain ones by themselves: their bundles are shorter, and shards work them off faster.
+            is_plain = request.transaction.is_plain
+            groups[decider, tuple(sorted({*others} - {decider})), is_plain].append(row)
+        return [
+            self._part(decider, participants, group, owner, principal)
+            for (decider, participants, _), group in groups.items()
+        ]
 
     def _part(
         self,

@@ -6,9 +6,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from router.execution import at_owner, spread
-from router.requests import CURRENCY, BadField
+from router.requests import CURRENCY, BadField, read_opening
 from router.services import refusals
-from shard_node.contract import Account, AccountState, Outcome
+from shard_node.contract import AccountRecord, AccountState, Outcome
 from shard_node.errors import ExponentUnknownError, RegistryError, ShardNodeError
 from shard_node.money import to_text
 from tallystick.v1 import wallet_pb2
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from router.execution import Maps
-    from router.requests import AccountTerms, RequestReader
+    from router.requests import FieldReader, Opening
     from shard_node.client import Shard
     from shard_node.cluster import Currencies
-    from shard_node.contract import Kind
+    from shard_node.contract import AccountTerms, Kind
 
 _STATES = {
     AccountState.OPEN: wallet_pb2.ACCOUNT_STATE_OPEN,
@@ -29,7 +29,7 @@ _STATES = {
 }
 
 
-def account_message(account_id: str, account: Account, digits: int) -> wallet_pb2.Account:
+def account_message(account_id: str, account: AccountRecord, digits: int) -> wallet_pb2.Account:
     """An account as callers see it; ``digits`` is its currency's exponent."""
     message = wallet_pb2.Account(
         account_id=account_id,
@@ -38,7 +38,7 @@ def account_message(account_id: str, account: Account, digits: int) -> wallet_pb
         held=to_text(account.held_minor, digits),
         version=account.version,
         state=_STATES[account.state],
-        minimum_balance=to_text(account.floor_minor, digits),
+        minimum_balance=to_text(account.minimum_minor, digits),
     )
     if account.maximum_balance_minor:
         message.maximum_balance = to_text(account.maximum_balance_minor, digits)
@@ -49,7 +49,7 @@ def account_message(account_id: str, account: Account, digits: int) -> wallet_pb
 
 async def open_accounts(
     directory: Maps,
-    reader: RequestReader,
+    fields: FieldReader,
     currencies: Currencies,
     requests: Sequence[wallet_pb2.OpenAccountRequest],
     deadline_seconds: float,
@@ -58,52 +58,44 @@ async def open_accounts(
 
     The first account of a currency has the currency's exponent stored with the cluster, before it opens.
     """
-    terms, results = await _read_terms(reader, currencies, requests)
+    openings, results = await _read_openings(fields, currencies, requests)
 
-    def answer(position: int, outcome: Outcome, account: Account) -> wallet_pb2.AccountResult:
+    def answer(position: int, outcome: Outcome, account: AccountRecord) -> wallet_pb2.AccountResult:
         if outcome is not Outcome.COMMITTED:
             return _refused(refusals.refusal(outcome, "account_id"))
-        account_id, digits = requests[position].account_id, terms[position].digits
-        return wallet_pb2.AccountResult(account=account_message(account_id, account, digits))
+        terms, digits = openings[position]
+        return wallet_pb2.AccountResult(account=account_message(terms.account, account, digits))
 
     async def work(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
-        asked = [terms[p] for p in positions]
-        outcomes, accounts = await shard.open(
-            [requests[p].account_id for p in positions],
-            [t.slot for t in asked],
-            [requests[p].currency for p in positions],
-            [t.floor_minor for t in asked],
-            [t.maximum_balance_minor for t in asked],
-            [t.maximum_transfer_minor for t in asked],
-        )
+        outcomes, accounts = await shard.open([openings[p].terms for p in positions])
         return [answer(*row) for row in zip(positions, outcomes, accounts, strict=True)]
 
     async def check(shard: Shard, positions: list[int]) -> list[wallet_pb2.AccountResult]:
         accounts = await shard.accounts([requests[p].account_id for p in positions])
         return [
-            answer(p, *_would_open(terms[p], requests[p].currency, account))
+            answer(p, *_would_open(openings[p].terms, account))
             for p, account in zip(positions, accounts, strict=True)
         ]
 
     for only_check, do in ((False, work), (True, check)):
-        slots = {p: t.slot for p, t in terms.items() if requests[p].validate_only is only_check}
+        slots = {p: one.terms.slot for p, one in openings.items() if requests[p].validate_only is only_check}
         results |= await _answers(directory, slots, do, deadline_seconds)
     return [results[position] for position in range(len(requests))]
 
 
-async def _read_terms(
-    reader: RequestReader, currencies: Currencies, requests: Sequence[wallet_pb2.OpenAccountRequest]
-) -> tuple[dict[int, AccountTerms], dict[int, wallet_pb2.AccountResult]]:
+async def _read_openings(
+    fields: FieldReader, currencies: Currencies, requests: Sequence[wallet_pb2.OpenAccountRequest]
+) -> tuple[dict[int, Opening], dict[int, wallet_pb2.AccountResult]]:
     """What each account is to be opened with, by the stored exponents; and the results of all others."""
     known = currencies.exponents
-    terms: dict[int, AccountTerms] = {}
+    openings: dict[int, Opening] = {}
     results: dict[int, wallet_pb2.AccountResult] = {}
 
     def read(position: int) -> None:
         try:
-            terms[position] = reader.account(requests[position])
+            openings[position] = read_opening(fields, requests[position])
         except BadField as bad:
-            terms.pop(position, None)
+            openings.pop(position, None)
             results[position] = _refused(refusals.invalid(bad))
 
     new = {
@@ -118,9 +110,9 @@ async def _read_terms(
         for position in range(len(requests)):
             read(position)
         wanted = {
-            requests[p].currency: terms[p].digits
+            requests[p].currency: openings[p].digits
             for p in new
-            if p in terms and requests[p].currency not in known and not requests[p].validate_only
+            if p in openings and requests[p].currency not in known and not requests[p].validate_only
         }
         if wanted:
             await currencies.store_exponents(wanted)
@@ -130,16 +122,16 @@ async def _read_terms(
     except RegistryError as error:
         for position in range(len(requests)):
             if position in new and requests[position].currency not in known:
-                terms.pop(position, None)
+                openings.pop(position, None)
                 results[position] = _refused(refusals.no_answer(error))
             else:
                 read(position)
-    return terms, results
+    return openings, results
 
 
 async def read_accounts(
     directory: Maps,
-    reader: RequestReader,
+    fields: FieldReader,
     currencies: Currencies,
     account_ids: Sequence[str],
     deadline_seconds: float,
@@ -149,7 +141,7 @@ async def read_accounts(
     results: dict[int, wallet_pb2.AccountResult] = {}
     for position, account_id in enumerate(account_ids):
         try:
-            slots[position] = reader.account_slot(account_id, "account_id")
+            slots[position] = fields.account_slot(account_id, "account_id")
         except BadField as bad:
             results[position] = _refused(refusals.invalid(bad))
 
@@ -169,7 +161,7 @@ async def read_accounts(
 
 async def set_state(
     directory: Maps,
-    reader: RequestReader,
+    fields: FieldReader,
     currencies: Currencies,
     target: Kind,
     request: wallet_pb2.FreezeAccountRequest
@@ -180,13 +172,13 @@ async def set_state(
     """Freezes, unfreezes or closes an account; idempotent, so a retry needs no id."""
     account_id = request.account_id
     try:
-        slot = reader.account_slot(account_id, "account_id")
+        slot = fields.account_slot(account_id, "account_id")
     except BadField as bad:
         return _refused(refusals.invalid(bad))
 
     async def ask(shard: Shard) -> wallet_pb2.AccountResult:
         (outcome,), (account,) = await shard.set_state(
-            [account_id], [target], validate_only=request.validate_only
+            [(account_id, target)], validate_only=request.validate_only
         )
         if outcome in (Outcome.COMMITTED, Outcome.VALID):
             if account:
@@ -209,23 +201,25 @@ async def currency_of(directory: Maps, account_id: str, slot: int, deadline_seco
     return account.currency if account else None
 
 
-def _would_open(terms: AccountTerms, currency: str, account: Account | None) -> tuple[Outcome, Account]:
+def _would_open(terms: AccountTerms, account: AccountRecord | None) -> tuple[Outcome, AccountRecord]:
     """What opening would answer, and the account as it would stand."""
+    made = AccountRecord(
+        available_minor=0,
+        held_minor=0,
+        version=0,
+        minimum_minor=terms.minimum_minor,
+        maximum_balance_minor=terms.maximum_balance_minor,
+        maximum_transfer_minor=terms.maximum_transfer_minor,
+        reserved_minor=0,
+        slot=terms.slot,
+        state=AccountState.OPEN,
+        currency=terms.currency,
+    )
     if account is None:
-        made = Account(
-            available_minor=0,
-            held_minor=0,
-            version=0,
-            floor_minor=terms.floor_minor,
-            state=AccountState.OPEN,
-            currency=currency,
-            maximum_balance_minor=terms.maximum_balance_minor,
-            maximum_transfer_minor=terms.maximum_transfer_minor,
-        )
         return Outcome.COMMITTED, made
-    same = (account.currency, account.floor_minor) == (currency, terms.floor_minor) and (
-        (account.maximum_balance_minor, account.maximum_transfer_minor)
-        == (terms.maximum_balance_minor, terms.maximum_transfer_minor)
+    same = all(
+        getattr(account, name) == getattr(made, name)
+        for name in ("currency", "minimum_minor", "maximum_balance_minor", "maximum_transfer_minor")
     )
     return (Outcome.COMMITTED if same else Outcome.ACCOUNT_EXISTS), account
 
@@ -244,7 +238,9 @@ async def _answers(
     }
 
 
-def _found(account_id: str, account: Account | None, currencies: Currencies) -> wallet_pb2.AccountResult:
+def _found(
+    account_id: str, account: AccountRecord | None, currencies: Currencies
+) -> wallet_pb2.AccountResult:
     """The account; refused when its currency's exponent, and so what it has, is not known."""
     if account is None:
         return _refused(refusals.refusal(Outcome.ACCOUNT_NOT_FOUND, "account_id"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import grpc
 
 from router.requests import BadField, UnknownCurrency
-from shard_node.contract import PAYEE, Kind, Outcome, without_side
+from shard_node.contract import Kind, Outcome
 from shard_node.errors import ExponentUnknownError, RegistryError, ShardFullError
 from shard_node.limits import MAX_BATCH
 from shard_node.serving import statuses
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from router.execution import KeptTasks
     from router.requests import TransactionRequest
     from shard_node.cluster import Currencies
-    from shard_node.contract import Row
     from shard_node.errors import ShardNodeError
 
 T = TypeVar("T")
@@ -90,7 +89,7 @@ _SENTENCES = {
     Outcome.ACCOUNT_IN_USE: "money is on its way to or from the account: try again soon",
 }
 
-# Those that concern one account: of a transfer the payer's, unless the shard says that it is the payee's.
+# Those that concern one account.
 _OF_ACCOUNT = {
     Outcome.INSUFFICIENT_FUNDS,
     Outcome.CURRENCY_MISMATCH,
@@ -116,44 +115,27 @@ _FIELDS = {
 
 def wire_outcome(code: int) -> outcome_pb2.Outcome:
     """The public enum's value; whatever a shard says beyond it counts as not known."""
-    outcome = without_side(code)
-    if Outcome.COMMITTED <= outcome <= Outcome.VERSION_MISMATCH:
-        return cast("outcome_pb2.Outcome", outcome)
+    if Outcome.COMMITTED <= code <= Outcome.VERSION_MISMATCH:
+        return cast("outcome_pb2.Outcome", code)
     return outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
 
 
-def refusal(
-    code: int, payer_field: str = "from_account", payee_field: str = "to_account", why: str = ""
-) -> wallet_pb2.Refusal:
+def refusal(code: int, account_field: str = "", why: str = "") -> wallet_pb2.Refusal:
     """Why something was not done, with the field it concerns; ``why`` adds to the usual sentence.
 
-    ``payer_field`` is also the field of the only account, or of the leg that the refusal concerns.
+    ``account_field`` is the field of the account, of several of the one that the refusal concerns.
     """
     number = wire_outcome(code)
     outcome = Outcome(number)
-    if code & PAYEE:
-        field = payee_field
-    elif outcome in _OF_ACCOUNT:
-        field = payer_field
+    if outcome in _OF_ACCOUNT:
+        field = account_field
     elif outcome is Outcome.VERSION_MISMATCH:
         # It stands beside the account in the request.
-        field = f"{payer_field.rpartition('.')[0]}.expected_version".removeprefix(".")
+        field = f"{account_field.rpartition('.')[0]}.expected_version".removeprefix(".")
     else:
         field = _FIELDS.get(outcome, "")
     sentence = f"{_SENTENCES[outcome]}: {why}" if why else _SENTENCES[outcome]
     return wallet_pb2.Refusal(outcome=number, message=sentence, field=field)
-
-
-def of_transfer(code: int, row: Row, payer_field: str, payee_field: str) -> wallet_pb2.Refusal:
-    """Why a transfer was not done. The fields are those that name its accounts.
-
-    A system account is nobody's field: what it cannot take is the operator's business, not the customer's.
-    """
-    payer, payee = row[1], row[2]
-    account = payee if code & PAYEE else payer
-    if account[0] != "@" or without_side(code) != Outcome.BALANCE_LIMIT:
-        return refusal(code, payer_field, payee_field)
-    return _world_is_full(account, is_payer=account == payer)
 
 
 def _world_is_full(account: str, *, is_payer: bool) -> wallet_pb2.Refusal:

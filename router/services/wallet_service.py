@@ -8,12 +8,12 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from router.execution import AccountQuery, Checker, KeptTasks, account_page, deadline_of
+from router.execution import AccountQuery, KeptTasks, Validator, account_page, at_owner, deadline_of
 from router.requests import BadField
 from router.services import refusals
 from router.services.accounts import open_accounts, read_accounts, set_state
-from router.services.journal_calls import JournalCalls
-from router.services.transfer_calls import TransferCalls
+from router.services.batch_calls import BatchCalls
+from router.services.transaction_calls import TransactionCalls
 from shard_node.contract import Kind, Outcome
 from shard_node.errors import ShardNodeError
 from shard_node.money import to_text
@@ -23,8 +23,8 @@ from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from router.execution import Engine, JournalEngine, Maps, PurchaseArchive
-    from router.requests import RequestReader
+    from router.execution import Dispatcher, Maps, PurchaseArchive
+    from router.requests import FieldReader
     from shard_node.cluster import Currencies
     from shard_node.serving import Methods
 
@@ -42,32 +42,28 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
 
     def __init__(
         self,
-        engine: Engine,
-        journal_engine: JournalEngine,
+        dispatcher: Dispatcher,
         directory: Maps,
-        reader: RequestReader,
+        fields: FieldReader,
         currencies: Currencies,
         archive: PurchaseArchive | None = None,
     ) -> None:
-        self._engine = engine
-        self._journal_engine = journal_engine
+        self._dispatcher = dispatcher
         self._directory = directory
-        self._reader = reader
+        self._fields = fields
         self._currencies = currencies
         self._kept = KeptTasks()
-        checker = Checker(directory)
-        self._transfers = TransferCalls(engine, reader, currencies, checker, self._kept)
-        self._journals = JournalCalls(
-            journal_engine, directory, reader, currencies, checker, self._kept, archive
+        validator = Validator(directory)
+        self._batches = BatchCalls(dispatcher, fields, currencies, validator, self._kept)
+        self._transactions = TransactionCalls(
+            dispatcher, directory, fields, currencies, validator, self._kept, archive
         )
 
     async def finish_all(self) -> None:
         """Waits for everything under way."""
-        await self._transfers.finish_all()
-        await self._journals.finish_all()
+        await self._transactions.finish_all()
         await self._kept.finish_all()
-        await self._engine.finish_all()
-        await self._journal_engine.finish_all()
+        await self._dispatcher.finish_all()
 
     # ------------------------------------------------------------------ accounts
 
@@ -76,7 +72,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.Account:
         """Opens one account."""
         (result,) = await self._kept.run(
-            open_accounts(self._directory, self._reader, self._currencies, [request], deadline_of(context))
+            open_accounts(self._directory, self._fields, self._currencies, [request], deadline_of(context))
         )
         return await _account_or_abort(result, context)
 
@@ -89,7 +85,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         await refusals.check_room(self._kept, count, context)
         results = await self._kept.run(
             open_accounts(
-                self._directory, self._reader, self._currencies, request.accounts, deadline_of(context)
+                self._directory, self._fields, self._currencies, request.accounts, deadline_of(context)
             ),
             count,
         )
@@ -100,7 +96,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
     ) -> wallet_pb2.Account:
         """Reads one account."""
         reading = read_accounts(
-            self._directory, self._reader, self._currencies, [request.account_id], deadline_of(context)
+            self._directory, self._fields, self._currencies, [request.account_id], deadline_of(context)
         )
         (result,) = await self._kept.run(reading)
         return await _account_or_abort(result, context)
@@ -111,7 +107,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         """Reads up to MAX_BATCH accounts."""
         await refusals.check_size("account_ids", len(request.account_ids), context)
         reading = read_accounts(
-            self._directory, self._reader, self._currencies, request.account_ids, deadline_of(context)
+            self._directory, self._fields, self._currencies, request.account_ids, deadline_of(context)
         )
         results = await self._kept.run(reading)
         return wallet_pb2.BatchAccountsResponse(results=results)
@@ -129,7 +125,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         except ShardNodeError as error:
             await refusals.abort(context, refusals.no_answer(error))
         reading = read_accounts(
-            self._directory, self._reader, self._currencies, page.account_ids, deadline_seconds
+            self._directory, self._fields, self._currencies, page.account_ids, deadline_seconds
         )
         accounts = [await _account_or_abort(result, context) for result in await self._kept.run(reading)]
         return wallet_pb2.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
@@ -158,33 +154,25 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.TransferRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """One transfer, gathered with others that come at the same time."""
-        return await self._transfers.single(
-            self._reader.transfer, request, context, "from_account", "to_account"
-        )
+        return await self._transactions.transfer(request, context)
 
     async def Deposit(  # noqa: N802
         self, request: wallet_pb2.DepositRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money from outside; one call on the account's shard."""
-        return await self._transfers.single(
-            self._reader.deposit, request, context, "account_id", "account_id"
-        )
+        return await self._transactions.deposit(request, context)
 
     async def Withdraw(  # noqa: N802
         self, request: wallet_pb2.WithdrawRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money to outside; one call on the account's shard."""
-        return await self._transfers.single(
-            self._reader.withdrawal, request, context, "account_id", "account_id"
-        )
+        return await self._transactions.withdraw(request, context)
 
     async def Purchase(  # noqa: N802
         self, request: wallet_pb2.PurchaseRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """A customer pays a merchant."""
-        return await self._transfers.single(
-            self._reader.purchase, request, context, "customer_account", "merchant_account"
-        )
+        return await self._transactions.purchase(request, context)
 
     async def BatchTransfer(  # noqa: N802
         self, request: bytes, context: Any
@@ -193,19 +181,22 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
 
         Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized.
         """
-        return await self._transfers.batch(request, context)
+        return await self._batches.transfers(request, context)
 
     async def GetTransfer(  # noqa: N802
         self, request: wallet_pb2.GetTransferRequest, context: Any
     ) -> wallet_pb2.GetTransferResponse:
         """What the deciding shard remembers."""
         try:
-            transaction_id = self._reader.transaction_id(request.transaction_id)
-            slot = self._reader.account_slot(request.from_account, "from_account")
+            transaction_id = self._fields.transaction_id(request.transaction_id)
+            slot = self._fields.account_slot(request.from_account, "from_account")
         except BadField as bad:
             await refusals.abort(context, refusals.invalid(bad))
         try:
-            reading = self._engine.outcome(transaction_id, slot, deadline_of(context))
+            decision = transaction_id + slot.to_bytes(2, "little")
+            reading = at_owner(
+                self._directory, slot, lambda shard: shard.outcome(decision), deadline_of(context)
+            )
             found = await self._kept.run(reading)
             if found is not None:
                 await self._currencies.require_exponents((found.currency,))
@@ -219,7 +210,7 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             transaction_id=request.transaction_id,
             from_account=request.from_account,
             outcome=refusals.wire_outcome(found.outcome),
-            amount=to_text(found.amount_minor, self._reader.exponents[found.currency]),
+            amount=to_text(found.amount_minor, self._fields.exponents[found.currency]),
             currency=found.currency,
             decided_at=decided_at,
         )
@@ -230,37 +221,37 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
         self, request: wallet_pb2.RefundRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money of a purchase back to its customer."""
-        return await self._journals.refund(request, context)
+        return await self._transactions.refund(request, context)
 
     async def Hold(  # noqa: N802
         self, request: wallet_pb2.HoldRequest, context: Any
     ) -> wallet_pb2.HoldResponse:
         """Reserves money for a time."""
-        return await self._journals.hold(request, context)
+        return await self._transactions.hold(request, context)
 
     async def Capture(  # noqa: N802
         self, request: wallet_pb2.CaptureRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Pays from a hold."""
-        return await self._journals.capture(request, context)
+        return await self._transactions.capture(request, context)
 
     async def Void(  # noqa: N802
         self, request: wallet_pb2.VoidRequest, context: Any
     ) -> wallet_pb2.HoldResponse:
         """Ends a hold."""
-        return await self._journals.void(request, context)
+        return await self._transactions.void(request, context)
 
     async def PostJournal(  # noqa: N802
         self, request: wallet_pb2.PostJournalRequest, context: Any
     ) -> wallet_pb2.PostJournalResponse:
         """Legs of the caller's own, all or none."""
-        return await self._journals.post_journal(request, context)
+        return await self._transactions.post_journal(request, context)
 
     # ------------------------------------------------------------------ within
 
     async def _set_state(self, target: Kind, request: Any, context: Any) -> wallet_pb2.Account:
         setting = set_state(
-            self._directory, self._reader, self._currencies, target, request, deadline_of(context)
+            self._directory, self._fields, self._currencies, target, request, deadline_of(context)
         )
         return await _account_or_abort(await self._kept.run(setting), context)
 

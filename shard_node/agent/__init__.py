@@ -1,7 +1,8 @@
 """The shard node: who looks after one Redis."""
 
-from shard_node.agent.agent import Agent, AgentSettings, bind, load_library
-from shard_node.agent.binding import DEFAULT_MAX_BACKLOG
+from shard_node.agent.agent import Agent, AgentSettings
+from shard_node.agent.binding import DEFAULT_MAX_BACKLOG, bind
+from shard_node.agent.compatibility import require_parts
 from shard_node.agent.redis_process import RedisProcess
 
 __all__ = [
@@ -10,5 +11,5 @@ __all__ = [
     "AgentSettings",
     "RedisProcess",
     "bind",
-    "load_library",
+    "require_parts",
 ]

@@ -1,7 +1,7 @@
 """The shard node: the agent beside one Redis.
 
-It starts Redis and watches it, loads the function library, binds the Redis to its shard and epoch,
-announces it, and rotates the remembered outcomes. It keeps this order, which the epoch's promise
+It starts Redis with the shard engine and watches it, binds the Redis to its shard and epoch, announces it,
+rotates the remembered outcomes and ends holds that are due. It keeps this order, which the epoch's promise
 rests on: the topology names this Redis at an epoch before the Redis accepts calls at that epoch.
 
 One agent, one Redis: electing a primary among replicas will decide, in `_serve`, whether this Redis
@@ -15,31 +15,25 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from redis.exceptions import OutOfMemoryError, RedisError
 
-from shard_node import library
-from shard_node.agent.binding import DEFAULT_MAX_BACKLOG, Holding
+from shard_node.agent.binding import DEFAULT_MAX_BACKLOG, bind, claim
 from shard_node.agent.redis_process import RedisProcess
-from shard_node.agent.rotation import Peer, long_unsettled_ms, may_rotate
-from shard_node.client import Shard, as_shard_error, connect, disconnect
-from shard_node.cluster import MemberKind, Registry, package_exponent
+from shard_node.agent.rotation import long_in_doubt_ms, may_rotate
+from shard_node.agent.upkeep import ask_peer, end_due_holds
+from shard_node.client import Shard, connect, disconnect
+from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import RegistryError, RetryableError, ShardNodeError, WrongShardError
-from shard_node.limits import MAX_BATCH
 from shard_node.logs import keep_small
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from redis.asyncio import Redis
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from shard_node.client import ShardRedis
-    from shard_node.cluster import ShardInfo, Topology
+    from shard_node.cluster import Topology
 
 # Between two tries to bring Redis back; the first one is at once.
 RESTART_SECONDS = 1.0
@@ -49,11 +43,6 @@ ROTATION_CHECK_SECONDS = 5.0
 EXPIRY_SECONDS = 1.0
 # How often it looks at the sizes of logs. Within that a log of errors grows by some megabytes.
 LOG_CHECK_SECONDS = 60.0
-
-# Field of ``meta``: the currencies of all accounts that were there once have their exponents stored.
-_CURRENCIES_READ = "currencies_read"
-# Every code that a currency can have: one look at a shard's system accounts, some 20 ms at its start.
-_CODES = tuple(map("".join, product(ascii_uppercase, repeat=3)))
 
 log = structlog.get_logger(__name__)
 
@@ -73,69 +62,6 @@ class AgentSettings:
     max_backlog: int = DEFAULT_MAX_BACKLOG
     # Logs of other processes that are kept small besides that of Redis: all files of that folder.
     logs: Path | None = None
-
-
-async def load_library(redis: Redis) -> None:
-    """Loads the function library, in place of an older one.
-
-    Not when it is there already: Redis refuses to load anything at its memory limit, and a full shard
-    must be able to start.
-    """
-    source = library.source()
-    # redis-py hands this out as it comes: a list of names and values, or a dict with RESP3.
-    present: list[Any] = await redis.function_list(library=library.NAME, withcode=True)
-    for found in present:
-        if source.encode() in (found.values() if isinstance(found, dict) else found):
-            return
-    await redis.function_load(source, replace=True)
-
-
-async def claim(redis: Redis, topology: Topology, shard_id: str) -> Holding:
-    """What this Redis holds. An empty one becomes this shard's, when the shard has no primary as yet."""
-    identity = f"{topology.cluster_id}/{shard_id}"
-    try:
-        if not topology.shard(shard_id).primary:
-            await redis.hsetnx("meta", "shard", identity)
-        # redis-py's annotation covers every decoding; here it is always bytes.
-        held: list[Any] = await redis.hmget("meta", ["shard", "fence"])
-    except (RedisError, OSError) as error:
-        raise as_shard_error(shard_id, error) from error
-    return Holding(held[0].decode() if held[0] else None, served=held[1] is not None)
-
-
-async def bind(
-    redis: Redis,
-    topology: Topology,
-    shard_id: str,
-    window_ms: int,
-    max_backlog: int = DEFAULT_MAX_BACKLOG,
-) -> None:
-    """Binds a Redis to its shard and epoch. Raises WrongShardError when it holds another's data."""
-    info = topology.shard(shard_id)
-    try:
-        await redis.execute_command(
-            "FCALL",
-            "setup",
-            0,
-            f"{topology.cluster_id}/{shard_id}",
-            info.epoch,
-            window_ms,
-            max_backlog,
-        )
-    except (RedisError, OSError) as error:
-        raise as_shard_error(shard_id, error) from error
-
-
-async def ask_peer(topology: Topology, info: ShardInfo, long_ms: int) -> Peer:
-    """Whether a shard has transfers that were committed at least ``long_ms`` ago and are not settled."""
-    try:
-        async with Shard(info.shard_id, topology.fence(info), connect(info.primary)) as shard:
-            # Refuses an address at which another shard answers by now.
-            await shard.counters()
-            return Peer.LAGGING if await shard.pending("unsettled", long_ms, 1) else Peer.SETTLED
-    except (ShardNodeError, ValueError) as error:
-        log.warning("a shard does not answer", peer=info.shard_id, error=str(error))
-        return Peer.SILENT
 
 
 class Agent:
@@ -205,54 +131,17 @@ class Agent:
 
             await self._registry.change_topology(name_us)
             self._named = {address}
-            await load_library(redis)
             await self._bind(redis)
-            await self._adopt_currencies(redis)
         await self._registry.register(
             MemberKind.SHARD_NODE, settings.shard_id, address, os.getpid(), redis_pid=self._redis.pid
         )
         log.info("serving", address=address, epoch=self._bound_epoch)
 
-    async def _bind(self, redis: Redis) -> None:
+    async def _bind(self, redis: ShardRedis) -> None:
         topology, settings = self._registry.topology, self._settings
         window_ms = int(settings.dedupe_window_seconds * 1000)
         await bind(redis, topology, settings.shard_id, window_ms, settings.max_backlog)
         self._bound_epoch = topology.shard(self._settings.shard_id).epoch
-
-    async def _adopt_currencies(self, redis: ShardRedis) -> None:
-        """Has exponents stored for currencies whose accounts are older than the storing of exponents.
-
-        Their amounts were read by the package's exponent: so that is their exponent, unless the package has
-        dropped the currency, and then only another release of it can tell.
-        """
-        used = sorted(await self._used_currencies(redis) - self._registry.exponents.keys())
-        wanted = {code: exponent for code in used if (exponent := package_exponent(code)) is not None}
-        if wanted:
-            await self._registry.store_exponents(wanted)
-            log.info("stored the exponents of currencies in use", exponents=wanted)
-        for code in used:
-            if code not in wanted:
-                log.error(
-                    "a currency in use has no stored exponent, and the ISO 4217 package does not know it: "
-                    "its money rests until an agent starts once with a release of iso4217 that has it",
-                    currency=code,
-                )
-        if len(wanted) == len(used):
-            # A full shard starts without noting it, and reads them again the next time.
-            with contextlib.suppress(OutOfMemoryError):
-                await redis.hset("meta", _CURRENCIES_READ, 1)
-
-    async def _used_currencies(self, redis: ShardRedis) -> set[str]:
-        """The currencies of all accounts; once these are stored, of the system accounts alone.
-
-        Money needs no system account: that of a credit line has none. Accounts that open later have their
-        currency's exponent stored before.
-        """
-        if await redis.hexists("meta", _CURRENCIES_READ):
-            found = await redis.hmget("accounts", [f"@world:{code}" for code in _CODES])
-            return {code for code, record in zip(_CODES, found, strict=True) if record is not None}
-        pages = Shard(self._settings.shard_id, "", redis).accounts_by_page()
-        return {account.currency async for page in pages for _, account in page}
 
     async def _watch_redis(self) -> None:
         """Brings Redis back whenever it ends."""
@@ -299,18 +188,15 @@ class Agent:
             elapsed = time.monotonic() - rotated
             if elapsed < window:
                 continue
-            topology = self._registry.topology
-            long_ms = long_unsettled_ms(window)
+            topology, long_ms = self._registry.topology, long_in_doubt_ms(window)
             peers = await asyncio.gather(*(ask_peer(topology, shard, long_ms) for shard in topology.shards))
             if not may_rotate(elapsed, window, peers):
-                log.warning("no rotation: a shard is silent or has long unsettled transfers")
+                log.warning("no rotation: a shard is silent or has attempts or commits long in doubt")
                 continue
-            shard = topology.shard(self._settings.shard_id)
             try:
-                async with self._client() as redis:
-                    found = Shard(shard.shard_id, topology.fence(shard), redis)
+                async with self._shard() as shard:
                     # The shard counts too: of a lost answer, or an earlier agent's, this one does not know.
-                    carried = await found.rotate(int(window * 1000), once_archived=True)
+                    carried = await shard.rotate(int(window * 1000), once_archived=True)
             except ShardNodeError as error:
                 log.warning("no rotation this time", error=str(error))
                 continue
@@ -324,22 +210,24 @@ class Agent:
         """Ends holds whose time is over. Capture refuses them by itself: this only frees what they hold."""
         while True:
             await asyncio.sleep(EXPIRY_SECONDS)
-            topology = self._registry.topology
-            info = topology.shard(self._settings.shard_id)
             try:
-                async with self._client() as redis:
-                    shard = Shard(info.shard_id, topology.fence(info), redis)
-                    while await shard.expire_holds(MAX_BATCH) == MAX_BATCH:
-                        pass
+                async with self._shard() as shard:
+                    await end_due_holds(shard)
             except ShardNodeError as error:
                 log.warning("holds cannot be ended now", error=str(error))
 
     @contextlib.asynccontextmanager
-    async def _client(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def _client(self) -> AsyncIterator[ShardRedis]:
         redis = connect(self._redis.address)
         try:
             yield redis
-        except (RedisError, OSError) as error:
-            raise as_shard_error(self._settings.shard_id, error) from error
         finally:
             await disconnect(redis)
+
+    @contextlib.asynccontextmanager
+    async def _shard(self) -> AsyncIterator[Shard]:
+        """This agent's shard, at the topology's epoch."""
+        topology = self._registry.topology
+        info = topology.shard(self._settings.shard_id)
+        async with self._client() as redis:
+            yield Shard(info.shard_id, topology.fence(info), redis)

@@ -1,4 +1,4 @@
-"""Whose data a Redis with the engine holds, and binding it to its shard and epoch.
+"""Whose data a Redis holds, and binding it to its shard and epoch.
 
 Invariant: the topology names a Redis at an epoch before the Redis accepts calls at that epoch. No topology
 has epoch 0: at that one a Redis is claimed, so that an agent that comes back finds it begun, and not empty.

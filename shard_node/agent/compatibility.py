@@ -35,9 +35,9 @@ _NOT_LOADED: Final = re.compile(r"Module (.+ failed to load: .+)")
 _NO_MODULES: Final = re.compile(r"'loadmodule .*\n(?:Bad directive|Unknown)")
 _LAST_LINES: Final = 5
 
-# Keys of the Lua library of older releases, and the library's name.
-_LIBRARY_KEYS: Final = ("meta", "accounts")
-_LIBRARY: Final = "tallystick"
+# Releases before the engine kept a shard in these hashes, with functions of this name.
+_OLD_HASHES: Final = ("meta", "accounts")
+_OLD_FUNCTIONS: Final = "tallystick"
 
 
 def require_parts() -> None:
@@ -104,16 +104,16 @@ def why_ended(log: str, data: Path) -> ShardNodeError:
 
 
 async def require_engine_on(redis: ShardRedis, data: Path, process_id: int) -> None:
-    """Raises IncompatibleError unless the server has the engine, and no data of the Lua library.
+    """Raises IncompatibleError unless the server has the engine, and no data of a release before the engine.
 
     Also of one that was there already: it may have been started by another release.
     """
     try:
-        kinds = [await redis.type(key) for key in _LIBRARY_KEYS]
-        libraries: list[Any] = await redis.function_list(library=_LIBRARY)
+        kinds = [await redis.type(key) for key in _OLD_HASHES]
+        functions: list[Any] = await redis.function_list(library=_OLD_FUNCTIONS)
     except (RedisError, OSError) as error:
         raise as_shard_error(str(data), error) from error
-    if b"hash" in kinds or libraries:
+    if b"hash" in kinds or functions:
         raise IncompatibleError(
             f"{data} holds data of an older release, which this release cannot read: go on there with the "
             "release that wrote it, or name another folder for the data"

@@ -35,35 +35,6 @@ FOLDER_TIMEOUT_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
-# What each setting is for:
-#   appendonly, appendfsync always   an acknowledged write is on disk; one fsync a turn of the loop
-#   no-appendfsync-on-rewrite no     also while the file is rewritten
-#   aof-load-truncated yes           a torn last write was never acknowledged
-#   save ""                          no snapshots: the append-only file alone is the truth
-#   maxmemory-policy noeviction      a full shard refuses writes; it never forgets money
-#   auto-aof-rewrite-min-size 256mb  a rewrite competes with the load; reading that much takes seconds
-#   lazyfree-lazy-server-del yes     dropping a generation of outcomes does not stall the shard
-SETTINGS = """\
-bind {host}
-port {port}
-protected-mode yes
-dir "{data}"
-daemonize no
-appendonly yes
-appendfsync always
-no-appendfsync-on-rewrite no
-aof-load-truncated yes
-auto-aof-rewrite-min-size 256mb
-save ""
-maxmemory {max_memory_bytes}
-maxmemory-policy noeviction
-lazyfree-lazy-server-del yes
-lazyfree-lazy-user-del yes
-timeout 0
-tcp-keepalive 30
-"""
-
-
 def free_port(host: str) -> int:
     """A port that nobody listens on at the moment."""
     with socket.socket() as probe:
@@ -81,19 +52,13 @@ class RedisProcess:
     Two Redis servers must never write one append-only file. So the one that is launched inherits a
     locked file: the lock is held for exactly as long as that Redis or a child of it lives, whatever
     becomes of its agent, and nobody launches without it.
-
-    ``with_engine`` starts it with the shard engine, and refuses what does not fit to it; it goes, and is so
-    always, when the Lua library goes.
     """
 
-    def __init__(
-        self, data: Path, host: str, port: int | None, max_memory_bytes: int, *, with_engine: bool = False
-    ) -> None:
+    def __init__(self, data: Path, host: str, port: int | None, max_memory_bytes: int) -> None:
         self._data = data
         self._host = host
         self._port = port
         self._max_memory_bytes = max_memory_bytes
-        self._with_engine = with_engine
         self._process: asyncio.subprocess.Process | None = None
         # The log's size when this server was started or adopted.
         self._log_start = 0
@@ -136,8 +101,7 @@ class RedisProcess:
                 )
             await asyncio.sleep(POLL_SECONDS)
         await self._ready()
-        if self._with_engine:
-            await self._require_engine()
+        await self._require_engine()
 
     async def _require_engine(self) -> None:
         client = connect(self.address)
@@ -223,15 +187,8 @@ class RedisProcess:
 
     async def _settings(self) -> str:
         assert self._port is not None  # noqa: S101
-        if self._with_engine:
-            engine = await asyncio.to_thread(shard_engine)
-            return settings(self._host, self._port, self._data, engine, self._max_memory_bytes)
-        return SETTINGS.format(
-            host=self._host,
-            port=self._port,
-            data=self._data.resolve(),
-            max_memory_bytes=self._max_memory_bytes,
-        )
+        engine = await asyncio.to_thread(shard_engine)
+        return settings(self._host, self._port, self._data, engine, self._max_memory_bytes)
 
     def _log_size(self) -> int:
         return self.log.stat().st_size if self.log.exists() else 0

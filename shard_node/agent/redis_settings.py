@@ -8,7 +8,7 @@ from typing import Final
 # What whoever connects may do: read, look after the server, and call the engine, whose commands are of no
 # category. Only the engine changes a shard: a plain write could replace its key, or cut off its ledger.
 #   -@write       SET, DEL, RENAME, EXPIRE, MOVE, RESTORE, SORT, XADD, XTRIM, FLUSHALL, SWAPDB and their like
-#   -@scripting   EVAL and FCALL; FUNCTION LIST stays: the agent looks for the library of older releases
+#   -@scripting   EVAL and FCALL; FUNCTION LIST stays: the agent looks for the data of older releases
 #   -debug        it can end the server and reload old data
 #   -module       the engine is there from the start to the end; MODULE LIST says so
 ACCESS: Final = "on nopass ~* &* +@all -@write -@scripting +function|list -debug -module +module|list"

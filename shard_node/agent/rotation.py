@@ -1,8 +1,8 @@
-"""When a shard may forget its older generation of outcomes and applied legs. Plain code, no clock.
+"""When a shard may forget its older generation of outcomes and ended attempts. Plain code, no clock.
 
-A leg that is forgotten while the payer's shard still holds its transfer as unsettled would be applied
-a second time by whoever finishes it. So every shard is asked first, and nobody forgets while one of
-them is silent or has a transfer that has been unsettled for long: no matter whose fault that is.
+An ended attempt that is forgotten while its deciding shard still holds the commit as unsettled could no longer
+be told from one that was lost by whoever finishes it. So every shard is asked first, and nobody forgets while
+one of them is silent or has been in doubt about something for long: no matter whose fault that is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Peer(Enum):
     SILENT = "no answer"
 
 
-def long_unsettled_ms(window_seconds: float) -> int:
-    """From which age on an unsettled transfer is in the way.
+def long_in_doubt_ms(window_seconds: float) -> int:
+    """From which age on an attempt or commit in doubt is in the way.
 
     What a rotation forgets was applied at least one window ago, and committed before that. Half a
     window leaves the other half as margin for clocks that run at different speeds; settling takes

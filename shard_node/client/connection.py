@@ -33,7 +33,7 @@ CALL_TIMEOUT_SECONDS = 5.0
 
 
 class ShardRedis(Redis):
-    """A client of redis-py, and beside it the link that function calls take."""
+    """A client of redis-py, and beside it the link that the engine's calls take."""
 
     link: Link
 
@@ -73,10 +73,7 @@ def as_shard_error(shard_id: str, error: Exception) -> ShardNodeError:
             return StaleEpochError(text)
         if message.startswith("WRONG_SHARD"):
             return WrongShardError(text)
-        # Starting up, a full disk, a script too long under way, no longer the primary.
+        # Starting up, a full disk, a command too long under way, no longer the primary.
         if isinstance(error, ReadOnlyError) or message.startswith(("LOADING", "MISCONF", "BUSY", "READONLY")):
-            return ShardUnavailableError(text)
-        if "Function not found" in message:
-            # A Redis that lost its data answers so; its agent loads the library again.
             return ShardUnavailableError(text)
     return ShardDefectError(text)

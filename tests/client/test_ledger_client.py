@@ -13,11 +13,11 @@ from uuid import UUID
 
 import grpc
 import pytest
-from shard_node.contract.transfers import Kind
 from sqlalchemy import Engine
 
 from router.services.ledger_service import LedgerService
 from router.services.ledger_watch import WatchSettings
+from shard_node.contract import Kind
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.store.rows import Entry as Row
 from tallystick import (

@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
-from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.transfers import Kind
-
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Attempt, InDoubt, each
-from shard_node.client.asking import NoReply
-from shard_node.contract.commands import Answer, Command, Post, Settle
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.client import NoReply
+from shard_node.contract import (
+    NO_ID,
+    Answer,
+    Command,
+    Effect,
+    Kind,
+    Leg,
+    Outcome,
+    Post,
+    Settle,
+    Transaction,
+    bundle_of,
+)
 from tests.coordinator.attempt_search import INDEFINITE, Search
 from tests.coordinator.attempt_world import Answered, Run, Setting, Try
 from tests.model import ADDING, TAKING, EngineModel, Hold, legs_of, rows_of

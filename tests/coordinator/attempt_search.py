@@ -14,10 +14,19 @@ from functools import lru_cache
 from typing import TypeVar
 
 from coordinator.attempts import InDoubt
-from shard_node.client.asking import NoReply
-from shard_node.contract.commands import Abandon, Answer, Command, Decide, Finish, Prepare, Settle, start_ms
-from shard_node.contract.layout import ATTEMPT_BYTES
-from shard_node.contract.outcomes import Outcome
+from shard_node.client import NoReply
+from shard_node.contract import (
+    ATTEMPT_BYTES,
+    Abandon,
+    Answer,
+    Command,
+    Decide,
+    Finish,
+    Outcome,
+    Prepare,
+    Settle,
+    start_ms,
+)
 from tests.coordinator.attempt_world import Ground, Message, Run, Setting, Step, Try, ViolationError, World
 from tests.model import EngineModel, Faults, Frozen
 

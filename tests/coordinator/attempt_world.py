@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Commit, Recovery
-from shard_node.client.asking import NoReply
-from shard_node.contract.commands import Answer, Command
+from shard_node.client import NoReply
+from shard_node.contract import Answer, Command
 from tests.model import EngineModel, Faults
 
 # By transaction: its name and what its caller was answered.

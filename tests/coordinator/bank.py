@@ -7,29 +7,28 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shard_node.contract.transfers import Kind
-
 from coordinator.attempts import Attempt, Commit, each
 from coordinator.driver import Driver
 from coordinator.pace import Pace
 from coordinator.resolver import Resolver
-from shard_node.client import Shard
-from shard_node.client.asking import ask
+from shard_node.client import Shard, ask
 from shard_node.cluster.slots import slot
 from shard_node.cluster.topology import Topology
-from shard_node.contract.accounts import AccountRecord, AccountTerms
-from shard_node.contract.commands import (
+from shard_node.contract import (
+    AccountRecord,
+    AccountTerms,
     Answer,
     Command,
     Decide,
     Decided,
     Finish,
+    Kind,
+    Outcome,
     Post,
     Prepare,
     Prepared,
+    Transaction,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction
 from shard_node.errors import ShardUnavailableError
 from tests.coordinator.payloads import (
     CURRENCY,
@@ -39,7 +38,7 @@ from tests.coordinator.payloads import (
     posted_bundle,
     transfer,
 )
-from tests.real_shards import EngineCluster, EngineShards
+from tests.real_shards import RealCluster, RealShards
 
 if TYPE_CHECKING:
     from shard_node.client import NoReply
@@ -84,11 +83,11 @@ class SilentShard(Shard):
 class Ground:
     """Shards with accounts on them, coordinators, resolvers, and moves of slots."""
 
-    shards: EngineShards
-    cluster: EngineCluster
+    shards: RealShards
+    cluster: RealCluster
 
     @property
-    def current(self) -> EngineCluster:
+    def current(self) -> RealCluster:
         """What a directory would hand out."""
         return self.cluster
 
@@ -190,14 +189,14 @@ class Ground:
             replaced = LossyShard(shard.shard_id, shard.fence, shard.redis)
             replaced.losing = frozenset(commands)
             lossy.append(replaced)
-        self.cluster = EngineCluster(self.cluster.topology, tuple(lossy))
+        self.cluster = RealCluster(self.cluster.topology, tuple(lossy))
 
-    def silence(self, index: int) -> EngineCluster:
+    def silence(self, index: int) -> RealCluster:
         """The cluster with one shard that answers nothing."""
         shards: list[Shard] = list(self.cluster.shards)
         old = shards[index]
         shards[index] = SilentShard(old.shard_id, old.fence, old.redis)
-        return EngineCluster(self.cluster.topology, tuple(shards))
+        return RealCluster(self.cluster.topology, tuple(shards))
 
     async def in_doubt(self) -> tuple[int, int]:
         """How many attempts are prepared, and how many commits unsettled, on all shards."""
@@ -227,7 +226,7 @@ class Bank(Ground):
     payee: str
 
     @classmethod
-    async def open(cls, shards: EngineShards) -> Bank:
+    async def open(cls, shards: RealShards) -> Bank:
         """A payer with money on shard 0 and a payee without on shard 1."""
         names = name_on(shards, 0, "payer"), name_on(shards, 1, "payee")
         bank = cls(shards, shards.cluster(), *names)

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Answers, Commit, InDoubt, Recovery
-from shard_node.client.asking import NoReply
-from shard_node.contract.commands import Abandon, Answer, Decide, Finish
-from shard_node.contract.outcomes import Outcome
+from shard_node.client import NoReply
+from shard_node.contract import Abandon, Answer, Decide, Finish, Outcome
 from tests.model import EngineModel
 
 _COMMITTED = bytes((Outcome.COMMITTED,))

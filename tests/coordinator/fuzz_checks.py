@@ -10,12 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction
+from shard_node.contract import Effect, Kind, Leg, Outcome, Transaction
 from tests.coordinator.fuzz_shards import require
 from tests.model import EngineModel
 from tests.model.state import Entry, rows_of

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Attempt, Commit, Recovery, each
 from shard_node.client import NoReply
-from shard_node.contract.commands import (
+from shard_node.contract import (
     Abandon,
     Answer,
+    Bundle,
     Command,
     Decide,
     Finish,
+    Outcome,
     Post,
     Prepare,
     Settle,
+    Transaction,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Bundle, Transaction
 from tests.coordinator.fuzz_payloads import SHOWN
 from tests.coordinator.fuzz_shards import FuzzShard, require
 from tests.coordinator.payloads import attempts_at, posted_bundle, shards_of

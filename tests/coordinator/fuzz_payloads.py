@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
-from shard_node.contract.transactions import Transaction
+from shard_node.contract import Effect, Kind, Transaction
 from shard_node.limits import MAX_MINOR
 from tests.coordinator.payloads import WORLD, transaction, transfer
 

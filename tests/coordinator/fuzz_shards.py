@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shard_node.contract.transfers import Kind
-
 from shard_node.client import Shard
 from shard_node.cluster.topology import Topology
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import Answer, Command
-from shard_node.contract.lookups import Doubt, PreparedAttempt, ShardStatus, UnsettledCommit
+from shard_node.contract import (
+    AccountTerms,
+    Answer,
+    Command,
+    Doubt,
+    Kind,
+    PreparedAttempt,
+    ShardStatus,
+    UnsettledCommit,
+)
 from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
 from tests.engine.comparison import Comparison
 from tests.engine.server import EngineServer
-from tests.engine.shard import Shard as LocalShard
+from tests.engine.shard import EngineShard
 from tests.model import EngineModel, Faults
 
 
@@ -35,7 +40,7 @@ class Twin(Comparison):
     """One empty shard of a topology on a server with a manual clock, and the model beside it."""
 
     def __init__(self, server: EngineServer, name: str, epoch: int, now_ms: int) -> None:
-        self.server, self.shard = server, LocalShard(server, name, epoch)
+        self.server, self.shard = server, EngineShard(server, name, epoch)
         self.model = EngineModel(now_ms=now_ms, faults=Faults(horizon_left_behind=True))
         self.trimmed = 0
         server.redis.flushall()
@@ -61,7 +66,7 @@ class Place:
         self.fence = topology.fence(topology.shards[self.index])
         if self.twin:
             name, _, epoch = self.fence.rpartition("/")
-            self.twin.shard = LocalShard(self.twin.server, name, int(epoch))
+            self.twin.shard = EngineShard(self.twin.server, name, int(epoch))
             self.twin.shard.bind(window_ms=MAX_MINOR, backlog_limit=MAX_MINOR)
 
     def open(self, terms: AccountTerms) -> None:

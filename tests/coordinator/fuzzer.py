@@ -19,17 +19,25 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from shard_node.contract.transfers import Kind
 from structlog.testing import capture_logs
 
 from coordinator.resolver import Resolver
 from shard_node.client import NoReply, Shard, connect
 from shard_node.cluster.slots import slot
 from shard_node.cluster.topology import Topology
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import Answer, Command, Decide, Finish, Post, Prepare, new_attempt_id
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction
+from shard_node.contract import (
+    AccountTerms,
+    Answer,
+    Command,
+    Decide,
+    Finish,
+    Kind,
+    Outcome,
+    Post,
+    Prepare,
+    Transaction,
+    new_attempt_id,
+)
 from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
 from tests.coordinator.bank import name_on
@@ -39,7 +47,7 @@ from tests.coordinator.fuzz_payloads import Payloads, key_of, shown
 from tests.coordinator.fuzz_shards import BrokenError, FuzzShard, Place, Twin, require
 from tests.coordinator.payloads import posted_bundle, shards_of
 from tests.model import Faults
-from tests.real_shards import SHARDS, EngineShards, with_slot_moved
+from tests.real_shards import SHARDS, RealShards, with_slot_moved
 
 ACCOUNTS_A_SHARD = 4
 NOW_MS = 1_800_000_000_000
@@ -82,7 +90,7 @@ class FuzzError(AssertionError):
         super().__init__("\n".join((what, f"at step {step} of {setting}", "last operations:", *operations)))
 
 
-async def fuzz(shards: EngineShards | None, setting: Setting) -> Summary:
+async def fuzz(shards: RealShards | None, setting: Setting) -> Summary:
     """One run over three empty shards, which need servers unless the setting has faults.
 
     Raises FuzzError for the first thing that is wrong.
@@ -112,7 +120,7 @@ class World:
     """Shards, coordinators, messages on their way, and what must hold."""
 
     def __init__(
-        self, shards: EngineShards | None, setting: Setting, logs: Sequence[MutableMapping[str, Any]]
+        self, shards: RealShards | None, setting: Setting, logs: Sequence[MutableMapping[str, Any]]
     ) -> None:
         self.setting = setting
         self.rng = Random(setting.seed)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction
+from shard_node.contract import Effect, Kind, Outcome, Transaction
 from tests.coordinator.bank import Ground, name_on
 from tests.coordinator.payloads import posted_bundle, transaction, transfer
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 HAS = 100
 PURCHASE = bytes([7] * 16)
@@ -29,7 +25,7 @@ class JournalBank(Ground):
     third: str
 
     @classmethod
-    async def open(cls, shards: EngineShards) -> JournalBank:
+    async def open(cls, shards: RealShards) -> JournalBank:
         """Three accounts with money, on as many of three shards as there are."""
         count = len(shards.servers)
         names = [name_on(shards, i % count, prefix) for i, prefix in enumerate(("one", "two", "three"))]

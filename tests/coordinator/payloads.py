@@ -6,14 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.transfers import Kind
-
 from coordinator.attempts import Attempt
 from coordinator.driver import now_ms
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import new_attempt_id
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import NO_ID, Effect, Kind, Leg, Transaction, bundle_of, new_attempt_id
 
 CURRENCY = "EUR"
 WORLD = f"@world:{CURRENCY}"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coordinator.attempts import Attempt, Commit
-from shard_node.contract.commands import Prepare, Prepared
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction, bundle_of
+from shard_node.contract import Outcome, Prepare, Prepared, Transaction, bundle_of
 from tests.coordinator.attempt_explorer import SLOTS, TRANSACTIONS
 from tests.model import EngineModel
 

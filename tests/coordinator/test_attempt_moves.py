@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shard_node.contract.commands import Post
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.contract import Outcome, Post, bundle_of
 from tests.coordinator.attempt_explorer import SLOTS, TRANSACTIONS
 from tests.model import EngineModel, Faults
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from coordinator.attempt_steps import MAX_OTHERS, Batch, cut
 from coordinator.attempts import Answers, Attempt, Calls, Commit, InDoubt, Recovery, in_doubt
-from shard_node.client.asking import NoReply
-from shard_node.contract.commands import (
+from shard_node.client import NoReply
+from shard_node.contract import (
     Abandon,
     Answer,
+    Bundle,
     Decide,
+    Effect,
     Finish,
+    Kind,
+    Leg,
     Other,
+    Outcome,
     Prepare,
     Settle,
+    Transaction,
+    bundle_of,
     new_attempt_id,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
 
 IDS = ("d", "p", "q")
 ATTEMPT, OTHER = new_attempt_id(1), new_attempt_id(2)

@@ -8,18 +8,15 @@ from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.transfers import Kind
 from structlog.testing import capture_logs
 
 from shard_node.client import NoReply
-from shard_node.contract.commands import Finish, Prepare, Prepared
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction
+from shard_node.contract import Finish, Kind, Outcome, Prepare, Prepared, Transaction
 from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
 from tests.coordinator.bank import PAYER_HAS, Bank, name_on
 from tests.coordinator.payloads import WORLD, timed_id, transfer
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 MOVED = (PAYER_HAS - 30, 30)
 NOT_MOVED = (PAYER_HAS, 0)
@@ -28,7 +25,7 @@ IN_DOUBT = "cannot be dropped"
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[Bank]:
+async def bank(shards: RealShards) -> AsyncIterator[Bank]:
     """A payer with 100 on one shard, a payee on another."""
     made = await Bank.open(shards)
     yield made
@@ -513,7 +510,7 @@ async def test_credits_to_an_account_below_zero_have_a_limit_too(bank: Bank) -> 
     await bank.resolve()
 
 
-async def test_finish_of_a_leg_that_is_nowhere_raises_the_alarm(shards: EngineShards) -> None:
+async def test_finish_of_a_leg_that_is_nowhere_raises_the_alarm(shards: RealShards) -> None:
     """R5: it is refused, counted and logged as critical, never acknowledged, and never settled."""
     bank = await Bank.open(shards)
     row = bank.transfer()

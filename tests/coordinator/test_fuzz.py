@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from shard_node.contract.transfers import Kind
 
-from coordinator import engine_resolver
+from coordinator import resolver
 from coordinator.attempts import Answers, Commit, Recovery
 from shard_node.client import NoReply
-from shard_node.contract.commands import Abandon, Decide, Finish
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Abandon, Decide, Finish, Kind, Outcome
 from tests.coordinator.fuzz_coordinator import Setting
 from tests.coordinator.fuzz_shards import BrokenError
 from tests.coordinator.fuzzer import FuzzError, fuzz
 from tests.engine.server import EngineServer
 from tests.model import Faults
-from tests.real_shards import EngineShards, engine_servers
+from tests.real_shards import RealShards, real_servers
 
 STEPS = 1000
 SOUND = {
@@ -52,18 +50,18 @@ FIRST_SEED = int(os.environ.get("TALLYSTICK_FUZZ_SEED", "1000"))
 @pytest.fixture(scope="module")
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EngineServer]]:
     """Three servers whose time is set."""
-    with engine_servers(tmp_path_factory.mktemp("fuzzed"), manual_clock=True) as servers:
+    with real_servers(tmp_path_factory.mktemp("fuzzed"), manual_clock=True) as servers:
         yield servers
 
 
 @pytest.fixture
-def shards(module_server: list[EngineServer]) -> EngineShards:
+def shards(module_server: list[EngineServer]) -> RealShards:
     """The servers under one topology."""
-    return EngineShards(module_server)
+    return RealShards(module_server)
 
 
 @pytest.mark.parametrize("setting", SOUND.values(), ids=SOUND.keys())
-async def test_random_messages_break_nothing(shards: EngineShards, setting: Setting) -> None:
+async def test_random_messages_break_nothing(shards: RealShards, setting: Setting) -> None:
     """Money, answers, ledgers, engine and model agree all the time."""
     summary = await fuzz(shards, setting)
     # Else the run no longer goes where it should.
@@ -84,10 +82,10 @@ async def test_what_runs_reach_together() -> None:
 @pytest.mark.skipif(not LONG_STEPS, reason="TALLYSTICK_FUZZ_STEPS says how many steps")
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("setting", SOUND.values(), ids=SOUND.keys())
-async def test_many_random_messages_break_nothing(shards: EngineShards, setting: Setting) -> None:
+async def test_many_random_messages_break_nothing(shards: RealShards, setting: Setting) -> None:
     """The same, many times: TALLYSTICK_FUZZ_STEPS steps, from TALLYSTICK_FUZZ_SEED on."""
     for run in range(-(-LONG_STEPS // STEPS)):
-        await fuzz(EngineShards(shards.servers), replace(setting, seed=FIRST_SEED + run))
+        await fuzz(RealShards(shards.servers), replace(setting, seed=FIRST_SEED + run))
 
 
 # ------------------------------------------------------------------ planted faults
@@ -186,7 +184,7 @@ FAULT_RUNS = 25
 @pytest.mark.parametrize("setting", MACHINES.values(), ids=MACHINES.keys())
 async def test_a_fault_of_a_coordinator_is_found(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
     """Within a few runs."""
-    monkeypatch.setattr(engine_resolver, "Recovery", setting.recovery)
+    monkeypatch.setattr(resolver, "Recovery", setting.recovery)
     await _found(replace(setting, faults=Faults()))
 
 

@@ -10,18 +10,10 @@ from redis.exceptions import ResponseError
 
 from coordinator.driver import MINIMUM_AGE_MS, now_ms
 from shard_node.client import NoReply
-from shard_node.contract.commands import (
-    Decide,
-    Decided,
-    Finish,
-    Prepare,
-    Prepared,
-    new_attempt_id,
-)
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Decide, Decided, Finish, Outcome, Prepare, Prepared, new_attempt_id
 from tests.coordinator.bank import codes, name_on
 from tests.coordinator.journal_bank import HAS, LONG_MS, REFUNDABLE, JournalBank
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 CLEAN = (0, 0)
 SPLIT = (HAS - 10, HAS - 10, HAS + 20)
@@ -30,7 +22,7 @@ NOTHING = (0, 0, 0)
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[JournalBank]:
+async def bank(shards: RealShards) -> AsyncIterator[JournalBank]:
     """Three accounts of 100 on three shards."""
     made = await JournalBank.open(shards)
     yield made

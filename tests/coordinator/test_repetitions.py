@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from shard_node.contract.transfers import Kind
 
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Kind, Outcome
 from shard_node.limits import MAX_BATCH
 from tests.coordinator.bank import PAYER_HAS, Bank, name_on
 from tests.coordinator.payloads import WORLD, transfer
-from tests.real_shards import ENDLESS_WINDOW_MS, EngineShards
+from tests.real_shards import ENDLESS_WINDOW_MS, RealShards
 
 CLEAN = (0, 0)
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[Bank]:
+async def bank(shards: RealShards) -> AsyncIterator[Bank]:
     """A payer with 100 on one shard, a payee on another."""
     made = await Bank.open(shards)
     yield made
@@ -47,7 +46,7 @@ async def test_an_attempt_commits_once(bank: Bank) -> None:
 
 
 async def test_a_repetition_refused_by_a_full_shard_is_unknown(
-    shards: EngineShards, monkeypatch: pytest.MonkeyPatch
+    shards: RealShards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The decide whose answer was lost filled the shard's backlog: "nothing was begun" would be untrue."""
     bank = await Bank.open(shards)
@@ -77,7 +76,7 @@ async def test_a_repetition_refused_by_a_full_shard_is_unknown(
 
 
 @pytest.mark.parametrize("full", [0, 1], ids=["the payer's", "the payee's"])
-async def test_a_full_shard_begins_nothing(shards: EngineShards, full: int) -> None:
+async def test_a_full_shard_begins_nothing(shards: RealShards, full: int) -> None:
     """The caller may try again later; what is in flight ends all the same."""
     bank = await Bank.open(shards)
     decided = bank.transfer(10)

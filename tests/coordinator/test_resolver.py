@@ -7,22 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import engine_driver, engine_resolver
+from coordinator import driver as driver_module
+from coordinator import resolver
 from coordinator.driver import Driver, now_ms
 from coordinator.pace import MAX_PAUSE_SECONDS, Cluster, Pace
 from coordinator.resolver import Resolver
-from shard_node.client import NoReply, Shard, engine_asking
-from shard_node.client.asking import Shard
-from shard_node.contract.commands import Abandon, Answer, Command, Finish, Settle
-from shard_node.contract.lookups import Doubt, PreparedAttempt
-from shard_node.contract.outcomes import Outcome
+from shard_node.client import NoReply, Shard, asking
+from shard_node.contract import Abandon, Answer, Command, Doubt, Finish, Outcome, PreparedAttempt, Settle
 from tests.coordinator.bank import PAYER_HAS, Bank, Ground, name_on
 from tests.coordinator.payloads import transfer
-from tests.real_shards import EngineCluster, EngineShards, engine_servers
+from tests.real_shards import RealCluster, RealShards, real_servers
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[Bank]:
+async def bank(shards: RealShards) -> AsyncIterator[Bank]:
     """A payer with 100 on one shard, a payee on another."""
     made = await Bank.open(shards)
     yield made
@@ -39,7 +37,7 @@ async def test_what_cannot_be_ended_stands_in_nobodys_way(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attempts whose deciding shard is away fill many looks; those of a living one are ended all the same."""
-    monkeypatch.setattr(engine_resolver, "SCAN_LIMIT", 20)
+    monkeypatch.setattr(resolver, "SCAN_LIMIT", 20)
     away, here = name_on(bank.shards, 2, "away"), name_on(bank.shards, 0, "here")
     for payer in [away] * 210 + [here] * 20:
         await bank.prepare(bank.attempt(transfer(payer, bank.payee, 1)))
@@ -54,15 +52,15 @@ async def test_what_cannot_be_ended_stands_in_nobodys_way(
 
 
 @pytest.fixture
-def own_shards(tmp_path: Path) -> Iterator[EngineShards]:
+def own_shards(tmp_path: Path) -> Iterator[RealShards]:
     """Three shards of this test alone, whose time is set."""
-    with engine_servers(tmp_path, manual_clock=True) as servers:
-        made = EngineShards(servers)
+    with real_servers(tmp_path, manual_clock=True) as servers:
+        made = RealShards(servers)
         made.wipe()
         yield made
 
 
-async def test_what_is_young_is_left_alone(own_shards: EngineShards, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_young_is_left_alone(own_shards: RealShards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its coordinator is likely to be at work. Where all are young their bundles are not even read."""
     now, looks = now_ms(), []
     in_doubt = Shard.in_doubt
@@ -97,7 +95,7 @@ async def test_a_deciding_shard_that_has_left_is_reported(
     """Nobody can say what became of its attempts: they are kept, and somebody must look."""
     attempt = bank.attempt(bank.transfer())
     await bank.prepare(attempt)
-    smaller = EngineCluster(bank.cluster.topology, bank.cluster.shards[1:])
+    smaller = RealCluster(bank.cluster.topology, bank.cluster.shards[1:])
     looking = resolver_of(bank)
     assert not await looking.resolve(smaller, smaller.shards[0], 0)
     assert "has left the cluster" in capsys.readouterr().out
@@ -109,14 +107,14 @@ async def test_recovery_keeps_to_the_limit_of_a_call(bank: Bank, monkeypatch: py
     """However much waits, no call is about more than a batch of transactions."""
     sizes: dict[bytes, int] = {}
     asked: list[int] = []
-    carried_out = engine_asking.ask
+    carried_out = asking.ask
 
     async def ask(shard: Shard, command: Command) -> Answer | NoReply:
         if isinstance(command, (Abandon, Finish)):
             asked.append(sum(sizes[attempt_id] for attempt_id in command.attempt_ids))
         return await carried_out(shard, command)
 
-    monkeypatch.setattr(engine_resolver, "MAX_BATCH", 100)
+    monkeypatch.setattr(resolver, "MAX_BATCH", 100)
     attempts = [
         bank.attempt(*(bank.transfer(1) for _ in range(size))) for size in (60, 40, 1, 100, 30, 30, 41)
     ]
@@ -125,7 +123,7 @@ async def test_recovery_keeps_to_the_limit_of_a_call(bank: Bank, monkeypatch: py
         await bank.prepare(attempt)
     await bank.decide(attempts[0])
     await bank.decide(attempts[1])
-    monkeypatch.setattr(engine_asking, "ask", ask)
+    monkeypatch.setattr(asking, "ask", ask)
     await bank.resolve()
     assert max(asked) == 100
     assert await bank.in_doubt() == (0, 0)
@@ -145,12 +143,12 @@ class Clock:
 async def test_who_slept_too_long_asks_nobody(bank: Bank) -> None:
     """A batch that was stopped for longer than shards surely remember is left to recovery."""
     clock = Clock()
-    asking = Pace(bank.cluster, clock)
+    pace = Pace(bank.cluster, clock)
     clock.now_seconds += MAX_PAUSE_SECONDS
-    assert await asking.ask_all({0: Settle([])}) != {0: NoReply.LOST}
+    assert await pace.ask_all({0: Settle([])}) != {0: NoReply.LOST}
     clock.now_seconds += 1
     before = await bank.cluster.shards[0].info()
-    assert await asking.ask_all({0: Settle([])}) == {0: NoReply.LOST}
+    assert await pace.ask_all({0: Settle([])}) == {0: NoReply.LOST}
     assert (await bank.cluster.shards[0].info()).calls == before.calls
 
 
@@ -172,7 +170,7 @@ async def test_coordinator_that_slept_leaves_its_batch_unknown(
                 clock.now_seconds += 2 * MAX_PAUSE_SECONDS
             return answers
 
-    monkeypatch.setattr(engine_driver, "Pace", Sleepy)
+    monkeypatch.setattr(driver_module, "Pace", Sleepy)
     attempt = bank.attempt(bank.transfer(30))
     await Driver(bank).commit([attempt], bank.cluster)
     assert attempt.outcomes == bytes((Outcome.OUTCOME_UNKNOWN,))

@@ -12,18 +12,16 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from coordinator import engine_service as service_module
+from coordinator import service as service_module
 from coordinator.attempts import Attempt
 from coordinator.driver import Driver, now_ms
 from coordinator.service import CoordinatorService
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import new_attempt_id, start_ms
-from shard_node.contract.layout import BUNDLE_HEAD
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import BUNDLE_HEAD, Outcome, new_attempt_id, start_ms
 from tallystick.v1 import coordinator_pb2
 from tests.coordinator.journal_bank import HAS, JournalBank
 from tests.coordinator.payloads import attempts_at, transfer
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 from tests.router.stand_ins import AbortedError, Context
 
 
@@ -246,7 +244,7 @@ class MappedBank(SimpleNamespace):
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[JournalBank]:
+async def bank(shards: RealShards) -> AsyncIterator[JournalBank]:
     """Three accounts of 100 on three shards."""
     made = await JournalBank.open(shards)
     yield made

@@ -18,18 +18,18 @@ from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-COMMIT = "/tallystick.v1.CoordinatorService/Commit"
+COMMIT = "/tallystick.v1.CoordinatorService/CommitAttempts"
 TIMEOUT_SECONDS = 10.0
 
 
 class CommitsNothing(coordinator_pb2_grpc.CoordinatorServiceServicer):
     """A coordinator that answers every batch with an empty response."""
 
-    async def Commit(  # noqa: N802 -- the contract's name
-        self, _request: coordinator_pb2.CommitRequest, _context: Any
-    ) -> coordinator_pb2.CommitResponse:
+    async def CommitAttempts(  # noqa: N802 -- the contract's name
+        self, _request: coordinator_pb2.CommitAttemptsRequest, _context: Any
+    ) -> coordinator_pb2.CommitAttemptsResponse:
         """Answers."""
-        return coordinator_pb2.CommitResponse()
+        return coordinator_pb2.CommitAttemptsResponse()
 
 
 async def test_calls_find_their_methods() -> None:
@@ -42,8 +42,8 @@ async def test_calls_find_their_methods() -> None:
         serving = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
         assert serving.status == health_pb2.HealthCheckResponse.SERVING
         stub: Any = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
-        answer = await stub.Commit(coordinator_pb2.CommitRequest(), timeout=TIMEOUT_SECONDS)
-        assert answer == coordinator_pb2.CommitResponse()
+        answer = await stub.CommitAttempts(coordinator_pb2.CommitAttemptsRequest(), timeout=TIMEOUT_SECONDS)
+        assert answer == coordinator_pb2.CommitAttemptsResponse()
         nowhere: Any = channel.unary_unary("/no.such/Method")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await nowhere(b"", timeout=TIMEOUT_SECONDS)
@@ -56,9 +56,9 @@ def test_what_is_added_later_takes_the_place_of_the_earlier() -> None:
     methods = Methods()
     coordinator_pb2_grpc.add_CoordinatorServiceServicer_to_server(CommitsNothing(), methods)
     special: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
-        CommitsNothing().Commit, response_serializer=bytes
+        CommitsNothing().CommitAttempts, response_serializer=bytes
     )
-    methods.add_registered_method_handlers("tallystick.v1.CoordinatorService", {"Commit": special})
+    methods.add_registered_method_handlers("tallystick.v1.CoordinatorService", {"CommitAttempts": special})
     details: Any = type("Details", (), {"method": COMMIT})
     found = methods.service(details)
     assert found is not None
@@ -92,7 +92,7 @@ class Refuses:
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Each kind of method, one that reads bytes and one that is given a message."""
         made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        for name, read in (("bytes", None), ("message", coordinator_pb2.CommitRequest.FromString)):
+        for name, read in (("bytes", None), ("message", coordinator_pb2.CommitAttemptsRequest.FromString)):
             made[f"unary_{name}"] = grpc.unary_unary_rpc_method_handler(self.unary, read)
             made[f"stream_{name}"] = grpc.unary_stream_rpc_method_handler(self.stream, read)
             made[f"write_{name}"] = grpc.unary_stream_rpc_method_handler(self.write, read)

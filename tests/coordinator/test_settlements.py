@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator import engine_driver
+from coordinator import driver as driver_module
 from coordinator.driver import Driver, Settlements
 from tests.coordinator.journal_bank import JournalBank
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 CLEAN = (0, 0)
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[JournalBank]:
+async def bank(shards: RealShards) -> AsyncIterator[JournalBank]:
     """Three accounts of 100 on three shards."""
     made = await JournalBank.open(shards)
     yield made
@@ -53,7 +53,7 @@ async def test_settlements_without_a_ride_go_alone(
     bank: JournalBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while; nobody has to send anything."""
-    monkeypatch.setattr(engine_driver, "SETTLE_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(driver_module, "SETTLE_IDLE_SECONDS", 0.01)
     driver = Driver(bank)
     await driver.commit([bank.attempt(bank.split())], bank.cluster)
     idle = asyncio.ensure_future(driver.settle_idle())
@@ -65,8 +65,8 @@ async def test_settlements_without_a_ride_go_alone(
 
 def test_a_call_carries_no_more_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest waits for the next one; what waits is bounded, for recovery settles it too."""
-    monkeypatch.setattr(engine_driver, "MAX_BATCH", 3)
-    monkeypatch.setattr(engine_driver, "MAX_SETTLEMENTS", 5)
+    monkeypatch.setattr(driver_module, "MAX_BATCH", 3)
+    monkeypatch.setattr(driver_module, "MAX_SETTLEMENTS", 5)
     settlements = Settlements()
     for first in (0, 4, 8):
         settlements.add("shard-0", [(bytes(16), number) for number in range(first, first + 4)])

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from shard_node.client import NoReply
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction
+from shard_node.contract import Outcome, Transaction
 from tests.coordinator.bank import PAYER_HAS, Bank
 from tests.coordinator.journal_bank import HAS, JournalBank
-from tests.real_shards import EngineShards, engine_servers
+from tests.real_shards import RealShards, real_servers
 
 MOVED = (PAYER_HAS - 30, 30)
 CLEAN = (0, 0)
@@ -21,15 +20,15 @@ AT_REST, SPLIT = (HAS, HAS, HAS), (HAS - 10, HAS - 10, HAS + 20)
 
 
 @pytest.fixture
-def own_shards(tmp_path: Path) -> Iterator[EngineShards]:
+def own_shards(tmp_path: Path) -> Iterator[RealShards]:
     """Three shards of this test alone, which it may kill."""
-    with engine_servers(tmp_path) as servers:
-        shards = EngineShards(servers)
+    with real_servers(tmp_path) as servers:
+        shards = RealShards(servers)
         shards.wipe()
         yield shards
 
 
-async def test_shard_down_between_decide_and_finish(own_shards: EngineShards) -> None:
+async def test_shard_down_between_decide_and_finish(own_shards: RealShards) -> None:
     """The caller hears that the outcome is unknown; the resolver finishes when the shard is back."""
     bank = await Bank.open(own_shards)
     row = bank.transfer()
@@ -53,7 +52,7 @@ async def test_shard_down_between_decide_and_finish(own_shards: EngineShards) ->
     await bank.close()
 
 
-async def test_connections_from_before_a_restart_are_not_a_lost_answer(own_shards: EngineShards) -> None:
+async def test_connections_from_before_a_restart_are_not_a_lost_answer(own_shards: RealShards) -> None:
     """They are dead; the call is made on a new one, and moves once."""
     bank = await Bank.open(own_shards)
     rows = [bank.transfer(1) for _ in range(12)]
@@ -67,7 +66,7 @@ async def test_connections_from_before_a_restart_are_not_a_lost_answer(own_shard
     await bank.close()
 
 
-async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: EngineShards) -> None:
+async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: RealShards) -> None:
     """Each decide that was answered is there after kill -9."""
     bank = await Bank.open(own_shards)
     rows = [bank.transfer(1) for _ in range(50)]
@@ -97,7 +96,7 @@ async def test_payers_shard_killed_keeps_what_it_acknowledged(own_shards: Engine
 
 @pytest.mark.parametrize("steps", [1, 2], ids=["after prepare", "after decide"])
 @pytest.mark.parametrize("index", [0, 1, 2], ids=["deciding", "debited", "credited"])
-async def test_shard_killed(own_shards: EngineShards, index: int, steps: int) -> None:
+async def test_shard_killed(own_shards: RealShards, index: int, steps: int) -> None:
     """The caller hears that the outcome is unknown; when the shard is back the resolver makes it whole."""
     bank = await JournalBank.open(own_shards)
     row = bank.split()

@@ -9,25 +9,23 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from shard_node.contract.transfers import Kind
 
 from coordinator import verification as verification_module
 from coordinator.cluster_service import ClusterService
 from coordinator.verification import CurrencyTotal, Verification, verify_by_page
 from shard_node.client import Shard
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import AccountTerms, Kind, Outcome
 from tallystick.v1 import cluster_pb2
 from tests.coordinator.bank import name_on
 from tests.coordinator.journal_bank import HAS, JournalBank
 from tests.coordinator.payloads import transfer
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 from tests.router.stand_ins import AbortedError, Context
 
 
 @pytest.fixture
-async def bank(shards: EngineShards) -> AsyncIterator[JournalBank]:
+async def bank(shards: RealShards) -> AsyncIterator[JournalBank]:
     """Three accounts of 100 on three shards."""
     made = await JournalBank.open(shards)
     yield made

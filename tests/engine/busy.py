@@ -5,23 +5,24 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import (
+from shard_node.contract import (
     Abandon,
+    AccountTerms,
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
+    Outcome,
     Post,
     Prepare,
     Prepared,
     Settle,
+    Transaction,
+    bundle_of,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from tests.engine.shard import EngineShard
 
 OTHER = "test/shard-1"

@@ -10,12 +10,9 @@ from typing import Any, Final, TypeVar
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import SLOT_COUNT
-from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
-from shard_node.contract.commands import Answer, Command
-from shard_node.contract.layout import (
+from shard_node.contract import (
     ALL_OWNERS,
     CHUNK_HEAD,
     MOVED_ACCOUNT,
@@ -25,7 +22,14 @@ from shard_node.contract.layout import (
     MOVED_REFUND,
     OUTCOME_RECORD,
     SYSTEM_SLOT,
+    AccountTerms,
+    Answer,
+    Command,
+    Kind,
     RecordKind,
+    pack_changes,
+    pack_names,
+    pack_terms,
 )
 from shard_node.limits import MAX_BATCH, MAX_MINOR
 from tests.engine.frames import entries_of

@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hypothesis import strategies as st
-from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.transfers import Kind
 
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.layout import NO_VERSION, SYSTEM_SLOT
-from shard_node.contract.transactions import Leg, Transaction
+from shard_node.contract import NO_ID, NO_VERSION, SYSTEM_SLOT, AccountTerms, Effect, Kind, Leg, Transaction
 from shard_node.limits import MAX_MINOR
 from tests.engine.busy import attempt_id, uuid7
 from tests.engine.conftest import NOW_MS

@@ -6,19 +6,18 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from shard_node.contract.journals import NO_ID
-from shard_node.contract.transfers import Kind
-
-from shard_node.contract.layout import (
+from shard_node.contract import (
     ALL_OWNERS,
     ENTRY_HEAD,
     FRAME_HEAD,
     LIST_HEAD,
+    NO_ID,
+    Bundle,
     BundleFlag,
     FrameKind,
+    Kind,
+    Outcome,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Bundle
 from tests.model import Entry
 
 _OPEN_COLUMNS: Final = struct.calcsize("<qqqH3s")

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import (
+from shard_node.contract import (
     AccountRecord,
     AccountTerms,
+    Answer,
+    Command,
+    Kind,
+    Outcome,
     pack_changes,
     pack_names,
     pack_terms,
     unpack_names,
     unpack_records,
 )
-from shard_node.contract.commands import Answer, Command
-from shard_node.contract.outcomes import Outcome
 from tests.engine.server import EngineServer
 
 ENDLESS_MS: Final = 2**50

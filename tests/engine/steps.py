@@ -11,25 +11,29 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final, TypeVar
 
-from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.transfers import Kind
-
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import (
+from shard_node.contract import (
+    NO_ID,
+    NO_VERSION,
+    SYSTEM_SLOT,
     Abandon,
+    AccountTerms,
+    Bundle,
     Command,
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
+    Outcome,
     Post,
     Prepare,
     Prepared,
     Settle,
+    Transaction,
+    bundle_of,
 )
-from shard_node.contract.layout import NO_VERSION, SYSTEM_SLOT
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
 from shard_node.limits import MAX_MINOR
 from tests.model import EngineModel
 from tests.model.state import legs_of, rows_of

@@ -7,15 +7,27 @@ from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
-from shard_node.contract.commands import Prepare, Prepared
-from shard_node.contract.layout import ENTRY_HEAD, FRAME_HEAD, SYSTEM_SLOT, AccountState, FrameKind
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import (
+    ENTRY_HEAD,
+    FRAME_HEAD,
+    SYSTEM_SLOT,
+    AccountState,
+    AccountTerms,
+    Effect,
+    FrameKind,
+    Kind,
+    Leg,
+    Outcome,
+    Prepare,
+    Prepared,
+    Transaction,
+    bundle_of,
+    pack_changes,
+    pack_names,
+    pack_terms,
+)
 from shard_node.limits import MAX_BATCH, MAX_MINOR
 from tests.engine.busy import ALICE, BOB, LONG, WORLD, attempt_id, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS

@@ -6,9 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from shard_node.contract.commands import Decide, Decided, Finish, Post, Prepare, Prepared
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction, bundle_of
+from shard_node.contract import (
+    Decide,
+    Decided,
+    Finish,
+    Outcome,
+    Post,
+    Prepare,
+    Prepared,
+    Transaction,
+    bundle_of,
+)
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import EngineServer

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from shard_node.client.asking import NoReply, ask, ask_all
-from shard_node.client.connection import connect
-from shard_node.client.shard import Shard as Client
-from shard_node.contract.commands import Abandon, Answer, Finish, Post, Settle
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.client import NoReply, Shard, ask, ask_all, connect
+from shard_node.contract import Abandon, Answer, Finish, Outcome, Post, Settle, bundle_of
 from tests.engine.busy import ALICE, BOB, attempt_id, transfer, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine.server import HOST
-from tests.engine.shard import Shard
+from tests.engine.shard import EngineShard
 
 PAYMENT = Post(bundle_of([transfer(uuid7(NOW_MS, 1), ALICE, BOB, 5)]))
 
 
-def client_of(address: str, fence: str = "test/shard-0/1") -> Client:
+def client_of(address: str, fence: str = "test/shard-0/1") -> Shard:
     """A client of the shard at that address; to be closed."""
-    return Client("shard-0", fence, connect(address))
+    return Shard("shard-0", fence, connect(address))
 
 
-async def test_each_failure_has_its_reason(shard: Shard) -> None:
+async def test_each_failure_has_its_reason(shard: EngineShard) -> None:
     """Stale and full mean that nothing was done; all else that nobody knows."""
     address = f"{HOST}:{shard.server.port}"
     async with client_of(address) as client:
@@ -36,7 +32,7 @@ async def test_each_failure_has_its_reason(shard: Shard) -> None:
         assert await ask(nobody, PAYMENT) is NoReply.LOST
 
 
-async def test_answers_come_by_the_index_of_their_shard(shard: Shard) -> None:
+async def test_answers_come_by_the_index_of_their_shard(shard: EngineShard) -> None:
     """Those of shards that answer are there although another one does not."""
     shard.open_plain(ALICE, BOB)
     address = f"{HOST}:{shard.server.port}"

@@ -10,22 +10,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
-from shard_node.contract.commands import (
+from shard_node.contract import (
+    BUNDLE_HEAD,
+    OUTCOME_RECORD,
+    SYSTEM_SLOT,
     Abandon,
+    BundleFlag,
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
+    Outcome,
     Post,
     Prepare,
     Prepared,
+    Transaction,
+    bundle_of,
     new_attempt_id,
 )
-from shard_node.contract.layout import BUNDLE_HEAD, OUTCOME_RECORD, SYSTEM_SLOT, BundleFlag
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.limits import MAX_BATCH, MAX_LEGS, MAX_MINOR
 from tests.engine import drawn
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, transfer, uuid7

@@ -10,23 +10,26 @@ from collections.abc import Iterator
 
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms, pack_changes, pack_names, pack_terms
-from shard_node.contract.commands import (
+from shard_node.contract import (
     Abandon,
+    AccountTerms,
     Command,
     Decide,
     Decided,
     Finish,
+    Kind,
+    Outcome,
     Post,
     Prepare,
     Prepared,
     Settle,
+    bundle_of,
+    pack_changes,
+    pack_names,
+    pack_terms,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
 from tests.engine.busy import (
     ALICE,
     BOB,

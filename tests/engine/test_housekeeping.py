@@ -6,12 +6,21 @@ import struct
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.transfers import Kind
 
-from shard_node.contract.commands import Decide, Decided, Prepare, Prepared, Settle
-from shard_node.contract.layout import ENTRY_HEAD, FRAME_HEAD, OUTCOME_RECORD, FrameKind
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.contract import (
+    ENTRY_HEAD,
+    FRAME_HEAD,
+    OUTCOME_RECORD,
+    Decide,
+    Decided,
+    FrameKind,
+    Kind,
+    Outcome,
+    Prepare,
+    Prepared,
+    Settle,
+    bundle_of,
+)
 from tests.engine.busy import ALICE, BOB, HOUR_MS, WORLD, attempt_id, capture, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine.shard import EngineShard

@@ -7,25 +7,29 @@ from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms, pack_names, pack_terms
-from shard_node.contract.commands import (
+from shard_node.contract import (
+    MAX_ATTEMPTS,
     Abandon,
+    AccountTerms,
     Command,
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
+    Outcome,
     Post,
     Prepare,
     Prepared,
     Settle,
+    Transaction,
+    bundle_of,
+    pack_names,
+    pack_terms,
 )
-from shard_node.contract.layout import MAX_ATTEMPTS
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.limits import MAX_ACCOUNT_ID_CHARS, MAX_BATCH, MAX_LEGS, MAX_MINOR
 from tests.engine.busy import ALICE, BOB, WORLD, attempt_id, fill, hold, transfer, uuid7
 from tests.engine.conftest import NOW_MS

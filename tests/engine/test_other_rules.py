@@ -8,9 +8,7 @@ from random import Random
 
 import pytest
 
-from shard_node.contract.commands import Post
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.contract import Outcome, Post, bundle_of
 from shard_node.engine.loading import SOURCES
 from tests.engine.busy import ALICE, BOB, transfer, uuid7
 from tests.engine.comparison import Comparison

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from shard_node.cluster.slots import SLOT_COUNT
-from shard_node.contract.commands import Abandon, Finish
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Abandon, Finish, Outcome
 from tests.engine.busy import ALICE, BOB, CARLA, HOUR_MS, LONG, WORLD, attempt_id, fill
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import EngineServer

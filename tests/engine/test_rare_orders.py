@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import Abandon, Decide, Decided, Finish, Prepare, Prepared
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import (
+    Abandon,
+    Decide,
+    Decided,
+    Effect,
+    Finish,
+    Kind,
+    Leg,
+    Outcome,
+    Prepare,
+    Prepared,
+    Transaction,
+    bundle_of,
+)
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, refund, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard

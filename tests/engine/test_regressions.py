@@ -6,14 +6,26 @@ from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import Decide, Decided, Finish, Prepare, Prepared
-from shard_node.contract.layout import CHUNK_HEAD, LAYOUT_VERSION, MOVED_ACCOUNT, MOVED_OUTCOME, RecordKind
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import (
+    CHUNK_HEAD,
+    LAYOUT_VERSION,
+    MOVED_ACCOUNT,
+    MOVED_OUTCOME,
+    Decide,
+    Decided,
+    Effect,
+    Finish,
+    Kind,
+    Leg,
+    Outcome,
+    Prepare,
+    Prepared,
+    RecordKind,
+    Transaction,
+    bundle_of,
+)
 from shard_node.limits import MAX_MINOR
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS

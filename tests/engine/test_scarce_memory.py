@@ -8,23 +8,25 @@ from typing import Any, Final
 
 import pytest
 from redis.exceptions import OutOfMemoryError
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import (
+from shard_node.contract import (
     Abandon,
+    AccountTerms,
     Command,
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
+    Outcome,
     Post,
     Prepare,
     Prepared,
+    Transaction,
+    bundle_of,
 )
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from tests.engine.busy import (
     ALICE,
     BOB,

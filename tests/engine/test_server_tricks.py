@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import Post
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Transaction, bundle_of
+from shard_node.contract import Kind, Outcome, Post, Transaction, bundle_of
 from tests.engine.busy import ALICE, BOB, WORLD, fill, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import EngineServer

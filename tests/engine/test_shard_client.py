@@ -8,18 +8,27 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
-from shard_node.client.connection import connect
-from shard_node.client.shard import Shard as Client
+from shard_node.client import Shard, connect
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import Finish, Post, Prepare, Prepared
-from shard_node.contract.layout import SYSTEM_SLOT, AccountState
-from shard_node.contract.lookups import PreparedAttempt, ShardStatus, UnsettledCommit
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import (
+    SYSTEM_SLOT,
+    AccountState,
+    AccountTerms,
+    Effect,
+    Finish,
+    Kind,
+    Leg,
+    Outcome,
+    Post,
+    Prepare,
+    Prepared,
+    PreparedAttempt,
+    ShardStatus,
+    Transaction,
+    UnsettledCommit,
+    bundle_of,
+)
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,
@@ -44,23 +53,23 @@ from tests.engine.busy import (
 )
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.server import HOST, EngineServer
-from tests.engine.shard import Shard
+from tests.engine.shard import EngineShard
 
 
-def client_of(server: EngineServer, fence: str = "test/shard-0/1") -> Client:
+def client_of(server: EngineServer, fence: str = "test/shard-0/1") -> Shard:
     """A client of the shard on a server; to be closed."""
-    return Client("shard-0", fence, connect(f"{HOST}:{server.port}"))
+    return Shard("shard-0", fence, connect(f"{HOST}:{server.port}"))
 
 
 @pytest.fixture
-async def client(shard: Shard) -> AsyncIterator[Client]:
+async def client(shard: EngineShard) -> AsyncIterator[Shard]:
     """A client of an empty shard."""
     async with client_of(shard.server) as opened:
         yield opened
 
 
 @pytest.fixture
-async def busy(shard: Shard, client: Client) -> Client:
+async def busy(shard: EngineShard, client: Shard) -> Shard:
     """A client of a shard that holds some of everything; its clock is an hour after NOW_MS."""
     fill(shard, NOW_MS)
     return client
@@ -80,7 +89,7 @@ def decision(number: int, account: str) -> bytes:
 # ------------------------------------------------------------------ accounts
 
 
-async def test_accounts_are_opened_once_with_their_terms(client: Client) -> None:
+async def test_accounts_are_opened_once_with_their_terms(client: Shard) -> None:
     """The same terms again are no error, others are refused; either way the account is told as it stands."""
     terms = AccountTerms(ALICE, slot(ALICE), "EUR", -500, 9_000, 700)
     codes, (account,) = await client.open([terms])
@@ -97,7 +106,7 @@ async def test_accounts_are_opened_once_with_their_terms(client: Client) -> None
     assert (codes, account) == ([Outcome.ACCOUNT_EXISTS], accounts[0])
 
 
-async def test_state_changes_and_can_be_tried(client: Client) -> None:
+async def test_state_changes_and_can_be_tried(client: Shard) -> None:
     """A dry run says VALID and changes nothing; what is not there is told."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     codes, (account,) = await client.set_state([(ALICE, Kind.FREEZE)], validate_only=True)
@@ -110,7 +119,7 @@ async def test_state_changes_and_can_be_tried(client: Client) -> None:
     assert (account.state, nobody) == (AccountState.FROZEN, None)
 
 
-async def test_accounts_say_what_prepared_debits_hold_back(busy: Client) -> None:
+async def test_accounts_say_what_prepared_debits_hold_back(busy: Shard) -> None:
     """None for one that is not there; what only an attempt reserves is told beside what is held."""
     alice, nobody = await busy.accounts([ALICE, "nobody"])
     assert nobody is None
@@ -120,7 +129,7 @@ async def test_accounts_say_what_prepared_debits_hold_back(busy: Client) -> None
     assert await busy.accounts([]) == []
 
 
-async def test_check_says_of_each_leg_whether_it_could_be_carried_out(busy: Client) -> None:
+async def test_check_says_of_each_leg_whether_it_could_be_carried_out(busy: Shard) -> None:
     """Only those of the owner asked for; nothing changes."""
     before = await busy.digest()
     rich = transfer(uuid7(NOW_MS, 80), ALICE, BOB, 10, payee_owner=1)
@@ -131,7 +140,7 @@ async def test_check_says_of_each_leg_whether_it_could_be_carried_out(busy: Clie
     assert await busy.digest() == before
 
 
-async def test_names_go_on_where_a_page_ended(client: Client) -> None:
+async def test_names_go_on_where_a_page_ended(client: Shard) -> None:
     """A slot of more names than a call reads is read on by the cursor, then the next one."""
     many = [f"{{big}}:{number}" for number in range(5_000)]
     big, small = slot("{big}"), slot(ALICE)
@@ -144,7 +153,7 @@ async def test_names_go_on_where_a_page_ended(client: Client) -> None:
     assert sorted(first + rest) == sorted(many)
 
 
-async def test_pages_have_every_account_once(busy: Client) -> None:
+async def test_pages_have_every_account_once(busy: Shard) -> None:
     """Customers' and the system's, each as it is, however many pages it takes."""
     many = [f"{{big}}:{number}" for number in range(5_000)]
     await busy.open([AccountTerms(name, slot("{big}"), "EUR") for name in many])
@@ -155,7 +164,7 @@ async def test_pages_have_every_account_once(busy: Client) -> None:
     assert [dict(found)[ALICE]] == await busy.accounts([ALICE])
 
 
-async def test_holds_whose_time_is_over_are_ended(busy: Client) -> None:
+async def test_holds_whose_time_is_over_are_ended(busy: Shard) -> None:
     """As many as are due and not pinned by an attempt, at most as many as asked for."""
     assert await busy.expire_holds(1) == 1
     assert await busy.expire_holds(10) == 1
@@ -165,7 +174,7 @@ async def test_holds_whose_time_is_over_are_ended(busy: Client) -> None:
 # ------------------------------------------------------------------ transactions and outcomes
 
 
-async def test_commands_are_answered_as_the_contract_has_it(client: Client) -> None:
+async def test_commands_are_answered_as_the_contract_has_it(client: Shard) -> None:
     """Post moves money once, and a repetition is told what became of it."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     answer = await client.call(Post(deposit(1, ALICE, 70)))
@@ -177,7 +186,7 @@ async def test_commands_are_answered_as_the_contract_has_it(client: Client) -> N
     assert account.available_minor == 70
 
 
-async def test_outcomes_say_what_was_decided(busy: Client) -> None:
+async def test_outcomes_say_what_was_decided(busy: Shard) -> None:
     """Of a purchase who paid whom, of a refusal its leg; None for what nobody decided."""
     purchase, refusal, nothing = await busy.outcomes(
         [decision(10, ALICE), decision(11, ALICE), decision(99, ALICE)]
@@ -193,7 +202,7 @@ async def test_outcomes_say_what_was_decided(busy: Client) -> None:
     assert await busy.outcome(decision(10, ALICE)) == purchase
 
 
-async def test_refused_leg_is_told(client: Client) -> None:
+async def test_refused_leg_is_told(client: Shard) -> None:
     """The leg's place in its transaction, not zero, where the payee's account is the reason."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     asked = transfer(uuid7(NOW_MS, 1), ALICE, "nobody", 5)
@@ -203,7 +212,7 @@ async def test_refused_leg_is_told(client: Client) -> None:
     assert (found.outcome, found.leg) == (Outcome.ACCOUNT_NOT_FOUND, 1)
 
 
-async def test_rotation_waits_for_its_time(shard: Shard, client: Client) -> None:
+async def test_rotation_waits_for_its_time(shard: EngineShard, client: Shard) -> None:
     """Too early says None and forgets nothing; two rotations forget."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     await client.call(Post(deposit(1, ALICE, 70)))
@@ -217,7 +226,7 @@ async def test_rotation_waits_for_its_time(shard: Shard, client: Client) -> None
     assert await client.horizon_ms() == NOW_MS + 1
 
 
-async def test_horizon_follows_the_window(shard: Shard, client: Client) -> None:
+async def test_horizon_follows_the_window(shard: EngineShard, client: Shard) -> None:
     """Ids older than the window count as expired, by the shard's time."""
     await client.bind(HOUR_MS, 1_000)
     assert await client.horizon_ms() == NOW_MS - HOUR_MS
@@ -228,7 +237,7 @@ async def test_horizon_follows_the_window(shard: Shard, client: Client) -> None:
 # ------------------------------------------------------------------ in doubt
 
 
-async def test_what_is_in_doubt_is_told_as_values(busy: Client) -> None:
+async def test_what_is_in_doubt_is_told_as_values(busy: Shard) -> None:
     """The oldest first: a commit with who has finished it, then attempts with their deciding shards."""
     commit, prepared, incoming = await busy.in_doubt()
     assert isinstance(commit, UnsettledCommit)
@@ -248,7 +257,7 @@ async def test_what_is_in_doubt_is_told_as_values(busy: Client) -> None:
     assert await busy.in_doubt(incoming.serial) == []
 
 
-async def test_what_is_young_is_left_out(shard: Shard, busy: Client) -> None:
+async def test_what_is_young_is_left_out(shard: EngineShard, busy: Shard) -> None:
     """An attempt is listed from the age asked for on, whatever came after it."""
     late = bundle_of([transfer(uuid7(NOW_MS, 90), "dora", BOB, 3, payee_owner=1)])
     later_ms = NOW_MS + HOUR_MS
@@ -259,7 +268,7 @@ async def test_what_is_young_is_left_out(shard: Shard, busy: Client) -> None:
     assert found == ages
 
 
-async def test_all_in_doubt_goes_through_all_pages(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_in_doubt_goes_through_all_pages(client: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each once, in their order, and none is missed where a page ends."""
     await client.open([AccountTerms(BOB, slot(BOB), "EUR")])
     ids = [attempt_id(NOW_MS, number) for number in range(7)]
@@ -268,7 +277,7 @@ async def test_all_in_doubt_goes_through_all_pages(client: Client, monkeypatch: 
     ]
     await client.call(Prepare([Prepared(one, "shard-1", 1, row) for one, row in zip(ids, rows, strict=True)]))
     in_doubt = client.in_doubt
-    monkeypatch.setattr(Client, "in_doubt", lambda _, after=0: in_doubt(after, 3))
+    monkeypatch.setattr(Shard, "in_doubt", lambda _, after=0: in_doubt(after, 3))
     assert [one.attempt_id async for one in client.all_in_doubt()] == ids
     dropped = [bytes((Outcome.ABANDONED,))] * len(ids)
     await client.call(Finish(ids, dropped))
@@ -278,7 +287,7 @@ async def test_all_in_doubt_goes_through_all_pages(client: Client, monkeypatch: 
 # ------------------------------------------------------------------ the ledger and the shard
 
 
-async def test_ledger_is_read_and_trimmed(shard: Shard, client: Client) -> None:
+async def test_ledger_is_read_and_trimmed(shard: EngineShard, client: Shard) -> None:
     """Frames come in order after an id; what is told as archived is forgotten, once."""
     assert await client.ledger_after("0", 10) == []
     empty = await client.ledger_state()
@@ -297,7 +306,7 @@ async def test_ledger_is_read_and_trimmed(shard: Shard, client: Client) -> None:
     assert await client.mark() == (NOW_MS, posted)
 
 
-async def test_full_ledger_is_a_full_shard(client: Client) -> None:
+async def test_full_ledger_is_a_full_shard(client: Shard) -> None:
     """Nothing was begun, and the caller may say so."""
     await client.bind(HOUR_MS, 1)
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
@@ -305,7 +314,7 @@ async def test_full_ledger_is_a_full_shard(client: Client) -> None:
         await client.open([AccountTerms(BOB, slot(BOB), "EUR")])
 
 
-async def test_status_has_what_the_engine_says(shard: Shard, busy: Client) -> None:
+async def test_status_has_what_the_engine_says(shard: EngineShard, busy: Shard) -> None:
     """Every field by the engine's name for it."""
     status = await busy.info()
     told: dict[str, Any] = shard.info()
@@ -328,7 +337,7 @@ def test_status_of_a_newer_engine_is_read() -> None:
         ShardStatus.read(in_turns[2:])
 
 
-async def test_digest_is_the_engines(shard: Shard, busy: Client) -> None:
+async def test_digest_is_the_engines(shard: EngineShard, busy: Shard) -> None:
     """Of a slot or of all; it differs where something else is held."""
     assert await busy.digest() == shard.digest()
     assert await busy.digest(slot(ALICE)) == shard.digest(slot(ALICE))
@@ -339,7 +348,7 @@ async def test_digest_is_the_engines(shard: Shard, busy: Client) -> None:
 
 # ------------------------------------------------------------------ errors
 
-Ask = Callable[[Client], Awaitable[Any]]
+Ask = Callable[[Shard], Awaitable[Any]]
 CALLS: list[Ask] = [
     lambda client: client.call(Post(deposit(1, ALICE, 70))),
     lambda client: client.open([AccountTerms("eve", slot("eve"), "EUR")]),
@@ -360,7 +369,7 @@ CALLS: list[Ask] = [
 
 
 @pytest.mark.parametrize("ask", CALLS)
-async def test_another_fence_is_refused_by_every_call(shard: Shard, busy: Client, ask: Ask) -> None:
+async def test_another_fence_is_refused_by_every_call(shard: EngineShard, busy: Shard, ask: Ask) -> None:
     """Also by those that only look: another shard may answer on an address. Nothing is written."""
     before = await busy.digest()
     for fence in ("test/shard-0/2", "other/shard-0/1"):
@@ -373,7 +382,7 @@ async def test_another_fence_is_refused_by_every_call(shard: Shard, busy: Client
         await ask(busy)
 
 
-async def test_bind_raises_the_epoch_and_never_lowers_it(shard: Shard, client: Client) -> None:
+async def test_bind_raises_the_epoch_and_never_lowers_it(shard: EngineShard, client: Shard) -> None:
     """From then on the older fence is refused; another shard's data is never taken over."""
     async with client_of(shard.server, "test/shard-0/5") as later:
         await later.bind(HOUR_MS, 1_000)
@@ -387,7 +396,7 @@ async def test_bind_raises_the_epoch_and_never_lowers_it(shard: Shard, client: C
             await other.bind(HOUR_MS, 1_000)
 
 
-async def test_malformed_call_is_a_defect(client: Client) -> None:
+async def test_malformed_call_is_a_defect(client: Shard) -> None:
     """No correct caller makes one."""
     with pytest.raises(ShardDefectError, match="malformed bundle"):
         await client.call(Post(b"nonsense"))
@@ -408,7 +417,7 @@ async def test_restart_is_got_over_and_an_end_is_told(start_server: StartServer)
 
 
 async def test_full_is_not_told_of_a_call_that_may_have_been_carried_out(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The repetition was refused; of the call before it, whose connection broke, nobody knows."""
     await client.bind(HOUR_MS, 0)
@@ -442,7 +451,7 @@ async def test_memory_limit_is_a_full_shard(start_server: StartServer) -> None:
         await client.mark()
 
 
-async def test_hold_is_listed_with_its_account(client: Client) -> None:
+async def test_hold_is_listed_with_its_account(client: Shard) -> None:
     """A hold moves what is available to what is held, and is no reservation of an attempt."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     await client.call(Post(deposit(1, ALICE, 70)))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import pytest
 from redis.exceptions import ResponseError
-from shard_node.contract.transfers import Kind
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.accounts import AccountTerms
-from shard_node.contract.commands import Decide, Decided, Finish, Prepare, Prepared, Settle
-from shard_node.contract.layout import CHUNK_HEAD
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.contract import (
+    CHUNK_HEAD,
+    AccountTerms,
+    Decide,
+    Decided,
+    Finish,
+    Kind,
+    Outcome,
+    Prepare,
+    Prepared,
+    Settle,
+    bundle_of,
+)
 from tests.engine.busy import HOUR_MS, WORLD, attempt_id, capture, hold, posted, refund, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard

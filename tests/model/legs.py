@@ -6,14 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shard_node.contract.journals import Effect
-from shard_node.contract.records import AccountState
-from shard_node.contract.transfers import Kind
-
-from shard_node.contract.commands import Other
-from shard_node.contract.layout import NO_VERSION
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg
+from shard_node.contract import NO_VERSION, AccountState, Effect, Kind, Leg, Other, Outcome
 from shard_node.limits import MAX_MINOR
 from tests.model.state import Account, Entry, Hold, Row, State, legs_of, rows_of
 

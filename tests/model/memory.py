@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shard_node.contract.transfers import Kind
-
-from shard_node.contract.commands import Other, start_ms
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Kind, Other, Outcome, start_ms
 from tests.model.legs import Legs
 from tests.model.state import Generation, MalformedError, Remembered, Row, id_ms
 

@@ -6,21 +6,21 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shard_node.contract.commands import (
+from shard_node.contract import (
     Abandon,
     Answer,
+    BundleFlag,
     Command,
     Decide,
     Decided,
     Finish,
     Other,
+    Outcome,
     Post,
     Prepare,
     Prepared,
     Settle,
 )
-from shard_node.contract.layout import BundleFlag
-from shard_node.contract.outcomes import Outcome
 from shard_node.limits import NO_BALANCE
 from tests.model.memory import Memory
 from tests.model.state import (

@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from shard_node.contract.records import AccountState
-from shard_node.contract.transfers import Kind
-
-from shard_node.contract.layout import SYSTEM_SLOT
-from shard_node.contract.transactions import Bundle, Transaction
+from shard_node.contract import SYSTEM_SLOT, AccountState, Bundle, Kind, Transaction
 from shard_node.limits import MAX_MINOR
 from tests.model.faults import Faults
 

@@ -6,25 +6,29 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.records import AccountState
-from shard_node.contract.transfers import Kind
 
-from shard_node.contract.commands import (
+from shard_node.contract import (
+    ACCOUNT_RECORD,
+    NO_ACCOUNT,
+    NO_ID,
     Abandon,
+    AccountState,
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
     Other,
+    Outcome,
     Post,
     Prepare,
     Prepared,
     Settle,
+    Transaction,
+    bundle_of,
     new_attempt_id,
 )
-from shard_node.contract.layout import ACCOUNT_RECORD, NO_ACCOUNT
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.limits import NO_BALANCE
 from tests.model import EngineModel, Faults, LedgerFullError, MalformedError
 

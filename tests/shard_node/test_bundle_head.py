@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from shard_node.contract.journals import Effect
-from shard_node.contract.transfers import Kind
 
-from shard_node.contract.bundle_head import BundleHead
-from shard_node.contract.transactions import Leg, Transaction, bundle_of
+from shard_node.contract import BundleHead, Effect, Kind, Leg, Transaction, bundle_of
 
 _PAYER = Leg("payer", Effect.DEBIT, 7, "EUR")
 _PLAIN = Transaction(bytes(16), Kind.TRANSFER, 5, (_PAYER, Leg("payee", Effect.CREDIT, 7, "EUR", 1)), b"abc")

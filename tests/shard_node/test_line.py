@@ -10,12 +10,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shard_node.client import Shard
 from shard_node.client.line import MAX_CONNECTIONS, SILENCE_SECONDS, Line
-from shard_node.client.shard import Shard
 from shard_node.errors import ShardDefectError, ShardUnavailableError
 
 if TYPE_CHECKING:
-    from shard_node.client.shard import ShardRedis
+    from shard_node.client import ShardRedis
 
 
 class Bench:

@@ -9,9 +9,7 @@ import pytest
 from coordinator.attempt_steps import Batch
 from coordinator.attempts import Attempt
 from shard_node.client import NoReply
-from shard_node.contract.commands import Answer, Command, Decide
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import bundle_of
+from shard_node.contract import Answer, Command, Decide, Outcome, bundle_of
 from tests.coordinator.attempt_explorer import SLOTS, TRANSACTIONS
 from tests.model import EngineModel
 
