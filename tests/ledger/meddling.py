@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.layout import CHUNK_HEAD, LAYOUT_VERSION, STRUCTS, RecordKind
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 # A record's fields by name, an account's with its "name".
 Record = dict[str, Any]
@@ -15,7 +15,7 @@ _STRUCTS: Final = {RecordKind.ACCOUNT: "moved_account", RecordKind.OUTCOME: "mov
 _CHUNK_BYTES: Final = 1 << 20
 
 
-def change_account(shards: EngineShards, name: str, change: Callable[[Record], object]) -> None:
+def change_account(shards: RealShards, name: str, change: Callable[[Record], object]) -> None:
     """Changes an account in place."""
 
     def changed(kind: RecordKind, record: Record) -> bool:
@@ -26,33 +26,29 @@ def change_account(shards: EngineShards, name: str, change: Callable[[Record], o
     _rewrite(shards, slot(name), changed)
 
 
-def drop_account(shards: EngineShards, name: str) -> None:
+def drop_account(shards: RealShards, name: str) -> None:
     """Takes an account away."""
-    _rewrite(
-        shards,
-        slot(name),
-        lambda kind, record: kind is not RecordKind.ACCOUNT or record["name"] != name.encode(),
-    )
+    dropped = RecordKind.ACCOUNT, name.encode()
+    _rewrite(shards, slot(name), lambda kind, record: (kind, record["name"]) != dropped)
 
 
-def forget_outcomes(shards: EngineShards, number: int) -> None:
+def forget_outcomes(shards: RealShards, number: int) -> None:
     """Has a slot's shard forget which transactions it has carried out, without a trace of that."""
     _rewrite(shards, number, lambda kind, _: kind is not RecordKind.OUTCOME)
 
 
-def add_account(shards: EngineShards, name: str, available_minor: int) -> None:
+def add_account(shards: RealShards, name: str, available_minor: int) -> None:
     """An account out of nothing, at version 1."""
     fields = STRUCTS["moved_account"][1].split()
     record: Record = {**dict.fromkeys(fields, 0), "available": available_minor, "version": 1}
     record |= {"slot": slot(name), "currency": b"EUR", "name": name.encode(), "name_length": len(name)}
     server, fence = _owner(shards, slot(name))
-    server(
-        "tallystick.slot.import", fence, slot(name), _chunk(slot(name), [_pack(RecordKind.ACCOUNT, record)])
-    )
+    chunk = _chunk(slot(name), [_pack(RecordKind.ACCOUNT, record)])
+    server("tallystick.slot.import", fence, slot(name), chunk)
 
 
-def _rewrite(shards: EngineShards, number: int, keep: Callable[[RecordKind, Record], bool]) -> None:
-    """``keep`` may change a record, and says whether it stays. The slot must have accounts and outcomes only."""
+def _rewrite(shards: RealShards, number: int, keep: Callable[[RecordKind, Record], bool]) -> None:
+    """``keep`` may change a record, and says whether it stays. Raises KeyError where the slot has holds."""
     server, fence = _owner(shards, number)
     cursor, chunk = server("tallystick.slot.export", fence, number, b"", _CHUNK_BYTES)
     assert not cursor, "more than one chunk"
@@ -62,7 +58,7 @@ def _rewrite(shards: EngineShards, number: int, keep: Callable[[RecordKind, Reco
     server("tallystick.slot.import", fence, number, _chunk(number, kept))
 
 
-def _owner(shards: EngineShards, number: int) -> tuple[Callable[..., Any], str]:
+def _owner(shards: RealShards, number: int) -> tuple[Callable[..., Any], str]:
     index = shards.topology.owner[number]
     fence = shards.topology.fence(shards.topology.shards[index])
     return shards.servers[index].redis.execute_command, fence
@@ -83,7 +79,8 @@ def _records(chunk: bytes) -> list[tuple[RecordKind, Record]]:
 
 def _pack(kind: RecordKind, record: Record) -> bytes:
     layout, fields = STRUCTS[_STRUCTS[kind]]
-    return bytes((kind,)) + layout.pack(*(record[field] for field in fields.split())) + record["name"]
+    name: bytes = record["name"]
+    return bytes((kind,)) + layout.pack(*(record[field] for field in fields.split())) + name
 
 
 def _chunk(number: int, records: list[bytes]) -> bytes:

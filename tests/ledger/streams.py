@@ -1,4 +1,4 @@
-"""A shard's stream of one shape of frame, made up or really made, and the batches that an archiver makes of it."""
+"""A shard's stream of POST frames, made up or really made, and the batches that an archiver makes of it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from shard_node.limits import MAX_BATCH
 from tests.exponents import EXPONENTS
 from tests.ledger.streams import Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 SHARD = ArchivedShard(1, "shard-0")
 BATCH_ENTRIES = 8
@@ -107,7 +107,7 @@ class FusedArchive(Archive):
 
 
 @pytest.fixture
-async def shard(shards: EngineShards) -> AsyncIterator[Shard]:
+async def shard(shards: RealShards) -> AsyncIterator[Shard]:
     """One empty shard."""
     async with shards.open(0) as opened:
         yield opened
@@ -425,7 +425,7 @@ async def test_a_repeated_version_is_refused(
 
 
 async def test_everything_a_shard_writes(
-    shards: EngineShards, engine: Engine, threads: ThreadPoolExecutor
+    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
     """Entries of every function of the library are understood, and the backlog counts them exactly."""
     details = pack_details(Details(b"order", b"till", b"thanks"))
@@ -474,7 +474,7 @@ async def test_everything_a_shard_writes(
 
 
 async def test_a_bundle_as_long_as_any(
-    shards: EngineShards, engine: Engine, threads: ThreadPoolExecutor
+    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
     """Of the largest batch that a shard takes every row has its entries, in order, but for those refused."""
     details = pack_details(Details())

@@ -34,7 +34,7 @@ from tests.exponents import EXPONENTS
 from tests.ledger.test_archive import verified_rows
 from tests.ledger.test_frozen_writers import frozen_store, hurried
 from tests.postgresql import PostgresqlServer
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 pytestmark = pytest.mark.cluster
 
@@ -44,7 +44,7 @@ ACCOUNTS = 30
 
 
 @pytest.fixture
-def zookeeper(cluster: LocalCluster, shards: EngineShards) -> str:
+def zookeeper(cluster: LocalCluster, shards: RealShards) -> str:
     """A folder of its own in the cluster's ZooKeeper: the tests' own shards, and exponents."""
     folder = uuid.uuid4().hex
     client = KazooClient(hosts=cluster.zookeeper_address)
@@ -111,7 +111,7 @@ def processes(zookeeper: str, ledger_url: str, tmp_path: Path) -> Iterator[Proce
 
 
 @pytest.fixture
-async def opened(shards: EngineShards) -> AsyncIterator[list[Shard]]:
+async def opened(shards: RealShards) -> AsyncIterator[list[Shard]]:
     """Every shard, for calls of the test's own."""
     made = [shards.shard(index) for index in range(SHARDS)]
     yield made

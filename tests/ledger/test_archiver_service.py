@@ -25,7 +25,7 @@ from shard_node.ledger.store.archive import Archive
 from tests.exponents import EXPONENTS
 from tests.ledger.streams import START_MS, Stream
 from tests.ledger.test_archiver import add, check_all_archived
-from tests.real_shards import ENDLESS_WINDOW_MS, EngineShards
+from tests.real_shards import ENDLESS_WINDOW_MS, RealShards
 
 WAIT_SECONDS = 30.0
 LIMIT = 100
@@ -73,7 +73,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def shard(shards: EngineShards) -> AsyncIterator[Shard]:
+async def shard(shards: RealShards) -> AsyncIterator[Shard]:
     """An empty shard that refuses new transfers when 100 entries wait."""
     async with shards.open(0) as opened:
         await bind(opened.redis, shards.topology, "shard-0", ENDLESS_WINDOW_MS, LIMIT)

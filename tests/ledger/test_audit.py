@@ -33,11 +33,11 @@ from tests.coordinator.payloads import attempt_id_now, timed_id, transaction
 from tests.exponents import EXPONENTS
 from tests.ledger import meddling, tampering
 from tests.ledger.town import Town, town_on
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 
 @pytest.fixture
-async def town(shards: EngineShards, engine: Engine) -> AsyncIterator[Town]:
+async def town(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
     """Accounts with money on three shards, some payments made, nothing archived."""
     async with town_on(shards, engine) as made:
         (a0, b0, _), (a1, _, _), (a2, _, _) = made.names
@@ -540,7 +540,7 @@ async def test_a_leg_that_was_lost(town: Town) -> None:
 
 
 async def test_a_leg_of_a_journal_that_was_lost(town: Town) -> None:
-    """Of two legs that one shard keeps of a transaction, each from another participant, the lost one counts."""
+    """Of two legs that wait, each on another participant, one that is there does not stand for the other."""
     payer, first, second = (town.names[index][0] for index in range(3))
     legs = [(payer, Effect.DEBIT, 9), (first, Effect.CREDIT, 4), (second, Effect.CREDIT, 5)]
     attempt = town.attempt(transaction(Kind.JOURNAL, legs, timed_id(now_ms())))

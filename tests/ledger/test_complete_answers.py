@@ -15,13 +15,13 @@ from router.execution.ledger_reader import LedgerReader
 from shard_node.ledger.questions.history import BalanceAt, History
 from shard_node.ledger.questions.positions import HistoryQuery
 from tests.ledger.town import Town, town_on
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 WAIT_SECONDS = 20.0
 
 
 @pytest.fixture
-async def town(shards: EngineShards, engine: Engine) -> AsyncIterator[Town]:
+async def town(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
     """Accounts with money on three shards, nothing archived; in either database."""
     async with town_on(shards, engine) as made:
         yield made

@@ -19,7 +19,7 @@ from tests.ledger.books import fresh_ledger
 from tests.ledger.streams import Stream
 from tests.ledger.test_archiver import add
 from tests.ledger.town import Town, town_on
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 AHEAD_MS = 5_000
 
@@ -33,7 +33,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-async def town(shards: EngineShards, engine: Engine) -> AsyncIterator[Town]:
+async def town(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
     """Accounts with money on three shards, nothing archived."""
     async with town_on(shards, engine) as made:
         yield made

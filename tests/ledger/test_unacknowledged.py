@@ -27,13 +27,13 @@ from tests.ledger.test_archiver import (
     check_all_archived,
     drain,
 )
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 FIRST_UNTOLD = entry_id(SHARD.number, 9)
 
 
 @pytest.fixture
-async def shard(shards: EngineShards) -> AsyncIterator[Shard]:
+async def shard(shards: RealShards) -> AsyncIterator[Shard]:
     """One empty shard."""
     async with shards.open(0) as opened:
         yield opened

@@ -26,7 +26,7 @@ from shard_node.ledger.store.rows import ArchivedShard
 from tests.coordinator.bank import Ground, name_on
 from tests.coordinator.payloads import WORLD, timed_id, transaction, transfer
 from tests.exponents import EXPONENTS
-from tests.real_shards import EngineShards
+from tests.real_shards import RealShards
 
 HOLD_MS = 60_000
 
@@ -119,7 +119,7 @@ class Town(Ground):
 
 
 @asynccontextmanager
-async def town_on(shards: EngineShards, engine: Engine) -> AsyncIterator[Town]:
+async def town_on(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
     """Three accounts on each shard, each with 1000 minor units; nothing archived yet."""
     names = [[name_on(shards, index, f"{who}{index}") for who in "abc"] for index in range(3)]
     with ThreadPoolExecutor(2) as threads:
