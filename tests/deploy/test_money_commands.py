@@ -232,4 +232,4 @@ def test_a_transfer_on_a_condition(run: Any, refused: Any, people: list[str]) ->
     ann, shop, _ = people
     transfer = ("transfer", ann, shop, "10", "EUR", "--expected-version", "1")
     assert run(*transfer)["outcome"] == "COMMITTED"
-    assert refused(*transfer)["error"]["outcome"] == "VERSION_MISMATCH"
+    assert refused(*transfer)["outcome"] == "VERSION_MISMATCH"
