@@ -93,7 +93,9 @@ def _signed(leg: Leg) -> int:
 
 def commits(call: Post) -> Answer:
     """Commits every transaction; the balances are those of :func:`amounts`."""
-    return Answer((bytes((COMMITTED,)),), (b"",), (amounts(call.bundle) if call.with_balances else b"",), ((),))
+    return Answer(
+        (bytes((COMMITTED,)),), (b"",), (amounts(call.bundle) if call.with_balances else b"",), ((),)
+    )
 
 
 class ShardStandIn(Shard):
@@ -232,7 +234,9 @@ class CommittersStandIn:
 
     def transactions(self) -> list[Transaction]:
         """All that they were asked to commit."""
-        return [one for parts in self.asked for part in parts for one in Bundle.unpack(part.bundle).transactions]
+        return [
+            one for parts in self.asked for part in parts for one in Bundle.unpack(part.bundle).transactions
+        ]
 
 
 def committed(parts: Sequence[Part], *, with_balances: bool) -> coordinator_pb2.CommitAttemptsResponse:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from router.execution.coalescer import MAX_BATCHES, MAX_WAITING, Coalescer, OverloadedError
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Outcome
 from shard_node.limits import MAX_BATCH
 
 if TYPE_CHECKING:

@@ -103,7 +103,10 @@ def test_any_text_as_a_transaction_id(text: str) -> None:
 def test_account_id(account_id: str) -> None:
     """1 to 64 letters, digits and . _ : @ { } - make an id, on either side; "@" may not come first."""
     for leg, fields in enumerate(
-        ({"from_account": account_id, "to_account": "other"}, {"from_account": "other", "to_account": account_id})
+        (
+            {"from_account": account_id, "to_account": "other"},
+            {"from_account": "other", "to_account": account_id},
+        )
     ):
         found = transactions().transfer(asked(**fields))
         assert (found.transaction.legs[leg].account, found.slots[leg]) == (account_id, slot(account_id))

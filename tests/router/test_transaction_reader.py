@@ -185,7 +185,9 @@ def test_void() -> None:
 def test_refund() -> None:
     """A refund takes from the purchase's merchant, bounded by what was paid; the merchant's leg decides."""
     request = wallet_pb2.RefundRequest(**ASKED, purchase_transaction_id=OTHER, customer_account="alice")
-    assert transactions().refund(request).transaction(Purchase("shop", 4000, EUR), slot("shop")) == request_of(
+    assert transactions().refund(request).transaction(
+        Purchase("shop", 4000, EUR), slot("shop")
+    ) == request_of(
         Kind.REFUND,
         Leg("shop", Effect.DEBIT, 1250, EUR),
         Leg("alice", Effect.REFUND, 1250, EUR),

@@ -26,7 +26,7 @@ from shard_node.contract.calls import (
 )
 
 from shard_node.client.shard import Shard, connect
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Outcome
 from tests.router.bank import Bank, Route, payment, wait_for
 from tests.router.contract import Client, Refusal
 from tests.router.samples import Asked, reader
