@@ -22,7 +22,8 @@ from shard_node.__main__ import main
 from shard_node.agent import agent as agent_module
 from shard_node.agent.agent import Agent, AgentSettings
 from shard_node.agent.binding import Holding, bind, claim
-from shard_node.client.shard import Shard, connect
+from shard_node.client.connection import connect
+from shard_node.client.shard import Shard
 from shard_node.cluster.registry import Registry, bootstrap
 from shard_node.cluster.topology import Topology
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
