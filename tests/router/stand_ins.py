@@ -117,7 +117,7 @@ class ShardStandIn(Shard):
         self.checked: list[tuple[int, list[str]]] = []
         self.forgotten_ms = 0
         # Frames of the ledger that wait to be archived.
-        self.waiting: list[tuple[str, bytes]] = []
+        self.waiting: list[tuple[str, dict[bytes, bytes]]] = []
         self.decisions: list[bytes] = []
 
     def posted(self) -> list[list[int]]:
@@ -146,7 +146,7 @@ class ShardStandIn(Shard):
         """Nothing was archived yet."""
         return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting), 0)
 
-    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
+    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """What waits."""
         assert stream_id == "0-0"
         return self.waiting[:count]

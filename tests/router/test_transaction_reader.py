@@ -308,7 +308,7 @@ def test_any_balanced_journal(amounts: list[int], seed: Any) -> None:
 def test_a_batch_is_read_row_by_row(
     requests: list[Request], unusual: list[tuple[int, tuple[str, Any]]]
 ) -> None:
-    """Each row is read as if alone; what is bad or only to be checked is put aside, the rest has its order."""
+    """Each row is read as if alone; the bad and the checked are put aside, the rest has its order."""
     for place, (name, value) in unusual:
         at = place % len(requests)
         requests[at] = with_field(requests[at], name, value)

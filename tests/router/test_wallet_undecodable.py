@@ -9,9 +9,9 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message_factory import GetMessageClass
-from router.services.transfer_calls import MAX_ECHOED_CHARS
 
 from deploy.local.launcher import LocalCluster
+from router.services.batch_calls import MAX_ECHOED_CHARS
 from shard_node.limits import MAX_BATCH, MAX_MESSAGE_BYTES
 from tests.router.bank import Bank, Route, payment
 from tests.router.contract import CALL_TIMEOUT_SECONDS, PACKAGE, Contract, Refusal, read_refusal
