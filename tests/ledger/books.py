@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shard_node.contract.transfers import Kind
+from shard_node.contract.kinds import Kind
 from sqlalchemy import Engine
 
 from shard_node.ledger.store.archive import Archive

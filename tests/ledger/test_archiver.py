@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare
 from shard_node.contract.journal_calls import Journals, PostJournals
-from shard_node.contract.journals import Effect, Journal, Leg
-from shard_node.contract.transfers import Details, Kind, Terms, Transfers, pack_details
+from shard_node.contract.kinds import Effect
+from shard_node.contract.GONE import Journal, Leg
+from shard_node.contract.kinds import Kind
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.GONE import Terms, Transfers
 from shard_node.ledger.store.library_entries import StreamEntry, decode
 from sqlalchemy import Engine, delete, text, update
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 from shard_node.contract.calls import Post
-from shard_node.contract.transfers import Kind, Terms, Transfers
+from shard_node.contract.kinds import Kind
+from shard_node.contract.GONE import Terms, Transfers
 from sqlalchemy import Engine, text
 
 from deploy.local.launcher import LocalCluster

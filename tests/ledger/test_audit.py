@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from coordinator.journal_protocol import JournalCommit
-from coordinator.protocol import Part
-from shard_node.contract.calls import Post
-from shard_node.contract.journal_calls import Journals
-from shard_node.contract.journals import Effect, Journal, Leg
-from shard_node.contract.records import Account, AccountState
-from shard_node.contract.transfers import Kind
 from sqlalchemy import Engine, insert, select, text
 
-from shard_node.client.asking import ask_all
+from coordinator.attempts import Attempt
+from coordinator.driver import now_ms
+from shard_node.client.ledger_state import LedgerState
 from shard_node.client.shard import Shard
-from shard_node.cluster.slots import slot
+from shard_node.contract.kinds import Effect, Kind
+from shard_node.contract.layout import AccountState
+from shard_node.contract.lookups import Doubt
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transactions import Bundle
 from shard_node.ledger.proof.audit import AuditReport
 from shard_node.ledger.proof.findings import Finding, Rule, id_text
 from shard_node.ledger.proof.quick_check import QuickCheck
@@ -30,9 +29,10 @@ from shard_node.ledger.store.rows import Entry
 from shard_node.ledger.store.schema import batches, entries
 from shard_node.ledger.store.schema import shards as shards_table
 from tests.coordinator.bank import name_on
+from tests.coordinator.payloads import attempt_id_now, timed_id, transaction
 from tests.exponents import EXPONENTS
-from tests.ledger import tampering
-from tests.ledger.town import NO_DETAILS, Town, new_id, town_on
+from tests.ledger import meddling, tampering
+from tests.ledger.town import Town, town_on
 from tests.real_shards import RealShards
 
 
@@ -44,7 +44,6 @@ async def town(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
         await made.pay(a0, b0, 10)
         await made.pay(a0, a1, 20)
         await made.pay(a1, a2, 30)
-        await made.settle()
         yield made
 
 
@@ -63,6 +62,11 @@ def rules(report: AuditReport) -> set[Rule]:
 def of(findings: list[Finding], rule: Rule) -> Finding:
     """The first finding of a rule."""
     return next(finding for finding in findings if finding.rule is rule)
+
+
+def name_of(attempt: Attempt) -> bytes:
+    """The id of the one transaction in an attempt."""
+    return Bundle.unpack(attempt.bundle).transactions[0].transaction_id
 
 
 async def of_account(town: Town, name: str) -> list[Entry]:
@@ -86,10 +90,9 @@ async def all_kinds(town: Town) -> None:
     await town.journal(
         Kind.JOURNAL, [(a1, Effect.DEBIT, 300), (a2, Effect.CREDIT, 100), (b0, Effect.CREDIT, 200)]
     )
-    await town.shard_of(a2).set_state([a2], [Kind.FREEZE])
+    await town.shard_of(a2).set_state([(a2, Kind.FREEZE)])
     await town.pay(c0, b0, 1000)
-    await town.shard_of(c0).set_state([c0], [Kind.CLOSE])
-    await town.settle()
+    await town.shard_of(c0).set_state([(c0, Kind.CLOSE)])
 
 
 async def test_all_archived(town: Town) -> None:
@@ -129,13 +132,17 @@ async def test_some_or_nothing_archived(town: Town, indexes: tuple[int, ...]) ->
 async def test_in_flight_is_named(town: Town, *, store: bool) -> None:
     """A transfer whose coordinator died after the decision is in flight, and no finding."""
     payer, payee = town.names[0][0], town.names[1][1]
-    key = await town.pay_half(payer, payee, 77)
+    attempt = await town.pay_half(payer, payee, 77)
     if store:
         await town.archive()
     report = await town.audit()
     assert report.findings.kept == []
     (one,) = report.in_flight
-    assert (one.transaction_id, one.kind, one.sums_minor) == (id_text(key[:16]), Kind.TRANSFER, {"EUR": 77})
+    assert (one.transaction_id, one.kind, one.sums_minor) == (
+        id_text(name_of(attempt)),
+        Kind.TRANSFER,
+        {"EUR": 77},
+    )
     assert one.accounts == (payee,)
     assert report.in_flight_total == 1
     assert report.currencies["EUR"].in_flight_minor == 77
@@ -156,17 +163,8 @@ async def test_a_prepared_debit_of_a_journal(archived: Town) -> None:
     """Money that an undecided journal reserves is held on the shard, and the ledger rightly knows nothing."""
     payer, other, payee = archived.names[0][0], archived.names[1][0], archived.names[2][0]
     legs = [(payer, Effect.DEBIT, 5), (other, Effect.DEBIT, 6), (payee, Effect.CREDIT, 11)]
-    journal = Journal(
-        Kind.JOURNAL,
-        tuple(Leg(name, slot(name), effect, amount, "EUR") for name, effect, amount in legs),
-        NO_DETAILS,
-    )
-    machine = JournalCommit(Journals.of([(new_id(), journal)]), archived.cluster.owner)
-    for index, call in machine.prepare().items():
-        await archived.cluster.shards[index].call(call)
-    (held,) = await archived.shard_of(other).accounts([other])
-    assert held is not None
-    assert held.held_minor == 6
+    await archived.start(archived.attempt(transaction(Kind.JOURNAL, legs, timed_id(now_ms()))), 1)
+    assert (await archived.account(other)).held_minor == 6
     assert (await archived.audit()).findings.kept == []
     assert (await archived.quick_check()).findings.kept == []
 
@@ -184,8 +182,6 @@ async def test_while_everything_moves(town: Town) -> None:
             payer, payee = everybody[paid % 9], everybody[(paid + shift) % 9]
             await town.pay(payer, payee, 1)
             paid += 1
-            if paid % 10 == 0:
-                await town.settle()
 
     async def archive(index: int) -> None:
         archiver = town.archiver(index)
@@ -429,65 +425,59 @@ async def test_told_while_it_is_looked_at(archived: Town, monkeypatch: pytest.Mo
     assert (await shard.ledger_state()).backlog == 0
 
 
-async def test_a_shard_that_forgot_what_it_was_told(archived: Town) -> None:
+async def test_a_shard_that_forgot_what_it_was_told(archived: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its head the shard vouches for no batch, and its stream has none of them."""
-    await archived.shards[0].redis.hdel("meta", "archived_number", "archived_head", "archived_id")
+    look, forgetful = Shard.ledger_state, archived.cluster.shards[0]
+
+    async def ledger_state(one: Shard) -> LedgerState:
+        state = await look(one)
+        return replace(state, number=0, head=b"", stream_id="0-0") if one is forgetful else state
+
+    monkeypatch.setattr(Shard, "ledger_state", ledger_state)
     for findings in ((await archived.audit()).findings, (await archived.quick_check()).findings):
-        assert of(findings.kept, Rule.HEAD).shard_id == archived.shards[0].shard_id
+        assert of(findings.kept, Rule.HEAD).shard_id == archived.cluster.shards[0].shard_id
 
 
 async def test_a_transaction_carried_out_twice(archived: Town) -> None:
     """Both halves of a UUIDv7 transfer a second time, each balance and sum in itself right."""
     payer, payee = archived.names[0][:2]
-    batch = archived.transfers(payer, payee, 1)
-    redis = archived.shard_of(payer).redis
-
+    row = archived.transfer(payer, payee, 1)
     for _ in range(2):
-        await archived.shard_of(payer).call(Post(batch.bundle()))
-        # The shard forgets that it knows the id.
-        await redis.delete("done:current", "done:previous")
+        assert await archived.post([row]) == [Outcome.COMMITTED]
+        meddling.forget_outcomes(archived.shards, row.deciding_slot)
     await archived.archive()
     report = await archived.audit()
     assert rules(report) == {Rule.SUM}
     found = of(report.findings.kept, Rule.SUM)
-    assert found.transaction_id == id_text(batch.keys[0][:16])
+    assert found.transaction_id == id_text(row.transaction_id)
     assert "more than once" in found.message
 
 
 # ---------------------------------------------------------------------- planted faults on the shards
 
 
-Change = Callable[[Account], Account]
-
-
-async def edit(town: Town, name: str, change: Change) -> None:
-    """Changes a live account's record by hand."""
-    redis = town.shard_of(name).redis
-    record = await redis.hget("accounts", name)
-    assert isinstance(record, bytes)
-    await redis.hset("accounts", name, change(Account.unpack(record)).pack())
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda a: replace(a, available_minor=a.available_minor + 1), id="available"),
-        pytest.param(lambda a: replace(a, available_minor=a.available_minor - 1, held_minor=1), id="held"),
-        pytest.param(lambda a: replace(a, currency="USD"), id="currency"),
-        pytest.param(lambda a: replace(a, version=a.version - 1), id="behind"),
-        pytest.param(lambda a: replace(a, version=a.version + 1), id="ahead"),
-        pytest.param(lambda a: replace(a, floor_minor=-5), id="limit"),
-        pytest.param(lambda a: replace(a, state=AccountState.FROZEN), id="state"),
+        pytest.param(lambda a: a.update(available=a["available"] + 1), id="available"),
+        pytest.param(lambda a: a.update(available=a["available"] - 1, held=1), id="held"),
+        pytest.param(lambda a: a.update(currency=b"USD"), id="currency"),
+        pytest.param(lambda a: a.update(version=a["version"] - 1), id="behind"),
+        pytest.param(lambda a: a.update(version=a["version"] + 1), id="ahead"),
+        pytest.param(lambda a: a.update(minimum=-5), id="limit"),
+        pytest.param(lambda a: a.update(state=AccountState.FROZEN), id="state"),
     ],
 )
 @pytest.mark.parametrize("store", [True, False], ids=["archived", "waiting"])
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
-async def test_a_live_account_changed_by_hand(town: Town, change: Change, *, store: bool) -> None:
+async def test_a_live_account_changed_by_hand(
+    town: Town, change: Callable[[meddling.Record], object], *, store: bool
+) -> None:
     """Whatever is changed on the shard, the account is named, whether its entries are archived or wait."""
     name = town.names[1][0]
     if store:
         await town.archive()
-    await edit(town, name, change)
+    meddling.change_account(town.shards, name, change)
     report = await town.audit()
     (found,) = report.findings.kept
     assert (found.rule, found.account_id) == (Rule.LIVE, name)
@@ -500,11 +490,11 @@ async def test_a_live_account_changed_by_hand(town: Town, change: Change, *, sto
 async def test_a_frozen_account_thawed_by_hand(archived: Town, *, store: bool) -> None:
     """Only the state differs; both audits find it."""
     name = archived.names[0][0]
-    await archived.shard_of(name).set_state([name], [Kind.FREEZE])
+    await archived.shard_of(name).set_state([(name, Kind.FREEZE)])
     if store:
         await archived.archive()
     assert (await archived.quick_check()).findings.kept == []
-    await edit(archived, name, lambda account: replace(account, state=AccountState.OPEN))
+    meddling.change_account(archived.shards, name, lambda account: account.update(state=AccountState.OPEN))
     for findings in ((await archived.audit()).findings, (await archived.quick_check()).findings):
         (found,) = findings.kept
         assert (found.rule, found.account_id) == (Rule.LIVE, name)
@@ -514,26 +504,24 @@ async def test_a_frozen_account_thawed_by_hand(archived: Town, *, store: bool) -
 async def test_a_live_account_that_vanished(archived: Town) -> None:
     """An account that the ledger has and no shard."""
     name = archived.names[2][2]
-    await archived.shard_of(name).redis.hdel("accounts", name)
+    meddling.drop_account(archived.shards, name)
     (found,) = (await archived.audit()).findings.kept
     assert (found.rule, found.account_id) == (Rule.MISSING, name)
 
 
-async def test_an_account_that_vanished_before_it_was_archived(archived: Town, shards: RealShards) -> None:
+async def test_an_account_that_vanished_before_it_was_archived(archived: Town) -> None:
     """Its entries wait on the shard, and it is there no more; others that are new are whole."""
-    gone, there = (name_on(shards, 0, f"{what}-") for what in ("gone", "there"))
+    gone, there = (name_on(archived.shards, 0, f"{what}-") for what in ("gone", "there"))
     for name in (gone, there):
-        await archived.open(name)
-        await archived.deposit(name, 500)
-    await archived.shard_of(gone).redis.hdel("accounts", gone)
+        await archived.open_account(name, 500)
+    meddling.drop_account(archived.shards, gone)
     (found,) = (await archived.audit()).findings.kept
     assert (found.rule, found.account_id) == (Rule.MISSING, gone)
 
 
 async def test_a_live_account_of_which_the_ledger_knows_nothing(archived: Town) -> None:
     """An account that appeared on a shard by no entry."""
-    shard = archived.shards[0]
-    await shard.redis.hset("accounts", "ghost", Account(5, 0, 1, 0, AccountState.OPEN, "EUR").pack())
+    meddling.add_account(archived.shards, "ghost", 5)
     (found,) = (await archived.audit()).findings.kept
     assert (found.rule, found.account_id) == (Rule.MISSING, "ghost")
     (quick,) = (await archived.quick_check()).findings.kept
@@ -542,52 +530,55 @@ async def test_a_live_account_of_which_the_ledger_knows_nothing(archived: Town) 
 
 async def test_a_leg_that_was_lost(town: Town) -> None:
     """A decided transfer whose prepared credit disappeared is broken, not in flight."""
-    payee = town.names[1][1]
-    key = await town.pay_half(town.names[0][0], payee, 77)
+    attempt = await town.pay_half(town.names[0][0], town.names[1][1], 77)
     await town.archive()
-    await town.shard_of(payee).redis.delete("attempts")
+    assert await town.finish(attempt, Outcome.ABORTED) == [Outcome.DROPPED]
     report = await town.audit()
     found = of(report.findings.kept, Rule.MISSING)
-    assert found.transaction_id == id_text(key[:16])
+    assert found.transaction_id == id_text(name_of(attempt))
     assert "of leg 1 there is no entry" in found.message
+
+
+async def test_a_leg_of_a_journal_that_was_lost(town: Town) -> None:
+    """Of two legs that wait, each on another participant, one that is there does not stand for the other."""
+    payer, first, second = (town.names[index][0] for index in range(3))
+    legs = [(payer, Effect.DEBIT, 9), (first, Effect.CREDIT, 4), (second, Effect.CREDIT, 5)]
+    attempt = town.attempt(transaction(Kind.JOURNAL, legs, timed_id(now_ms())))
+    await town.start(attempt, 2)
+    (one,) = (await town.audit()).in_flight
+    assert (one.transaction_id, one.sums_minor) == (id_text(name_of(attempt)), {"EUR": 9})
+    assert await town.finish(attempt, Outcome.ABORTED, number=2) == [Outcome.DROPPED]
+    found = of((await town.audit()).findings.kept, Rule.MISSING)
+    assert found.transaction_id == id_text(name_of(attempt))
 
 
 async def test_a_leg_that_was_lost_while_another_attempt_waits(town: Town) -> None:
     """What a later attempt has prepared will be dropped: it does not stand for the leg that was committed."""
-    payer, payee = town.names[0][0], town.names[1][1]
-    batch = town.transfers(payer, payee, 77)
-    committed, later = town.part(payer, payee, batch), town.part(payer, payee, batch)
-    await town.begin(committed, 2)
-    await town.begin(later, 1)
+    row = town.transfer(town.names[0][0], town.names[1][1], 77)
+    committed, later = town.attempt(row), town.attempt(row, attempt_id=attempt_id_now())
+    await town.start(committed, 2)
+    await town.start(later, 1)
     assert (await town.audit()).findings.kept == []
-    await town.shard_of(payee).redis.hdel("attempts", committed.attempt.attempt_id)
+    assert await town.finish(committed, Outcome.ABORTED) == [Outcome.DROPPED]
     found = of((await town.audit()).findings.kept, Rule.MISSING)
-    assert found.transaction_id == id_text(batch.keys[0][:16])
+    assert found.transaction_id == id_text(row.transaction_id)
 
 
 async def test_a_leg_that_finishes_during_the_audit(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transfer that is half done when the ledger is read and done when the shards are asked is whole."""
-    payer, payee = town.names[0][0], town.names[1][1]
-    batch = town.transfers(payer, payee, 77)
-    await finish_between(town, town.part(payer, payee, batch), monkeypatch)
-    report = await town.audit()
-    assert (report.findings.kept, report.in_flight_total) == ([], 0)
-
-
-async def finish_between(town: Town, part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has a transfer decided now, and finished when the first shard is asked what it has prepared."""
-    machine = town.commit(part)
-    calls: Any = machine.decide(await ask_all(town.cluster, dict(machine.prepare())))
-    calls = machine.finish(await ask_all(town.cluster, calls))
-    look: Callable[..., Awaitable[Any]] = Shard.pending
+    machine, calls = await town.start(town.attempt(town.transfer(town.names[0][0], town.names[1][1], 77)), 2)
+    look = Shard.all_in_doubt
     left = [calls]
 
-    async def pending(shard: Shard, *arguments: Any) -> Any:
+    async def all_in_doubt(shard: Shard) -> AsyncIterator[Doubt]:
         if left:
-            machine.conclude(await ask_all(town.cluster, left.pop()))
-        return await look(shard, *arguments)
+            machine.conclude({index: await town.ask(index, call) for index, call in left.pop().items()})
+        async for doubt in look(shard):
+            yield doubt
 
-    monkeypatch.setattr(Shard, "pending", pending)
+    monkeypatch.setattr(Shard, "all_in_doubt", all_in_doubt)
+    report = await town.audit()
+    assert (report.findings.kept, report.in_flight_total, left) == ([], 0, [])
 
 
 async def test_the_quick_check_and_recent_batches(archived: Town) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shard_node.contract.journals import NO_ID, Effect
-from shard_node.contract.transfers import Details, Kind, pack_details
+from shard_node.contract.kinds import NO_ID, Effect
+from shard_node.contract.kinds import Kind
+from shard_node.contract.details import Details, pack_details
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shard_node.contract.transfers import Kind
+from shard_node.contract.kinds import Kind
 from sqlalchemy import Engine, text
 
 from shard_node.errors import LedgerUnavailableError
