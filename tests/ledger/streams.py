@@ -45,7 +45,7 @@ class Stream:
         """
         for size in sizes:
             bundle = self._transfers(size)
-            assert (await shard.call(Post(bundle.pack()))).codes == [DONE]
+            assert (await shard.call(Post(bundle.pack()))).codes == (DONE,)
             _, fields = self._told(bundle)
             self.frames.append(((await shard.mark()).last_frame, fields))
 

@@ -179,7 +179,7 @@ def test_an_entry_that_is_there(archive: Archive, engine: Engine) -> None:
     stream = Stream()
     sealed, rows = batch(archive.position("shard-0"), [stream.post(1)])
     archive.store(sealed, rows)
-    again, copies = batch(archive.position("shard-1"), stream.entries)
+    again, copies = batch(archive.position("shard-1"), stream.frames)
     with pytest.raises(
         LedgerError, match=r"shard-1: batch 1 .* version 1 of account .* entry . of shard number 1"
     ):

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 from shard_node.contract.calls import Post
-from shard_node.contract.kinds import Kind
 from shard_node.contract.GONE import Terms, Transfers
 from sqlalchemy import Engine, text
 
@@ -27,6 +26,7 @@ from shard_node.client.shard import Shard
 from shard_node.cluster.currencies import to_json
 from shard_node.cluster.registry import ARCHIVER_LOCKS, CURRENCIES, TOPOLOGY
 from shard_node.cluster.slots import slot
+from shard_node.contract.kinds import Kind
 from shard_node.contract.outcomes import Outcome
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.rows import Entry

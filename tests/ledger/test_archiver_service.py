@@ -24,7 +24,7 @@ from shard_node.errors import RegistryError
 from shard_node.ledger.store.archive import Archive
 from tests.exponents import EXPONENTS
 from tests.ledger.streams import START_MS, Stream
-from tests.ledger.test_archiver import add, check_all_archived
+from tests.ledger.test_archiver import check_all_archived
 from tests.real_shards import ENDLESS_WINDOW_MS, RealShards
 
 WAIT_SECONDS = 30.0
@@ -117,7 +117,7 @@ def figures(logs: Events, **wanted: object) -> Events:
 async def test_figures(shard: Shard, engine: Engine) -> None:
     """A line tells how much is stored and waits; none follows when nothing changed."""
     stream = Stream()
-    await add(shard, *(stream.post(3) for _ in range(4)))
+    await stream.add(shard, *[3] * 4)
     locks = Locks()
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, archived_batch=4, backlog=0, backlog_limit=LIMIT)))
@@ -128,7 +128,7 @@ async def test_figures(shard: Shard, engine: Engine) -> None:
     last = figures(logs)[-1]
     assert (last["entries"], last["log_level"]) == (24, "info")
     assert sum(line["entries_per_second"] for line in figures(logs)) > 0
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> None:
@@ -138,7 +138,7 @@ async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> Non
     """
     locks = Locks()
     await shard.redis.xadd("ledger", {"e": b"\x92\xa5later\x91\x01"}, id=f"{START_MS - 1}-0")
-    await add(shard, Stream().post(30))
+    await Stream().add(shard, 30)
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, backlog=60, backlog_limit=LIMIT)))
         await until(lambda: len([line for line in logs if line["log_level"] == "error"]) > 1)
@@ -154,7 +154,7 @@ async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> Non
 async def test_it_goes_on_without_zookeeper(shard: Shard, engine: Engine) -> None:
     """Who holds a lock goes on while nobody tells of it; who has none does not begin."""
     stream = Stream()
-    await add(shard, stream.post(1))
+    await stream.add(shard, 1)
     locks = Locks(away=True)
     async with running(shard, engine, locks) as logs:
         await until(lambda: locks.asked > 5)
@@ -163,22 +163,22 @@ async def test_it_goes_on_without_zookeeper(shard: Shard, engine: Engine) -> Non
         await until(lambda: bool(figures(logs, archived_batch=1)))
         locks.away = True
         await until(lambda: any(line["event"] == "no word of the lock" for line in logs[-2:]))
-        await add(shard, stream.post(1))
+        await stream.add(shard, 1)
         await until(lambda: bool(figures(logs, archived_batch=2)))
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_a_lost_lock_ends_the_work(shard: Shard, engine: Engine) -> None:
     """What another archiver holds is left to it, also at the end."""
     stream = Stream()
     locks = Locks()
-    await add(shard, stream.post(1))
+    await stream.add(shard, 1)
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, archived_batch=1)))
         locks.mine = False
         asked = locks.asked
         await until(lambda: locks.asked > asked + 2)
-        await add(shard, stream.post(1))
+        await stream.add(shard, 1)
         asked = locks.asked
         await until(lambda: locks.asked > asked + 5)
     assert (await shard.ledger_state()).backlog == 2
@@ -190,5 +190,5 @@ async def test_what_is_there_is_stored_before_the_end(shard: Shard, engine: Engi
     locks = Locks()
     async with running(shard, engine, locks) as logs:
         await until(lambda: any(line["event"] == "archiving" for line in logs))
-        await add(shard, *(stream.post(4) for _ in range(6)))
-    await check_all_archived(shard, engine, stream.entries)
+        await stream.add(shard, *[4] * 6)
+    await check_all_archived(shard, engine, stream.frames)

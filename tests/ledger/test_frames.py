@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_node.contract.kinds import NO_ID, Effect
-from shard_node.contract.kinds import Kind
-from shard_node.contract.details import Details, pack_details
 
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shard_node.contract.kinds import NO_ID, Effect
-from shard_node.contract.kinds import Kind
-from shard_node.contract.details import Details, pack_details
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import Decide, Decided, Finish, Post, Prepare, Prepared, new_attempt_id
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction
