@@ -24,7 +24,6 @@ from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import Decide, Decided, Finish, Post, Prepare, Prepared, new_attempt_id
 from shard_node.contract.details import Details, pack_details
 from shard_node.contract.kinds import Effect, Kind
-from shard_node.contract.layout import FRAME_HEAD, FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Transaction, bundle_of
 from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError, RetryableError
@@ -38,13 +37,11 @@ from shard_node.limits import MAX_BATCH
 from tests.coordinator.payloads import WORLD, posted_bundle, transaction, transfer
 from tests.exponents import EXPONENTS
 from tests.ledger.scribe import DONE
-from tests.ledger.streams import SHARD, Stream
+from tests.ledger.streams import LATER, SHARD, Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
 from tests.real_shards import RealShards
 
 BATCH_ENTRIES = 8
-# A frame that a newer engine might write.
-LATER: dict[Any, Any] = {b"h": FRAME_HEAD.pack(99, FrameKind.POST, 0)}
 
 
 class Moment(Enum):

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from shard_node.agent.agent import bind
 from shard_node.archiver import service
 from shard_node.archiver.service import Archiver
 from shard_node.client.directory import Cluster, Directory
@@ -23,7 +22,7 @@ from shard_node.cluster.registry import Registry
 from shard_node.errors import RegistryError
 from shard_node.ledger.store.archive import Archive
 from tests.exponents import EXPONENTS
-from tests.ledger.streams import START_MS, Stream
+from tests.ledger.streams import LATER, START_MS, Stream
 from tests.ledger.test_archiver import check_all_archived
 from tests.real_shards import ENDLESS_WINDOW_MS, RealShards
 
@@ -75,8 +74,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def shard(shards: RealShards) -> AsyncIterator[Shard]:
     """An empty shard that refuses new transfers when 100 entries wait."""
-    async with shards.open(0) as opened:
-        await bind(opened.redis, shards.topology, "shard-0", ENDLESS_WINDOW_MS, LIMIT)
+    async with shards.shard(0) as opened:
+        await opened.bind(ENDLESS_WINDOW_MS, LIMIT)
         yield opened
 
 
@@ -137,18 +136,18 @@ async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> Non
     It is registered, once, until the lock is lost: then it is another archiver's.
     """
     locks = Locks()
-    await shard.redis.xadd("ledger", {"e": b"\x92\xa5later\x91\x01"}, id=f"{START_MS - 1}-0")
+    await shard.redis.xadd("ledger", LATER, id=f"{START_MS - 1}-0")
     await Stream().add(shard, 30)
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, backlog=60, backlog_limit=LIMIT)))
         await until(lambda: len([line for line in logs if line["log_level"] == "error"]) > 1)
-        assert ["no known form" in problem for problem in locks.problems] == [True]
+        assert ["unreadable" in problem for problem in locks.problems] == [True]
         locks.mine = False
         await until(lambda: locks.problems[1:] == [""])
     assert {line["log_level"] for line in figures(logs)} == {"warning"}
     refusal = next(line for line in logs if line["log_level"] == "error")
     assert (refusal["shard"], refusal["backlog"], refusal["backlog_limit"]) == ("shard-0", 60, LIMIT)
-    assert "no known form" in refusal["error"]
+    assert "unreadable" in refusal["error"]
 
 
 async def test_it_goes_on_without_zookeeper(shard: Shard, engine: Engine) -> None:
