@@ -40,26 +40,12 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.process": "",
     "shard_node.redis_files": "",
     "shard_node.logs": "",
-    "shard_node.library": "",
     "shard_node.cluster": "",
-    # The engine's side of the contract, beside that of the library until that one goes.
-    "shard_node.contract.layout": "",
-    "shard_node.contract": "shard_node.contract.layout",
-    "shard_node.contract.transactions": "shard_node.contract shard_node.contract.layout",
-    "shard_node.contract.commands": "shard_node.contract.layout",
-    "shard_node.contract.accounts": "shard_node.contract shard_node.contract.layout",
-    "shard_node.contract.lookups": "shard_node.contract shard_node.contract.layout",
-    "shard_node.contract.bundle_head": "shard_node.contract.layout",
-    "shard_node.contract.header": "shard_node.contract shard_node.contract.layout",
+    "shard_node.contract": "",
     "shard_node.engine": "",
     "shard_node.serving": "shard_node.contract",
-    "shard_node.client": """
-        shard_node.cluster shard_node.contract shard_node.contract.accounts shard_node.contract.commands
-        shard_node.contract.layout shard_node.contract.lookups""",
-    "shard_node.client.asking": "shard_node.client shard_node.contract.commands",
-    "shard_node.agent": """
-        shard_node.client shard_node.cluster shard_node.contract.lookups shard_node.engine shard_node.library
-        shard_node.logs""",
+    "shard_node.client": "shard_node.cluster shard_node.contract",
+    "shard_node.agent": "shard_node.client shard_node.cluster shard_node.engine shard_node.logs",
     "shard_node.ledger.store": "shard_node.cluster shard_node.contract",
     "shard_node.ledger.store.migrations": "shard_node.ledger.store",
     "shard_node.ledger.questions": """
@@ -71,21 +57,15 @@ ROOMS: Final[Mapping[str, str]] = {
     "shard_node.archiver": """
         shard_node.client shard_node.cluster shard_node.ledger.store shard_node.ledger.store.migrations""",
     "shard_node": "shard_node.agent",
-    "coordinator": """
-        shard_node.client shard_node.client.asking shard_node.cluster shard_node.contract
-        shard_node.contract.bundle_head
-        shard_node.contract.commands shard_node.contract.layout shard_node.contract.lookups
-        shard_node.contract.transactions shard_node.serving""",
-    "router.requests": """
-        shard_node.cluster shard_node.contract shard_node.contract.layout shard_node.contract.transactions
-        shard_node.ledger.questions""",
+    "coordinator": "shard_node.client shard_node.cluster shard_node.contract shard_node.serving",
+    "router.requests": "shard_node.cluster shard_node.contract shard_node.ledger.questions",
     "router.execution": """
-        shard_node.client shard_node.cluster shard_node.contract shard_node.contract.commands
-        shard_node.contract.layout shard_node.contract.transactions shard_node.serving shard_node.ledger.store
-        shard_node.ledger.questions router.requests""",
+        shard_node.client shard_node.cluster shard_node.contract shard_node.serving
+        shard_node.ledger.store shard_node.ledger.questions router.requests""",
     "router.services": """
-        shard_node.client shard_node.cluster shard_node.contract shard_node.serving shard_node.ledger.store
-        shard_node.ledger.questions shard_node.ledger.proof router.requests router.execution""",
+        shard_node.client shard_node.cluster shard_node.contract shard_node.serving
+        shard_node.ledger.store shard_node.ledger.questions shard_node.ledger.proof router.requests
+        router.execution""",
     "router": """
         shard_node.client shard_node.cluster shard_node.serving shard_node.ledger.store
         shard_node.ledger.questions coordinator router.requests router.execution router.services""",
@@ -109,8 +89,8 @@ ROOMS: Final[Mapping[str, str]] = {
     "bench.reporting": "deploy.terminal bench.command bench.cluster bench.load",
     "bench.scaling": "deploy.terminal bench.command bench.cluster bench.reporting",
     "bench.postgres": """
-        shard_node.cluster deploy.local deploy.terminal bench.transfers bench.command bench.cluster bench.load
-        bench.reporting""",
+        shard_node.cluster deploy.local deploy.terminal bench.transfers bench.command bench.cluster
+        bench.load bench.reporting""",
     "bench.locust_rig": """
         deploy.local deploy.terminal bench.transfers bench.command bench.cluster bench.reporting
         bench.scaling""",
@@ -119,15 +99,15 @@ ROOMS: Final[Mapping[str, str]] = {
         shard_node.cluster shard_node.contract shard_node.ledger.proof deploy.local deploy.terminal
         deploy.auditor deploy.importing bench.load_command""",
     "deploy.demo": """
-        shard_node.cluster shard_node.contract shard_node.ledger.store shard_node.ledger.proof deploy.local
-        deploy.terminal deploy.auditor deploy.importing deploy.cli""",
+        shard_node.cluster shard_node.contract shard_node.ledger.store shard_node.ledger.proof
+        deploy.local deploy.terminal deploy.auditor deploy.importing deploy.cli""",
     "deploy": "",
     # A module for each measuring command.
     "bench": """
         shard_node.agent shard_node.client shard_node.cluster shard_node.contract shard_node.serving
         shard_node.ledger.store shard_node.ledger.store.migrations shard_node.ledger.questions
-        shard_node.ledger.proof shard_node.archiver deploy.local deploy.terminal deploy.cli bench.transfers
-        bench.command bench.cluster bench.load bench.reporting""",
+        shard_node.ledger.proof shard_node.archiver deploy.local deploy.terminal deploy.cli
+        bench.transfers bench.command bench.cluster bench.load bench.reporting""",
 }
 # All modules of what other services install are public.
 _WITHOUT_FACE: Final = {"tallystick"}

@@ -52,6 +52,10 @@ def transfer(
     amount: AmountText,
     currency: Currency,
     *,
+    expected_version: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Only while FROM is at this version, as `account` tells it."),
+    ] = None,
     reference: ReferenceOption = "",
     transaction_id: IdOption = None,
     validate_only: ValidateOption = False,
@@ -72,6 +76,7 @@ def transfer(
             reference=reference,
             return_balances=True,
             validate_only=validate_only,
+            expected_version=expected_version,
         )
     balances = ((from_account, result.from_available, currency), (to_account, result.to_available, currency))
     show_result(identity, result.outcome, balances, as_json=as_json)

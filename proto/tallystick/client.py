@@ -229,6 +229,7 @@ class Client(LoopClient[_Connection], MoneyOperations):
         timeout_s: float | None = None,
         return_balances: bool = False,
         validate_only: bool = False,
+        expected_version: int | None = None,
     ) -> TransferResult:
         """Move money between two accounts.
 
@@ -245,9 +246,10 @@ class Client(LoopClient[_Connection], MoneyOperations):
             timeout_s: seconds in all, retries included.
             return_balances: also answer with both balances just after.
             validate_only: check it, and move nothing: the outcome is VALID, or the error that it would get.
+            expected_version: move it only while the payer is at that version, as `get_account` told it.
 
         Raises:
-            Refused: nothing moved.
+            Refused: nothing moved. VersionMismatch, which is one: the payer is at another version.
             Overloaded: nothing was begun.
             OutcomeUnknown: it may have moved; send the same transaction_id again.
         """
@@ -262,6 +264,7 @@ class Client(LoopClient[_Connection], MoneyOperations):
             currency,
             reference,
             validate_only,
+            expected_version,
         )
         future: asyncio.Future[TransferResult] = connection.loop.create_future()
         deadline_s = self._deadline_s(timeout_s)
@@ -338,6 +341,7 @@ class Client(LoopClient[_Connection], MoneyOperations):
                 transfer.currency,
                 transfer.reference,
                 transfer.validate_only,
+                transfer.expected_version,
             )
         except AttributeError:
             limits.instance(transfer, Transfer, "batch")

@@ -106,6 +106,7 @@ class Transfer:
             send the same transfer again after a crash.
         reference: up to 256 bytes, kept in the ledger only.
         validate_only: check it, and move nothing.
+        expected_version: move it only while the payer is at that version; None for any.
     """
 
     from_account: str
@@ -115,6 +116,7 @@ class Transfer:
     transaction_id: str | UUID | None = None
     reference: str = ""
     validate_only: bool = False
+    expected_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,14 @@ class JournalLeg:
         account_id: whose; each account at most once in a journal.
         amount: in the currency's unit; below zero it is a debit.
         currency: the ISO 4217 code of the account.
+        expected_version: make the journal only while the account is at that version; None for any. For the
+            debited account whose id comes first, and for others in its slot, as by a hash tag.
     """
 
     account_id: str
     amount: Amount
     currency: str
+    expected_version: int | None = None
 
 
 class TransferResult(NamedTuple):

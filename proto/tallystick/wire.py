@@ -33,6 +33,8 @@ MoneyRequestT = TypeVar(
     wallet_pb2.RefundRequest,
     wallet_pb2.CaptureRequest,
 )
+# What an expected version may be.
+_OF_VERSIONS = (int, type(None))
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _STATES = {state.value: state for state in AccountState}
 
@@ -83,6 +85,7 @@ def transfer_request(
     currency: str,
     reference: str,
     validate_only: bool,  # noqa: FBT001 - positional, as keywords cost time here
+    expected_version: int | None,
 ) -> wallet_pb2.TransferRequest:
     """The message for one transfer.
 
@@ -102,6 +105,7 @@ def transfer_request(
             currency=currency,
             reference=reference,
             validate_only=validate_only,
+            expected_version=expected_version,
         )
         # Below 64 together is below 64 each; of a reference these are up to 252 bytes.
         if (
@@ -113,6 +117,7 @@ def transfer_request(
             and to_account.__class__ is str
             and reference.__class__ is str
             and currency.__class__ is str
+            and expected_version.__class__ in _OF_VERSIONS
             and validate_only.__class__ is bool
         ):
             return request
@@ -130,6 +135,7 @@ def transfer_request(
         currency=currency,
         reference=reference,
         validate_only=validate_only,
+        expected_version=expected_version,
     )
 
 
@@ -157,6 +163,7 @@ def journal_leg(leg: JournalLeg, place: int) -> wallet_pb2.JournalLeg:
         account_id=leg.account_id,
         amount=amount_text(leg.amount, f"{name}.amount"),
         currency=leg.currency,
+        expected_version=leg.expected_version,
     )
 
 

@@ -31,6 +31,8 @@ LEAST_BYTES = 8 * 1024
 _TRANSFERS = 0x0A
 _ID, _FROM, _TO, _AMOUNT, _CURRENCY, _REFERENCE = (number << 3 | 2 for number in range(1, 7))
 _MORE = 0x80
+# The field behind all rows, where it says yes: a number.
+_RETURN_BALANCES = bytes((2 << 3, 1))
 
 _ID_CHARS = 36
 _DASHES = (8, 13, 18, 23)
@@ -58,6 +60,7 @@ class _Fields:
     currency_ends: Numbers
     reference_ends: Numbers
     reference_lengths: Numbers
+    with_balances: bool
 
 
 class BatchReader:
@@ -93,23 +96,39 @@ class BatchReader:
         _check_pairs(accounts, slots, count)
         currencies = windows(data, fields.currency_ends - _CURRENCY_CHARS, _CURRENCY_CHARS)
         amounts = TextTable.ending(data, fields.amount_ends, fields.amount_lengths, padding=ord("0"))
-        codes, minor = self._money(currencies, amounts)
+        codes, digits, minor = self._money(currencies, amounts)
         starts = fields.reference_ends - fields.reference_lengths
         _check_text(octets, starts, fields.reference_lengths)
         return TransferColumns(
-            id_texts, ids, accounts, slots, minor, codes, octets, starts, fields.reference_lengths
+            id_texts,
+            ids,
+            accounts,
+            slots,
+            minor,
+            codes,
+            digits,
+            octets,
+            starts,
+            fields.reference_lengths,
+            fields.with_balances,
         )
 
-    def _money(self, currencies: Bytes, amounts: TextTable) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-        """Currencies, one for all if all are the same, and amounts in minor units. Raises ValueError."""
+    def _money(
+        self, currencies: Bytes, amounts: TextTable
+    ) -> tuple[NDArray[np.void], list[int], NDArray[np.int64]]:
+        """Currencies and exponents, one for all if all are the same, and amounts in minor units.
+
+        Raises ValueError.
+        """
         codes: NDArray[np.void] = currencies.view(f"V{_CURRENCY_CHARS}")[:, 0]
         if not np.count_nonzero(currencies != currencies[0]):
-            return codes[:1], read_amounts(amounts, self._digits(codes[0].tobytes()))
-        minor = np.empty(len(codes), np.int64)
+            digits = self._digits(codes[0].tobytes())
+            return codes[:1], [digits], read_amounts(amounts, digits)
+        minor, exponents = np.empty(len(codes), np.int64), np.empty(len(codes), np.uint8)
         for code in set(codes.tolist()):
-            rows = np.flatnonzero(codes == np.void(code))
-            minor[rows] = read_amounts(amounts[rows], self._digits(code))
-        return codes, minor
+            rows, digits = np.flatnonzero(codes == np.void(code)), self._digits(code)
+            minor[rows], exponents[rows] = read_amounts(amounts[rows], digits), digits
+        return codes, exponents.tolist(), minor
 
     def _digits(self, code: bytes) -> int:
         return self._exponents[code.decode("ascii")]
@@ -123,7 +142,7 @@ def _require(holds: NDArray[np.bool_]) -> None:
 
 def _fields(data: bytes, octets: Bytes) -> _Fields:
     """The fields of each row. Raises ValueError when a row is not in the one form."""
-    at, ends = _rows(octets)
+    at, ends, with_balances = _rows(octets)
     # The tag and the length of a field are read as one number.
     heads: NDArray[np.uint16] = np.ndarray((len(data) - 1,), "<u2", data, strides=(1,))
 
@@ -159,11 +178,14 @@ def _fields(data: bytes, octets: Bytes) -> _Fields:
         currency_ends,
         ends,
         _reference_lengths(octets, currency_ends, ends),
+        with_balances,
     )
 
 
-def _rows(octets: Bytes) -> tuple[Numbers, Numbers]:
-    """Where each row's first field begins, its id, and where the row ends. Raises ValueError.
+def _rows(octets: Bytes) -> tuple[Numbers, Numbers, bool]:
+    """Where each row's first field begins, its id, where the row ends; and whether balances are asked for.
+
+    Raises ValueError.
 
     They are not followed from one to the next but found by what the head of an id looks like. A text with
     the same bytes makes one row too many: the rows then do not follow on each other.
@@ -181,10 +203,11 @@ def _rows(octets: Bytes) -> tuple[Numbers, Numbers]:
     lengths = np.where(is_long, (first << 7) + second - _MORE, first)
     _require((first < _MORE) & (lengths > 0))
     ends = ids + lengths
-    if starts[0] != begin or ends[-1] != last:
+    behind = octets[ends[-1] : last].tobytes()
+    if starts[0] != begin or ends[-1] > last or behind not in (b"", _RETURN_BALANCES):
         raise ValueError
     _require(ends[:-1] == starts[1:])
-    return ids, ends
+    return ids, ends, bool(behind)
 
 
 def _reference_lengths(octets: Bytes, begins: Numbers, ends: Numbers) -> Numbers:

@@ -68,7 +68,7 @@ class Transactions:
             groups[decider, tuple(sorted({*others} - {decider})), is_plain].append(row)
         return [
             self._part(decider, participants, group, owner, principal)
-            for (decider, participants, _), group in groups.items()
+            for (decider, participants, _), group in sorted(groups.items())
         ]
 
     def _part(

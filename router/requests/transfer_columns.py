@@ -30,9 +30,10 @@ class TransferColumns:
     """A batch, at least one row: a value a row in each column.
 
     ``id_texts`` are the ids as they came, 36 bytes each, ``ids`` the 16 bytes of each; ``currencies`` have
-    three bytes, in all when the batch has one currency, else a row. ``accounts`` and ``slots`` are those of
-    all payers, then of all payees. References are places and lengths in ``octets``, each with two bytes at
-    least before it.
+    three bytes, in all when the batch has one currency, else a row; ``digits`` are the currencies' exponents,
+    as many. ``accounts`` and ``slots`` are those of all payers, then of all payees, and in that order is the
+    column of balances ``with_balances``. References are places and lengths in ``octets``, each with two bytes
+    at least before it.
     """
 
     id_texts: Bytes
@@ -41,14 +42,19 @@ class TransferColumns:
     slots: NDArray[np.uint16]
     amounts_minor: NDArray[np.int64]
     currencies: NDArray[np.void]
+    digits: Sequence[int]
     octets: Bytes
     reference_starts: Numbers
     reference_lengths: Numbers
-    # Nobody asks for balances of such a batch.
-    leg_count: int = 0
+    with_balances: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def leg_count(self) -> int:
+        """How many balances are asked for: none, or one of each payer and payee."""
+        return 2 * len(self) if self.with_balances else 0
 
     def split(self, rows: Sequence[int] | Numbers, owner: Sequence[int], principal: str = "") -> list[Part]:
         """The given rows, each in one part. ``owner`` has the shard of each slot."""
@@ -68,8 +74,15 @@ class TransferColumns:
         ):
             payer_shard, payee_shard = divmod(pair, shards)
             participants = () if payer_shard == payee_shard else (payee_shard,)
-            parts.append(Part(payer_shard, participants, order[first:last], bundle))
+            of_part = order[first:last]
+            legs = self._legs(of_part, crossing=bool(participants)) if self.with_balances else ()
+            parts.append(Part(payer_shard, participants, of_part, bundle, legs))
         return parts
+
+    def _legs(self, rows: Numbers, *, crossing: bool) -> tuple[Numbers, ...]:
+        """By owner where the balances of these rows belong."""
+        payers, payees = rows, rows + len(self)
+        return (payers, payees) if crossing else (np.concatenate((payers, payees)),)
 
     def _bundles(self, order: Numbers, cuts: list[int], principal: bytes) -> list[bytes]:
         """Plain bundles of the rows in this order, each from one of the cuts to the next."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from router.execution import deadline_of
 from router.requests import BadField, BatchReader, TransactionReader, Transactions, UnknownCurrency
 from router.services import refusals
-from router.services.batch_answers import answer
+from router.services.batch_answers import answer, balance_fields
 from router.services.transaction_calls import balance_texts
 from shard_node.contract import Outcome
 from shard_node.errors import ExponentUnknownError, RegistryError
@@ -58,7 +58,8 @@ class BatchCalls:
         await refusals.check_room(self._kept, len(batch), context)
         work = self._dispatcher.execute(batch, deadline_of(context))
         results = await self._kept.run(work, len(batch))
-        return answer(batch.id_texts, results.outcomes, results.legs)
+        balances = balance_fields(results.balances, batch.digits) if batch.with_balances else ()
+        return answer(batch.id_texts, results.outcomes, results.legs, balances)
 
     async def _row_by_row(
         self, request: wallet_pb2.BatchTransferRequest, undecodable: Mapping[int, str], context: Any

@@ -35,6 +35,7 @@ FOLDER_TIMEOUT_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
+
 def free_port(host: str) -> int:
     """A port that nobody listens on at the moment."""
     with socket.socket() as probe:

@@ -1,8 +1,8 @@
 """When a shard may forget its older generation of outcomes and ended attempts. Plain code, no clock.
 
-An ended attempt that is forgotten while its deciding shard still holds the commit as unsettled could no longer
-be told from one that was lost by whoever finishes it. So every shard is asked first, and nobody forgets while
-one of them is silent or has been in doubt about something for long: no matter whose fault that is.
+Where a commit is still unsettled somewhere, its participants must not have forgotten that they finished it: a
+late finish would look like a lost leg. So every shard is asked first, and nobody forgets while one of them is
+silent or has been in doubt about something for long: no matter whose fault that is.
 """
 
 from __future__ import annotations

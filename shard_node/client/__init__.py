@@ -10,16 +10,14 @@ from shard_node.client.connection import (
 )
 from shard_node.client.directory import Cluster, Directory
 from shard_node.client.ledger_state import LedgerState
-from shard_node.client.shard import LedgerEntry, Mark, Shard, status_of
+from shard_node.client.shard import Shard, status_of
 
 __all__ = [
     "CALL_TIMEOUT_SECONDS",
     "AskedShard",
     "Cluster",
     "Directory",
-    "LedgerEntry",
     "LedgerState",
-    "Mark",
     "NoReply",
     "Shard",
     "ShardRedis",

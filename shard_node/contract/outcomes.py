@@ -1,15 +1,15 @@
 """What a shard answers about one transaction.
 
 Numbers below 32 are those of the public enum ``tallystick.v1.Outcome``; numbers from 32 on are
-steps of the protocol and never leave the cluster. The engine has the same numbers, generated
-from these.
+steps of the protocol and never leave the cluster. 33 is not used. The engine has the same numbers,
+generated from these.
 """
 
 from enum import IntEnum
 
 
 class Outcome(IntEnum):
-    """One answer about one transfer or account."""
+    """One answer about one transaction or account."""
 
     COMMITTED = 1
     INSUFFICIENT_FUNDS = 2
@@ -36,10 +36,9 @@ class Outcome(IntEnum):
     VALID = 23
     VERSION_MISMATCH = 24
 
-    # The payee's leg is kept, or had been applied before.
+    # The legs of a participant are kept.
     PREPARED = 32
-    APPLIED = 33
-    # The payee's leg is applied (now or before), or dropped.
+    # What a participant kept is applied, or dropped.
     FINISHED = 34
     DROPPED = 35
     # Committed, and finished everywhere: legs that are still prepared are ghosts.
@@ -48,7 +47,7 @@ class Outcome(IntEnum):
     MISSING_LEG = 37
     # The map of the cluster changed under the call; nothing was written.
     STALE_EPOCH = 38
-    # Committed by another attempt at the same transfer, which is not finished yet.
+    # Committed by another attempt at the same transaction, which is not finished yet.
     ELSEWHERE = 39
     # The attempt has ended on this shard before: a message that comes much too late.
     ENDED = 40

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -27,6 +28,7 @@ from tallystick import (
     TransactionIdReused,
     Transfer,
     TransferLimit,
+    VersionMismatch,
 )
 
 pytestmark = pytest.mark.cluster
@@ -133,6 +135,39 @@ async def test_checked_transfers(client: Client, names: list[str]) -> None:
     )
     assert (first.outcome, first.error, second.committed) == (Outcome.VALID, None, True)
     assert (await client.get_account(payee)).available == 40
+
+
+async def test_transfers_on_a_condition(client: Client, names: list[str]) -> None:
+    """Money moves only while the payer is at the version that its caller saw: alone, in a batch, a journal."""
+    payer, payee, *_ = names
+    seen = (await client.get_account(payer)).version
+    await client.transfer(payer, payee, 1, "EUR", expected_version=seen)
+    with pytest.raises(VersionMismatch) as refused:
+        await client.transfer(payer, payee, 1, "EUR", expected_version=seen)
+    assert refused.value.field == "expected_version"
+    results = await client.transfers(
+        [Transfer(payer, payee, 1, "EUR", expected_version=version) for version in (seen, seen + 1)]
+    )
+    assert [result.outcome for result in results] == [Outcome.VERSION_MISMATCH, Outcome.COMMITTED]
+
+    async def journal(version: int, account: str = payer) -> Outcome:
+        others = [JournalLeg(payer, -2, "EUR"), JournalLeg(payee, 2, "EUR")]
+        legs = [
+            replace(one, expected_version=version) if one.account_id == account else one for one in others
+        ]
+        return (await client.post_journal(legs)).outcome
+
+    assert await journal(seen + 2) is Outcome.COMMITTED
+    with pytest.raises(VersionMismatch) as refused:
+        await journal(seen + 2)
+    assert refused.value.field == "legs[0].expected_version"
+    with pytest.raises(InvalidArgument) as invalid:
+        await journal(2, payee)
+    assert invalid.value.field == "legs[1].expected_version"
+    with pytest.raises(InvalidArgument) as invalid:
+        await client.transfer(payer, payee, 1, "EUR", expected_version=-1)
+    assert invalid.value.field == "expected_version"
+    assert (await client.get_account(payer)).available == Decimal(96)
 
 
 def test_synchronous_client(cluster: LocalCluster) -> None:

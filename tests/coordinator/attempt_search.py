@@ -15,18 +15,8 @@ from typing import TypeVar
 
 from coordinator.attempts import InDoubt
 from shard_node.client import NoReply
-from shard_node.contract import (
-    ATTEMPT_BYTES,
-    Abandon,
-    Answer,
-    Command,
-    Decide,
-    Finish,
-    Outcome,
-    Prepare,
-    Settle,
-    start_ms,
-)
+from shard_node.contract import Abandon, Answer, Command, Decide, Finish, Outcome, Prepare, Settle, start_ms
+from shard_node.contract.layout import ATTEMPT_BYTES
 from tests.coordinator.attempt_world import Ground, Message, Run, Setting, Step, Try, ViolationError, World
 from tests.model import EngineModel, Faults, Frozen
 

@@ -8,16 +8,8 @@ from typing import Any
 
 from shard_node.client import Shard
 from shard_node.cluster.topology import Topology
-from shard_node.contract import (
-    AccountTerms,
-    Answer,
-    Command,
-    Doubt,
-    Kind,
-    PreparedAttempt,
-    ShardStatus,
-    UnsettledCommit,
-)
+from shard_node.contract import AccountTerms, Answer, Command, Doubt, Kind, PreparedAttempt, ShardStatus
+from shard_node.contract.lookups import UnsettledCommit
 from shard_node.errors import StaleEpochError
 from shard_node.limits import MAX_MINOR
 from tests.engine.comparison import Comparison

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from shard_node.contract.transfers import Kind
 from typer.testing import CliRunner, Result
 
 from deploy import auditor
@@ -27,6 +26,7 @@ from deploy.demo.ledger import wait_until_archived
 from deploy.local.launcher import ClusterSpec, LocalCluster
 from deploy.local.ledger_url import FILE_NAME
 from deploy.moments import parse_moment
+from shard_node.contract.kinds import Kind
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.proof.audit import Audit, AuditProgress, AuditReport, InFlight
 from shard_node.ledger.proof.findings import Rule

@@ -225,3 +225,11 @@ def test_what_is_given_empty_is_not_what_is_left_out(refused: Any, data: str, pe
         1,
         True,
     )
+
+
+def test_a_transfer_on_a_condition(run: Any, refused: Any, people: list[str]) -> None:
+    """It moves money while the payer is at that version, and no more afterwards."""
+    ann, shop, _ = people
+    transfer = ("transfer", ann, shop, "10", "EUR", "--expected-version", "1")
+    assert run(*transfer)["outcome"] == "COMMITTED"
+    assert refused(*transfer)["outcome"] == "VERSION_MISMATCH"

@@ -14,6 +14,16 @@ from redis.exceptions import ResponseError
 from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.contract import (
     ALL_OWNERS,
+    SYSTEM_SLOT,
+    AccountTerms,
+    Answer,
+    Command,
+    Kind,
+    pack_changes,
+    pack_names,
+    pack_terms,
+)
+from shard_node.contract.layout import (
     CHUNK_HEAD,
     MOVED_ACCOUNT,
     MOVED_HOLD,
@@ -21,15 +31,7 @@ from shard_node.contract import (
     MOVED_PURCHASE,
     MOVED_REFUND,
     OUTCOME_RECORD,
-    SYSTEM_SLOT,
-    AccountTerms,
-    Answer,
-    Command,
-    Kind,
     RecordKind,
-    pack_changes,
-    pack_names,
-    pack_terms,
 )
 from shard_node.limits import MAX_BATCH, MAX_MINOR
 from tests.engine.frames import entries_of

@@ -13,7 +13,6 @@ from redis.exceptions import ResponseError
 
 from shard_node.contract import (
     BUNDLE_HEAD,
-    OUTCOME_RECORD,
     SYSTEM_SLOT,
     Abandon,
     BundleFlag,
@@ -31,6 +30,7 @@ from shard_node.contract import (
     bundle_of,
     new_attempt_id,
 )
+from shard_node.contract.layout import OUTCOME_RECORD
 from shard_node.limits import MAX_BATCH, MAX_LEGS, MAX_MINOR
 from tests.engine import drawn
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, transfer, uuid7

@@ -10,7 +10,6 @@ from redis.exceptions import ResponseError
 from shard_node.contract import (
     ENTRY_HEAD,
     FRAME_HEAD,
-    OUTCOME_RECORD,
     Decide,
     Decided,
     FrameKind,
@@ -21,6 +20,7 @@ from shard_node.contract import (
     Settle,
     bundle_of,
 )
+from shard_node.contract.layout import OUTCOME_RECORD
 from tests.engine.busy import ALICE, BOB, HOUR_MS, WORLD, attempt_id, capture, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine.shard import EngineShard

@@ -9,10 +9,7 @@ from redis.exceptions import ResponseError
 
 from shard_node.cluster.slots import slot
 from shard_node.contract import (
-    CHUNK_HEAD,
     LAYOUT_VERSION,
-    MOVED_ACCOUNT,
-    MOVED_OUTCOME,
     Decide,
     Decided,
     Effect,
@@ -22,10 +19,10 @@ from shard_node.contract import (
     Outcome,
     Prepare,
     Prepared,
-    RecordKind,
     Transaction,
     bundle_of,
 )
+from shard_node.contract.layout import CHUNK_HEAD, MOVED_ACCOUNT, MOVED_OUTCOME, RecordKind
 from shard_node.limits import MAX_MINOR
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS

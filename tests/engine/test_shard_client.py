@@ -26,9 +26,9 @@ from shard_node.contract import (
     PreparedAttempt,
     ShardStatus,
     Transaction,
-    UnsettledCommit,
     bundle_of,
 )
+from shard_node.contract.lookups import UnsettledCommit
 from shard_node.errors import (
     ShardDefectError,
     ShardFullError,

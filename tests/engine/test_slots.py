@@ -7,7 +7,6 @@ from redis.exceptions import ResponseError
 
 from shard_node.cluster.slots import slot
 from shard_node.contract import (
-    CHUNK_HEAD,
     AccountTerms,
     Decide,
     Decided,
@@ -19,6 +18,7 @@ from shard_node.contract import (
     Settle,
     bundle_of,
 )
+from shard_node.contract.layout import CHUNK_HEAD
 from tests.engine.busy import HOUR_MS, WORLD, attempt_id, capture, hold, posted, refund, transfer, uuid7
 from tests.engine.conftest import NOW_MS, StartServer
 from tests.engine.shard import EngineShard

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shard_node.contract import fold
+from shard_node.contract.layout import fold
 from shard_node.engine.loading import SOURCES
 
 NO_RECORD = 2**32 - 1

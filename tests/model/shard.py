@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shard_node.contract import ACCOUNT_RECORD, NO_ACCOUNT, NO_ID, SYSTEM_SLOT, AccountState, Kind, Outcome
+from shard_node.contract import NO_ID, SYSTEM_SLOT, AccountState, Kind, Outcome
+from shard_node.contract.layout import ACCOUNT_RECORD, NO_ACCOUNT
 from shard_node.limits import MAX_MINOR
 from tests.model.protocol import Protocol
 from tests.model.state import Account, Entry, Generation, Remembered, id_ms, legs_of, rows_of

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from shard_node.contract import (
-    ACCOUNT_RECORD,
-    NO_ACCOUNT,
     NO_ID,
     Abandon,
     AccountState,
@@ -29,6 +27,7 @@ from shard_node.contract import (
     bundle_of,
     new_attempt_id,
 )
+from shard_node.contract.layout import ACCOUNT_RECORD, NO_ACCOUNT
 from shard_node.limits import NO_BALANCE
 from tests.model import EngineModel, Faults, LedgerFullError, MalformedError
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from router.requests.reader import RequestReader
-
-from router.requests.fields import BadField
+from router.requests.fields import BadField, FieldReader
+from router.requests.transaction_reader import TransactionReader
 from shard_node.cluster.currencies import Exponents
+from tallystick.v1 import wallet_pb2
 from tests.exponents import EXPONENTS
 
 T = TypeVar("T")
@@ -21,30 +20,31 @@ T = TypeVar("T")
 NOW_MS = 1_800_000_000_000
 
 ID = "5f0c2a34-9d1b-4c7e-8a2f-6b3d9e014c57"
-FIELDS = ("transaction_id", "from_account", "to_account", "amount", "currency", "reference")
+# The fields of a transfer, in the order of the message.
+GOOD = {
+    "transaction_id": ID,
+    "from_account": "alice",
+    "to_account": "bob",
+    "amount": "12.50",
+    "currency": "EUR",
+    "reference": "invoice 7",
+}
+FIELDS = tuple(GOOD)
 
 
-@dataclass(slots=True)
-class Asked:
-    """A transfer as a request holds it; not frozen, because a message is not either."""
-
-    transaction_id: str = ID
-    from_account: str = "alice"
-    to_account: str = "bob"
-    amount: str = "12.50"
-    currency: str = "EUR"
-    reference: str = "invoice 7"
-    validate_only: bool = False
-    expected_version: int | None = None
-
-    def HasField(self, field_name: str, /) -> bool:  # noqa: N802 -- protobuf's
-        """Whether an optional field was given."""
-        return getattr(self, field_name) is not None
+def asked(**fields: Any) -> wallet_pb2.TransferRequest:
+    """A transfer of alice's to bob, but for these fields."""
+    return wallet_pb2.TransferRequest(**GOOD | fields)
 
 
-def reader(now_ms: int = NOW_MS, exponents: Exponents = EXPONENTS) -> RequestReader:
-    """A reader whose clock stands still."""
-    return RequestReader(exponents, lambda: now_ms)
+def reader(now_ms: int = NOW_MS, exponents: Exponents = EXPONENTS) -> FieldReader:
+    """A reader of fields whose clock stands still."""
+    return FieldReader(exponents, lambda: now_ms)
+
+
+def transactions() -> TransactionReader:
+    """A reader of requests by :func:`reader`."""
+    return TransactionReader(reader())
 
 
 def attempt(read: Callable[[], T]) -> T | BadField:

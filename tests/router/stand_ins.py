@@ -11,34 +11,39 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
-from shard_node.contract.calls import Call, Post, Reply
-from shard_node.contract.journal_calls import JournalCall, JournalReply, Journals, LegCheck, PostJournals
-from shard_node.contract.journals import Journal
 
-from shard_node.client.asking import NoReply
-from shard_node.client.directory import Cluster
-from shard_node.client.shard import LedgerState, Shard
+from router.requests import Part
+from shard_node.client import Cluster, LedgerState, NoReply, Shard
 from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import (
+    ALL_OWNERS,
+    NO_VERSION,
+    AccountRecord,
+    AccountTerms,
+    Answer,
+    Bundle,
+    BundleFlag,
+    Effect,
+    Leg,
+    Outcome,
+    Post,
+    RememberedOutcome,
+    Transaction,
+)
 from shard_node.errors import ShardUnavailableError
 from tallystick.v1 import coordinator_pb2
 
 if TYPE_CHECKING:
-    from shard_node.contract.bundles import Bundle
-    from shard_node.contract.records import Account, RememberedOutcome
-
-    from shard_node.client.shard import ShardRedis
+    from shard_node.client import ShardRedis
 
 COMMITTED = int(Outcome.COMMITTED)
 
 M = TypeVar("M", bound=Message)
 
-ShardAnswer = Exception | Callable[[Any], Reply | JournalReply]
-CommitAnswer = NoReply | coordinator_pb2.CommitResponse
-# What a committer was asked: the amounts by pair of shards, and the version of the map.
-CommitAsked = tuple[dict[tuple[int, int], list[int]], int]
-JournalAnswer = NoReply | coordinator_pb2.CommitJournalsResponse
+# None answers as without being told anything.
+ShardAnswer = Exception | None | Callable[[Post], Answer]
+CommitAnswer = NoReply | coordinator_pb2.CommitAttemptsResponse
 
 
 class NoShards:
@@ -64,34 +69,31 @@ class Clock:
         return self.now
 
 
-def unpacked(column: bytes) -> list[int]:
-    """Amounts or balances of a bundle."""
-    return list(struct.unpack(f"<{len(column) // 8}q", column))
+def first_amounts(bundle: bytes) -> list[int]:
+    """The amount of each transaction's first leg: tests tell transactions apart by it."""
+    return [one.legs[0].amount_minor for one in Bundle.unpack(bundle).transactions]
 
 
-def packed(values: Sequence[int]) -> bytes:
-    """A column of amounts or balances."""
-    return struct.pack(f"<{len(values)}q", *values)
+def amounts(bundle: bytes, owner: int = ALL_OWNERS) -> bytes:
+    """A column of balances: the amounts of that owner's legs, those of debits negative.
 
-
-def commits(call: Call | JournalCall) -> Reply | JournalReply:
-    """Commits every row; the balances are the amount and its negative, so that a test can tell rows apart.
-
-    Those of a journal's legs are their amounts.
+    So a test can tell the balances of all legs apart.
     """
-    if isinstance(call, PostJournals):
-        legs = [leg for journal in call.batch.journals for leg in journal.legs]
-        count = len(call.batch)
-        return JournalReply([COMMITTED] * count, [0] * count, [leg.amount_minor for leg in legs])
-    assert isinstance(call, Post)
-    return Reply((bytes((COMMITTED,)),), *_balances(call.bundle.amounts, with_balances=call.with_balances))
+    rows = Bundle.unpack(bundle).transactions
+    # A plain bundle has all payers, then all payees.
+    pairs = zip(*(row.legs for row in rows), strict=True) if BundleFlag.PLAIN in BundleFlag(bundle[1]) else ()
+    legs = [leg for column in pairs for leg in column] or [leg for row in rows for leg in row.legs]
+    signed = [_signed(leg) for leg in legs if owner in {leg.owner, ALL_OWNERS}]
+    return struct.pack(f"<{len(signed)}q", *signed)
 
 
-def _balances(amounts: bytes, *, with_balances: bool) -> tuple[list[bytes], list[bytes]]:
-    """Those of payers and payees of one bundle."""
-    if not with_balances:
-        return [b""], [b""]
-    return [packed([-amount for amount in unpacked(amounts)])], [amounts]
+def _signed(leg: Leg) -> int:
+    return -leg.amount_minor if leg.effect is Effect.DEBIT else leg.amount_minor
+
+
+def commits(call: Post) -> Answer:
+    """Commits every transaction; the balances are those of :func:`amounts`."""
+    return Answer((bytes((COMMITTED,)),), (b"",), (amounts(call.bundle) if call.with_balances else b"",), ((),))
 
 
 class ShardStandIn(Shard):
@@ -99,40 +101,40 @@ class ShardStandIn(Shard):
 
     def __init__(self, shard_id: str, *answers: ShardAnswer) -> None:
         super().__init__(shard_id, f"test/{shard_id}/1", cast("ShardRedis", None))
-        self.calls: list[Call | JournalCall] = []
+        self.calls: list[Post] = []
         # Cleared by a test to keep calls waiting.
         self.open_gate = asyncio.Event()
         self.open_gate.set()
         self.answers: list[ShardAnswer] = list(answers)
         self.remembered: RememberedOutcome | None = None
         # By account, for those that can be read.
-        self.known: dict[str, Account] = {}
+        self.known: dict[str, AccountRecord] = {}
         # Refusals of legs by account; legs of all others could be carried out.
         self.refusing: dict[str, Outcome] = {}
-        self.checked: list[LegCheck] = []
+        # Owner and accounts of each check.
+        self.checked: list[tuple[int, list[str]]] = []
         self.forgotten_ms = 0
-        # Entries of the ledger that wait to be archived.
+        # Frames of the ledger that wait to be archived.
         self.waiting: list[tuple[str, bytes]] = []
         self.decisions: list[bytes] = []
 
     def posted(self) -> list[list[int]]:
-        """The amounts of each bundle it was given."""
-        return [unpacked(call.bundle.amounts) for call in self.calls if isinstance(call, Post)]
+        """The first amounts of each bundle it was given."""
+        return [first_amounts(call.bundle) for call in self.calls]
 
-    async def call(self, call: Call | JournalCall) -> Any:
+    async def call(self, command: Any) -> Answer:
         """Answers as told."""
-        self.calls.append(call)
+        assert isinstance(command, Post)
+        self.calls.append(command)
         await self.open_gate.wait()
-        answer = self.answers.pop(0) if self.answers else commits
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(call)
+        answer = self._told()
+        return (answer or commits)(command)
 
-    async def outcome(self, decision: bytes) -> RememberedOutcome | None:
+    async def outcomes(self, decisions: Sequence[bytes]) -> list[RememberedOutcome | None]:
         """Remembers what it was told to."""
-        self.decisions.append(decision)
-        self._fail_if_told()
-        return self.remembered
+        self.decisions += decisions
+        self._told()
+        return [self.remembered] * len(decisions)
 
     async def horizon_ms(self) -> int:
         """Has forgotten nothing but what it was told of."""
@@ -147,35 +149,31 @@ class ShardStandIn(Shard):
         assert stream_id == "0-0"
         return self.waiting[:count]
 
-    async def accounts(self, account_ids: Sequence[str]) -> list[Account | None]:
+    async def accounts(self, account_ids: Sequence[str]) -> list[AccountRecord | None]:
         """Knows those it was told of."""
-        self._fail_if_told()
+        self._told()
         return [self.known.get(account_id) for account_id in account_ids]
 
-    async def check(self, legs: Sequence[LegCheck]) -> list[int]:
+    async def check(self, bundle: bytes, owner: int = ALL_OWNERS) -> bytes:
         """Refuses what it was told to."""
-        self._fail_if_told()
-        self.checked += legs
-        return [self.refusing.get(leg.account, 0) for leg in legs]
+        self._told()
+        legs = [leg for one in Bundle.unpack(bundle).transactions for leg in one.legs]
+        # As the engine refuses it.
+        assert not any(leg.owner and leg.expected_version != NO_VERSION for leg in legs)
+        names = [leg.account for leg in legs if owner in {leg.owner, ALL_OWNERS}]
+        self.checked.append((owner, names))
+        return bytes(self.refusing.get(name, 0) for name in names)
 
-    async def open(
-        self,
-        account_ids: Sequence[str],
-        slots: Sequence[int],
-        currencies: Sequence[str],
-        floors_minor: Sequence[int],
-        maximum_balances_minor: Sequence[int] | None = None,
-        maximum_transfers_minor: Sequence[int] | None = None,
-    ) -> tuple[list[Outcome], list[Account]]:
+    async def open(self, terms: Sequence[AccountTerms]) -> tuple[list[Outcome], list[AccountRecord]]:
         """Opens nothing: only for tests in which it fails."""
-        self._fail_if_told()
+        self._told()
         raise NotImplementedError
 
-    def _fail_if_told(self) -> None:
-        if self.answers:
-            answer = self.answers.pop(0)
-            assert isinstance(answer, Exception)
+    def _told(self) -> Callable[[Post], Answer] | None:
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
             raise answer
+        return answer
 
 
 class _Away(ShardStandIn):
@@ -218,62 +216,38 @@ class MapsStandIn:
 class CommittersStandIn:
     """Coordinators that give the answers they were told to, in turn, and then commit everything."""
 
-    def __init__(self, *answers: CommitAnswer, journal_answers: Sequence[JournalAnswer] = ()) -> None:
+    def __init__(self, *answers: CommitAnswer) -> None:
         self._answers = list(answers)
-        self._journal_answers = list(journal_answers)
-        self.batches: list[CommitAsked] = []
-        self.journal_batches: list[tuple[list[Journal], int]] = []
+        self.asked: list[list[Part]] = []
 
-    async def commit(
-        self,
-        parts: Sequence[tuple[int, int, Bundle]],
-        topology_version: int,
-        deadline_seconds: float,
-        *,
-        with_balances: bool = True,
+    async def commit_attempts(
+        self, parts: Sequence[Part], topology_version: int, deadline_seconds: float, *, with_balances: bool
     ) -> CommitAnswer:
-        """Answers as told; keeps the amounts of each part and the version of the map."""
+        """Answers as told; keeps the parts of each batch."""
         assert deadline_seconds > 0
-        amounts = {(payer, payee): unpacked(bundle.amounts) for payer, payee, bundle in parts}
-        assert len(amounts) == len(parts)
-        self.batches.append((amounts, topology_version))
+        self.asked.append(list(parts))
         if self._answers:
             return self._answers.pop(0)
-        return committed([bundle.amounts for _, _, bundle in parts], with_balances=with_balances)
+        return committed(parts, with_balances=with_balances)
 
-    async def commit_journals(
-        self, batch: Journals, topology_version: int, deadline_seconds: float
-    ) -> JournalAnswer:
-        """Answers as told; keeps the journals of each batch and the version of the map."""
-        assert deadline_seconds > 0
-        self.journal_batches.append((list(batch.journals), topology_version))
-        return self._journal_answers.pop(0) if self._journal_answers else committed_journals(batch)
+    def transactions(self) -> list[Transaction]:
+        """All that they were asked to commit."""
+        return [one for parts in self.asked for part in parts for one in Bundle.unpack(part.bundle).transactions]
 
 
-def committed(amounts: Sequence[bytes], *, with_balances: bool = True) -> coordinator_pb2.CommitResponse:
-    """A coordinator's answer that commits every row of some parts, given by their columns of amounts."""
-    response = coordinator_pb2.CommitResponse()
-    for column in amounts:
-        (payer_balances,), (payee_balances,) = _balances(column, with_balances=with_balances)
-        response.results.add(
-            outcomes=bytes((COMMITTED,)), payer_balances=payer_balances, payee_balances=payee_balances
-        )
-    return response
-
-
-def told(*outcomes: bytes) -> coordinator_pb2.CommitResponse:
-    """A coordinator's answer with these outcomes, part by part, and no balances."""
-    return coordinator_pb2.CommitResponse(
-        results=[coordinator_pb2.CommitResult(outcomes=codes) for codes in outcomes]
-    )
-
-
-def committed_journals(batch: Journals) -> coordinator_pb2.CommitJournalsResponse:
-    """A coordinator's answer that commits every journal; balances are the legs' amounts."""
-    return coordinator_pb2.CommitJournalsResponse(
-        outcomes=bytes([COMMITTED] * len(batch)),
-        legs=[0] * len(batch),
-        balances_minor=[leg.amount_minor for journal in batch.journals for leg in journal.legs],
+def committed(parts: Sequence[Part], *, with_balances: bool) -> coordinator_pb2.CommitAttemptsResponse:
+    """A coordinator's answer that commits every transaction; balances are those of :func:`amounts`."""
+    return coordinator_pb2.CommitAttemptsResponse(
+        results=[
+            coordinator_pb2.AttemptResult(
+                codes=bytes((COMMITTED,)),
+                balances=[
+                    amounts(part.bundle, owner) if with_balances else b""
+                    for owner in range(len(part.participants) + 1)
+                ],
+            )
+            for part in parts
+        ]
     )
 
 

@@ -11,17 +11,12 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from router.execution.engine import Engine
-from router.execution.journal_engine import JournalEngine
 
-from router.execution import account_pages
-from router.services.wallet_service import WalletService
-from shard_node.agent.agent import bind
-from shard_node.client.directory import Cluster
-from shard_node.client.shard import Shard, connect
+from router.execution import Dispatcher, account_pages
+from router.services import WalletService
+from shard_node.client import Cluster, Shard, ask, connect
 from shard_node.cluster.slots import SLOT_COUNT, slot
 from tallystick.v1 import wallet_pb2
-from tests.coordinator.moving import move_slot, with_slot_moved
 from tests.exponents import CurrenciesStandIn
 from tests.real_shards import RealShards, redis_servers, shards
 from tests.router.samples import reader
@@ -76,15 +71,21 @@ class Town:
         return context.code, info.metadata.get("field", info.reason)
 
 
+def cluster_of(shards: RealShards) -> Cluster:
+    """The shards by their present topology."""
+    made = shards.cluster()
+    return Cluster(made.topology, made.shards)
+
+
 @pytest.fixture
 async def town(shards: RealShards) -> AsyncIterator[Town]:
     """A router over three empty shards."""
-    cluster = Cluster(shards.topology, tuple(shards.shard(index) for index in range(3)))
+    cluster = cluster_of(shards)
     maps = MapsStandIn(Clock(), cluster)
-    committers = CommittersStandIn()
-    engines = Engine(maps, committers), JournalEngine(maps, committers)
+    currencies: Any = CurrenciesStandIn()
+    service = WalletService(Dispatcher(maps, CommittersStandIn(), ask), maps, reader(), currencies)
     try:
-        yield Town(shards, cluster, maps, WalletService(*engines, maps, reader(), CurrenciesStandIn()))
+        yield Town(shards, cluster, maps, service)
     finally:
         for shard in cluster.shards:
             await shard.close()
@@ -181,16 +182,12 @@ async def test_a_slot_that_moves_between_pages(town: Town) -> None:
     place = in_order(names).index(LARGE[20])
     first, token = await town.page(page_size=place)
     moved = slot(LARGE[0])
-    target = (town.cluster.owner[moved] + 1) % 3
-    await move_slot(town.cluster, moved, target)
-    topology = with_slot_moved(town.cluster.topology, moved, target)
-    newer = [Shard(info.shard_id, topology.fence(info), connect(info.primary)) for info in topology.shards]
-    for shard in newer:
-        await bind(shard.redis, topology, shard.shard_id, town.shards.window_ms)
+    town.shards.move(moved, (town.cluster.owner[moved] + 1) % 3)
+    newer = cluster_of(town.shards)
     # It learns of the new map when a shard refuses the old one.
-    town.maps._later.append(Cluster(topology, tuple(newer)))
+    town.maps._later.append(newer)
     assert first + (await town.page(page_size=1000, page_token=token))[0] == in_order(names)
-    for shard in newer:
+    for shard in newer.shards:
         await shard.close()
 
 

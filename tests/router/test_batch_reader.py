@@ -25,20 +25,14 @@ from shard_node.limits import MAX_BATCH
 from tests.router.batch_agreement import agree, agree_on
 from tests.router.batch_samples import (
     SETTINGS,
+    UNUSUAL,
     BatchRequest,
     Request,
     batches_in_order,
     ordinary,
     with_field,
 )
-from tests.router.batch_samples import UNUSUAL as UNUSUAL_FIELDS
 from tests.router.samples import ID, NOW_MS, reader, uuid7
-
-# Another currency is taken: its amount just has as many decimals.
-UNUSUAL = [
-    (name, value, is_taken or (name, value) == ("currency", "USD"))
-    for name, value, is_taken in UNUSUAL_FIELDS
-]
 
 
 @SETTINGS

@@ -9,17 +9,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import pytest
-from router.requests.journals import RefundRequest
-from shard_node.contract.records import RememberedOutcome
 
 from router.execution.purchases import MAX_QUESTIONS, Purchase, Purchases
+from router.requests import RefundRequest
 from shard_node.cluster.slots import slot
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Outcome, RememberedOutcome
 from shard_node.errors import LedgerUnavailableError, ShardUnavailableError, StaleEpochError
 from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at
 
 REFUND = RefundRequest(bytes(16), bytes(range(16)), "alice", slot("alice"), 500, "EUR", b"")
-REMEMBERED = RememberedOutcome(Outcome.COMMITTED, 5, 4000, "EUR", bytes(32), "alice", "shop")
+REMEMBERED = RememberedOutcome(Outcome.COMMITTED, 0, 5, 4000, "EUR", bytes(8), "alice", "shop")
 ARCHIVED = Purchase("old-shop", 3000, "USD")
 PATIENCE_SECONDS = 5.0
 

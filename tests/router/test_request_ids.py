@@ -15,7 +15,7 @@ from router.requests import fields
 from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
 from shard_node.cluster.slots import slot
 from tests.router.samples import ID as V4
-from tests.router.samples import NOW_MS, Asked, attempt, reader, uuid7
+from tests.router.samples import NOW_MS, asked, attempt, reader, transactions, uuid7
 
 NIL = "00000000-0000-0000-0000-000000000000"
 
@@ -34,10 +34,10 @@ NIL = "00000000-0000-0000-0000-000000000000"
     ],
 )
 def test_transaction_id(text: str) -> None:
-    """Any UUID in its 36 characters passes, in either case; the key begins with its 16 bytes."""
+    """Any UUID in its 36 characters passes, in either case; what is kept are its 16 bytes."""
     raw = UUID(text).bytes
     assert reader().transaction_id(text) == raw
-    assert reader().transfer(Asked(transaction_id=text))[0][:16] == raw
+    assert transactions().transfer(asked(transaction_id=text)).transaction.transaction_id == raw
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,8 @@ def test_not_a_transaction_id(text: str, why: str) -> None:
     """Every other spelling is refused, alike in single calls and batches, and told what it should be."""
     with pytest.raises(BadField) as single:
         reader().transaction_id(text)
-    batch, bad, _ = reader().transfers([Asked(transaction_id=text)])
-    assert len(batch) == 0
-    assert bad == {0: single.value}
+    found = transactions().transfers([asked(transaction_id=text)])
+    assert (found.batch, found.bad) == ([], {0: single.value})
     assert single.value.field == "transaction_id"
     assert why in single.value.message
 
@@ -103,10 +102,11 @@ def test_any_text_as_a_transaction_id(text: str) -> None:
 )
 def test_account_id(account_id: str) -> None:
     """1 to 64 letters, digits and . _ : @ { } - make an id, on either side; "@" may not come first."""
-    row = reader().transfer(Asked(from_account=account_id, to_account="other"))
-    assert (row[1], row[6]) == (account_id, slot(account_id))
-    row = reader().transfer(Asked(from_account="other", to_account=account_id))
-    assert (row[2], row[7]) == (account_id, slot(account_id))
+    for leg, fields in enumerate(
+        ({"from_account": account_id, "to_account": "other"}, {"from_account": "other", "to_account": account_id})
+    ):
+        found = transactions().transfer(asked(**fields))
+        assert (found.transaction.legs[leg].account, found.slots[leg]) == (account_id, slot(account_id))
 
 
 @pytest.mark.parametrize("field", ["from_account", "to_account"])
@@ -121,10 +121,8 @@ def test_account_id(account_id: str) -> None:
 )
 def test_not_an_account_id(field: str, account_id: str) -> None:
     """Any other length or character is refused by the field's name, with the rule."""
-    asked = Asked()
-    setattr(asked, field, account_id)
     with pytest.raises(BadField) as refused:
-        reader().transfer(asked)
+        transactions().transfer(asked(**{field: account_id}))
     assert refused.value.field == field
     assert "1-64 characters of letters, digits and . _ : @ { } -" in refused.value.message
     # A huge id comes back shortened: it travels in a gRPC header.
@@ -135,21 +133,19 @@ def test_not_an_account_id(field: str, account_id: str) -> None:
 @pytest.mark.parametrize("account_id", ["@world:EUR", "@", "@fees", "@" * 64])
 def test_system_account(field: str, account_id: str) -> None:
     """An id that begins with "@" is the system's: no caller may move its money."""
-    asked = Asked()
-    setattr(asked, field, account_id)
     with pytest.raises(BadField, match="belongs to the system") as refused:
-        reader().transfer(asked)
+        transactions().transfer(asked(**{field: account_id}))
     assert refused.value.field == field
 
 
 def test_self_transfer() -> None:
     """An account cannot pay itself; one with the same hash tag, or in other case, is another account."""
     with pytest.raises(BadField, match="is the same account") as refused:
-        reader().transfer(Asked(from_account="alice", to_account="alice"))
+        transactions().transfer(asked(from_account="alice", to_account="alice"))
     assert refused.value.field == "to_account"
-    row = reader().transfer(Asked(from_account="{alice}:a", to_account="{alice}:b"))
-    assert row[6] == row[7] == slot("alice")
-    assert reader().transfer(Asked(from_account="alice", to_account="Alice"))
+    neighbours = transactions().transfer(asked(from_account="{alice}:a", to_account="{alice}:b"))
+    assert neighbours.slots == (slot("alice"),) * 2
+    assert transactions().transfer(asked(from_account="alice", to_account="Alice"))
 
 
 @given(account_id=st.text() | st.from_regex(r"[A-Za-z0-9._:@{}\-]{1,70}", fullmatch=True))

@@ -4,43 +4,48 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from router.requests.reader import columns
-from shard_node.contract.transfers import (
-    Details,
-    Kind,
-    Row,
-    Terms,
-    Transfers,
-    transfer_key,
-    unpack_body,
-    unpack_details,
-)
 
+from router.requests import Opening, TransactionRequest, read_opening
 from router.requests.fields import BadField, minimum_balance
 from shard_node.cluster.slots import slot
+from shard_node.contract import AccountTerms, Kind, unpack_details
 from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from tallystick.v1 import wallet_pb2
 from tests.exponents import EXPONENTS
-from tests.router.samples import FIELDS, ID, Asked, attempt, reader, uuid7
+from tests.router.samples import FIELDS, GOOD, ID, asked, attempt, reader, transactions, uuid7
 
 
 def _length(text: str) -> str:
     return f"{text[:1]!a} of {len(text)}"
 
 
-def world_transfer(kind: Kind, **fields: Any) -> Row:
+def read(**fields: Any) -> TransactionRequest:
+    """A transfer of alice's, read, but for these fields."""
+    return transactions().transfer(asked(**fields))
+
+
+def read_world(kind: Kind, **fields: Any) -> TransactionRequest:
     """A deposit or withdrawal, read; of one euro of alice's unless the fields say otherwise."""
     fields = {"transaction_id": ID, "account_id": "alice", "amount": "1", "currency": "EUR"} | fields
     if kind is Kind.DEPOSIT:
-        return reader().deposit(wallet_pb2.DepositRequest(**fields))
-    return reader().withdrawal(wallet_pb2.WithdrawRequest(**fields))
+        return transactions().deposit(wallet_pb2.DepositRequest(**fields))
+    return transactions().withdrawal(wallet_pb2.WithdrawRequest(**fields))
+
+
+def opening(**fields: Any) -> wallet_pb2.OpenAccountRequest:
+    """A request to open alice's account of euros, but for these fields."""
+    return wallet_pb2.OpenAccountRequest(**{"account_id": "alice", "currency": "EUR"} | fields)
+
+
+def reference_of(request: TransactionRequest) -> str:
+    """The reference that is kept of it."""
+    details = request.transaction.details
+    return unpack_details(details).reference.decode() if details else ""
 
 
 NO_CURRENCIES = [
@@ -67,8 +72,8 @@ NO_CURRENCIES = [
 )
 def test_amount(amount: str, currency: str, minor: int) -> None:
     """An amount becomes minor units of its currency, up to 2^53 - 1 of them."""
-    row = reader().transfer(Asked(amount=amount, currency=currency))
-    assert (row[3], row[4]) == (minor, currency)
+    legs = read(amount=amount, currency=currency).transaction.legs
+    assert [(leg.amount_minor, leg.currency) for leg in legs] == [(minor, currency)] * 2
 
 
 @pytest.mark.parametrize(
@@ -103,14 +108,14 @@ def test_amount(amount: str, currency: str, minor: int) -> None:
 )
 def test_not_an_amount(amount: str, currency: str, why: str) -> None:
     """An amount that is none, is not above zero, too fine or too large names its field and the limit."""
-    refused = attempt(lambda: reader().transfer(Asked(amount=amount, currency=currency)))
+    refused = attempt(lambda: read(amount=amount, currency=currency))
     assert isinstance(refused, BadField)
     assert refused.field == "amount"
     assert why in refused.message
     assert len(refused.message) < 200
     for kind in (Kind.DEPOSIT, Kind.WITHDRAWAL):
         with pytest.raises(BadField) as alike:
-            world_transfer(kind, amount=amount, currency=currency)
+            read_world(kind, amount=amount, currency=currency)
         assert alike.value == refused
 
 
@@ -118,9 +123,9 @@ def test_not_an_amount(amount: str, currency: str, why: str) -> None:
 def test_not_a_currency(currency: str) -> None:
     """Only codes of ISO 4217 with minor units are currencies, for transfers and accounts alike."""
     with pytest.raises(BadField, match="must be an ISO 4217 code") as transfer:
-        reader().transfer(Asked(currency=currency))
+        read(currency=currency)
     with pytest.raises(BadField, match="must be an ISO 4217 code") as account:
-        reader().account(wallet_pb2.OpenAccountRequest(account_id="alice", currency=currency))
+        read_opening(reader(), opening(currency=currency))
     assert str(transfer.value) == str(account.value)
     assert transfer.value.field == account.value.field == "currency"
 
@@ -130,8 +135,7 @@ def test_not_a_currency(currency: str) -> None:
 )
 def test_reference(reference: str) -> None:
     """A reference is any text of up to 256 bytes of UTF-8, kept as it is."""
-    row = reader().transfer(Asked(reference=reference))
-    assert unpack_body(row[5]).details.decode() == reference
+    assert reference_of(read(reference=reference)) == reference
 
 
 @pytest.mark.parametrize(
@@ -140,12 +144,12 @@ def test_reference(reference: str) -> None:
 def test_too_long_a_reference(reference: str) -> None:
     """Bytes count, not characters; the refusal says how many there are."""
     why = BadField("reference", f"must be at most 256 bytes of UTF-8, has {len(reference.encode())}")
-    assert attempt(lambda: reader().transfer(Asked(reference=reference))) == why
-    assert attempt(lambda: world_transfer(Kind.DEPOSIT, reference=reference)) == why
+    assert attempt(lambda: read(reference=reference)) == why
+    assert attempt(lambda: read_world(Kind.DEPOSIT, reference=reference)) == why
 
 
 @pytest.mark.parametrize(
-    ("text", "currency", "floor_minor"),
+    ("text", "currency", "minimum_minor"),
     [
         ("0", "EUR", 0),
         ("0.00", "EUR", 0),
@@ -157,9 +161,9 @@ def test_too_long_a_reference(reference: str) -> None:
         ("-90071992547409.90", "EUR", -(MAX_MINOR - 1)),
     ],
 )
-def test_minimum_balance(text: str, currency: str, floor_minor: int) -> None:
-    """A floor is zero or a credit line, down to one above the floor of the system's own accounts."""
-    assert minimum_balance(text, EXPONENTS[currency]) == floor_minor
+def test_minimum_balance(text: str, currency: str, minimum_minor: int) -> None:
+    """A minimum is zero or a credit line, down to one above the minimum of the system's own accounts."""
+    assert minimum_balance(text, EXPONENTS[currency]) == minimum_minor
 
 
 @pytest.mark.parametrize(
@@ -185,38 +189,35 @@ def test_minimum_balance(text: str, currency: str, floor_minor: int) -> None:
     ],
 )
 def test_not_a_minimum_balance(text: str, currency: str, why: str) -> None:
-    """A floor above zero, ill-formed or out of range names its field."""
+    """A minimum above zero, ill-formed or out of range names its field."""
     with pytest.raises(BadField) as refused:
         minimum_balance(text, EXPONENTS[currency])
     assert refused.value.field == "minimum_balance"
     assert why in refused.value.message
 
 
-def test_row_holds_the_terms() -> None:
-    """A row is the request's terms: columns, packed body and key agree."""
-    key, payer, payee, minor, currency, body, payer_slot, payee_slot = reader().transfer(Asked())
-    assert unpack_body(body) == Terms(
-        1250, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", b"invoice 7"
-    )
-    assert (payer, payee, minor, currency) == ("alice", "bob", 1250, "EUR")
-    assert (payer_slot, payee_slot) == (slot("alice"), slot("bob"))
-    assert key == transfer_key(reader().transaction_id(ID), body)
+def test_opening() -> None:
+    """Limits become minor units; those that are not given are none."""
+    request = opening(minimum_balance="-1", maximum_balance="100", maximum_transfer="0.01")
+    terms = AccountTerms("alice", slot("alice"), "EUR", -100, 10_000, 1)
+    assert read_opening(reader(), request) == Opening(terms, 2)
+    plain = AccountTerms("alice", slot("alice"), "EUR", 0, 0, 0)
+    assert read_opening(reader(), opening()) == Opening(plain, 2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "payer", "payee"),
-    [(Kind.DEPOSIT, "@world:EUR", "alice"), (Kind.WITHDRAWAL, "alice", "@world:EUR")],
-)
-def test_world_transfers_stay_on_the_accounts_shard(kind: Kind, payer: str, payee: str) -> None:
-    """A deposit or withdrawal has both legs in the account's slot, so it never crosses shards."""
-    row = world_transfer(
-        kind, amount="12.50", reference="cash", bank_transaction_id="b-7", initiated_by="teller"
-    )
-    assert row[1:3] == (payer, payee)
-    assert row[6] == row[7] == slot("alice")
-    terms = unpack_body(row[5])
-    assert (terms.kind, terms.amount_minor) == (kind, 1250)
-    assert unpack_details(terms.details) == Details(b"b-7", b"teller", b"cash")
+def test_opening_in_a_new_currency() -> None:
+    """A currency that nobody has an account in is read by ISO 4217."""
+    read_one = read_opening(reader(), opening(currency="TND", minimum_balance="-1"))
+    assert (read_one.terms.currency, read_one.terms.minimum_minor, read_one.digits) == ("TND", -1000, 3)
+
+
+@pytest.mark.parametrize("field", ["maximum_balance", "maximum_transfer"])
+@pytest.mark.parametrize("value", ["0", "", "-1", "1.001", "1e3"])
+def test_not_a_limit(field: str, value: str) -> None:
+    """A limit is an amount above zero, or not there at all."""
+    refused = attempt(lambda: read_opening(reader(), opening(**{field: value})))
+    assert isinstance(refused, BadField)
+    assert refused.field == field
 
 
 @pytest.mark.parametrize(
@@ -231,64 +232,69 @@ def test_world_transfers_stay_on_the_accounts_shard(kind: Kind, payer: str, paye
     ],
 )
 def test_every_field_is_in_the_fingerprint(field: str, value: str) -> None:
-    """A retry that differs in any field has another key, so it is not taken for the same transfer."""
-    other = Asked()
-    setattr(other, field, value)
-    assert reader().transfer(other)[0] != reader().transfer(Asked())[0]
+    """A retry that differs in any field is not taken for the same transfer."""
+    one, other = (made.transaction for made in (read(), read(**{field: value})))
+    assert (one.transaction_id, one.fingerprint) != (other.transaction_id, other.fingerprint)
+    assert (one.transaction_id == other.transaction_id) == (field != "transaction_id")
 
 
 def test_the_same_terms_in_another_spelling() -> None:
     """A retry that writes the same amount or id in other characters is the same transfer."""
-    other = Asked(transaction_id=ID.upper(), amount="0012.5")
-    assert reader().transfer(other) == reader().transfer(Asked())
+    assert read(transaction_id=ID.upper(), amount="0012.5") == read()
 
 
 def test_bad_items_leave_the_others_alone() -> None:
-    """Rows keep the order of what fits; each bad item is named by its position."""
-    requests = [Asked(reference=str(n)) for n in range(6)]
+    """What fits keeps its order; each bad item is named by its position."""
+    requests = [asked(reference=str(n)) for n in range(6)]
     requests[0].amount = "0"
     requests[3].currency = "ZZZ"
     requests[5].to_account = "alice"
-    batch, bad, _ = reader().transfers(requests)
-    assert [unpack_body(body).details for body in batch.bodies] == [b"1", b"2", b"4"]
-    assert {position: b.field for position, b in bad.items()} == {
+    found = transactions().transfers(requests)
+    assert [reference_of(one) for one in found.batch] == ["1", "2", "4"]
+    assert {position: bad.field for position, bad in found.bad.items()} == {
         0: "amount",
         3: "currency",
         5: "to_account",
     }
 
 
+def test_checked_items_are_put_aside() -> None:
+    """What is only to be checked is never among what is carried out; what is wrong with it is found alike."""
+    requests = [asked(reference=str(n), validate_only=n in {1, 3, 4}) for n in range(5)]
+    requests[3].amount = "0"
+    found = transactions().transfers(requests)
+    assert [reference_of(one) for one in found.batch] == ["0", "2"]
+    assert {place: bad.field for place, bad in found.bad.items()} == {3: "amount"}
+    # A check is about the very transfer that the request makes without it.
+    assert found.to_check == {place: read(reference=str(place)) for place in (1, 4)}
+
+
 def test_the_first_bad_field_is_named() -> None:
     """With several bad fields the one that comes first in the message is told."""
-    asked = Asked("", "", "", "", "", "x" * 300)
-    good = Asked()
-    for field in ("transaction_id", "from_account", "to_account"):
-        assert reader().transfers([asked])[1][0].field == field
-        setattr(asked, field, getattr(good, field))
+    one = asked(**dict.fromkeys(FIELDS, "") | {"reference": "x" * 300})
     # Whether an amount fits depends on its currency, which is therefore looked at before it.
-    for field in ("currency", "amount", "reference"):
-        assert reader().transfers([asked])[1][0].field == field
-        setattr(asked, field, getattr(good, field))
-    assert reader().transfer(asked)
+    for field in ("transaction_id", "from_account", "to_account", "currency", "amount", "reference"):
+        assert transactions().transfers([one]).bad[0].field == field
+        setattr(one, field, GOOD[field])
+    assert transactions().transfer(one) == read()
 
 
-GOOD = {field: getattr(Asked(), field) for field in FIELDS}
 # Text as a message can hold it: protobuf takes no lone surrogates.
 ANY = st.text(st.characters(codec="utf-8"))
 
 
 @given(st.fixed_dictionaries({field: st.just(good) | ANY for field, good in GOOD.items()}))
 def test_any_text_in_any_field(fields: dict[str, str]) -> None:
-    """Whatever the fields hold, a request is a row or one BadField, never any other error."""
-    asked = Asked(**cast("dict[str, Any]", fields))
-    batch, bad, _ = reader().transfers([asked, Asked()])
-    assert len(batch) + len(bad) == 2
-    assert set(bad) <= {0}
-    if bad:
-        assert bad[0].field in FIELDS
-        assert str(bad[0]) == f"{bad[0].field}: {bad[0].message}"
+    """Whatever the fields hold, a request is a transfer or one BadField, never any other error."""
+    found = transactions().transfers([asked(**fields), asked()])
+    assert len(found.batch) + len(found.bad) == 2
+    assert set(found.bad) <= {0}
+    if found.bad:
+        bad = found.bad[0]
+        assert bad.field in FIELDS
+        assert str(bad) == f"{bad.field}: {bad.message}"
     else:
-        assert unpack_body(batch.bodies[0]).details.decode() == asked.reference
+        assert reference_of(found.batch[0]) == fields["reference"]
 
 
 @given(
@@ -303,8 +309,8 @@ def test_any_text_in_a_deposit(
     kind: Kind, transaction_id: str, account_id: str, amount: str, currency: str, reference: str
 ) -> None:
     """Deposits and withdrawals raise nothing but BadField either, by their own field names."""
-    read = attempt(
-        lambda: world_transfer(
+    found = attempt(
+        lambda: read_world(
             kind,
             transaction_id=transaction_id,
             account_id=account_id,
@@ -313,61 +319,19 @@ def test_any_text_in_a_deposit(
             reference=reference,
         )
     )
-    if isinstance(read, BadField):
-        assert read.field in {"transaction_id", "account_id", "amount", "currency", "reference"}
+    if isinstance(found, BadField):
+        assert found.field in {"transaction_id", "account_id", "amount", "currency", "reference"}
     else:
         assert len(reference.encode()) <= MAX_REFERENCE_BYTES
         assert "\0" not in reference
-        assert account_id in read[1:3]
+        assert account_id in {leg.account for leg in found.transaction.legs}
 
 
 @given(text=ANY | st.from_regex(r"-?[0-9]{1,18}(\.[0-9]{1,3})?", fullmatch=True))
 def test_any_text_as_a_minimum_balance(text: str) -> None:
-    """Whatever the text, it is a floor within bounds or a BadField."""
-    floor = attempt(lambda: minimum_balance(text, 2))
-    if isinstance(floor, BadField):
-        assert floor.field == "minimum_balance"
+    """Whatever the text, it is a minimum within bounds or a BadField."""
+    minimum = attempt(lambda: minimum_balance(text, 2))
+    if isinstance(minimum, BadField):
+        assert minimum.field == "minimum_balance"
     else:
-        assert -MAX_MINOR < floor <= 0
-
-
-@given(
-    st.lists(
-        st.builds(
-            lambda n, r: (n, r),
-            st.integers(1, 10**6),
-            st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=60),
-        ),
-        max_size=5,
-    )
-)
-def test_batch_is_what_packing_one_by_one_gives(asked: list[tuple[int, str]]) -> None:
-    """The hot loop spells packing out; it must stay the same as the functions that say it plainly."""
-    requests = [Asked(amount=f"{n}.00", reference=reference) for n, reference in asked]
-    batch, bad, _ = reader().transfers(requests)
-    assert not bad
-    terms = [
-        Terms(n * 100, "EUR", slot("alice"), slot("bob"), Kind.TRANSFER, "alice", "bob", reference.encode())
-        for n, reference in asked
-    ]
-    ids = [UUID(request.transaction_id).bytes for request in requests]
-    assert batch == Transfers.of(list(zip(ids, terms, strict=True)))
-
-
-def test_columns() -> None:
-    """Rows become columns, each in the order of the rows; no rows, empty columns."""
-    rows = [reader().transfer(replace(Asked(), reference=str(n))) for n in range(3)]
-    batch = columns(rows)
-    assert len(batch) == 3
-    assert [unpack_body(body).details for body in batch.bodies] == [b"0", b"1", b"2"]
-    assert list(batch.keys) == [row[0] for row in rows]
-    assert list(batch.payee_slots) == [slot("bob")] * 3
-    assert len(columns([])) == 0
-    assert list(columns([]).payers) == []
-
-
-def test_a_version_that_is_not_compared_is_refused() -> None:
-    """A condition that this release does not check must not be taken for one that holds."""
-    refused = attempt(lambda: reader().transfer(Asked(expected_version=0)))
-    assert isinstance(refused, BadField)
-    assert refused.field == "expected_version"
+        assert -MAX_MINOR < minimum <= 0

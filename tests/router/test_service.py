@@ -3,98 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from router.execution.engine import Engine
-from router.execution.journal_engine import JournalEngine
 
 from coordinator.cluster_service import ClusterService
 from router.execution import coalescer, kept
-from router.services.wallet_service import WalletService, add_methods
+from router.services.wallet_service import add_methods
 from shard_node.cluster.currencies import Exponents
 from shard_node.cluster.registry import Member
-from shard_node.cluster.slots import slot
 from shard_node.errors import RegistryError, ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.serving.server import Methods
 from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn
-from tests.router.samples import reader, uuid7
-from tests.router.stand_ins import (
-    AbortedError,
-    Clock,
-    CommittersStandIn,
-    Context,
-    MapsStandIn,
-    NoShards,
-    ShardStandIn,
-    cluster_cut_at,
-)
+from tests.router.samples import uuid7
+from tests.router.service_bench import FRIEND, HIGH, LOW, Bench, Handler, a_hold, aborted, payment, turns
+from tests.router.stand_ins import Context, NoShards
 
-Handler = Callable[[Any, Any], Coroutine[Any, Any, Any]]
-
-LOW, HIGH = sorted(["alice", "bob"], key=slot)
-FRIEND = "{" + LOW + "}"
-
-
-@dataclass(slots=True)
-class Bench:
-    """A service over two stand-in shards: LOW is on the left one, HIGH on the right one."""
-
-    left: ShardStandIn = field(default_factory=lambda: ShardStandIn("left"))
-    right: ShardStandIn = field(default_factory=lambda: ShardStandIn("right"))
-    currencies: CurrenciesStandIn = field(default_factory=CurrenciesStandIn)
-    service: WalletService = field(init=False)
-
-    def __post_init__(self) -> None:
-        maps = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), self.left, self.right))
-        committers = CommittersStandIn()
-        self.service = WalletService(
-            Engine(maps, committers),
-            JournalEngine(maps, committers),
-            maps,
-            reader(exponents=self.currencies.exponents),
-            self.currencies,
-        )
+FULL = grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED"
+AWAY = grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"
 
 
 @pytest.fixture
 async def bench() -> Bench:
-    """A service over stand-ins."""
+    """A service over stand-ins, without a ledger."""
     return Bench()
 
 
-def payment(number: int) -> wallet_pb2.TransferRequest:
-    """A transfer that stays on the left shard; its amount tells it from others."""
-    return wallet_pb2.TransferRequest(
-        transaction_id=uuid7(0, seed=number),
-        from_account=LOW,
-        to_account=FRIEND,
-        amount=f"{number / 100:.2f}",
-        currency="EUR",
-    )
-
-
-async def aborted(call: Handler, request: Any) -> tuple[Context, str]:
-    """How a call that must be refused ended, and the reason it gave."""
-    context = Context()
-    with pytest.raises(AbortedError):
-        await call(request, context)
-    (info,) = context.detail(error_details_pb2.ErrorInfo)
-    return context, info.reason
-
-
-async def turns() -> None:
-    """Lets the loop do all that is ready."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def test_too_many_single_transfers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_single_transactions(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the router will not hold is refused with RetryInfo, and nothing of it is begun."""
     monkeypatch.setattr(coalescer, "MAX_BATCHES", 1)
     monkeypatch.setattr(coalescer, "MAX_WAITING", 2)
@@ -103,15 +42,38 @@ async def test_too_many_single_transfers(bench: Bench, monkeypatch: pytest.Monke
     for number in (1, 2, 3):
         calls.append(asyncio.ensure_future(bench.service.Transfer(payment(number), Context())))
         await turns()
-    context, reason = await aborted(bench.service.Transfer, payment(4))
-    assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
-    assert len(context.detail(error_details_pb2.RetryInfo)) == 1
-    (info,) = context.detail(error_details_pb2.ErrorInfo)
-    assert info.metadata["transaction_id"] == payment(4).transaction_id
+    asked: list[tuple[Handler, Any]] = [(bench.service.Transfer, payment(4)), (bench.service.Hold, a_hold(5))]
+    for call, request in asked:
+        context, info = await aborted(call, request)
+        assert (context.code, info.reason) == FULL
+        assert len(context.detail(error_details_pb2.RetryInfo)) == 1
+        assert info.metadata["transaction_id"] == request.transaction_id
     bench.left.open_gate.set()
     responses = await asyncio.gather(*calls)
     assert [r.outcome for r in responses] == [outcome_pb2.OUTCOME_COMMITTED] * 3
     assert bench.left.posted() == [[1], [2, 3]]
+
+
+async def test_legs_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal fills as much of a batch as half as many transfers have legs."""
+    monkeypatch.setattr(coalescer, "MAX_BATCHES", 1)
+    monkeypatch.setattr(coalescer, "MAX_WAITING", 2)
+    bench.left.open_gate.clear()
+    amounts = {LOW: "-3", FRIEND: "1", FRIEND + "2": "2"}
+    legs = [wallet_pb2.JournalLeg(account_id=one, amount=amounts[one], currency="EUR") for one in amounts]
+    journal = wallet_pb2.PostJournalRequest(transaction_id=uuid7(0, 7), legs=legs)
+    calls = []
+    for number in (1, 2):
+        calls.append(asyncio.ensure_future(bench.service.Hold(a_hold(number), Context())))
+        await turns()
+    context, info = await aborted(bench.service.PostJournal, journal)
+    assert (context.code, info.reason) == FULL
+    bench.left.open_gate.set()
+    await asyncio.gather(*calls)
+    response = await bench.service.PostJournal(journal, Context())
+    assert response.outcome == outcome_pb2.OUTCOME_COMMITTED
+    assert list(response.available) == ["-3.00", "1.00", "2.00"]
+    assert bench.left.posted() == [[1], [2], [300]]
 
 
 async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,24 +84,22 @@ async def test_too_many_in_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch
     second = wallet_pb2.BatchTransferRequest(transfers=[payment(4)]).SerializeToString()
     call = asyncio.ensure_future(bench.service.BatchTransfer(first.SerializeToString(), Context()))
     await turns()
-    context, reason = await aborted(bench.service.BatchTransfer, second)
-    assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
+    context, info = await aborted(bench.service.BatchTransfer, second)
+    assert (context.code, info.reason) == FULL
     call.cancel()
     await turns()
     assert call.cancelled()
-    _, reason = await aborted(bench.service.BatchTransfer, second)
-    assert reason == "RESOURCE_EXHAUSTED"
+    _, info = await aborted(bench.service.BatchTransfer, second)
+    assert info.reason == "RESOURCE_EXHAUSTED"
     opening = wallet_pb2.BatchOpenAccountsRequest(
         accounts=[wallet_pb2.OpenAccountRequest(account_id="x", currency="EUR")]
     )
-    _, reason = await aborted(bench.service.BatchOpenAccounts, opening)
-    assert reason == "RESOURCE_EXHAUSTED"
+    _, info = await aborted(bench.service.BatchOpenAccounts, opening)
+    assert info.reason == "RESOURCE_EXHAUSTED"
     bench.left.open_gate.set()
     await bench.service.finish_all()
     await turns()
-    answer = await bench.service.BatchTransfer(second, Context())
-    response = wallet_pb2.BatchTransferResponse.FromString(answer)
-    assert [r.outcome for r in response.results] == [outcome_pb2.OUTCOME_COMMITTED]
+    assert [r.outcome for r in await bench.batch(payment(4))] == [outcome_pb2.OUTCOME_COMMITTED]
     assert bench.left.posted() == [[1, 2, 3], [4]]
 
 
@@ -166,32 +126,64 @@ async def test_bytes_that_are_no_message(bench: Bench, method: str, count: int) 
 
 
 async def test_hanging_up_stops_nothing(bench: Bench) -> None:
-    """A transfer whose caller has left is carried out, and draining waits for it."""
+    """A transaction whose caller has left is carried out, and draining waits for it."""
     bench.left.open_gate.clear()
     call = asyncio.ensure_future(bench.service.Transfer(payment(1), Context()))
     await turns()
     call.cancel()
     finished = asyncio.ensure_future(bench.service.finish_all())
     await turns()
-    assert call.cancelled()
-    assert not finished.done()
+    assert (call.cancelled(), finished.done()) == (True, False)
     bench.left.open_gate.set()
     await finished
     assert bench.left.posted() == [[1]]
 
 
-async def test_single_transfers_travel_together(bench: Bench) -> None:
-    """Concurrent calls share a batch and each gets its own answer."""
-    responses = await asyncio.gather(*(bench.service.Transfer(payment(n), Context()) for n in range(1, 101)))
-    assert bench.left.posted() == [list(range(1, 101))]
-    assert [r.transaction_id for r in responses] == [payment(n).transaction_id for n in range(1, 101)]
-    assert [r.to_available for r in responses] == [payment(n).amount for n in range(1, 101)]
+async def test_single_transactions_travel_together(bench: Bench) -> None:
+    """Concurrent calls of all kinds leave together, and each gets its own answer."""
+    transfers = [bench.service.Transfer(payment(n), Context()) for n in range(1, 51)]
+    holds = [bench.service.Hold(a_hold(n), Context()) for n in range(51, 101)]
+    paid, held = await asyncio.gather(asyncio.gather(*transfers), asyncio.gather(*holds))
+    # Plain transfers have a bundle of their own.
+    assert bench.left.posted() == [list(range(1, 51)), list(range(51, 101))]
+    assert [r.transaction_id for r in (*paid, *held)] == [payment(n).transaction_id for n in range(1, 101)]
+    assert [r.to_available for r in paid] == [payment(n).amount for n in range(1, 51)]
+    assert [r.available for r in held] == [a_hold(n).amount for n in range(51, 101)]
+
+
+def lookups(bench: Bench) -> list[tuple[Handler, Any]]:
+    """Calls that look something up on LOW's shard, or check something there, before they do anything."""
+    refund = wallet_pb2.RefundRequest(
+        transaction_id=uuid7(0),
+        purchase_transaction_id=uuid7(0, 2),
+        customer_account=LOW,
+        amount="3",
+        currency="EUR",
+    )
+    void = wallet_pb2.VoidRequest(transaction_id=uuid7(0), hold_transaction_id=uuid7(0, 2), account_id=LOW)
+    return [
+        (bench.service.Refund, refund),
+        (bench.service.Void, void),
+        (bench.service.Hold, a_hold(1, validate_only=True)),
+        (bench.service.Transfer, payment(1, to_account=HIGH, validate_only=True)),
+    ]
+
+
+async def test_lookups_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to be looked up first, and what is only checked, counts towards the router's limit."""
+    monkeypatch.setattr(kept, "MAX_IN_HAND", 0)
+    for call, request in lookups(bench):
+        context, info = await aborted(call, request)
+        assert (context.code, info.reason) == FULL
+    assert (bench.left.decisions, bench.left.checked, bench.left.calls) == ([], [], [])
 
 
 async def test_a_shard_without_an_answer(bench: Bench) -> None:
     """Whatever is asked of a shard that is away is UNAVAILABLE, reason OUTCOME_UNKNOWN, with RetryInfo."""
     asked: list[tuple[Handler, Any]] = [
+        *lookups(bench),
         (bench.service.Transfer, payment(1)),
+        (bench.service.Hold, a_hold(1)),
         (
             bench.service.GetTransfer,
             wallet_pb2.GetTransferRequest(transaction_id=uuid7(0), from_account=LOW),
@@ -201,8 +193,8 @@ async def test_a_shard_without_an_answer(bench: Bench) -> None:
     ]
     for call, request in asked:
         bench.left.answers.append(ShardUnavailableError("left: no answer"))
-        context, reason = await aborted(call, request)
-        assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+        context, info = await aborted(call, request)
+        assert (context.code, info.reason) == AWAY
         assert len(context.detail(error_details_pb2.RetryInfo)) == 1
 
 
@@ -215,8 +207,8 @@ async def test_a_full_shard(bench: Bench) -> None:
     ]
     for call, request in asked:
         bench.left.answers.append(ShardFullError("left: out of memory"))
-        context, reason = await aborted(call, request)
-        assert (context.code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED")
+        context, info = await aborted(call, request)
+        assert (context.code, info.reason) == FULL
         assert len(context.detail(error_details_pb2.RetryInfo)) == 1
 
 
@@ -252,13 +244,6 @@ class ZookeeperStandIn(CurrenciesStandIn):
         await super().require_exponents(currencies)
 
 
-def of_currency(currency: str, number: int = 1) -> wallet_pb2.TransferRequest:
-    """A transfer in that currency."""
-    request = payment(number)
-    request.currency = currency
-    return request
-
-
 @pytest.mark.parametrize("method", ["Transfer", "BatchTransfer", "Hold", "OpenAccount", "BatchOpenAccounts"])
 async def test_a_new_currency_while_zookeeper_is_away(method: str) -> None:
     """Not known, in plain words, with nothing asked of a shard; known currencies go on."""
@@ -266,9 +251,7 @@ async def test_a_new_currency_while_zookeeper_is_away(method: str) -> None:
     opening = wallet_pb2.OpenAccountRequest(account_id=LOW, currency="CHF")
     known = wallet_pb2.OpenAccountRequest(account_id=LOW, currency="EUR", validate_only=True)
     if method == "BatchTransfer":
-        batch = wallet_pb2.BatchTransferRequest(transfers=[of_currency("CHF"), of_currency("EUR", 2)])
-        answer = await bench.service.BatchTransfer(batch.SerializeToString(), Context())
-        first, second = wallet_pb2.BatchTransferResponse.FromString(answer).results
+        first, second = await bench.batch(payment(1, currency="CHF"), payment(2))
         assert second.outcome == outcome_pb2.OUTCOME_COMMITTED
         assert bench.left.posted() == [[2]]
         why = first.refusal
@@ -278,12 +261,10 @@ async def test_a_new_currency_while_zookeeper_is_away(method: str) -> None:
         assert done.account.available == "0.00"
         why = refused.refusal
     else:
-        hold = wallet_pb2.HoldRequest(
-            transaction_id=uuid7(0), account_id=LOW, amount="1", currency="CHF", reference="r"
-        )
-        requests = {"Transfer": of_currency("CHF"), "Hold": hold, "OpenAccount": opening}
-        context, reason = await aborted(getattr(bench.service, method), requests[method])
-        assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+        hold = a_hold(1, currency="CHF")
+        requests = {"Transfer": payment(1, currency="CHF"), "Hold": hold, "OpenAccount": opening}
+        context, info = await aborted(getattr(bench.service, method), requests[method])
+        assert (context.code, info.reason) == AWAY
         why = wallet_pb2.Refusal(outcome=outcome_pb2.OUTCOME_OUTCOME_UNKNOWN, message=context.text)
         assert bench.left.calls == []
     assert why.outcome == outcome_pb2.OUTCOME_OUTCOME_UNKNOWN
@@ -295,18 +276,17 @@ async def test_a_currency_that_another_router_has_just_opened() -> None:
     for send in ("Transfer", "BatchTransfer"):
         bench = Bench(currencies=ZookeeperStandIn({"CHF": 3}))
         if send == "Transfer":
-            await bench.service.Transfer(of_currency("CHF"), Context())
+            await bench.service.Transfer(payment(1, currency="CHF"), Context())
         else:
-            batch = wallet_pb2.BatchTransferRequest(transfers=[of_currency("CHF")])
-            await bench.service.BatchTransfer(batch.SerializeToString(), Context())
+            await bench.batch(payment(1, currency="CHF"))
         assert bench.left.posted() == [[10]]
 
 
 async def test_money_of_a_currency_that_no_account_has() -> None:
     """Nobody guesses how many decimals it has: it is refused, and says what to do."""
     bench = Bench(currencies=ZookeeperStandIn({}))
-    context, reason = await aborted(bench.service.Transfer, of_currency("CHF"))
-    assert (context.code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    context, info = await aborted(bench.service.Transfer, payment(1, currency="CHF"))
+    assert (context.code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
     assert context.text == "currency: no account was ever opened in CHF, so none can pay or be paid in it"
     assert bench.left.calls == []
 
@@ -325,7 +305,7 @@ class RegistryStandIn:
 async def test_an_operator_without_an_answer_learns_when_to_ask_again() -> None:
     """The details are those of every other service: a reason, and how soon."""
     service = ClusterService(RegistryStandIn(), NoShards())  # type: ignore[arg-type]  # what they need alone
-    context, reason = await aborted(service.ListMembers, cluster_pb2.ListMembersRequest())
-    assert (context.code, reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+    context, info = await aborted(service.ListMembers, cluster_pb2.ListMembersRequest())
+    assert (context.code, info.reason) == AWAY
     assert context.text == "ZooKeeper did not answer in time"
     assert len(context.detail(error_details_pb2.RetryInfo)) == 1

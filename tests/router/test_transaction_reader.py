@@ -8,20 +8,17 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_node.contract.transfers import unpack_body
 
 from router.execution.purchases import Purchase
 from router.requests.fields import BadField
-from router.requests.transaction_reader import DEFAULT_HOLD_SECONDS, TransactionReader
+from router.requests.transaction_reader import DEFAULT_HOLD_SECONDS
 from router.requests.transactions import TransactionRequest
 from shard_node.cluster.slots import slot
-from shard_node.contract import NO_ID, Details, Effect, Kind, pack_details
-from shard_node.contract.layout import NO_VERSION
-from shard_node.contract.transactions import Leg, Transaction
+from shard_node.contract import NO_ID, NO_VERSION, Details, Effect, Kind, Leg, Transaction, pack_details
 from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
 from tallystick.v1 import wallet_pb2
 from tests.router.batch_samples import UNUSUAL, Request, batches_in_order, with_field
-from tests.router.samples import ID, attempt, reader, uuid7
+from tests.router.samples import ID, attempt, transactions, uuid7
 
 OTHER = uuid7(0)
 RAW, OTHER_RAW = UUID(ID).bytes, UUID(OTHER).bytes
@@ -30,11 +27,6 @@ NOTE = pack_details(Details(reference=b"note"))
 ASKED: dict[str, Any] = {"transaction_id": ID, "amount": "12.50", "currency": EUR, "reference": "note"}
 # Three accounts of one hash tag, and one that is in another slot.
 TAGGED = ("{t}:a", "{t}:b", "{t}:c")
-
-
-def read() -> TransactionReader:
-    """A reader whose clock stands still."""
-    return TransactionReader(reader())
 
 
 def request_of(
@@ -55,7 +47,7 @@ def request_of(
 def test_transfer() -> None:
     """The payer is debited and decides, the payee is credited."""
     request = wallet_pb2.TransferRequest(**ASKED, from_account="alice", to_account="bob")
-    assert read().transfer(request) == request_of(
+    assert transactions().transfer(request) == request_of(
         Kind.TRANSFER,
         Leg("alice", Effect.DEBIT, 1250, EUR),
         Leg("bob", Effect.CREDIT, 1250, EUR),
@@ -67,7 +59,7 @@ def test_no_texts_are_no_details() -> None:
     """Without a reference there are no details, and no lengths of any."""
     request = wallet_pb2.TransferRequest(**ASKED, from_account="alice", to_account="bob")
     request.reference = ""
-    assert read().transfer(request).transaction.details == b""
+    assert transactions().transfer(request).transaction.details == b""
 
 
 @pytest.mark.parametrize("version", [0, 7, 2**63 - 1])
@@ -76,7 +68,7 @@ def test_expected_version(version: int) -> None:
     request = wallet_pb2.TransferRequest(
         **ASKED, from_account="alice", to_account="bob", expected_version=version
     )
-    payer, payee = read().transfer(request).transaction.legs
+    payer, payee = transactions().transfer(request).transaction.legs
     assert (payer.expected_version, payee.expected_version) == (version, NO_VERSION)
 
 
@@ -87,7 +79,7 @@ def test_no_version(version: int) -> None:
         **ASKED, from_account="alice", to_account="bob", expected_version=version
     )
     with pytest.raises(BadField, match=f"expected_version: must be 0 or more, is {version}"):
-        read().transfer(request)
+        transactions().transfer(request)
 
 
 def test_purchase() -> None:
@@ -95,7 +87,7 @@ def test_purchase() -> None:
     request = wallet_pb2.PurchaseRequest(
         **ASKED, customer_account="alice", merchant_account="shop", order_id="order 7"
     )
-    assert read().purchase(request) == request_of(
+    assert transactions().purchase(request) == request_of(
         Kind.PURCHASE,
         Leg("alice", Effect.DEBIT, 1250, EUR),
         Leg("shop", Effect.CREDIT, 1250, EUR),
@@ -117,7 +109,7 @@ def test_purchase() -> None:
 def test_not_a_purchase(field: str, value: str, wrong: str) -> None:
     """What is wrong with a purchase is named in its own words."""
     fields = ASKED | {"customer_account": "alice", "merchant_account": "shop", field: value}
-    refused = attempt(lambda: read().purchase(wallet_pb2.PurchaseRequest(**fields)))
+    refused = attempt(lambda: transactions().purchase(wallet_pb2.PurchaseRequest(**fields)))
     assert isinstance(refused, BadField)
     assert refused.field == wrong
 
@@ -127,10 +119,10 @@ def test_money_from_and_to_outside(kind: Kind) -> None:
     """The system account counts to the account's slot, which is the scope of the id: one shard has both."""
     more = ASKED | {"account_id": "alice", "bank_transaction_id": "bank 7", "initiated_by": "clerk"}
     if kind is Kind.DEPOSIT:
-        found = read().deposit(wallet_pb2.DepositRequest(**more))
+        found = transactions().deposit(wallet_pb2.DepositRequest(**more))
         names = ("@world:EUR", "alice")
     else:
-        found = read().withdrawal(wallet_pb2.WithdrawRequest(**more))
+        found = transactions().withdrawal(wallet_pb2.WithdrawRequest(**more))
         names = ("alice", "@world:EUR")
     legs = (Leg(names[0], Effect.DEBIT, 1250, EUR), Leg(names[1], Effect.CREDIT, 1250, EUR))
     details = pack_details(Details(b"bank 7", b"clerk", b"note"))
@@ -142,7 +134,7 @@ def test_money_from_and_to_outside(kind: Kind) -> None:
 def test_hold() -> None:
     """A hold is one leg whose bound is its life in milliseconds."""
     request = wallet_pb2.HoldRequest(**ASKED, account_id="alice", life_seconds=60)
-    assert read().hold(request) == request_of(
+    assert transactions().hold(request) == request_of(
         Kind.HOLD, Leg("alice", Effect.HOLD, 1250, EUR), bound=60_000, fields=("account_id",)
     )
 
@@ -153,14 +145,14 @@ def test_hold() -> None:
 def test_lives_of_holds(asked: int | None, seconds: int) -> None:
     """A hold lasts a week unless it says otherwise, a second at the least and 31 days at the most."""
     request = wallet_pb2.HoldRequest(**ASKED, account_id="alice", life_seconds=asked)
-    assert read().hold(request).transaction.bound == seconds * 1000
+    assert transactions().hold(request).transaction.bound == seconds * 1000
 
 
 @pytest.mark.parametrize("asked", [0, -1, MAX_HOLD_SECONDS + 1, -(2**63), 2**63 - 1])
 def test_no_life_of_a_hold(asked: int) -> None:
     """Any other life is refused, and the limits are named."""
     refused = attempt(
-        lambda: read().hold(wallet_pb2.HoldRequest(**ASKED, account_id="alice", life_seconds=asked))
+        lambda: transactions().hold(wallet_pb2.HoldRequest(**ASKED, account_id="alice", life_seconds=asked))
     )
     assert isinstance(refused, BadField)
     assert (refused.field, "31 days" in refused.message) == ("life_seconds", True)
@@ -171,7 +163,7 @@ def test_capture() -> None:
     request = wallet_pb2.CaptureRequest(
         **ASKED, hold_transaction_id=OTHER, account_id="alice", to_account="bob"
     )
-    assert read().capture(request) == request_of(
+    assert transactions().capture(request) == request_of(
         Kind.CAPTURE,
         Leg("alice", Effect.CAPTURE, 1250, EUR),
         Leg("bob", Effect.CREDIT, 1250, EUR),
@@ -185,7 +177,7 @@ def test_void() -> None:
     request = wallet_pb2.VoidRequest(
         transaction_id=ID, hold_transaction_id=OTHER, account_id="alice", reference="note"
     )
-    assert read().void(request).transaction("JPY") == request_of(
+    assert transactions().void(request).transaction("JPY") == request_of(
         Kind.VOID, Leg("alice", Effect.VOID, 0, "JPY"), related_id=OTHER_RAW, fields=("account_id",)
     )
 
@@ -193,7 +185,7 @@ def test_void() -> None:
 def test_refund() -> None:
     """A refund takes from the purchase's merchant, bounded by what was paid; the merchant's leg decides."""
     request = wallet_pb2.RefundRequest(**ASKED, purchase_transaction_id=OTHER, customer_account="alice")
-    assert read().refund(request).transaction(Purchase("shop", 4000, EUR), slot("shop")) == request_of(
+    assert transactions().refund(request).transaction(Purchase("shop", 4000, EUR), slot("shop")) == request_of(
         Kind.REFUND,
         Leg("shop", Effect.DEBIT, 1250, EUR),
         Leg("alice", Effect.REFUND, 1250, EUR),
@@ -218,7 +210,7 @@ def ask_journal(*legs: tuple[Any, ...]) -> wallet_pb2.PostJournalRequest:
 
 def test_journal() -> None:
     """Debits come first, then by account; fields and places keep the request's order."""
-    found = read().journal(ask_journal(("a", "1"), ("b", "2.00"), ("c", "-2.50"), ("d", "-0.50")))
+    found = transactions().journal(ask_journal(("a", "1"), ("b", "2.00"), ("c", "-2.50"), ("d", "-0.50")))
     assert found == request_of(
         Kind.JOURNAL,
         Leg("c", Effect.DEBIT, 250, EUR),
@@ -255,7 +247,7 @@ def test_journal() -> None:
 )
 def test_not_a_journal(legs: list[Any], field: str, why: str) -> None:
     """What is wrong with a journal is named by the leg and the part of it, or by the legs together."""
-    refused = attempt(lambda: read().journal(ask_journal(*legs)))
+    refused = attempt(lambda: transactions().journal(ask_journal(*legs)))
     assert isinstance(refused, BadField)
     assert refused.field == field
     assert why in refused.message
@@ -269,7 +261,7 @@ def test_versions_in_the_slot_that_decides(expecting: tuple[int, ...]) -> None:
     for place in expecting:
         legs[place] = (*legs[place], EUR, 10 + place)
         versions[place] = 10 + place
-    found = read().journal(ask_journal(*legs)).transaction
+    found = transactions().journal(ask_journal(*legs)).transaction
     assert [leg.account for leg in found.legs] == [*TAGGED[:2], "else", TAGGED[2]]
     by_account = {leg.account: leg.expected_version for leg in found.legs}
     assert [by_account[name] for name in TAGGED] == versions
@@ -285,7 +277,7 @@ def test_any_balanced_journal(amounts: list[int], seed: Any) -> None:
     signed = [*amounts, -sum(amounts)]
     seed.shuffle(signed)
     asked = [(f"account-{place}", str(amount), "JPY") for place, amount in enumerate(signed)]
-    found = read().journal(ask_journal(*asked))
+    found = transactions().journal(ask_journal(*asked))
     assert found.transaction.legs[0].effect is Effect.DEBIT
     assert sorted(found.places) == list(range(len(signed)))
     for one, place in zip(found.transaction.legs, found.places, strict=True):
@@ -293,7 +285,7 @@ def test_any_balanced_journal(amounts: list[int], seed: Any) -> None:
         assert (one.account, minor) == (f"account-{place}", signed[place])
     # Sent again in another order it is the same transaction, and moves nothing a second time.
     seed.shuffle(asked)
-    assert read().journal(ask_journal(*asked)).transaction == found.transaction
+    assert transactions().journal(ask_journal(*asked)).transaction == found.transaction
 
 
 # ---------------------------------------------------------------- batches
@@ -311,26 +303,16 @@ def test_any_balanced_journal(amounts: list[int], seed: Any) -> None:
         max_size=4,
     ),
 )
-def test_as_it_was_read_before(requests: list[Request], unusual: list[tuple[int, tuple[str, Any]]]) -> None:
-    """Bad rows are put aside with the same words, what is only to be checked too; the rest has its order."""
+def test_a_batch_is_read_row_by_row(
+    requests: list[Request], unusual: list[tuple[int, tuple[str, Any]]]
+) -> None:
+    """Each row is read as if alone; what is bad or only to be checked is put aside, the rest has its order."""
     for place, (name, value) in unusual:
         at = place % len(requests)
         requests[at] = with_field(requests[at], name, value)
-    before, now = reader().transfers(requests), read().transfers(requests)
-    assert now.bad == before.bad
-    assert now.to_check.keys() == before.to_check.keys()
-    keys, bodies = before.batch.keys, before.batch.bodies
-    assert len(now.batch) == len(keys)
-    for one, key, body in zip(now.batch, keys, bodies, strict=True):
-        terms = unpack_body(body)
-        assert one.transaction == Transaction(
-            key[:16],
-            terms.kind,
-            terms.payer_slot,
-            (
-                Leg(terms.payer, Effect.DEBIT, terms.amount_minor, terms.currency),
-                Leg(terms.payee, Effect.CREDIT, terms.amount_minor, terms.currency),
-            ),
-            bytes(2) + terms.details if terms.details else b"",
-        )
-        assert one.slots == (terms.payer_slot, terms.payee_slot)
+    alone = [attempt(lambda one=request: transactions().transfer(one)) for request in requests]  # type: ignore[misc]
+    found = transactions().transfers(requests)
+    assert found.bad == {place: one for place, one in enumerate(alone) if isinstance(one, BadField)}
+    fit = {place: one for place, one in enumerate(alone) if not isinstance(one, BadField)}
+    assert found.to_check == {place: one for place, one in fit.items() if requests[place].validate_only}
+    assert found.batch == [one for place, one in fit.items() if not requests[place].validate_only]

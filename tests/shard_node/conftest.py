@@ -1,5 +1,5 @@
 """Fixtures of the shard node's tests."""
 
-from tests.real_shards import redis_servers, shards
+from tests.engine.conftest import module_server, shard
 
-__all__ = ["redis_servers", "shards"]
+__all__ = ["module_server", "shard"]

@@ -12,27 +12,26 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-from kazoo.client import KazooClient
-from redis.asyncio import Redis
-from shard_node.contract.records import Account
 
 from deploy.local.launcher import ClusterSpec, LocalCluster
 from shard_node.__main__ import main
 from shard_node.agent import agent as agent_module
-from shard_node.agent.agent import Agent, AgentSettings, claim, load_library
-from shard_node.agent.binding import Holding
-from shard_node.agent.redis_process import RedisProcess
-from shard_node.client.shard import Shard, connect
-from shard_node.cluster.registry import CURRENCIES, Registry, bootstrap
+from shard_node.agent.agent import Agent, AgentSettings
+from shard_node.agent.binding import Holding, bind, claim
+from shard_node.client.connection import connect
+from shard_node.client.shard import Shard
+from shard_node.cluster.registry import Registry, bootstrap
 from shard_node.cluster.topology import Topology
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
 from shard_node.logs import MAX_LOG_BYTES
-from tallystick import SyncClient
+from tests.shard_node.redis_on import client_of, running
+
+if TYPE_CHECKING:
+    from shard_node.client.connection import ShardRedis
 
 pytestmark = pytest.mark.cluster
 
@@ -42,22 +41,6 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClust
     """Two shards of these tests alone."""
     with LocalCluster(tmp_path_factory.mktemp("agent") / "data", ClusterSpec(shards=2)) as started:
         yield started
-
-
-async def test_settings_make_acknowledged_writes_durable(own_cluster: LocalCluster) -> None:
-    """What section "Durability" of ARCHITECTURE.md promises is what the running Redis has."""
-    client = connect(own_cluster.shard_addresses["shard-0"])
-    expected = {
-        "appendonly": "yes",
-        "appendfsync": "always",
-        "no-appendfsync-on-rewrite": "no",
-        "maxmemory-policy": "noeviction",
-        "bind": "127.0.0.1",
-        "save": "",
-    }
-    found = {name: (await client.config_get(name))[name] for name in expected}
-    await client.aclose()
-    assert found == expected
 
 
 def test_logs_that_have_grown_are_cut(own_cluster: LocalCluster) -> None:
@@ -126,12 +109,8 @@ def test_a_shard_the_topology_does_not_have_is_refused(own_cluster: LocalCluster
 
 async def test_data_of_another_shard_is_refused(own_cluster: LocalCluster, tmp_path: Path) -> None:
     """A Redis with another cluster's data never gets to serve; its data stays as it was."""
-    process = RedisProcess(tmp_path, "127.0.0.1", None, 0)
-    await process.start()
-    client = connect(process.address)
-    await client.hset("meta", mapping={"shard": "other/shard-1", "epoch": 7})
-    await client.aclose()
-    await process.stop()
+    async with running(tmp_path) as (_, redis):
+        await bind(redis, Topology.initial("other", ["shard-0", "shard-1"]), "shard-1", 3_600_000)
     before = await topology_of(own_cluster)
     ended = start_agent(own_cluster, "shard-1", tmp_path)
     assert ended.returncode == 1
@@ -149,44 +128,12 @@ async def test_an_empty_redis_does_not_take_a_shards_place(own_cluster: LocalClu
 
 
 async def test_a_restart_of_everything_keeps_addresses_and_epochs(tmp_path: Path) -> None:
-    """The ports are remembered, so nobody needs a new map; exponents that were never stored are."""
+    """The ports are remembered, so nobody needs a new map."""
     own = LocalCluster(tmp_path / "data", ClusterSpec(shards=1))
     with own:
         before = await topology_of(own)
-        await make_it_older_than_stored_exponents(own)
     with own:
         assert await topology_of(own) == before
-        async with registry_of(own.zookeeper_address) as registry:
-            assert registry.exponents == {"EUR": 2, "JPY": 0, "KWD": 3}
-        with SyncClient(own.router_addresses) as client:
-            found = client.get_accounts(["a:BGN", "kim", "lee", "none"])
-            shown = [one.account and (one.account.available, one.account.currency) for one in found]
-            assert shown == [None, (Decimal("-7.250"), "KWD"), (Decimal("7.250"), "KWD"), None]
-        assert '"currency": "BGN"' in own.log("shard-0").read_text()
-
-
-async def make_it_older_than_stored_exponents(cluster: LocalCluster) -> None:
-    """Money of four currencies, and no exponent stored.
-
-    The package has dropped one of them, and one came by a credit line: it has no system account.
-    """
-    with SyncClient(cluster.router_addresses) as client:
-        for currency in ("EUR", "JPY"):
-            client.open_account(f"a:{currency}", currency)
-            client.deposit(f"a:{currency}", "7", currency)
-        client.open_account("kim", "KWD", minimum_balance="-10")
-        client.open_account("lee", "KWD")
-        client.transfer("kim", "lee", "7.25", "KWD")
-    async with client_of(cluster.shard_addresses["shard-0"]) as redis:
-        record: Any = await redis.hget("accounts", "@world:EUR")
-        for name in ("@world:BGN", "a:BGN"):
-            await redis.hset("accounts", name, replace(Account.unpack(record), currency="BGN").pack())
-        await redis.hdel("meta", "currencies_read")
-    zookeeper = KazooClient(cluster.zookeeper_address)
-    await asyncio.to_thread(zookeeper.start)
-    await asyncio.to_thread(zookeeper.delete, CURRENCIES)
-    await asyncio.to_thread(zookeeper.stop)
-    zookeeper.close()
 
 
 async def test_an_agent_whose_shard_is_served_elsewhere_ends(tmp_path: Path) -> None:
@@ -213,16 +160,6 @@ async def registry_of(hosts: str) -> AsyncIterator[Registry]:
         await registry.stop()
 
 
-@contextlib.asynccontextmanager
-async def client_of(address: str) -> AsyncIterator[Redis]:
-    """A client, closed after use."""
-    client = connect(address)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
 def wait_for_end(pid: int) -> None:
     """Returns when the process is gone, or a zombie that its stopped parent has not seen."""
     deadline = time.monotonic() + 20
@@ -241,7 +178,7 @@ async def until_bound(registry: Registry) -> Shard:
         if info.primary:
             shard = Shard(info.shard_id, topology.fence(info), connect(info.primary))
             try:
-                await shard.accounts([])
+                await shard.info()
             except ShardNodeError:
                 await shard.close()
             else:
@@ -258,7 +195,7 @@ async def test_of_two_agents_with_empty_folders_the_later_is_refused(
     await asyncio.to_thread(bootstrap, hosts, ["shard-0"])
     looked, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow_claim(redis: Redis, topology: Topology, shard_id: str) -> Holding:
+    async def slow_claim(redis: ShardRedis, topology: Topology, shard_id: str) -> Holding:
         holding = await claim(redis, topology, shard_id)
         if not looked.is_set():
             looked.set()
@@ -324,62 +261,43 @@ async def test_an_agent_comes_back_to_a_full_shard(tmp_path: Path) -> None:
             await shard.close()
 
 
-async def test_an_agent_that_cannot_start_leaves_an_adopted_redis_alone(tmp_path: Path) -> None:
-    """It served before and may serve again; here its library has to be replaced, which a full one refuses."""
-    with LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own:
-        own.kill("shard-0")
-        async with client_of(own.shard_addresses["shard-0"]) as client:
-            folder = Path(str((await client.config_get("dir"))["dir"]))
-            await client.function_delete("tallystick")
-            await client.config_set("maxmemory", 1)
-            ended = await asyncio.to_thread(start_agent, own, "shard-0", folder)
-            assert ended.returncode == 1
-            assert "ShardFullError" in ended.stderr
-            assert await client.ping()
-
-
-async def test_the_library_is_loaded_when_it_differs(own_cluster: LocalCluster, tmp_path: Path) -> None:
-    """The same code stays as it is, other code is replaced."""
-    process = RedisProcess(tmp_path, "127.0.0.1", None, 0)
-    await process.start()
-    async with client_of(process.address) as client:
-        await client.function_load("#!lua name=tallystick\nredis.register_function('old', function() end)")
-        await load_library(client)
-        await load_library(client)
-        stats = await client.info("commandstats")
-    await process.stop()
-    assert stats["cmdstat_function|load"]["calls"] == 2
+async def test_an_agent_that_cannot_start_leaves_an_adopted_redis_alone(own_cluster: LocalCluster) -> None:
+    """It served before and may serve again; here it is taken for another shard's."""
+    redis_pid = own_cluster.pid("redis:shard-1")
+    own_cluster.kill("shard-1")
+    folder = own_cluster.data / "shard-1"
+    ended = await asyncio.to_thread(start_agent, own_cluster, "shard-0", folder)
+    assert ended.returncode == 1
+    assert "WrongShardError" in ended.stderr
+    own_cluster.restart("shard-1")
+    assert own_cluster.pid("redis:shard-1") == redis_pid
 
 
 async def test_an_epoch_that_could_not_be_bound_is_tried_again(own_cluster: LocalCluster) -> None:
-    """The shard's Redis refuses at first; nobody would bind it later if the agent gave up."""
-    async with (
-        registry_of(own_cluster.zookeeper_address) as registry,
-        client_of(own_cluster.shard_addresses["shard-0"]) as client,
-    ):
-        # An epoch from the future makes it refuse as a busy or a stopped one does, only sooner.
-        before = registry.topology.shard("shard-0")
-        await client.hset("meta", "epoch", before.epoch + 100)
-        raised = await registry.change_topology(
-            lambda t: t.changed(
-                replace(s, epoch=s.epoch + 1) if s.shard_id == "shard-0" else s for s in t.shards
+    """The shard's Redis gives no answer at first; nobody would bind it later if the agent gave up."""
+    redis_pid = own_cluster.pid("redis:shard-0")
+    async with registry_of(own_cluster.zookeeper_address) as registry:
+        os.kill(redis_pid, signal.SIGSTOP)
+        try:
+            raised = await registry.change_topology(
+                lambda t: t.changed(
+                    replace(s, epoch=s.epoch + 1) if s.shard_id == "shard-0" else s for s in t.shards
+                )
             )
-        )
-        info = raised.shard("shard-0")
-        async with Shard(info.shard_id, raised.fence(info), connect(info.primary)) as shard:
             deadline = time.monotonic() + 20
             while "cannot raise the epoch yet" not in own_cluster.log("shard-0").read_text():
                 assert time.monotonic() < deadline, "the agent did not try"
                 await asyncio.sleep(0.05)
-            with pytest.raises(StaleEpochError):
-                await shard.counters()
-            await client.hset("meta", "epoch", before.epoch)
+        finally:
+            os.kill(redis_pid, signal.SIGCONT)
+        info = raised.shard("shard-0")
+        async with Shard(info.shard_id, raised.fence(info), connect(info.primary)) as shard:
             while True:
                 try:
-                    await shard.counters()
+                    await shard.info()
                     break
                 except StaleEpochError:
-                    assert time.monotonic() < deadline, "the agent did not try again"
+                    assert time.monotonic() < deadline + 20, "the agent did not try again"
                     await asyncio.sleep(0.05)
 
 

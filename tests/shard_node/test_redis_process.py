@@ -13,24 +13,18 @@ import pytest
 
 from shard_node.agent import redis_process
 from shard_node.agent.redis_process import RedisProcess, free_port
-from shard_node.client.shard import connect
 from shard_node.errors import ShardUnavailableError
+from tests.shard_node import redis_on
+from tests.shard_node.redis_on import client_of, process_on
 
 pytestmark = pytest.mark.servers
-
-
-def beside(data: Path, port: int | None = None) -> RedisProcess:
-    """What another agent on that folder starts with."""
-    return RedisProcess(data, "127.0.0.1", port, 0)
 
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[RedisProcess]:
     """A Redis in ``tmp_path``, stopped after the test."""
-    process = beside(tmp_path)
-    await process.start()
-    yield process
-    await process.stop()
+    async with redis_on.running(tmp_path) as (process, _):
+        yield process
 
 
 async def test_a_redis_that_does_not_answer_gets_no_second_beside_it(
@@ -39,7 +33,7 @@ async def test_a_redis_that_does_not_answer_gets_no_second_beside_it(
     """Two servers on one append-only file would be the loss of acknowledged writes."""
     monkeypatch.setattr(redis_process, "FOLDER_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(redis_process, "ADOPT_TIMEOUT_SECONDS", 0.1)
-    other = beside(tmp_path)
+    other = process_on(tmp_path)
     os.kill(running.pid, signal.SIGSTOP)
     try:
         with pytest.raises(ShardUnavailableError, match="a Redis that does not answer still uses"):
@@ -54,7 +48,7 @@ async def test_a_redis_that_does_not_answer_gets_no_second_beside_it(
 
 async def test_two_agents_that_start_at_once_share_one_redis(tmp_path: Path) -> None:
     """One launches; the other waits for it and adopts it."""
-    processes = [beside(tmp_path) for _ in range(3)]
+    processes = [process_on(tmp_path) for _ in range(3)]
     await asyncio.gather(*(process.start() for process in processes))
     try:
         assert len({process.pid for process in processes}) == 1
@@ -69,7 +63,7 @@ async def test_a_redis_whose_agent_died_before_it_noted_the_process_is_adopted(
 ) -> None:
     """The port in the settings finds it, and the note is made good."""
     (tmp_path / "redis.pid").unlink()
-    other = beside(tmp_path, free_port("127.0.0.1"))
+    other = process_on(tmp_path, free_port("127.0.0.1"))
     await other.start()
     assert (other.pid, other.address) == (running.pid, running.address)
     assert (tmp_path / "redis.pid").read_text().split()[0] == str(running.pid)
@@ -79,7 +73,7 @@ async def test_the_folder_of_a_killed_redis_is_waited_for(tmp_path: Path) -> Non
     """Its rewrite of the append-only file may go on for a moment, and holds the inherited lock."""
     with (tmp_path / "lock").open("w") as rewrite:
         fcntl.flock(rewrite, fcntl.LOCK_EX)
-        process = beside(tmp_path)
+        process = process_on(tmp_path)
         start = asyncio.ensure_future(process.start())
         done, _ = await asyncio.wait([start], timeout=0.3)
         assert not done
@@ -101,19 +95,18 @@ async def test_the_lock_ends_with_redis_and_not_with_its_agent(running: RedisPro
 
 async def test_a_new_redis_comes_up_where_it_is_told_to(tmp_path: Path) -> None:
     """The port of the last start is remembered, and yields to one that is asked for."""
-    first = beside(tmp_path)
+    first = process_on(tmp_path)
     await first.start()
     await first.stop()
-    again = beside(tmp_path)
+    again = process_on(tmp_path)
     await again.start()
     await again.stop()
     assert again.address == first.address
     port = free_port("127.0.0.1")
-    told = beside(tmp_path, port)
+    told = process_on(tmp_path, port)
     await told.start()
-    client = connect(f"127.0.0.1:{port}")
-    assert await client.ping()
-    await client.aclose()
+    async with client_of(f"127.0.0.1:{port}") as client:
+        assert await client.ping()
     await told.stop()
     assert told.address == f"127.0.0.1:{port}"
 
@@ -124,8 +117,8 @@ async def test_the_redis_of_another_folder_is_not_adopted(running: RedisProcess,
     copy.mkdir()
     (copy / "redis.conf").write_text((tmp_path / "redis.conf").read_text())
     with pytest.raises(ShardUnavailableError, match=f"port {running.address.rpartition(':')[2]} .* is held"):
-        await beside(copy).start()
-    other = beside(copy, free_port("127.0.0.1"))
+        await process_on(copy).start()
+    other = process_on(copy, free_port("127.0.0.1"))
     await other.start()
     await other.stop()
     assert other.pid != running.pid
