@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import typer
 import uvloop
 from sqlalchemy import Engine
 
-from bench.cluster import read_cpu
+from bench.cluster import peak_memory_mib, read_cpu
 from bench.command import apart
 from bench.errors import BenchError
 from deploy.terminal import plain_errors
@@ -138,12 +137,11 @@ async def _archive(address: str, fence: str, ledger: str, limit: int) -> None:
     wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_s
     if done != total or state.backlog:
         raise BenchError(f"{done} of {total} entries were stored, {state.backlog} wait")
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"archived {done:,} entries in {state.number - before.number:,} batches: {cpu_s:.1f} s of CPU, "
         f"{wall_s:.1f} s by the clock\n"
         f"{done / cpu_s:,.0f} entries per second of CPU, {cpu_s / done * 1e6:.1f} us each; "
-        f"{peak_mib:,.0f} MiB of memory at the most"
+        f"{peak_memory_mib():,.0f} MiB of memory at the most"
     )
     engine.dispose()
 

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cluster import peak_memory_mib
 from bench.command import apart
 from bench.errors import BenchError
 from shard_node.contract import Kind
@@ -111,18 +112,10 @@ def _fill(url: str, entries: int, accounts: int) -> None:
         engine.dispose()
 
 
-def _memory_mib() -> float:
-    """The most that this process has had in memory since its program was loaded (proc(5), VmHWM)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise BenchError("/proc/self/status has no VmHWM")
-
-
 def _measure(url: str) -> None:
     engine = open_ledger(url)
     history = History(engine)
-    before_mib = _memory_mib()
+    before_mib = peak_memory_mib()
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     findings = Findings()
     replay = Replay(history, findings)
@@ -136,7 +129,7 @@ def _measure(url: str) -> None:
         f"{cpu_s / fold.entries * 1e6:6.2f} us each"
     )
     print(
-        f"memory                {_memory_mib():10,.0f} MiB at the most, {before_mib:,.0f} MiB before; "
+        f"memory                {peak_memory_mib():10,.0f} MiB at the most, {before_mib:,.0f} MiB before; "
         f"{len(fold.accounts):,} accounts, {findings.total} findings, {fold.open_count} open"
     )
     for what, ask in _questions(history):

@@ -1,6 +1,6 @@
 """The cluster that is measured: started on this machine, checked, its CPU time read."""
 
-from bench.cluster.cpu import CpuSpent, read_cpu, read_tree
+from bench.cluster.cpu import CpuSpent, peak_memory_mib, read_cpu, read_tree
 from bench.cluster.local import (
     Machine,
     Part,
@@ -34,6 +34,7 @@ __all__ = [
     "local_cluster",
     "open_accounts",
     "part_of",
+    "peak_memory_mib",
     "process_ids",
     "read_backlog",
     "read_cpu",

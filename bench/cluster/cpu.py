@@ -1,4 +1,4 @@
-"""CPU time of processes, and of the whole machine, from /proc (proc(5)).
+"""CPU time of processes, and of the whole machine, and memory, from /proc (proc(5)).
 
 The kernel counts in ticks of a hundredth of a second, so a run lasts seconds before its figures mean much.
 """
@@ -86,6 +86,14 @@ def read_tree(name: str, pid: int) -> float:
         with contextlib.suppress(BenchError):
             ticks += sum(int(spent) for spent in _stat_fields(name, int(child))[_TIMES])
     return ticks / _TICKS_A_SECOND
+
+
+def peak_memory_mib() -> float:
+    """The most that this process has had in memory since its program was loaded (VmHWM)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise BenchError("/proc/self/status has no VmHWM")
 
 
 def _stat_fields(name: str, pid: int) -> list[str]:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import cast
 
 import grpc
@@ -56,21 +57,14 @@ class LoadSettings:
     processes: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAccounts:
-    """Order: open this process' share of the accounts. Answer: :class:`Moves`."""
+class Accounts(Enum):
+    """Order: open, or read, this process' share of the accounts.
 
+    Answer: how many changes these accounts together have seen; a transfer makes two.
+    """
 
-@dataclass(frozen=True, slots=True)
-class ReadAccounts:
-    """Order: read this process' share of the accounts. Answer: :class:`Moves`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moves:
-    """How many changes these accounts together have seen: a transfer makes two."""
-
-    changes: int
+    OPEN = auto()
+    READ = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +94,8 @@ class Counted:
     per_second: Sequence[int]
 
 
-Order = OpenAccounts | ReadAccounts | Run
-Answer = Moves | Counted
+Order = Accounts | Run
+Answer = int | Counted
 
 
 class LoadClient:
@@ -123,11 +117,7 @@ class LoadClient:
     async def carry_out(self, order: Order) -> Answer:
         """The answer to an order; BenchError when it cannot be carried out."""
         try:
-            if isinstance(order, OpenAccounts):
-                return Moves(await self._open_accounts())
-            if isinstance(order, ReadAccounts):
-                return Moves(await self._read_accounts())
-            return await self._run(order)
+            return await (self._run(order) if isinstance(order, Run) else self._changes(order))
         except grpc.aio.AioRpcError as error:
             advice = ""
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -150,29 +140,23 @@ class LoadClient:
             due = due_times(calls_a_second, settings.arrivals, seed, settings.process, settings.processes)
             await generator.open(settings.concurrency, self._scheduled(order, due))
 
-    async def _open_accounts(self) -> int:
+    async def _changes(self, order: Accounts) -> int:
         changes = 0
-        ids, minimum_balances = self._accounts.ids, self._accounts.minimum_balances
-        for stub, page in self._pages():
-            requests = [
-                wallet_pb2.OpenAccountRequest(
-                    account_id=ids[at], currency=CURRENCY, minimum_balance=minimum_balances[at]
-                )
-                for at in page
-            ]
-            response = await stub.BatchOpenAccounts(
-                wallet_pb2.BatchOpenAccountsRequest(accounts=requests), timeout=CALL_TIMEOUT_SECONDS
-            )
-            changes += _versions(response, len(page))
-        return changes
-
-    async def _read_accounts(self) -> int:
-        changes = 0
+        minimum_balances = self._accounts.minimum_balances
         for stub, page in self._pages():
             ids = [self._accounts.ids[at] for at in page]
-            response = await stub.BatchGetAccounts(
-                wallet_pb2.BatchGetAccountsRequest(account_ids=ids), timeout=CALL_TIMEOUT_SECONDS
-            )
+            if order is Accounts.OPEN:
+                accounts = [
+                    wallet_pb2.OpenAccountRequest(
+                        account_id=account_id, currency=CURRENCY, minimum_balance=minimum_balances[at]
+                    )
+                    for account_id, at in zip(ids, page, strict=True)
+                ]
+                opening = wallet_pb2.BatchOpenAccountsRequest(accounts=accounts)
+                response = await stub.BatchOpenAccounts(opening, timeout=CALL_TIMEOUT_SECONDS)
+            else:
+                reading = wallet_pb2.BatchGetAccountsRequest(account_ids=ids)
+                response = await stub.BatchGetAccounts(reading, timeout=CALL_TIMEOUT_SECONDS)
             changes += _versions(response, len(page))
         return changes
 

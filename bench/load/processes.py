@@ -14,16 +14,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TypeVar
 
-from bench.load.client import (
-    Counted,
-    LoadHandler,
-    LoadSettings,
-    Moves,
-    OpenAccounts,
-    Order,
-    ReadAccounts,
-    Run,
-)
+from bench.load.client import Accounts, Counted, LoadHandler, LoadSettings, Order, Run
 from bench.load.generator import CALL_TIMEOUT_SECONDS, LONGEST_LAG_SECONDS
 from bench.load.latency import Latencies
 from bench.load.worker import Handler, Worker
@@ -36,7 +27,7 @@ _ACCOUNTS_SECONDS = 300.0
 # From the order to the beginning of a run: all processes have heard of it by then.
 _HEAD_START_SECONDS = 0.05
 
-A = TypeVar("A", Moves, Counted)
+A = TypeVar("A", int, Counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +65,11 @@ class Load:
 
     def open_accounts(self) -> int:
         """Opens all accounts; how many changes they have seen. Raises BenchError."""
-        return sum(moves.changes for moves in self._ask(OpenAccounts(), Moves, _ACCOUNTS_SECONDS))
+        return sum(self._ask(Accounts.OPEN, int, _ACCOUNTS_SECONDS))
 
     def read_accounts(self) -> int:
         """How many changes all accounts have seen. Raises BenchError."""
-        return sum(moves.changes for moves in self._ask(ReadAccounts(), Moves, _ACCOUNTS_SECONDS))
+        return sum(self._ask(Accounts.READ, int, _ACCOUNTS_SECONDS))
 
     def run(self, number: int, seconds: float, transfers: int | None) -> RunResult:
         """One run. Raises BenchError when it is not worth counting."""

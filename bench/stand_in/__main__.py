@@ -13,7 +13,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import grpc
 import grpc.aio
@@ -194,10 +194,10 @@ async def _refuse(context: Context, reason: str) -> None:
 def main() -> None:
     """Serves until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m bench.stand_in", description=__doc__)
-    for name in ("poor", "frozen", "lost", "swapped"):
-        parser.add_argument(f"--{name}-every", type=int, default=0, metavar="N")
-    parser.add_argument("--unmoved", type=int, default=0, metavar="N")
-    parser.add_argument("--delay-ms", type=float, default=0.0)
+    for fault in fields(Faults):
+        parser.add_argument(
+            f"--{fault.name.replace('_', '-')}", type=type(fault.default), default=0, metavar="N"
+        )
     stand_in = StandIn(Faults(**vars(parser.parse_args())))
     uvloop.run(serve(stand_in.handlers()))
     print(json.dumps(vars(stand_in.seen)))
