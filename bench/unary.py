@@ -69,22 +69,22 @@ class Round:
 class Peak:
     """The highest rate of closed loops, calls a second, with how many in flight; the CPU by part there."""
 
-    rate: float
+    calls_per_second: float
     concurrency: int
-    cpu_us: Mapping[Part, float]
+    cpu_us_per_call: Mapping[Part, float]
 
 
 @dataclass(frozen=True, slots=True)
 class HalfPeak:
     """An open loop at half the peak: calls a second asked for and done, milliseconds by percentile.
 
-    ``lag_p99_ms`` is how late the generator itself was, which the latencies include.
+    ``generator_lag_p99_ms`` is how late the generator itself was, which the latencies include.
     """
 
-    asked: float
-    done: float
+    calls_per_second_asked: float
+    calls_per_second: float
     latency_ms: Mapping[str, float]
-    lag_p99_ms: float
+    generator_lag_p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class _Steps:
             before = router_load.open_accounts()
             rounds = self._rounds(router_load)
             peak = self._peak(router_load)
-            half = self._half_peak(peak.rate / 2)
+            half = self._half_peak(peak.calls_per_second / 2)
             self._progress("verifying")
             check_moves(router_load.read_accounts() - before, self._counter.committed)
         check_balance(self._cluster.router_addresses)
@@ -200,7 +200,7 @@ class _Steps:
                 spent = before.until(read_cpu(pids))
                 cpu_us = {name: cpu * MICROS / result.transfers for name, cpu in spent.by_process.items()}
                 peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
-        return max(peaks, key=lambda peak: peak.rate)
+        return max(peaks, key=lambda peak: peak.calls_per_second)
 
     def _half_peak(self, rate: float) -> HalfPeak:
         self._progress(f"half the peak: {rate:,.0f} calls a second, open loop")
@@ -248,7 +248,7 @@ def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> Non
     ]
     screen.table(Figures("CPU microseconds a call", columns, rows).table())
     peak, half = figures.peak, figures.half
-    parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us.items())
+    parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us_per_call.items())
     percentiles = ", ".join(f"{name} {ms:.1f} ms" for name, ms in half.latency_ms.items())
     screen.print(
         strong(f"router: {figures.ratio:.2f} times the echo server's CPU a call"),
@@ -256,13 +256,13 @@ def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> Non
         f"{settings.in_flight} in flight",
     )
     screen.print(
-        strong(f"peak: {peak.rate:,.0f} calls/s"),
+        strong(f"peak: {peak.calls_per_second:,.0f} calls/s"),
         f" with {peak.concurrency} in flight; CPU microseconds a call: {parts}",
     )
     screen.print(
-        strong(f"at {half.asked:,.0f} calls/s: {percentiles}"),
+        strong(f"at {half.calls_per_second_asked:,.0f} calls/s: {percentiles}"),
         f" (p99 at most {TARGET_P99_MS:g} ms); open loop, from when each call "
-        f"was due; the generator itself was late by {half.lag_p99_ms:.1f} ms at p99",
+        f"was due; the generator itself was late by {half.generator_lag_p99_ms:.1f} ms at p99",
     )
     screen.print(
         f"{figures.machine}, all on them: {settings.clients} load processes, {settings.shards} shards, ",
@@ -271,22 +271,15 @@ def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> Non
 
 
 def _document(settings: BenchSettings, figures: UnaryFigures) -> Mapping[str, object]:
+    half = asdict(figures.half)
+    latency_ms = {f"{name}_ms": ms for name, ms in half.pop("latency_ms").items()}
     return {
         "router_to_echo_ratio": round(figures.ratio, 3),
         "router_us_per_call": round(statistics.median(one.router_us for one in figures.rounds), 2),
         "echo_us_per_call": round(statistics.median(one.echo_us for one in figures.rounds), 2),
         "rounds": [asdict(one) | {"ratio": one.ratio} for one in figures.rounds],
-        "peak": {
-            "calls_per_second": round(figures.peak.rate),
-            "concurrency": figures.peak.concurrency,
-            "cpu_us_per_call": {part.value: round(us, 2) for part, us in figures.peak.cpu_us.items()},
-        },
-        "half_peak": {
-            "calls_per_second_asked": round(figures.half.asked),
-            "calls_per_second": round(figures.half.done),
-            **{f"{name}_ms": ms for name, ms in figures.half.latency_ms.items()},
-            "generator_lag_p99_ms": figures.half.lag_p99_ms,
-        },
+        "peak": asdict(figures.peak),
+        "half_peak": half | latency_ms,
         "settings": settings.document(),
         "machine": asdict(figures.machine),
     }

@@ -87,13 +87,19 @@ def local_cluster(settings: BenchSettings, progress: Progress) -> Iterator[Local
     )
     with data_folder(settings.data, progress, keep=settings.keep) as folder:
         progress(f"starting a cluster of {spec.shards} shard{'s'[: spec.shards != 1]}")
-        with LocalCluster(folder, spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
-            try:
-                yield cluster
-            except grpc.RpcError as error:
-                raise BenchError(explain(error)) from error
-            except redis.RedisError as error:
-                raise BenchError(f"a shard's Redis did not answer: {error}") from error
+        with LocalCluster(folder, spec, ready_timeout_seconds=_READY_SECONDS) as cluster, failures_named():
+            yield cluster
+
+
+@contextmanager
+def failures_named() -> Iterator[None]:
+    """Makes a BenchError of a call within the block that a router, or a shard's Redis, did not answer."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise BenchError(explain(error)) from error
+    except redis.RedisError as error:
+        raise BenchError(f"a shard's Redis did not answer: {error}") from error
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import grpc
 import redis
 
 from bench.cluster import (
@@ -21,6 +20,7 @@ from bench.cluster import (
     check_balance,
     check_durability,
     check_moves,
+    failures_named,
     local_cluster,
     process_ids,
     read_backlog,
@@ -33,7 +33,7 @@ from bench.load.processes import Load, RunResult, load_processes
 from bench.load.worker import Handler
 from bench.settings import BenchSettings
 from bench.transfers import make_accounts, slot_owners
-from deploy.local import cluster_service, explain
+from deploy.local import cluster_service
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
 # A committed transfer makes two: one for the payer, one for the payee.
@@ -105,48 +105,31 @@ def measure(
         warm_up_seconds: how long calls are sent before the first run.
     """
     target = _external if settings.routers_at else _local
-    try:
-        with (
-            target(settings, progress) as cluster,
-            cluster_service(cluster.routers) as service,
-            load_processes(settings, cluster.routers, slot_owners(read_topology(service)), make) as load,
-        ):
-            return _measure(settings, cluster, service, load, warm_up_seconds, progress)
-    except grpc.RpcError as error:
-        raise BenchError(explain(error)) from error
-
-
-def _measure(
-    settings: BenchSettings,
-    cluster: _Target,
-    service: ClusterServiceStub,
-    load: Load,
-    warm_up_seconds: float,
-    progress: Callable[[str], None],
-) -> Measurement:
-    total = len(make_accounts(settings.shape).ids)
-    progress(f"opening {total:,} accounts")
-    before = load.open_accounts()
-    if settings.archivers and not settings.routers_at:
-        _await_archived(service, progress)
-    committed = load.run(0, warm_up_seconds, None).committed if warm_up_seconds else 0
-    pids = {**load.pids, **cluster.pids}
-    runs = []
-    for number in range(1, settings.runs + 1):
-        progress(f"run {number} of {settings.runs}")
-        runs.append(_run(number, settings, load, service, pids))
-    progress("verifying")
-    committed += sum(run.result.committed for run in runs)
-    check_moves(load.read_accounts() - before, committed)
-    check_balance(cluster.routers)
-    return Measurement(
-        tuple(runs),
-        cluster.machine,
-        total,
-        len(read_topology(service).shards),
-        cluster.durable,
-        external=bool(settings.routers_at),
-    )
+    with (
+        failures_named(),
+        target(settings, progress) as cluster,
+        cluster_service(cluster.routers) as service,
+    ):
+        topology = read_topology(service)
+        total = len(make_accounts(settings.shape).ids)
+        with load_processes(settings, cluster.routers, slot_owners(topology), make) as load:
+            progress(f"opening {total:,} accounts")
+            before = load.open_accounts()
+            if settings.archivers and not settings.routers_at:
+                _await_archived(service, progress)
+            committed = load.run(0, warm_up_seconds, None).committed if warm_up_seconds else 0
+            pids = {**load.pids, **cluster.pids}
+            runs = []
+            for number in range(1, settings.runs + 1):
+                progress(f"run {number} of {settings.runs}")
+                runs.append(_run(number, settings, load, service, pids))
+            progress("verifying")
+            after = load.read_accounts()
+        committed += sum(run.result.committed for run in runs)
+        check_moves(after - before, committed)
+        check_balance(cluster.routers)
+        shards, external = len(topology.shards), bool(settings.routers_at)
+        return Measurement(tuple(runs), cluster.machine, total, shards, cluster.durable, external)
 
 
 def _run(

@@ -25,8 +25,8 @@ from bench.command import Progress, command
 from bench.errors import BenchError
 from bench.locust_rig.settings import Mode
 from bench.reporting import Figures as TextTable
-from bench.reporting import measure_cluster
-from bench.scaling import Assumptions, Plan, Point, make_plan
+from bench.reporting import Point, measure_cluster
+from bench.scaling import Assumptions, Plan, make_plan
 from bench.settings import BatchOption, BenchSettings
 from bench.stand_in import stand_in
 from deploy.terminal import Screen
@@ -128,8 +128,7 @@ def measure_costs(batch: int, seconds: float, progress: Progress) -> Point:
         # One that gives way stores too little in a short run to tell what it costs.
         archiver_niceness=0,
     )
-    found = measure_cluster(settings, progress)
-    return Point(_SHARDS, found.rate, found.cpu_us)
+    return measure_cluster(settings, progress)
 
 
 def given_costs(text: str) -> Point:

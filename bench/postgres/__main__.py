@@ -12,7 +12,7 @@ import typer
 
 from bench.command import Progress, command
 from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
-from bench.reporting import ClusterFigures, measure_cluster
+from bench.reporting import Point, measure_cluster
 from bench.settings import BenchSettings
 from deploy.terminal import Screen, Table, strong
 
@@ -23,7 +23,7 @@ _CLUSTER_SHARDS = 2
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     postgres: PostgresFigures
-    cluster: ClusterFigures | None
+    cluster: Point | None
 
 
 def _measure(settings: PostgresSettings, progress: Progress) -> _Comparison:
@@ -78,24 +78,20 @@ def _show(screen: Screen, settings: PostgresSettings, comparison: _Comparison) -
     )
     if comparison.cluster is not None:
         cluster = comparison.cluster
+        ratio, cpu_ratio = _ratios(figures, cluster)
         screen.print(
             strong(f"cluster: {cluster.rate:,.0f} transfers/s"),
             f", {cluster.in_all_us:.1f} us of CPU each in all: ",
-            strong(f"{_ratio(comparison):.1f} times"),
-            f" PostgreSQL's rate, 1/{_cpu_ratio(comparison):.1f} "
+            strong(f"{ratio:.1f} times"),
+            f" PostgreSQL's rate, 1/{cpu_ratio:.1f} "
             f"of its CPU time. Its archiver stored {cluster.archived_share:.0%} of the ledger meanwhile; CPU "
             f"time is as if it had stored all",
         )
 
 
-def _ratio(comparison: _Comparison) -> float:
-    return comparison.cluster.rate / comparison.postgres.rate if comparison.cluster else 0.0
-
-
-def _cpu_ratio(comparison: _Comparison) -> float:
-    postgres = comparison.postgres
-    in_all_us = postgres.server_us + postgres.client_us
-    return in_all_us / comparison.cluster.in_all_us if comparison.cluster else 0.0
+def _ratios(postgres: PostgresFigures, cluster: Point) -> tuple[float, float]:
+    """The cluster's rate to PostgreSQL's, and PostgreSQL's CPU time to the cluster's."""
+    return cluster.rate / postgres.rate, (postgres.server_us + postgres.client_us) / cluster.in_all_us
 
 
 def _document(settings: PostgresSettings, comparison: _Comparison) -> Mapping[str, object]:
@@ -116,13 +112,14 @@ def _document(settings: PostgresSettings, comparison: _Comparison) -> Mapping[st
         "checked": True,
     }
     if comparison.cluster is not None:
+        ratio, cpu_ratio = _ratios(figures, comparison.cluster)
         document["cluster"] = {
             "transfers_per_second": round(comparison.cluster.rate),
             "cpu_us_per_transfer_in_all": round(comparison.cluster.in_all_us, 2),
             "archived_share": round(comparison.cluster.archived_share, 3),
-            "ratio": round(_ratio(comparison), 2),
+            "ratio": round(ratio, 2),
             # Of PostgreSQL's CPU time to the cluster's: less disturbed by what else runs.
-            "cpu_ratio": round(_cpu_ratio(comparison), 2),
+            "cpu_ratio": round(cpu_ratio, 2),
         }
     return document
 

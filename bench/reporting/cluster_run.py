@@ -13,26 +13,39 @@ from bench.reporting import figures
 from bench.reporting.figures import median, medians, part_us, rate
 from bench.settings import BenchSettings
 
+# Who works while a caller waits for his transfer.
+TRANSFER_PATH = (Part.CLIENT, Part.ROUTER, Part.COORDINATOR, Part.SHARD)
+
 
 @dataclass(frozen=True, slots=True)
-class ClusterFigures:
+class Point:
     """Medians over the runs of one cluster: committed transfers a second, CPU microseconds a transfer.
 
     On a busy machine archivers give way, and part of their work comes after a run: ``archived_share`` is how
     much of it came during one. Their CPU time is that for a transfer they stored, as if they stored all.
     """
 
+    shards: int
     rate: float
     cpu_us: Mapping[Part, float]
-    archived_share: float
+    archived_share: float = 0.0
 
     @property
     def in_all_us(self) -> float:
         """CPU microseconds a transfer over all parts, the client included."""
-        return sum(self.cpu_us.values())
+        return self.sum_us(tuple(Part))
+
+    @property
+    def path_us(self) -> float:
+        """CPU microseconds a transfer of those who work while its caller waits."""
+        return self.sum_us(TRANSFER_PATH)
+
+    def sum_us(self, parts: Sequence[Part]) -> float:
+        """CPU microseconds a transfer over these parts."""
+        return sum(self.cpu_us.get(part, 0.0) for part in parts)
 
 
-def measure_cluster(settings: BenchSettings, progress: Progress) -> ClusterFigures:
+def measure_cluster(settings: BenchSettings, progress: Progress) -> Point:
     """Measures a local cluster under load; raises as `bench.load.measurement.measure` does.
 
     Also raises BenchError when archivers stored too little to tell what it costs.
@@ -41,7 +54,7 @@ def measure_cluster(settings: BenchSettings, progress: Progress) -> ClusterFigur
     costs = {Part(name): us for name, us in medians(part_us, runs).items()}
     if settings.archivers:
         costs[Part.ARCHIVER] = archiver_us(runs)
-    return ClusterFigures(median(rate, runs), costs, median(archived_share, runs))
+    return Point(settings.shards, median(rate, runs), costs, median(archived_share, runs))
 
 
 def archived_share(run: MeasuredRun) -> float:

@@ -15,9 +15,9 @@ import typer
 
 from bench.command import Progress, command
 from bench.errors import BenchError
-from bench.reporting import ClusterFigures, measure_cluster, report_files
+from bench.reporting import Point, measure_cluster, report_files
 from bench.scaling import report
-from bench.scaling.plan import Assumptions, Point, make_plan
+from bench.scaling.plan import Assumptions, make_plan
 from bench.settings import (
     MAX_SERVERS,
     AccountsOption,
@@ -106,13 +106,12 @@ def _measure(settings: ScalingSettings, progress: Progress) -> report.ScalingFig
     Then the shards, coordinators, routers and cores for the rate, with the arithmetic and what it assumes.
     """
 
-    def measure_on(count: int) -> ClusterFigures:
+    def measure_on(count: int) -> Point:
         return measure_cluster(settings.cluster(count), lambda step: progress(f"{count} shards: {step}"))
 
     if settings.report is not None:
         report_files.prepare(settings.report, report.JSON)
-    measured = {count: measure_on(count) for count in settings.counts}
-    points = [Point(count, figures.rate, figures.cpu_us) for count, figures in measured.items()]
+    points = [measure_on(count) for count in settings.counts]
     plan = make_plan(points, Assumptions(settings.rate, settings.shard_busy, settings.process_busy))
     figures = report.ScalingFigures(points, plan, settings.batch, os.cpu_count() or 1)
     if settings.report is not None:

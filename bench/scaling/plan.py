@@ -9,44 +9,20 @@ ZooKeeper do not work for transfers; they take some of a core for each shard, ho
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.cluster import Part
 from bench.errors import BenchError
+from bench.reporting import Point
 
 _MICROS = 1e6
 # Each of these is one process with one thread that works: it fills one core and no more.
 _PROCESSES = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
-# Who works while a caller waits for his transfer.
-TRANSFER_PATH = (Part.CLIENT, Part.ROUTER, Part.COORDINATOR, Part.SHARD)
 # What runs beside and needs no core of its own; what it spends goes by time and shard, not by transfer.
 _BESIDE = (Part.SHARD_NODE, Part.ZOOKEEPER)
 # More shards than slots there are none; a plan that gets there has no end.
 _MOST_SHARDS = 16384
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """CPU microseconds a transfer by part, as measured on so many shards at so many transfers a second."""
-
-    shards: int
-    rate: float
-    cpu_us: Mapping[Part, float]
-
-    @property
-    def in_all_us(self) -> float:
-        """CPU microseconds a transfer over all parts, the client included."""
-        return self.sum_us(tuple(Part))
-
-    @property
-    def path_us(self) -> float:
-        """CPU microseconds a transfer of those who work while its caller waits."""
-        return self.sum_us(TRANSFER_PATH)
-
-    def sum_us(self, parts: Sequence[Part]) -> float:
-        """CPU microseconds a transfer over these parts."""
-        return sum(self.cpu_us.get(part, 0.0) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.cluster import Part
-from bench.reporting import Figures
-from bench.scaling.plan import TRANSFER_PATH, Plan, Point, growth
+from bench.reporting import TRANSFER_PATH, Figures, Point
+from bench.scaling.plan import Plan, growth
 
 _MARKDOWN, JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"
 _PLOT_INCHES = (8.0, 5.0)

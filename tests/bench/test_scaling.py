@@ -14,10 +14,10 @@ from bench.load.latency import Latencies
 from bench.load.measurement import Archiving, MeasuredRun
 from bench.load.processes import RunResult
 from bench.reporting import report_files
-from bench.reporting.cluster_run import archived_share, archiver_us
+from bench.reporting.cluster_run import TRANSFER_PATH, Point, archived_share, archiver_us
 from bench.scaling import report
 from bench.scaling.__main__ import ScalingSettings
-from bench.scaling.plan import TRANSFER_PATH, Assumptions, Line, Point, fit, growth, make_plan
+from bench.scaling.plan import Assumptions, Line, fit, growth, make_plan
 from tests.bench.commands import figures_of
 
 RATE = 100_000.0
