@@ -59,8 +59,7 @@ def command(
             settings = replace(defaults, **given)  # type: ignore[type-var]
         except BenchError as error:
             raise typer.BadParameter(str(error)) from None
-        for ending in _ENDINGS:
-            signal.signal(ending, _interrupt_once)
+        end_in_order()
         with plain_errors(as_json=as_json):
             figures = work(settings, lambda step: err.print(faint(step)))
             show(err if as_json else out, settings, figures)
@@ -93,6 +92,13 @@ def apart(function: Callable[P, None], *arguments: P.args, **named: P.kwargs) ->
 def _option(name: str, default: object, annotation: object) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def end_in_order() -> None:
+    """From here on what ends this process raises KeyboardInterrupt, once."""
+    # Also SIGINT: a shell starts what runs in the background with it ignored.
+    for ending in _ENDINGS:
+        signal.signal(ending, _interrupt_once)
 
 
 def _interrupt_once(*_: object) -> None:

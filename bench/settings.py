@@ -86,33 +86,6 @@ AccountsOption = Annotated[
 SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
 RunsOption = Annotated[int, typer.Option(min=1, max=100, help="Runs; the median counts.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
-_DistributionOption = Annotated[Distribution, _who(help="How accounts are chosen.")]
-_ThetaOption = Annotated[float, _who(min=0.0, max=_MAX_THETA, help="Of zipfian: how uneven it is.")]
-_HotOption = Annotated[
-    HotAccount | None,
-    _who(
-        "--hot-account",
-        help="One and the same account in every transfer: a merchant on a great day (payee), or payday.",
-    ),
-]
-_SameShardOption = Annotated[
-    float | None,
-    _who(
-        min=0.0,
-        max=1.0,
-        metavar="SHARE",
-        help="Share of transfers within a shard (ids get hash tags). Default: as it happens.",
-    ),
-]
-_RejectionsOption = Annotated[
-    float,
-    _who(
-        min=0.0,
-        max=1.0,
-        metavar="SHARE",
-        help="Share of transfers whose payer has no funds; each must be refused for that.",
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +97,33 @@ class Shape:
     """
 
     accounts: AccountsOption = 100_000
-    distribution: _DistributionOption = Distribution.UNIFORM
-    theta: _ThetaOption = 0.99
-    hot: _HotOption = None
-    same_shard: _SameShardOption = None
-    rejections: _RejectionsOption = 0.0
+    distribution: Annotated[Distribution, _who(help="How accounts are chosen.")] = Distribution.UNIFORM
+    theta: Annotated[float, _who(min=0.0, max=_MAX_THETA, help="Of zipfian: how uneven it is.")] = 0.99
+    hot: Annotated[
+        HotAccount | None,
+        _who(
+            "--hot-account",
+            help="One and the same account in every transfer: a merchant on a great day (payee), or payday.",
+        ),
+    ] = None
+    same_shard: Annotated[
+        float | None,
+        _who(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Share of transfers within a shard (ids get hash tags). Default: as it happens.",
+        ),
+    ] = None
+    rejections: Annotated[
+        float,
+        _who(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Share of transfers whose payer has no funds; each must be refused for that.",
+        ),
+    ] = 0.0
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -137,7 +132,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchSettings:
+class BenchSettings(Shape):
     """What to measure. A run ends after ``seconds``, or after ``transfers`` when that is given.
 
     ``rate`` (transfers a second, all load processes together) makes it an open loop: calls are due at times
@@ -203,16 +198,10 @@ class BenchSettings:
         ),
     ] = None
     arrivals: Annotated[Arrivals, _load(help="With --rate, how calls are spaced.")] = Arrivals.POISSON
-    accounts: AccountsOption = 100_000
-    distribution: _DistributionOption = Distribution.UNIFORM
-    theta: _ThetaOption = 0.99
-    hot: _HotOption = None
     hot_payee: Annotated[bool, _who("--hot-payee", help="The same as --hot-account payee.")] = False
-    same_shard: _SameShardOption = None
     cross_share: Annotated[
         CrossShare, _who(help="Which transfers cross shards: as it happens, all, or none.")
     ] = CrossShare.ANY
-    rejections: _RejectionsOption = 0.0
     seed: SeedOption = 1
     seconds: SecondsOption = 10.0
     transfers: Annotated[
@@ -224,7 +213,7 @@ class BenchSettings:
     ] = None
 
     def __post_init__(self) -> None:
-        check_limits(self)
+        Shape.__post_init__(self)
         if self.transfers is not None:
             _within("transfers", self.transfers, self.clients, MAX_TRANSFERS)
         if self.concurrency is not None:
@@ -235,6 +224,11 @@ class BenchSettings:
             raise BenchError("hot_payee: the hot account cannot be on both sides")
         # Made for its checks.
         _ = self.shape
+
+    @classmethod
+    def like(cls, other: object, *names: str, **changed: Any) -> BenchSettings:
+        """What another command was asked for, as far as it is named here; ``changed`` are other fields."""
+        return cls(**{name: getattr(other, name) for name in names}, **changed)
 
     @property
     def shape(self) -> Shape:

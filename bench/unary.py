@@ -126,44 +126,43 @@ class Counter:
         return result
 
 
+@dataclass(frozen=True, slots=True)
 class _Steps:
-    """The steps of the measurement, on one cluster."""
+    """The steps of the measurement, on one cluster. ``owners`` is the shard of each slot."""
 
-    def __init__(self, settings: BenchSettings, cluster: LocalCluster, progress: Progress) -> None:
-        self._settings = settings
-        self._cluster = cluster
-        self._progress = progress
-        with cluster_service(cluster.router_addresses) as service:
-            self._owners = slot_owners(read_topology(service))
-        self._counter = Counter()
+    settings: BenchSettings
+    cluster: LocalCluster
+    owners: Sequence[int]
+    progress: Progress
+    counter: Counter
 
     def measure(self, machine: Machine) -> UnaryFigures:
         """All steps in order, and the proof that each transfer moved money once."""
-        settings = self._settings
+        settings = self.settings
         with self._load(settings) as router_load:
-            self._progress(f"opening {settings.accounts:,} accounts")
+            self.progress(f"opening {settings.accounts:,} accounts")
             before = router_load.open_accounts()
             rounds = self._rounds(router_load)
             peak = self._peak(router_load)
             half = self._half_peak(peak.calls_per_second / 2)
-            self._progress("verifying")
-            check_moves(router_load.read_accounts() - before, self._counter.committed)
-        check_balance(self._cluster.router_addresses)
+            self.progress("verifying")
+            check_moves(router_load.read_accounts() - before, self.counter.committed)
+        check_balance(self.cluster.router_addresses)
         return UnaryFigures(rounds, peak, half, machine)
 
     def _load(self, settings: BenchSettings) -> AbstractContextManager[Load]:
-        return load_processes(settings, self._cluster.router_addresses, self._owners)
+        return load_processes(settings, self.cluster.router_addresses, self.owners)
 
     def _rounds(self, router_load: Load) -> list[Round]:
         """The echo server and the router in turn: a machine that changes speed changes it for both."""
-        settings, counter = self._settings, self._counter
-        with echo_server() as echo, load_processes(settings, [echo.address], self._owners) as echo_load:
-            pids = {_ROUTER: self._cluster.pid(_ROUTER), _ECHO: echo.pid}
+        settings, counter = self.settings, self.counter
+        with echo_server() as echo, load_processes(settings, [echo.address], self.owners) as echo_load:
+            pids = {_ROUTER: self.cluster.pid(_ROUTER), _ECHO: echo.pid}
             counter.echo(echo_load)
             counter.move(router_load)
             rounds = []
             for number in range(1, settings.runs + 1):
-                self._progress(f"round {number} of {settings.runs}: echo server, router")
+                self.progress(f"round {number} of {settings.runs}: echo server, router")
                 before = read_cpu(pids)
                 echoed = counter.echo(echo_load, settings.seconds)
                 between = read_cpu(pids)
@@ -187,28 +186,28 @@ class _Steps:
 
     def _peak(self, load: Load) -> Peak:
         """The highest rate that closed loops reach: ``load`` as it is, and one with more in flight."""
-        settings = self._settings
+        settings = self.settings
         more = replace(settings, concurrency=_PEAK_FACTOR * settings.in_flight)
         with self._load(more) as wider:
-            self._counter.move(wider)
+            self.counter.move(wider)
             peaks = []
             for tried, concurrency in ((load, settings.in_flight), (wider, more.in_flight)):
-                self._progress(f"peak: {concurrency} in flight")
-                pids = {**tried.pids, **process_ids(self._cluster.record)}
+                self.progress(f"peak: {concurrency} in flight")
+                pids = {**tried.pids, **process_ids(self.cluster.record)}
                 before = read_cpu(pids)
-                result = self._counter.move(tried, settings.seconds)
+                result = self.counter.move(tried, settings.seconds)
                 spent = before.until(read_cpu(pids))
                 cpu_us = {name: cpu * MICROS / result.transfers for name, cpu in spent.by_process.items()}
                 peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
         return max(peaks, key=lambda peak: peak.calls_per_second)
 
     def _half_peak(self, rate: float) -> HalfPeak:
-        self._progress(f"half the peak: {rate:,.0f} calls a second, open loop")
-        with self._load(replace(self._settings, concurrency=_MOST_IN_FLIGHT, rate=rate)) as load:
+        self.progress(f"half the peak: {rate:,.0f} calls a second, open loop")
+        with self._load(replace(self.settings, concurrency=_MOST_IN_FLIGHT, rate=rate)) as load:
             # Until every process is ready: one that is late would have to catch up, in an open loop.
             load.read_accounts()
-            self._counter.move(load)
-            result = self._counter.move(load, self._settings.seconds)
+            self.counter.move(load)
+            result = self.counter.move(load, self.settings.seconds)
         return HalfPeak(
             rate,
             result.transfers / result.seconds,
@@ -230,23 +229,24 @@ def _measure(settings: BenchSettings, progress: Progress) -> UnaryFigures:
     """
     with local_cluster(settings, progress) as cluster:
         machine = check_durability(cluster.shard_addresses)
-        return _Steps(settings, cluster, progress).measure(machine)
+        with cluster_service(cluster.router_addresses) as service:
+            owners = slot_owners(read_topology(service))
+        return _Steps(settings, cluster, owners, progress, Counter()).measure(machine)
 
 
 def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> None:
-    columns = ("round", "echo server", "router", "ratio", "echo calls/s", "router calls/s")
+    columns = ("echo server", "router", "ratio", "echo calls/s", "router calls/s")
     rows = [
         [
-            str(number),
             f"{one.echo_us:.1f}",
             f"{one.router_us:.1f}",
             f"{one.ratio:.2f}",
             f"{one.echo_rate:,.0f}",
             f"{one.router_rate:,.0f}",
         ]
-        for number, one in enumerate(figures.rounds, start=1)
+        for one in figures.rounds
     ]
-    screen.table(Figures("CPU microseconds a call", columns, rows).table())
+    screen.table(Figures.numbered("CPU microseconds a call", "round", columns, rows).table())
     peak, half = figures.peak, figures.half
     parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us_per_call.items())
     percentiles = ", ".join(f"{name} {ms:.1f} ms" for name, ms in half.latency_ms.items())

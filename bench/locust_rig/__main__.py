@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.cluster import data_folder
+from bench.command import end_in_order
 from bench.locust_rig.settings import add_options
 from deploy.errors import DeployError
 from deploy.local import ClusterSpec, LocalCluster, ports
@@ -35,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nAll other options go to Locust, and to the rig in it:\n")
         _locust_parser().print_help()
         return 0
-    # Also SIGINT: a shell starts what runs in the background with it ignored, and Locust would inherit that.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, _interrupt)
+    end_in_order()
     spec = ClusterSpec(options.shards, options.cluster_routers, options.coordinators)
     try:
         with data_folder(options.data, _say) as data:
@@ -108,18 +107,11 @@ def _run_locust(data: Path, port: int, master_port: int, for_locust: list[str]) 
 
 def _ended(locust: subprocess.Popen[bytes]) -> int:
     """Tells it to end; its exit code."""
-    # What is stopped from here on must not be cut short.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.SIG_IGN)
     locust.send_signal(signal.SIGINT)
     try:
         return locust.wait(_LOCUST_ENDS_SECONDS)
     except subprocess.TimeoutExpired:
         return _INTERRUPTED
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

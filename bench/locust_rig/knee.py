@@ -11,11 +11,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a step must keep. ``p99_ms`` of 0 is none; ``follow_share`` is of the offered rate, 0 to 1."""
+class ServiceLevels:
+    """What must be kept: by each step its p99 and its share of what is offered, the others by the test.
+
+    0 of ``p99_ms`` and of ``min_rate`` is no level; shares are 0 to 1.
+    """
 
     p99_ms: float = 0.0
     follow_share: float = 0.95
+    min_rate: float = 0.0
+    max_failures: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +57,35 @@ def rungs(rise: float, target: float, quantum: float) -> list[float]:
     return sorted({max(1, int(rate / quantum + 0.5)) * quantum for rate in wanted})
 
 
-def strain(step: Step, limits: Limits) -> str:
+def strain(step: Step, levels: ServiceLevels) -> str:
     """Why a step was not held; empty when it was."""
-    if step.achieved < limits.follow_share * step.offered:
+    if step.achieved < levels.follow_share * step.offered:
         return f"throughput no longer follows: {step.achieved:,.0f} of {step.offered:,.0f} transfers/s"
-    if limits.p99_ms and step.p99_ms > limits.p99_ms:
+    if levels.p99_ms and step.p99_ms > levels.p99_ms:
         return (
-            f"p99 of {step.p99_ms:,.0f} ms is above {limits.p99_ms:,.0f} ms "
+            f"p99 of {step.p99_ms:,.0f} ms is above {levels.p99_ms:,.0f} ms "
             f"at {step.offered:,.0f} transfers/s"
         )
     return ""
 
 
-def next_rung(steps: Sequence[Step], ladder: Sequence[float], limits: Limits) -> float | None:
+def next_rung(steps: Sequence[Step], ladder: Sequence[float], levels: ServiceLevels) -> float | None:
     """The transfers a second to offer next, None when the climb is over.
 
     Args:
         steps: measured so far, as this function had them.
         ladder: from `rungs`.
-        limits: what a step must keep.
+        levels: what a step must keep.
     """
-    strained = [bool(strain(step, limits)) for step in steps]
+    strained = [bool(strain(step, levels)) for step in steps]
     if strained[-2:] == [True, True]:
         return None
     level = strained.count(False)
     return ladder[level] if level < len(ladder) else None
 
 
-def find_knee(steps: Sequence[Step], limits: Limits) -> Knee:
+def find_knee(steps: Sequence[Step], levels: ServiceLevels) -> Knee:
     """The knee of a climb that has ended, by `next_rung` or by whoever stopped it."""
-    held = [step for step in steps if not strain(step, limits)]
-    reason = strain(steps[-1], limits) if steps else "no step was measured"
+    held = [step for step in steps if not strain(step, levels)]
+    reason = strain(steps[-1], levels) if steps else "no step was measured"
     return Knee(held[-1] if held else None, reason or "no higher rate was tried")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from bench.locust_rig.cluster_side import ClusterSide
-from bench.locust_rig.knee import Limits, Step, find_knee, strain
+from bench.locust_rig.knee import ServiceLevels, Step, find_knee, strain
 from bench.locust_rig.service_levels import Verdict
 
 _HEADINGS = ("offered/s", "done/s", "p99 ms", "")
@@ -21,7 +21,7 @@ class Findings:
     """A test that has ended. ``cluster`` is None when ``cluster_unknown`` says why the cluster is silent."""
 
     steps: Sequence[Step]
-    limits: Limits
+    levels: ServiceLevels
     verdict: Verdict
     cluster: ClusterSide | None
     cluster_unknown: str = ""
@@ -46,7 +46,7 @@ class Findings:
         before = None
         for step in self.steps:
             offered = "again" if step.offered == before else f"{step.offered:,.0f}"
-            held = "strained" if strain(step, self.limits) else "held"
+            held = "strained" if strain(step, self.levels) else "held"
             rows.append((offered, f"{step.achieved:,.0f}", f"{step.p99_ms:,.0f}", held))
             before = step.offered
         return rows
@@ -54,7 +54,7 @@ class Findings:
     def _lines(self) -> list[str]:
         lines = []
         if self.steps:
-            knee = find_knee(self.steps, self.limits)
+            knee = find_knee(self.steps, self.levels)
             held = "no step was held" if knee.step is None else f"{knee.step.rate:,.0f} transfers/s"
             lines.append(f"knee: {held} ({knee.reason})")
         if self.cluster is None:

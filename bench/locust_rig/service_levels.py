@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class ServiceLevels:
-    """What must be kept. 0 of ``p99_ms`` and of ``min_rate`` is no level; ``max_failures`` is a share."""
-
-    p99_ms: float = 0.0
-    min_rate: float = 0.0
-    max_failures: float = 0.0
+from bench.locust_rig.knee import ServiceLevels
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.locust_rig.knee import Limits
-from bench.locust_rig.service_levels import ServiceLevels
+from bench.locust_rig.knee import ServiceLevels
 from bench.settings import MAX_ACCOUNTS, Shape
 from bench.transfers import Accounts, make_accounts
 from deploy.local import DEFAULT_DATA, find_routers
@@ -55,7 +54,6 @@ class RigSettings:
     reject_share: float
     # Whether INSUFFICIENT_FUNDS is no failure.
     expect_insufficient_funds: bool
-    limits: Limits
     levels: ServiceLevels
 
     @property
@@ -194,7 +192,6 @@ def read_settings(options: argparse.Namespace, host: str = "") -> RigSettings:
         routers=tuple(find_routers(host or options.routers or None, data)),
         data=data,
         expect_insufficient_funds=bool(options.expect_insufficient_funds) or numbers["reject_share"] > 0,
-        limits=Limits(p99_ms, numbers.pop("follow_share")),
-        levels=ServiceLevels(p99_ms, min_rate, max_failures),
+        levels=ServiceLevels(p99_ms, numbers.pop("follow_share"), min_rate, max_failures),
         **numbers,
     )

@@ -96,10 +96,10 @@ class ClimbShape(LoadTestShape):
         """Decides on the users of the next step, none at first after a strained one; false at the end."""
         quantum = offered_by_one_of_each(runner.user_classes, settings)
         ladder = rungs(settings.step, settings.target_rate, quantum)
-        rate = next_rung(self.steps, ladder, settings.limits)
+        rate = next_rung(self.steps, ladder, settings.levels)
         if rate is None:
             return False
-        if self._users and strain(self.steps[-1], settings.limits):
+        if self._users and strain(self.steps[-1], settings.levels):
             # All at once.
             self._users, self._spawn_rate = 0, float(self._users)
         else:

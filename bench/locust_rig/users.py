@@ -94,10 +94,14 @@ class TransferUser(TallystickUser):
     # Of the test that runs; a process runs one at a time.
     rig: ClassVar[Rig]
 
+    # Which of the settings says how many calls a second a user sends.
+    rate_setting: ClassVar[str]
+
     @classmethod
     def calls_per_second(cls, settings: RigSettings) -> float:
         """How often a user of this class sends."""
-        raise NotImplementedError
+        rate: float = getattr(settings, cls.rate_setting)
+        return rate
 
     @classmethod
     def transfers_per_second(cls, settings: RigSettings) -> float:
@@ -127,15 +131,12 @@ class TransferUser(TallystickUser):
 class BatchTransferUser(TransferUser):
     """Sends batches of --batch transfers, --batch-user-rate of them a second."""
 
-    @classmethod
-    def calls_per_second(cls, settings: RigSettings) -> float:
-        """Batches a second."""
-        return settings.batch_user_rate
+    rate_setting = "batch_user_rate"
 
     @classmethod
     def transfers_per_second(cls, settings: RigSettings) -> float:
         """Transfers a second."""
-        return settings.batch_user_rate * settings.batch
+        return cls.calls_per_second(settings) * settings.batch
 
     @task
     def batch_transfer(self) -> None:
@@ -148,10 +149,7 @@ class BatchTransferUser(TransferUser):
 class UnaryTransferUser(TransferUser):
     """Sends single transfers, --unary-user-rate of them a second."""
 
-    @classmethod
-    def calls_per_second(cls, settings: RigSettings) -> float:
-        """Transfers a second."""
-        return settings.unary_user_rate
+    rate_setting = "unary_user_rate"
 
     @task
     def transfer(self) -> None:

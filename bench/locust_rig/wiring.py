@@ -239,12 +239,12 @@ def _findings(environment: Environment, settings: RigSettings, watch: Watch) -> 
     p99_ms: float = calculate_response_time_percentile(total.response_times, total.num_requests, 0.99)
     if steps:
         # When none was held, the first one is the mildest that can be said.
-        step = find_knee(steps, settings.limits).step or steps[0]
+        step = find_knee(steps, settings.levels).step or steps[0]
         rate, p99_ms = step.rate, step.p99_ms
     done, doubtful = counted(environment.stats)
     moved = None if cluster is None else cluster.moved
     measured = Measured(rate, p99_ms, total.num_requests, total.num_failures, done, doubtful, moved)
-    return Findings(steps, settings.limits, judge(settings.levels, measured), cluster, unknown)
+    return Findings(steps, settings.levels, judge(settings.levels, measured), cluster, unknown)
 
 
 def _stop(environment: Environment) -> None:

@@ -12,12 +12,13 @@ import typer
 
 from bench.command import Progress, command
 from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
-from bench.reporting import Point, measure_cluster
+from bench.reporting import Figures, Point, measure_cluster
 from bench.settings import BenchSettings
-from deploy.terminal import Screen, Table, strong
+from deploy.terminal import Screen, strong
 
 # The fewest that a machine of two CPUs can show two-phase commit on.
 _CLUSTER_SHARDS = 2
+_OF_BOTH = ("accounts", "batch", "seconds", "runs", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +39,26 @@ def _measure(settings: PostgresSettings, progress: Progress) -> _Comparison:
     figures = measure_postgres(settings, progress)
     if not settings.beside:
         return _Comparison(figures, None)
-    cluster = BenchSettings(
-        shards=_CLUSTER_SHARDS,
-        accounts=settings.accounts,
-        batch=settings.batch,
-        seconds=settings.seconds,
-        runs=settings.runs,
-        seed=settings.seed,
-    )
+    cluster = BenchSettings.like(settings, *_OF_BOTH, shards=_CLUSTER_SHARDS)
     return _Comparison(figures, measure_cluster(cluster, progress))
 
 
 def _show(screen: Screen, settings: PostgresSettings, comparison: _Comparison) -> None:
     figures = comparison.postgres
-    columns = ("run", "transfers", "seconds", "transfers/s", "server", "client", "CPUs others used")
-    table = Table(*columns, right=columns, title="PostgreSQL: CPU in microseconds a transfer")
-    for number, run in enumerate(figures.runs, start=1):
-        table.add_row(
-            str(number),
+    columns = ("transfers", "seconds", "transfers/s", "server", "client", "CPUs others used")
+    rows = [
+        [
             f"{run.transfers:,}",
             f"{run.seconds:.2f}",
             f"{run.rate:,.0f}",
             f"{run.server_us:.1f}",
             f"{run.client_us:.1f}",
             f"{run.others_cpu / run.seconds:.2f}",
-        )
-    screen.table(table)
+        ]
+        for run in figures.runs
+    ]
+    title = "PostgreSQL: CPU in microseconds a transfer"
+    screen.table(Figures.numbered(title, "run", columns, rows).table())
     each = "one transfer" if settings.group == 1 else f"{settings.group} transfers"
     screen.print(
         strong(f"PostgreSQL: {figures.rate:,.0f} transfers/s"),

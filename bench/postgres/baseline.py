@@ -139,9 +139,10 @@ def measure_postgres(settings: PostgresSettings, progress: Progress) -> Postgres
         conninfo = server.create_database("wallet")
         progress(f"opening {settings.accounts:,} accounts")
         version = make_wallet(conninfo, make_accounts(Shape(settings.accounts)).ids)
-        load_settings = BenchSettings(
-            accounts=settings.accounts,
-            seed=settings.seed,
+        load_settings = BenchSettings.like(
+            settings,
+            "accounts",
+            "seed",
             clients=settings.processes,
             concurrency=settings.processes * settings.connections,
             unary=True,

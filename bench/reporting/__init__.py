@@ -1,8 +1,14 @@
 """What is told of a measurement: figures, tables, Markdown, pictures."""
 
 from bench.reporting import report, report_files
-from bench.reporting.cluster_run import TRANSFER_PATH, Point, measure_cluster
-from bench.reporting.figures import MICROS, document, percentiles_ms
+from bench.reporting.figures import (
+    MICROS,
+    TRANSFER_PATH,
+    Point,
+    document,
+    measure_cluster,
+    percentiles_ms,
+)
 from bench.reporting.report import Figures
 
 __all__ = [

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.cluster import Part, by_part
-from bench.load import ENTRIES_A_TRANSFER, PERCENTILES, Latencies, MeasuredRun, Measurement
+from bench.command import Progress
+from bench.errors import BenchError
+from bench.load import ENTRIES_A_TRANSFER, PERCENTILES, Latencies, MeasuredRun, Measurement, measure
 from bench.settings import BenchSettings
 
 MICROS = 1_000_000
+# Who works while a caller waits for his transfer.
+TRANSFER_PATH = (Part.CLIENT, Part.ROUTER, Part.COORDINATOR, Part.SHARD)
 
 
 def median(value: Callable[[MeasuredRun], float], runs: Sequence[MeasuredRun]) -> float:
@@ -84,6 +88,59 @@ def percentiles_ms(latencies: Latencies) -> dict[str, float]:
 def latency_ms(run: MeasuredRun) -> Mapping[str, float]:
     """Milliseconds from when a call was due to its answer."""
     return percentiles_ms(run.result.latencies)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Medians over the runs of one cluster: committed transfers a second, CPU microseconds a transfer.
+
+    On a busy machine archivers give way, and part of their work comes after a run: ``archived_share`` is how
+    much of it came during one. Their CPU time is that for a transfer they stored, as if they stored all.
+    """
+
+    shards: int
+    rate: float
+    cpu_us: Mapping[Part, float]
+    archived_share: float = 0.0
+
+    @property
+    def in_all_us(self) -> float:
+        """CPU microseconds a transfer over all parts, the client included."""
+        return self.sum_us(tuple(Part))
+
+    @property
+    def path_us(self) -> float:
+        """CPU microseconds a transfer of those who work while its caller waits."""
+        return self.sum_us(TRANSFER_PATH)
+
+    def sum_us(self, parts: Sequence[Part]) -> float:
+        """CPU microseconds a transfer over these parts."""
+        return sum(self.cpu_us.get(part, 0.0) for part in parts)
+
+
+def measure_cluster(settings: BenchSettings, progress: Progress) -> Point:
+    """Measures a local cluster under load; raises as `bench.load.measurement.measure` does.
+
+    Also raises BenchError when archivers stored too little to tell what it costs.
+    """
+    runs = measure(settings, progress).runs
+    costs = {Part(name): us for name, us in medians(part_us, runs).items()}
+    if settings.archivers:
+        costs[Part.ARCHIVER] = archiving_us(runs)
+    return Point(settings.shards, median(rate, runs), costs, median(archived_share, runs))
+
+
+def archived_share(run: MeasuredRun) -> float:
+    """The entries that were stored during a run, as a share of those that it made."""
+    return run.archiving.archived_entries / (ENTRIES_A_TRANSFER * run.result.committed)
+
+
+def archiving_us(runs: Sequence[MeasuredRun]) -> float:
+    """The archivers' CPU microseconds for a transfer that they stored, over all runs together."""
+    an_entry = archiver_us(runs)
+    if an_entry is None:
+        raise BenchError("seconds: the archivers stored nothing meanwhile, the runs were too short")
+    return an_entry * ENTRIES_A_TRANSFER
 
 
 def document(settings: BenchSettings, measurement: Measurement) -> dict[str, Any]:

@@ -31,6 +31,14 @@ class Figures:
     rows: Sequence[Sequence[str]]
     total: Sequence[str] = ()
 
+    @classmethod
+    def numbered(
+        cls, title: str, what: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+    ) -> Figures:
+        """Rows of which each is the first, second, ... of something."""
+        cells = [[str(number), *row] for number, row in enumerate(rows, start=1)]
+        return cls(title, (what, *columns), cells)
+
     def table(self) -> Table:
         """For a terminal."""
         table = Table(*self.columns, right=self.columns[1:], title=self.title)
@@ -138,48 +146,39 @@ def _load_text(settings: BenchSettings) -> str:
 
 
 def _runs_table(runs: Sequence[MeasuredRun]) -> Figures:
-    return Figures(
-        "Runs; CPUs in use by this, by others",
-        ("run", "transfers", "seconds", "transfers/s", "CPUs", "others", "stolen"),
+    rows = [
         [
-            [
-                str(number),
-                f"{run.result.transfers:,}",
-                f"{run.result.seconds:.2f}",
-                f"{rate(run):,.0f}",
-                f"{run.cpu.in_all / run.result.seconds:.2f}",
-                f"{run.cpu.elsewhere / run.result.seconds:.2f}",
-                f"{run.cpu.stolen / run.result.seconds:.2f}",
-            ]
-            for number, run in enumerate(runs, start=1)
-        ],
-    )
+            f"{run.result.transfers:,}",
+            f"{run.result.seconds:.2f}",
+            f"{rate(run):,.0f}",
+            f"{run.cpu.in_all / run.result.seconds:.2f}",
+            f"{run.cpu.elsewhere / run.result.seconds:.2f}",
+            f"{run.cpu.stolen / run.result.seconds:.2f}",
+        ]
+        for run in runs
+    ]
+    columns = ("transfers", "seconds", "transfers/s", "CPUs", "others", "stolen")
+    return Figures.numbered("Runs; CPUs in use by this, by others", "run", columns, rows)
 
 
 def _archiving_table(runs: Sequence[MeasuredRun]) -> Figures:
-    return Figures(
-        "Ledger entries archived during a run",
-        ("run", "archived", "archived/s", "backlog grew by", "waiting after it"),
+    rows = [
         [
-            [
-                str(number),
-                f"{run.archiving.archived_entries:,}",
-                f"{archived_rate(run):,.0f}",
-                f"{run.archiving.backlog_growth:,}",
-                f"{run.archiving.backlog_entries:,}",
-            ]
-            for number, run in enumerate(runs, start=1)
-        ],
-    )
+            f"{run.archiving.archived_entries:,}",
+            f"{archived_rate(run):,.0f}",
+            f"{run.archiving.backlog_growth:,}",
+            f"{run.archiving.backlog_entries:,}",
+        ]
+        for run in runs
+    ]
+    columns = ("archived", "archived/s", "backlog grew by", "waiting after it")
+    return Figures.numbered("Ledger entries archived during a run", "run", columns, rows)
 
 
 def _latency_table(title: str, runs: Sequence[Latencies]) -> Figures:
     told = [percentiles_ms(latencies) for latencies in runs]
-    return Figures(
-        title,
-        ("run", *told[0]),
-        [[str(number), *(f"{ms:.1f}" for ms in row.values())] for number, row in enumerate(told, start=1)],
-    )
+    rows = [[f"{ms:.1f}" for ms in row.values()] for row in told]
+    return Figures.numbered(title, "run", list(told[0]), rows)
 
 
 def _cpu_table(measurement: Measurement) -> Figures:

@@ -32,6 +32,8 @@ from bench.settings import (
 )
 from deploy.terminal import Screen
 
+# The settings that every cluster has alike.
+_OF_EACH = ("routers", "coordinators", "archivers", "accounts", "batch", "seconds", "runs", "seed")
 _Servers = typer.Option(min=1, max=MAX_SERVERS, help="In each cluster.")
 _Share = typer.Option(min=0.01, max=1.0, help="Share of its core that a process may use in the plan.")
 
@@ -80,21 +82,6 @@ class ScalingSettings:
             raise BenchError("--shards: name 2 or more: on one shard nothing crosses")
         return counts
 
-    def cluster(self, count: int) -> BenchSettings:
-        """The measurement on so many shards."""
-        return BenchSettings(
-            shards=count,
-            routers=self.routers,
-            coordinators=self.coordinators,
-            archivers=self.archivers,
-            accounts=self.accounts,
-            batch=self.batch,
-            seconds=self.seconds,
-            runs=self.runs,
-            seed=self.seed,
-            cross_share=CrossShare.SAME if count == 1 else CrossShare.CROSS,
-        )
-
 
 def _measure(settings: ScalingSettings, progress: Progress) -> report.ScalingFigures:
     """Measure what a cross-shard transfer costs on more and more shards, and plan for a rate.
@@ -107,7 +94,9 @@ def _measure(settings: ScalingSettings, progress: Progress) -> report.ScalingFig
     """
 
     def measure_on(count: int) -> Point:
-        return measure_cluster(settings.cluster(count), lambda step: progress(f"{count} shards: {step}"))
+        crossing = CrossShare.SAME if count == 1 else CrossShare.CROSS
+        cluster = BenchSettings.like(settings, *_OF_EACH, shards=count, cross_share=crossing)
+        return measure_cluster(cluster, lambda step: progress(f"{count} shards: {step}"))
 
     if settings.report is not None:
         report_files.prepare(settings.report, report.JSON)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.locust_rig.knee import Knee, Limits, Step, find_knee, next_rung, rungs, strain
+from bench.locust_rig.knee import Knee, ServiceLevels, Step, find_knee, next_rung, rungs, strain
 from bench.locust_rig.report import Findings
-from bench.locust_rig.service_levels import Measured, ServiceLevels, judge
+from bench.locust_rig.service_levels import Measured, judge
 
 ROUNDING = 1e-9
 
@@ -17,20 +17,20 @@ Curve = Callable[[float], tuple[float, float]]
 
 
 def climb(
-    curve: Curve, rise: float, target: float, limits: Limits, quantum: float = 100
+    curve: Curve, rise: float, target: float, levels: ServiceLevels, quantum: float = 100
 ) -> tuple[list[Step], Knee]:
     """Climbs a curve, which gives throughput and p99 for an offered rate."""
     steps: list[Step] = []
     ladder = rungs(rise, target, quantum)
-    while (rate := next_rung(steps, ladder, limits)) is not None:
+    while (rate := next_rung(steps, ladder, levels)) is not None:
         steps.append(Step(rate, *curve(rate)))
         assert len(steps) <= 2 * len(ladder)
-    return steps, find_knee(steps, limits)
+    return steps, find_knee(steps, levels)
 
 
 def test_throughput_that_no_longer_follows_ends_the_climb() -> None:
     """The knee is the last rate that was followed; the strained one was tried twice, and none beyond."""
-    steps, knee = climb(lambda rate: (min(rate, 4300), 10), 1000, 20_000, Limits())
+    steps, knee = climb(lambda rate: (min(rate, 4300), 10), 1000, 20_000, ServiceLevels())
     assert [step.offered for step in steps] == [1000, 2000, 3000, 4000, 5000, 5000]
     assert knee.step == Step(4000, 4000, 10)
     assert knee.reason == "throughput no longer follows: 4,300 of 5,000 transfers/s"
@@ -38,7 +38,7 @@ def test_throughput_that_no_longer_follows_ends_the_climb() -> None:
 
 def test_p99_above_its_limit_ends_the_climb() -> None:
     """Though throughput still follows."""
-    _, knee = climb(lambda rate: (rate, 5 if rate <= 3000 else 80), 1000, 20_000, Limits(p99_ms=50))
+    _, knee = climb(lambda rate: (rate, 5 if rate <= 3000 else 80), 1000, 20_000, ServiceLevels(p99_ms=50))
     assert knee.step is not None
     assert knee.step.offered == 3000
     assert knee.reason == "p99 of 80 ms is above 50 ms at 4,000 transfers/s"
@@ -46,7 +46,7 @@ def test_p99_above_its_limit_ends_the_climb() -> None:
 
 def test_without_a_limit_p99_ends_nothing() -> None:
     """A limit of 0 is none."""
-    _, knee = climb(lambda rate: (rate, 10_000), 1000, 3000, Limits())
+    _, knee = climb(lambda rate: (rate, 10_000), 1000, 3000, ServiceLevels())
     assert knee == Knee(Step(3000, 3000, 10_000), "no higher rate was tried")
 
 
@@ -58,22 +58,22 @@ def test_one_bad_moment_is_not_the_knee() -> None:
         tries.append(rate)
         return rate, 500 if len(tries) in {2, 4} else 10
 
-    steps, knee = climb(curve, 1000, 4000, Limits(p99_ms=100))
+    steps, knee = climb(curve, 1000, 4000, ServiceLevels(p99_ms=100))
     assert [step.offered for step in steps] == [1000, 2000, 2000, 3000, 3000, 4000]
     assert knee.step == Step(4000, 4000, 10)
 
 
 def test_there_may_be_no_knee() -> None:
     """Nothing was held, or nothing was measured."""
-    _, knee = climb(lambda rate: (rate / 2, 1), 1000, 5000, Limits())
+    _, knee = climb(lambda rate: (rate / 2, 1), 1000, 5000, ServiceLevels())
     assert knee == Knee(None, "throughput no longer follows: 500 of 1,000 transfers/s")
-    assert find_knee([], Limits()) == Knee(None, "no step was measured")
+    assert find_knee([], ServiceLevels()) == Knee(None, "no step was measured")
 
 
 def test_more_done_than_offered_is_no_higher_knee() -> None:
     """Late calls that are caught up with show nothing of a rate that nobody offered."""
     step = Step(10_000, 10_167, 90)
-    knee = find_knee([step], Limits()).step
+    knee = find_knee([step], ServiceLevels()).step
     assert knee is not None
     assert knee.rate == 10_000
 
@@ -106,7 +106,7 @@ def test_the_planted_knee_is_found(
     bad_moments: set[int],
 ) -> None:
     """The highest rung that the planted cluster follows, within its p99, whatever single steps are spoilt."""
-    limits = Limits(100 if slow_above else 0, follow)
+    asked = ServiceLevels(100 if slow_above else 0, follow)
     moments = {moment for moment in bad_moments if moment - 1 not in bad_moments}
     tries = 0
 
@@ -116,7 +116,7 @@ def test_the_planted_knee_is_found(
         tries += 1
         return (0 if spoilt else min(rate, capacity)), (200 if slow_above and rate > slow_above else 20)
 
-    steps, knee = climb(curve, rise, rise * levels, limits)
+    steps, knee = climb(curve, rise, rise * levels, asked)
     kept = [
         rate
         for rate in rungs(rise, rise * levels, 100)
@@ -124,7 +124,7 @@ def test_the_planted_knee_is_found(
     ]
     assert (knee.step.offered if knee.step else None) == (kept[-1] if kept else None)
     assert knee.step is None or knee.step.rate <= min(knee.step.offered, capacity)
-    strained = [step.offered for step in steps if strain(step, limits)]
+    strained = [step.offered for step in steps if strain(step, asked)]
     assert all(strained.count(rate) <= 2 for rate in strained)
 
 
@@ -132,7 +132,7 @@ def test_the_planted_knee_is_found(
 @given(capacity=st.floats(600, 12_000), seconds=st.floats(1, 20), limit_ms=st.floats(50, 500))
 def test_a_queue_is_measured_by_itself_at_every_try(capacity: float, seconds: float, limit_ms: float) -> None:
     """Late calls of a strained step go with its users: the knee is the highest rung below the capacity."""
-    limits = Limits(limit_ms, follow_share=0.95)
+    levels = ServiceLevels(limit_ms, follow_share=0.95)
     waiting = 0.0
 
     def curve(rate: float) -> tuple[float, float]:
@@ -142,11 +142,11 @@ def test_a_queue_is_measured_by_itself_at_every_try(capacity: float, seconds: fl
         done = min(due, capacity * seconds)
         waiting = due - done
         measured = done / seconds, max(before, waiting) / capacity * 1000
-        if strain(Step(rate, *measured), limits):
+        if strain(Step(rate, *measured), levels):
             waiting = 0
         return measured
 
-    _, knee = climb(curve, 500, 10_000, limits)
+    _, knee = climb(curve, 500, 10_000, levels)
     highest = max((rate for rate in rungs(500, 10_000, 100) if rate <= capacity), default=0)
     assert knee.step is not None
     # A rate just above it may be held for as long as what waits stays within the limit.
@@ -189,7 +189,7 @@ def test_a_second_try_is_named_as_such() -> None:
     """The same offered rate is not told twice; what is no digit is kept out of the page's markup."""
     steps = (Step(5000, 5000, 60), Step(10_000, 10_000, 420), Step(10_000, 10_167, 370))
     verdict = judge(ServiceLevels(), Measured(5000, 60, 1, 0))
-    findings = Findings(steps, Limits(200), verdict, None, "<no answer>")
+    findings = Findings(steps, ServiceLevels(200), verdict, None, "<no answer>")
     lines = [line.split() for line in findings.text().splitlines()]
     assert lines[1:4] == [
         ["5,000", "5,000", "60", "held"],

@@ -14,7 +14,7 @@ from bench.load.latency import Latencies
 from bench.load.measurement import Archiving, MeasuredRun
 from bench.load.processes import RunResult
 from bench.reporting import report_files
-from bench.reporting.cluster_run import TRANSFER_PATH, Point, archived_share, archiver_us
+from bench.reporting.figures import TRANSFER_PATH, Point, archived_share, archiving_us
 from bench.scaling import report
 from bench.scaling.__main__ import ScalingSettings
 from bench.scaling.plan import Assumptions, Line, fit, growth, make_plan
@@ -106,10 +106,10 @@ def test_archiving_that_is_still_to_be_done_is_charged() -> None:
         return MeasuredRun(result, cpu, Archiving(archived_entries, 2000 - archived_entries, 0))
 
     assert archived_share(run(1000)) == 0.5
-    assert archiver_us([run(1000)]) == pytest.approx(20.0)
-    assert archiver_us([run(1000), run(2000)]) == pytest.approx(20_000 / 1500)
+    assert archiving_us([run(1000)]) == pytest.approx(20.0)
+    assert archiving_us([run(1000), run(2000)]) == pytest.approx(20_000 / 1500)
     with pytest.raises(BenchError, match="stored nothing"):
-        archiver_us([run(0)])
+        archiving_us([run(0)])
 
 
 def test_a_report_is_written(tmp_path: Path) -> None:
