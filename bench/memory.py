@@ -30,10 +30,11 @@ from bench.cluster import (
 )
 from bench.command import Progress, command
 from bench.errors import BenchError
+from bench.reporting import Figures
 from bench.settings import MAX_SERVERS, MAX_TRANSFERS, BenchSettings
 from bench.transfers import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
 from deploy.local import CALL_TIMEOUT_SECONDS, LocalCluster, cluster_service
-from deploy.terminal import Screen, Table, strong
+from deploy.terminal import Screen, strong
 from shard_node.cluster import slot
 from tallystick import SyncClient, Transfer
 from tallystick.v1 import cluster_pb2
@@ -200,17 +201,18 @@ def _data_bytes(address: str) -> int:
 
 
 def _show(screen: Screen, settings: BenchSettings, figures: MemoryFigures) -> None:
-    columns = ("accounts", "bytes each", "transfers", "bytes each")
-    table = Table("shard", *columns, right=columns, title="Bytes on each shard")
-    for shard in figures.shards:
-        table.add_row(
+    columns = ("shard", "accounts", "bytes each", "transfers", "bytes each")
+    rows = [
+        [
             shard.shard,
             f"{shard.accounts:,}",
             f"{shard.bytes_per_account:.1f}",
             f"{shard.transfers:,}",
             f"{shard.bytes_per_transfer:.1f}",
-        )
-    screen.table(table)
+        ]
+        for shard in figures.shards
+    ]
+    screen.table(Figures("Bytes on each shard", columns, rows).table())
     screen.print(
         strong(f"{figures.bytes_per_account:.0f} bytes an account"),
         f" (at most {TARGET_ACCOUNT_BYTES}), ",

@@ -74,20 +74,6 @@ class Arrivals(StrEnum):
     EVEN = "even"
 
 
-ShardsOption = Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")]
-ArchiversOption = Annotated[
-    int,
-    _cluster(min=0, max=MAX_SERVERS, help="Archivers; with 0 the ledger waits on the shards till the end."),
-]
-BatchOption = Annotated[int, _load(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.")]
-AccountsOption = Annotated[
-    int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
-]
-SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
-RunsOption = Annotated[int, typer.Option(min=1, max=100, help="Runs; the median counts.")]
-SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
-
-
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Who pays whom: everything about the transfers but when they are sent.
@@ -96,7 +82,9 @@ class Shape:
     share that asks a payer without funds. Raises BenchError for values that contradict each other.
     """
 
-    accounts: AccountsOption = 100_000
+    accounts: Annotated[
+        int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
+    ] = 100_000
     distribution: Annotated[Distribution, _who(help="How accounts are chosen.")] = Distribution.UNIFORM
     theta: Annotated[float, _who(min=0.0, max=_MAX_THETA, help="Of zipfian: how uneven it is.")] = 0.99
     hot: Annotated[
@@ -141,10 +129,15 @@ class BenchSettings(Shape):
     Raises BenchError for values out of their limits.
     """
 
-    shards: ShardsOption = 2
+    shards: Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")] = 2
     routers: Annotated[int, _cluster(min=1, max=MAX_SERVERS, help="Routers, used in turn.")] = 1
     coordinators: Annotated[int, _cluster(min=1, max=MAX_SERVERS, help="Coordinators.")] = 1
-    archivers: ArchiversOption = 1
+    archivers: Annotated[
+        int,
+        _cluster(
+            min=0, max=MAX_SERVERS, help="Archivers; with 0 the ledger waits on the shards till the end."
+        ),
+    ] = 1
     archiver_niceness: Annotated[
         int,
         _cluster(
@@ -176,7 +169,7 @@ class BenchSettings(Shape):
         ),
     ] = None
     keep: Annotated[bool, _cluster("--keep", help="Keep the temporary folder.")] = False
-    batch: BatchOption = 1000
+    batch: Annotated[int, _load(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.")] = 1000
     unary: Annotated[bool, _load("--unary", help="Single Transfer calls, no batches.")] = False
     clients: Annotated[int, _load(min=1, max=MAX_SERVERS, help="Load processes.")] = 1
     concurrency: Annotated[
@@ -202,12 +195,14 @@ class BenchSettings(Shape):
     cross_share: Annotated[
         CrossShare, _who(help="Which transfers cross shards: as it happens, all, or none.")
     ] = CrossShare.ANY
-    seed: SeedOption = 1
-    seconds: SecondsOption = 10.0
+    seed: Annotated[int, typer.Option(help="The same seed draws the same transfers.")] = 1
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")
+    ] = 10.0
     transfers: Annotated[
         int | None, _length(min=1, max=MAX_TRANSFERS, help="Transfers in a run, in place of --seconds.")
     ] = None
-    runs: RunsOption = 5
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Runs; the median counts.")] = 5
     report: Annotated[
         Path | None, _output(metavar="DIR", help="Also write report.json, report.md and pictures there.")
     ] = None
@@ -224,11 +219,6 @@ class BenchSettings(Shape):
             raise BenchError("hot_payee: the hot account cannot be on both sides")
         # Made for its checks.
         _ = self.shape
-
-    @classmethod
-    def like(cls, other: object, *names: str, **changed: Any) -> BenchSettings:
-        """What another command was asked for, as far as it is named here; ``changed`` are other fields."""
-        return cls(**{name: getattr(other, name) for name in names}, **changed)
 
     @property
     def shape(self) -> Shape:

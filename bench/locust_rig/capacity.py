@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
@@ -27,7 +27,7 @@ from bench.locust_rig.settings import Mode
 from bench.reporting import Figures as TextTable
 from bench.reporting import Point, measure_cluster
 from bench.scaling import Assumptions, Plan, make_plan
-from bench.settings import BatchOption, BenchSettings
+from bench.settings import BenchSettings
 from bench.stand_in import stand_in
 from deploy.terminal import Screen
 
@@ -44,12 +44,12 @@ _MANY_WORKERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class CapacitySettings:
+class CapacitySettings(BenchSettings):
     """What to measure, and what to plan for."""
 
-    rate: Annotated[float, typer.Option(min=1, max=1e9, help="Transfers/s to plan for.")] = 1_000_000
-    batch: BatchOption = 1000
-    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long each is measured.")] = 5.0
+    planned_rate: Annotated[
+        float, typer.Option("--rate", min=1, max=1e9, help="Transfers/s to plan for.")
+    ] = 1_000_000
     batch_users: Annotated[int, typer.Option(min=1, max=1000, help="Batches in flight at once.")] = 4
     unary_users: Annotated[int, typer.Option(min=1, max=10_000, help="Single calls in flight at once.")] = 64
     cluster_us: Annotated[
@@ -117,17 +117,11 @@ def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
     )
 
 
-def measure_costs(batch: int, seconds: float, progress: Progress) -> Point:
+def measure_costs(asked: CapacitySettings, progress: Progress) -> Point:
     """What a transfer costs each part of a cluster of this machine, in one run."""
-    settings = BenchSettings(
-        shards=_SHARDS,
-        batch=batch,
-        seconds=max(seconds, _LEAST_CLUSTER_SECONDS),
-        runs=1,
-        accounts=20_000,
-        # One that gives way stores too little in a short run to tell what it costs.
-        archiver_niceness=0,
-    )
+    seconds = max(asked.seconds, _LEAST_CLUSTER_SECONDS)
+    # Archivers that give way store too little in a short run to tell what they cost.
+    settings = replace(asked, seconds=seconds, runs=1, accounts=20_000, archiver_niceness=0)
     return measure_cluster(settings, progress)
 
 
@@ -159,10 +153,10 @@ def _measure(settings: CapacitySettings, progress: Progress) -> Figures:
         modes.append(measure(mode, settings.batch, users, settings.seconds))
     measured = "as given"
     if costs is None:
-        costs = measure_costs(settings.batch, settings.seconds, progress)
+        costs = measure_costs(settings, progress)
         measured = f"measured here at {costs.rate:,.0f} transfers/s on {os.cpu_count()} CPUs"
-    plan = make_plan([costs], Assumptions(settings.rate, PLANNED_SHARE, PLANNED_SHARE))
-    return Figures(settings.rate, modes, plan, measured)
+    plan = make_plan([costs], Assumptions(settings.planned_rate, PLANNED_SHARE, PLANNED_SHARE))
+    return Figures(settings.planned_rate, modes, plan, measured)
 
 
 def _document(_: CapacitySettings, figures: Figures) -> dict[str, object]:
@@ -233,7 +227,14 @@ def _show(screen: Screen, _: CapacitySettings, figures: Figures) -> None:
     )
 
 
-main = command(_measure, _show, _document, CapacitySettings())
+main = command(
+    _measure,
+    _show,
+    _document,
+    CapacitySettings(shards=_SHARDS, seconds=5.0),
+    ("planned_rate", "batch", "seconds", "batch_users", "unary_users", "cluster_us"),
+    seconds=Annotated[float, typer.Option(min=0.5, max=600, help="How long each is measured.")],
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -6,19 +6,16 @@ Everything runs on this machine, the callers included. Exit code 1 when the figu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import typer
 
 from bench.command import Progress, command
 from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
 from bench.reporting import Figures, Point, measure_cluster
-from bench.settings import BenchSettings
 from deploy.terminal import Screen, strong
-
-# The fewest that a machine of two CPUs can show two-phase commit on.
-_CLUSTER_SHARDS = 2
-_OF_BOTH = ("accounts", "batch", "seconds", "runs", "seed")
+from shard_node.limits import MAX_BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,7 @@ def _measure(settings: PostgresSettings, progress: Progress) -> _Comparison:
     figures = measure_postgres(settings, progress)
     if not settings.beside:
         return _Comparison(figures, None)
-    cluster = BenchSettings.like(settings, *_OF_BOTH, shards=_CLUSTER_SHARDS)
-    return _Comparison(figures, measure_cluster(cluster, progress))
+    return _Comparison(figures, measure_cluster(replace(settings, clients=1), progress))
 
 
 def _show(screen: Screen, settings: PostgresSettings, comparison: _Comparison) -> None:
@@ -64,7 +60,7 @@ def _show(screen: Screen, settings: PostgresSettings, comparison: _Comparison) -
         strong(f"PostgreSQL: {figures.rate:,.0f} transfers/s"),
         f", {figures.server_us:.1f} us of CPU each in "
         f"the server and {figures.client_us:.1f} in the client; medians of {len(figures.runs)}. "
-        f"{each.capitalize()} a transaction, {settings.accounts:,} accounts, {settings.processes} x "
+        f"{each.capitalize()} a transaction, {settings.accounts:,} accounts, {settings.clients} x "
         f"{settings.connections} connections, seed {settings.seed}",
     )
     screen.print(
@@ -98,7 +94,7 @@ def _document(settings: PostgresSettings, comparison: _Comparison) -> Mapping[st
             "client": round(figures.client_us, 2),
         },
         "runs": [asdict(run) | {"transfers_per_second": round(run.rate)} for run in figures.runs],
-        "settings": asdict(settings),
+        "settings": settings.document(),
         "machine": {
             "cpus": figures.cpus,
             "postgresql": figures.version,
@@ -119,7 +115,18 @@ def _document(settings: PostgresSettings, comparison: _Comparison) -> Mapping[st
     return document
 
 
-main = command(_measure, _show, _document, PostgresSettings())
+# Two shards: the fewest that can show two-phase commit.
+main = command(
+    _measure,
+    _show,
+    _document,
+    PostgresSettings(clients=2),
+    ("accounts", "clients", "connections", "group", "seconds", "runs", "seed", "beside", "batch"),
+    clients=Annotated[int, typer.Option("--processes", min=1, max=16, help="Processes that call.")],
+    batch=Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH, help="With --beside: transfers in one BatchTransfer.")
+    ],
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -10,7 +10,7 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ from bench.load import Load, load_processes
 from bench.postgres.caller import Caller
 from bench.postgres.server import PostgresqlServer, postgresql_server
 from bench.reporting import MICROS
-from bench.settings import AccountsOption, BenchSettings, RunsOption, SecondsOption, SeedOption, Shape
+from bench.settings import BenchSettings
 from bench.transfers import CURRENCY, MINIMUM_BALANCE, make_accounts
 from shard_node.cluster import SLOT_COUNT
 from shard_node.limits import MAX_BATCH
@@ -44,11 +44,9 @@ _SPARE_CONNECTIONS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresSettings:
-    """What to measure. ``group`` transfers make one transaction."""
+class PostgresSettings(BenchSettings):
+    """What to measure. ``group`` transfers make one transaction; each of the ``clients`` has connections."""
 
-    accounts: AccountsOption = 100_000
-    processes: Annotated[int, typer.Option(min=1, max=16, help="Processes that call.")] = 2
     connections: Annotated[int, typer.Option(min=1, max=64, help="Connections of each process.")] = 8
     group: Annotated[
         int,
@@ -59,16 +57,10 @@ class PostgresSettings:
             "use it, each call a transfer of its own.",
         ),
     ] = 1
-    seconds: SecondsOption = 10.0
-    runs: RunsOption = 5
-    seed: SeedOption = 1
     beside: Annotated[
         bool,
         typer.Option("--beside", help="Then measure a cluster under the same load, and print the ratio."),
     ] = False
-    batch: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH, help="With --beside: transfers in one BatchTransfer.")
-    ] = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +126,15 @@ def measure_postgres(settings: PostgresSettings, progress: Progress) -> Postgres
     Raises BenchError when the figures are not worth printing.
     """
     progress("starting PostgreSQL")
-    connections = settings.processes * settings.connections + _SPARE_CONNECTIONS
+    connections = settings.clients * settings.connections + _SPARE_CONNECTIONS
     with postgresql_server({**_SETTINGS, "max_connections": str(connections)}) as server:
         conninfo = server.create_database("wallet")
         progress(f"opening {settings.accounts:,} accounts")
-        version = make_wallet(conninfo, make_accounts(Shape(settings.accounts)).ids)
-        load_settings = BenchSettings.like(
-            settings,
-            "accounts",
-            "seed",
-            clients=settings.processes,
-            concurrency=settings.processes * settings.connections,
-            unary=True,
-        )
+        version = make_wallet(conninfo, make_accounts(settings.shape).ids)
+        asked = replace(settings, concurrency=settings.clients * settings.connections, unary=True)
         make = partial(Caller, conninfo=conninfo, group=settings.group)
         # To PostgreSQL all accounts are in one place.
-        with load_processes(load_settings, [], [0] * SLOT_COUNT, make) as load:
+        with load_processes(asked, [], [0] * SLOT_COUNT, make) as load:
             # Connects, and lets every server process plan its statements.
             runs = [_run(0, min(1.0, settings.seconds), server, load)]
             for number in range(1, settings.runs + 1):

@@ -91,8 +91,7 @@ class StandIn:
         ]
 
     async def _transfer(self, request: bytes, context: Context) -> bytes:
-        call, first = await self._begin(1)
-        await self._lose(context, call, 1)
+        _, first = await self._begin(context, 1)
         outcome = self._outcome(first)
         self.seen.outcomes[outcome_name(outcome)] += 1
         if outcome != outcome_pb2.OUTCOME_COMMITTED:
@@ -107,8 +106,7 @@ class StandIn:
         size, odd = divmod(len(request), width)
         if odd:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the transfers differ in length")
-        call, first = await self._begin(size)
-        await self._lose(context, call, size)
+        call, first = await self._begin(context, size)
         answers = np.repeat(_ANSWER, size, axis=0)
         answers[:, _ID] = np.frombuffer(request, np.uint8).reshape(size, width)[:, _ID]
         outcomes: Counter[outcome_pb2.Outcome] = Counter({outcome_pb2.OUTCOME_COMMITTED: size})
@@ -143,20 +141,18 @@ class StandIn:
     async def _get_topology(self, _: bytes, __: Context) -> bytes:
         return cluster_pb2.Topology(cluster_id="stand-in").SerializeToString()
 
-    async def _begin(self, size: int) -> tuple[int, int]:
-        """Counts a call of so many transfers; its number, and that of its first transfer."""
+    async def _begin(self, context: Context, size: int) -> tuple[int, int]:
+        """Counts a call of so many transfers, or loses it; its number, and that of its first transfer."""
         first = self.seen.transfers + 1
         self.seen.calls += 1
         call = self.seen.calls
         self.seen.transfers += size
         if self._faults.delay_ms:
             await asyncio.sleep(self._faults.delay_ms / 1000)
-        return call, first
-
-    async def _lose(self, context: Context, call: int, size: int) -> None:
         if _is_turn(call, self._faults.lost_every):
             self.seen.outcomes["LOST"] += size
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
+        return call, first
 
     def _outcome(self, number: int) -> outcome_pb2.Outcome:
         faults = self._faults

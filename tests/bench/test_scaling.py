@@ -131,10 +131,10 @@ def test_a_report_is_written(tmp_path: Path) -> None:
 
 def test_numbers_of_shards() -> None:
     """Each once, rising; what is none, or too many, or only one, is refused by name."""
-    assert ScalingSettings("8,2,2,1").counts == [1, 2, 8]
+    assert ScalingSettings(shard_counts="8,2,2,1").counts == [1, 2, 8]
     for text, complaint in (("two", "no list"), ("0,2", "0 is not within"), ("65", "65"), ("1", "crosses")):
         with pytest.raises(BenchError, match=complaint):
-            ScalingSettings(text)
+            ScalingSettings(shard_counts=text)
 
 
 @pytest.mark.cluster
