@@ -41,8 +41,6 @@ OPEN_IN_FLIGHT = 256
 _cluster = partial(typer.Option, rich_help_panel="Cluster")
 _load = partial(typer.Option, rich_help_panel="Load")
 _who = partial(typer.Option, rich_help_panel="Who pays whom")
-_length = partial(typer.Option, rich_help_panel="Length")
-_output = partial(typer.Option, rich_help_panel="Output")
 
 
 class CrossShare(StrEnum):
@@ -200,11 +198,11 @@ class BenchSettings(Shape):
         float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")
     ] = 10.0
     transfers: Annotated[
-        int | None, _length(min=1, max=MAX_TRANSFERS, help="Transfers in a run, in place of --seconds.")
+        int | None, typer.Option(min=1, max=MAX_TRANSFERS, help="Transfers in a run, in place of --seconds.")
     ] = None
     runs: Annotated[int, typer.Option(min=1, max=100, help="Runs; the median counts.")] = 5
     report: Annotated[
-        Path | None, _output(metavar="DIR", help="Also write report.json, report.md and pictures there.")
+        Path | None, typer.Option(metavar="DIR", help="Also write report.json, report.md and pictures there.")
     ] = None
 
     def __post_init__(self) -> None:

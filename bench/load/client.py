@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.load.arrivals import due_times
 from bench.load.generator import CALL_TIMEOUT_SECONDS, Generator, Method
 from bench.load.tally import Tally
-from bench.settings import LONGEST_RUN_SECONDS, Arrivals, Shape
+from bench.settings import LONGEST_RUN_SECONDS, BenchSettings
 from bench.transfers import CURRENCY, Supply, Wire, Workload, make_accounts
 from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 
@@ -38,23 +38,25 @@ _CHANNEL_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """What the load of one process is, for all runs.
+    """What the load of one process is, for all runs: its share of what is asked of all processes together.
 
-    ``owners`` is the shard of each slot, as a number. ``concurrency`` is this process' own; ``rate``, in
-    transfers a second, that of all processes together, None for a closed loop.
+    ``owners`` is the shard of each slot, as a number; ``process`` counts from 0.
     """
 
+    asked: BenchSettings
     routers: Sequence[str]
     owners: Sequence[int]
-    shape: Shape
-    transfers_a_call: int
-    unary: bool
-    concurrency: int
-    seed: int
-    rate: float | None = None
-    arrivals: Arrivals = Arrivals.POISSON
     process: int = 0
-    processes: int = 1
+
+    @property
+    def concurrency(self) -> int:
+        """The most calls of this process in flight."""
+        return self.share(self.asked.in_flight)
+
+    def share(self, count: int) -> int:
+        """How many of so many are this process'."""
+        each, more = divmod(count, self.asked.clients)
+        return each + (self.process < more)
 
 
 class Accounts(Enum):
@@ -103,12 +105,12 @@ class LoadClient:
 
     def __init__(self, settings: LoadSettings) -> None:
         self._settings = settings
-        self._accounts = make_accounts(settings.shape)
-        self._workload = Workload(settings.shape, self._accounts, settings.owners)
-        self._supply = Supply(self._workload, Wire(self._accounts.ids), settings.transfers_a_call)
+        self._accounts = make_accounts(settings.asked.shape)
+        self._workload = Workload(settings.asked.shape, self._accounts, settings.owners)
+        self._supply = Supply(self._workload, Wire(self._accounts.ids), settings.asked.transfers_a_call)
         self._channels = [grpc.aio.insecure_channel(r, options=_CHANNEL_OPTIONS) for r in settings.routers]
         self._stubs = [wallet_pb2_grpc.WalletServiceStub(channel) for channel in self._channels]
-        name = "Transfer" if settings.unary else "BatchTransfer"
+        name = "Transfer" if settings.asked.unary else "BatchTransfer"
         # Without serializers: bytes in, bytes out.
         self._methods = [
             cast("Method", channel.unary_unary(f"{_SERVICE}/{name}")) for channel in self._channels
@@ -131,14 +133,14 @@ class LoadClient:
 
     async def send(self, order: Run, seed: str, tally: Tally) -> None:
         """Sends the load of a run, and counts every answer; BenchError for one that should not be."""
-        settings = self._settings
-        generator = Generator(self._methods, self._supply, tally, unary=settings.unary)
-        if settings.rate is None:
-            await generator.closed(settings.concurrency, self._sizes(order))
+        asked, concurrency = self._settings.asked, self._settings.concurrency
+        generator = Generator(self._methods, self._supply, tally, unary=asked.unary)
+        if asked.rate is None:
+            await generator.closed(concurrency, self._sizes(order))
         else:
-            calls_a_second = settings.rate / settings.transfers_a_call
-            due = due_times(calls_a_second, settings.arrivals, seed, settings.process, settings.processes)
-            await generator.open(settings.concurrency, self._scheduled(order, due))
+            calls_a_second = asked.rate / asked.transfers_a_call
+            due = due_times(calls_a_second, asked.arrivals, seed, self._settings.process, asked.clients)
+            await generator.open(concurrency, self._scheduled(order, due))
 
     async def _changes(self, order: Accounts) -> int:
         changes = 0
@@ -164,20 +166,20 @@ class LoadClient:
         """This process' share of the accounts in pages, their positions, each for a router to be asked."""
         total = len(self._accounts.ids)
         firsts = range(0, total, ACCOUNTS_A_CALL)
-        for number in range(self._settings.process, len(firsts), self._settings.processes):
+        for number in range(self._settings.process, len(firsts), self._settings.asked.clients):
             # In turn, so that every channel is connected before the first run.
             stub = self._stubs[number % len(self._stubs)]
             yield stub, range(firsts[number], min(firsts[number] + ACCOUNTS_A_CALL, total))
 
     async def _run(self, order: Run) -> Counted:
-        seed = f"{self._settings.seed}/{self._settings.process}/{order.number}"
+        seed = f"{self._settings.asked.seed}/{self._settings.process}/{order.number}"
         self._supply.start(seed)
         tally = Tally(order.begin_at)
         await asyncio.sleep(max(0.0, order.begin_at - time.monotonic()))
         await self.send(order, seed, tally)
         seconds = time.monotonic() - order.begin_at
         count = tally.committed + tally.refused
-        if order.transfers is not None and count < self._share(order.transfers):
+        if order.transfers is not None and count < self._settings.share(order.transfers):
             raise BenchError(f"transfers: {order.transfers:,} took longer than {order.seconds:.0f} s")
         return Counted(
             tally.committed,
@@ -204,18 +206,13 @@ class LoadClient:
             yield order.begin_at + seconds, size
 
     def _counted(self, order: Run) -> Iterator[int]:
-        left = None if order.transfers is None else self._share(order.transfers)
-        most = self._settings.transfers_a_call
+        left = None if order.transfers is None else self._settings.share(order.transfers)
+        most = self._settings.asked.transfers_a_call
         while left is None or left > 0:
             size = most if left is None else min(left, most)
             if left is not None:
                 left -= size
             yield size
-
-    def _share(self, transfers: int) -> int:
-        """How many of all processes' transfers are this one's."""
-        each, more = divmod(transfers, self._settings.processes)
-        return each + (self._settings.process < more)
 
 
 class LoadHandler:

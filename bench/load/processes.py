@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import TypeVar
@@ -101,22 +101,9 @@ def load_processes(
 
     ``owners`` is the shard of each slot, as a number; ``make`` makes what each process does.
     """
-    load = LoadSettings(
-        routers,
-        owners,
-        settings.shape,
-        settings.transfers_a_call,
-        settings.unary,
-        settings.in_flight,
-        settings.seed,
-        settings.rate,
-        settings.arrivals,
-        processes=settings.clients,
-    )
-    each, more = divmod(settings.in_flight, settings.clients)
     with ExitStack() as group:
         workers = []
         for number in range(settings.clients):
-            share = replace(load, process=number, concurrency=each + (number < more))
-            workers.append(group.enter_context(Worker(f"client-{number}", partial(make, share))))
+            load = LoadSettings(settings, routers, owners, number)
+            workers.append(group.enter_context(Worker(f"client-{number}", partial(make, load))))
         yield Load(workers)

@@ -42,7 +42,7 @@ class Caller:
     def __init__(self, settings: LoadSettings, conninfo: str, group: int) -> None:
         self._settings = settings
         self._group = group
-        accounts = make_accounts(settings.shape)
+        accounts = make_accounts(settings.asked.shape)
         self._ids = accounts.ids
         with ExitStack() as stack:
             self._threads = stack.enter_context(ThreadPoolExecutor(settings.concurrency))
@@ -52,7 +52,9 @@ class Caller:
             # Everything is there: from here on `close` ends it.
             self._stack = stack.pop_all()
         # One for each thread.
-        self._workloads = [Workload(settings.shape, accounts, settings.owners) for _ in self._connections]
+        self._workloads = [
+            Workload(settings.asked.shape, accounts, settings.owners) for _ in self._connections
+        ]
 
     def carry_out(self, order: Run) -> Counted:
         """Sends transfers over all connections at once. Raises BenchError for an odd outcome, or an error."""
@@ -78,7 +80,7 @@ class Caller:
 
     def _send(self, number: int, run: int, until: float) -> Counter[int]:
         settings, connection, workload = self._settings, self._connections[number], self._workloads[number]
-        workload.start(f"{settings.seed}/{run}/{settings.process}/{number}")
+        workload.start(f"{settings.asked.seed}/{run}/{settings.process}/{number}")
         outcomes: Counter[int] = Counter()
         call = connection.pgconn.exec_prepared
         while True:

@@ -85,11 +85,6 @@ def percentiles_ms(latencies: Latencies) -> dict[str, float]:
     return {**told, "max": latencies.max_ms}
 
 
-def latency_ms(run: MeasuredRun) -> Mapping[str, float]:
-    """Milliseconds from when a call was due to its answer."""
-    return percentiles_ms(run.result.latencies)
-
-
 @dataclass(frozen=True, slots=True)
 class Point:
     """Medians over the runs of one cluster: committed transfers a second, CPU microseconds a transfer.
@@ -148,7 +143,7 @@ def document(settings: BenchSettings, measurement: Measurement) -> dict[str, Any
     runs = measurement.runs
     return {
         "transfers_per_second": round(median(rate, runs)),
-        "latency_ms": _rounded(medians(latency_ms, runs)),
+        "latency_ms": _rounded(medians(lambda run: percentiles_ms(run.result.latencies), runs)),
         "cpu_us_per_transfer": _rounded(medians(cpu_us, runs)),
         "cpu_us_per_transfer_by_part": _rounded(medians(part_us, runs)),
         # Of an external cluster only the clients' share is known.
@@ -177,7 +172,7 @@ def _run_document(run: MeasuredRun) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "transfers_per_second": round(rate(run)),
         "calls": result.latencies.count,
-        "latency_ms": _rounded(latency_ms(run)),
+        "latency_ms": _rounded(percentiles_ms(result.latencies)),
         # How late calls were sent; an open loop's alone.
         "lag_ms": _rounded(percentiles_ms(result.lags)) if result.lags.count else None,
         "committed_in_each_second": list(result.per_second),

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from bench.cluster import Part
 from bench.errors import BenchError
-from bench.reporting import Point
+from bench.reporting import MICROS, Point
 
-_MICROS = 1e6
 # Each of these is one process with one thread that works: it fills one core and no more.
 _PROCESSES = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
 # What runs beside and needs no core of its own; what it spends goes by time and shard, not by transfer.
@@ -133,7 +132,7 @@ def make_plan(points: Sequence[Point], assumptions: Assumptions) -> Plan:
 def _beside(points: Sequence[Point]) -> float:
     """Cores for each shard that go to what runs beside: the most of all measurements."""
     return max(
-        sum(point.cpu_us.get(part, 0.0) for part in _BESIDE) * point.rate / _MICROS / point.shards
+        sum(point.cpu_us.get(part, 0.0) for part in _BESIDE) * point.rate / MICROS / point.shards
         for point in points
     )
 
@@ -154,7 +153,7 @@ def _shards(line: Line, assumptions: Assumptions) -> int:
 
 
 def _cores(cpu_us: float, assumptions: Assumptions) -> float:
-    return assumptions.transfers_per_second * cpu_us / _MICROS
+    return assumptions.transfers_per_second * cpu_us / MICROS
 
 
 def _ceil(value: float) -> int:

@@ -22,7 +22,7 @@ from bench.load.client import LoadSettings, Run
 from bench.postgres.baseline import check_books, make_wallet
 from bench.postgres.caller import Caller
 from bench.postgres.server import PostgresqlServer, postgresql_server
-from bench.settings import Shape
+from bench.settings import BenchSettings
 from shard_node.cluster.slots import SLOT_COUNT
 from tallystick import new_transaction_id
 from tests.bench.commands import figures_of, reachable_folder
@@ -36,8 +36,7 @@ NAMES = (f"wallet_{number}" for number in count())
 
 def load_settings(connections: int) -> LoadSettings:
     """What a process that calls has to do."""
-    shape = Shape(100)
-    return LoadSettings([], [0] * SLOT_COUNT, shape, 1, unary=True, concurrency=connections, seed=1)
+    return LoadSettings(BenchSettings(accounts=100, concurrency=connections), [], [0] * SLOT_COUNT)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from bench.echo import echo_server
 from bench.errors import BenchError
 from bench.load.client import LoadHandler, LoadSettings, Run
-from bench.settings import Shape
+from bench.settings import BenchSettings
 from bench.singles import SinglesClient
 from shard_node.cluster.slots import SLOT_COUNT
 from tests.bench.commands import figures_of
@@ -20,9 +20,8 @@ pytestmark = pytest.mark.servers
 def test_a_transfer_that_fails_ends_the_run() -> None:
     """A service that knows no batches stands for one that does not do what it is asked: no figures."""
     with echo_server() as echo:
-        settings = LoadSettings(
-            [echo.address], [0] * SLOT_COUNT, Shape(100), 1, unary=True, concurrency=3, seed=1
-        )
+        asked = BenchSettings(accounts=100, concurrency=3, unary=True)
+        settings = LoadSettings(asked, [echo.address], [0] * SLOT_COUNT)
         handler = LoadHandler(settings, SinglesClient)
         try:
             with pytest.raises(BenchError, match="a transfer failed"):
