@@ -8,6 +8,7 @@ from bench.reporting.figures import (
     document,
     measure_cluster,
     percentiles_ms,
+    rounded,
 )
 from bench.reporting.report import Figures
 
@@ -21,4 +22,5 @@ __all__ = [
     "percentiles_ms",
     "report",
     "report_files",
+    "rounded",
 ]

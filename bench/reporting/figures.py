@@ -148,8 +148,8 @@ def document(settings: BenchSettings, measurement: Measurement) -> dict[str, Any
         "cpu_us_per_transfer_by_part": _rounded(medians(part_us, runs)),
         # Of an external cluster only the clients' share is known.
         "cpu_us_per_transfer_in_all": None if measurement.external else round(median(in_all_us, runs), 3),
-        "cpu_us_per_transfer_once_archived": _rounded_if(once_archived_us(runs)),
-        "archiver_cpu_us_per_entry": _rounded_if(archiver_us(runs)),
+        "cpu_us_per_transfer_once_archived": rounded(once_archived_us(runs)),
+        "archiver_cpu_us_per_entry": rounded(archiver_us(runs)),
         "archived_entries_per_second": round(median(archived_rate, runs)),
         "runs": [_run_document(run) for run in runs],
         "settings": settings.document(),
@@ -191,5 +191,6 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values.items()}
 
 
-def _rounded_if(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """To three digits; None where there is no figure."""
     return None if value is None else round(value, 3)

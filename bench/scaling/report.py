@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.cluster import Part
-from bench.reporting import TRANSFER_PATH, Figures, Point
+from bench.reporting import TRANSFER_PATH, Figures, Point, rounded
 from bench.scaling.plan import Plan, growth
 
 _MARKDOWN, JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"
@@ -47,8 +47,8 @@ def document(figures: ScalingFigures) -> dict[str, object]:
                 "cpu_us_per_transfer": {part.value: round(us, 3) for part, us in point.cpu_us.items()},
                 "cpu_us_per_transfer_in_all": round(point.in_all_us, 3),
                 "cpu_us_per_transfer_on_its_path": round(point.path_us, 3),
-                "growth_in_all": _rounded(grown.get(point.shards)),
-                "growth_on_the_path": _rounded(path_grown.get(point.shards)),
+                "growth_in_all": rounded(grown.get(point.shards)),
+                "growth_on_the_path": rounded(path_grown.get(point.shards)),
             }
             for point in figures.points
         ],
@@ -63,10 +63,6 @@ def document(figures: ScalingFigures) -> dict[str, object]:
             "parts": [{**asdict(row), "part": row.part.value} for row in plan.rows],
         },
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def write(folder: Path, figures: ScalingFigures) -> None:
