@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from router.execution import dispatch, maps
 from router.execution.dispatch import Dispatcher, Results
-from router.requests.transactions import TransactionRequest, Transactions
-from shard_node.client.asking import NoReply
+from router.requests import Part, TransactionRequest, Transactions
+from shard_node.client import NoReply, ask
+from shard_node.cluster.slots import SLOT_COUNT, slot
 from shard_node.contract import Answer, Bundle, Outcome
+from shard_node.errors import StaleEpochError
 from shard_node.limits import NO_BALANCE
+from tallystick.v1 import coordinator_pb2
+from tests.router.samples import transactions
+from tests.router.service_bench import FRIEND, HIGH, LOW
+from tests.router.stand_ins import (
+    Clock,
+    CommittersStandIn,
+    MapsStandIn,
+    ShardStandIn,
+    cluster_cut_at,
+    committed,
+)
 from tests.router.transaction_cluster import (
     FUNDS_MINOR,
     SHARDS,
@@ -27,6 +41,23 @@ from tests.router.transaction_cluster import (
 )
 
 COMMITTED, UNKNOWN = Outcome.COMMITTED, Outcome.OUTCOME_UNKNOWN
+# Of stand-ins, by their shards: from the left one to itself, from the right one to itself, and across.
+LL, HH, LH, HL = (LOW, FRIEND), (HIGH, "{" + HIGH + "}"), (LOW, HIGH), (HIGH, LOW)
+
+
+class Committing:
+    """A committer that is one function."""
+
+    def __init__(self, commit_attempts: Callable[..., Any]) -> None:
+        self.commit_attempts = commit_attempts
+
+
+def payments(*pairs: tuple[str, str]) -> list[TransactionRequest]:
+    """One transfer a pair of accounts; the first is of 1 minor unit, the next of 2, and so on."""
+    return [
+        transactions().transfer(transfer(*pair, f"{minor / 100:.2f}", minor))
+        for minor, pair in enumerate(pairs, start=1)
+    ]
 
 
 # ---------------------------------------------------------------- answers in the order of the batch
@@ -94,6 +125,51 @@ def test_no_balances_unless_asked(make_shards: MakeShards) -> None:
     assert cluster.account(names[0][0]).available_minor == FUNDS_MINOR - 100 * SHARDS
 
 
+async def test_nobody_is_asked_for_balances_that_nobody_wants() -> None:
+    """Neither shards nor coordinators make them."""
+    asked: list[bool] = []
+
+    async def committing(parts: Sequence[Part], *_: Any, with_balances: bool) -> Any:
+        asked.append(with_balances)
+        return committed(parts, with_balances=with_balances)
+
+    left, right = ShardStandIn("left"), ShardStandIn("right")
+    maps_ = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), left, right))
+    dispatcher = Dispatcher(maps_, Committing(committing), ask)
+    await dispatcher.execute(Transactions(payments(LL, LH), with_balances=False), time.monotonic() + 10.0)
+    assert [call.with_balances for call in left.calls] == asked == [False]
+
+
+async def test_parts_go_at_once() -> None:
+    """No part waits for another: a shard that is slow to answer does not hold up the others."""
+    left, right = ShardStandIn("left"), ShardStandIn("right")
+    all_reached = asyncio.Barrier(3)
+
+    async def asking(shard: Any, command: Any) -> Any:
+        await all_reached.wait()
+        return await ask(shard, command)
+
+    async def committing(parts: Sequence[Part], *_: Any, with_balances: bool) -> Any:
+        await all_reached.wait()
+        return committed(parts, with_balances=with_balances)
+
+    maps_ = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), left, right))
+    dispatcher = Dispatcher(maps_, Committing(committing), asking)
+    async with asyncio.timeout(5):
+        results = await dispatcher.execute(Transactions(payments(LL, HH, LH)), time.monotonic() + 10.0)
+    assert results.outcomes.tolist() == [COMMITTED] * 3
+
+
+async def test_an_empty_batch() -> None:
+    """Nothing is asked, and there are no results."""
+    shards, committers = (ShardStandIn("left"), ShardStandIn("right")), CommittersStandIn()
+    maps_ = MapsStandIn(Clock(), cluster_cut_at(1, slot(HIGH), *shards))
+    results = await Dispatcher(maps_, committers, ask).execute(Transactions([]), time.monotonic() + 10.0)
+    assert len(results.outcomes) == len(results.balances) == 0
+    assert [shard.calls for shard in shards] == [[], []]
+    assert committers.asked == []
+
+
 def test_one_call_a_shard_and_one_to_a_coordinator() -> None:
     """All that crosses goes in one call, an attempt for each pair of shards; who calls is in every bundle."""
     cluster, names = funded(model_shards(SHARDS))
@@ -154,6 +230,55 @@ def test_a_stale_map_is_tried_again_with_a_newer_one() -> None:
     assert cluster.account(names[0][0]).available_minor == FUNDS_MINOR - 200
 
 
+async def test_what_was_stale_is_split_by_the_newer_map() -> None:
+    """Each transaction goes where it belongs by then; one that has an outcome is not sent again."""
+    left, right = ShardStandIn("left", StaleEpochError("moved on")), ShardStandIn("right")
+    clusters = [cluster_cut_at(7, SLOT_COUNT, left, right), cluster_cut_at(8, slot(HIGH), left, right)]
+    maps_, committers = MapsStandIn(Clock(), *clusters), CommittersStandIn()
+    batch = Transactions(payments(LL, LH, HH))
+    results = await Dispatcher(maps_, committers, ask).execute(batch, time.monotonic() + 10.0)
+    assert (left.posted(), right.posted()) == ([[1, 2, 3], [1]], [[3]])
+    assert [one.legs[0].amount_minor for one in committers.transactions()] == [2]
+    assert results.outcomes.tolist() == [COMMITTED] * 3
+    assert results.balances.tolist() == [-1, 1, -2, 2, -3, 3]
+
+
+async def test_what_crossed_may_come_to_stay() -> None:
+    """What a coordinator gives back as stale may be one shard's by the newer map; the others stand."""
+    left, right = ShardStandIn("left"), ShardStandIn("right")
+    clusters = [cluster_cut_at(1, slot(HIGH), left, right), cluster_cut_at(2, SLOT_COUNT, left, right)]
+    stale = bytes((Outcome.STALE_EPOCH,))
+    answer = coordinator_pb2.CommitAttemptsResponse(
+        results=[
+            coordinator_pb2.AttemptResult(codes=stale),
+            coordinator_pb2.AttemptResult(
+                codes=bytes((COMMITTED,)) + stale,
+                balances=[struct.pack("<2q", -2, NO_BALANCE), struct.pack("<2q", 2, NO_BALANCE)],
+            ),
+        ]
+    )
+    maps_, committers = MapsStandIn(Clock(), *clusters), CommittersStandIn(answer)
+    batch = Transactions(payments(LH, HL, HL))
+    results = await Dispatcher(maps_, committers, ask).execute(batch, time.monotonic() + 10.0)
+    (parts,) = committers.asked
+    assert [(part.decider, part.participants, list(part.rows)) for part in parts] == [
+        (0, (1,), [0]),
+        (1, (0,), [1, 2]),
+    ]
+    assert left.posted() == [[1, 3]]
+    assert results.outcomes.tolist() == [COMMITTED] * 3
+    assert results.balances.tolist() == [-1, 1, -2, 2, -3, 3]
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_shard_may_be_behind_the_map() -> None:
+    """A shard about to learn of its new epoch is asked again though the map stays the same."""
+    cluster, names = funded(model_shards(SHARDS))
+    cluster.silences = {1: [NoReply.STALE] * 3}
+    results = execute(cluster, crossing_and_local(cluster, names))
+    assert results.outcomes.tolist() == [COMMITTED] * 3
+
+
 @pytest.mark.usefixtures("patient")
 def test_a_coordinator_with_a_newer_map_refuses_the_batch() -> None:
     """Attempts split by another map than the coordinator's are split again."""
@@ -169,13 +294,6 @@ def test_a_coordinator_with_a_newer_map_refuses_the_batch() -> None:
     results = asyncio.run(dispatcher.execute(batch, time.monotonic() + 10.0))
     assert results.outcomes.tolist() == [COMMITTED] * 3
     assert [len(parts) for parts in cluster.asked] == [1, 1]
-
-
-class Committing:
-    """A committer that is one function."""
-
-    def __init__(self, commit_attempts: Callable[..., Any]) -> None:
-        self.commit_attempts = commit_attempts
 
 
 def test_without_a_newer_map_stale_becomes_unknown() -> None:
@@ -234,12 +352,18 @@ async def test_the_deadline_ends_the_wait_and_not_the_work() -> None:
             await gate.wait()
         return await cluster.ask(shard, command)
 
+    # "Nothing was begun" is told only of batches that have ended.
+    cluster.silences = {0: [NoReply.FULL]}
     dispatcher = Dispatcher(cluster.maps, cluster, slow)
     results = await dispatcher.execute(crossing_and_local(cluster, names), time.monotonic())
-    assert results.outcomes.tolist() == [COMMITTED, UNKNOWN, COMMITTED]
+    assert results.outcomes.tolist() == [UNKNOWN, UNKNOWN, COMMITTED]
+    finished = asyncio.ensure_future(dispatcher.finish_all())
+    await asyncio.sleep(0)
+    assert not finished.done()
     gate.set()
-    await dispatcher.finish_all()
-    assert results.outcomes.tolist() == [COMMITTED, UNKNOWN, COMMITTED]
+    await finished
+    # What was told stays as it was told.
+    assert results.outcomes.tolist() == [UNKNOWN, UNKNOWN, COMMITTED]
     assert cluster.account(names[1][1]).available_minor == FUNDS_MINOR + 100
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
@@ -15,6 +16,8 @@ from router.execution import coalescer, kept
 from router.services.wallet_service import add_methods
 from shard_node.cluster.currencies import Exponents
 from shard_node.cluster.registry import Member
+from shard_node.cluster.slots import slot
+from shard_node.contract import Outcome, RememberedOutcome
 from shard_node.errors import RegistryError, ShardFullError, ShardUnavailableError, StaleEpochError
 from shard_node.serving.server import Methods
 from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
@@ -148,7 +151,7 @@ async def test_single_transactions_travel_together(bench: Bench) -> None:
     holds = [bench.service.Hold(a_hold(n), Context()) for n in range(51, 101)]
     paid, held = await asyncio.gather(asyncio.gather(*transfers), asyncio.gather(*holds))
     # Plain transfers have a bundle of their own.
-    assert bench.left.posted() == [list(range(1, 51)), list(range(51, 101))]
+    assert sorted(bench.left.posted()) == [list(range(1, 51)), list(range(51, 101))]
     assert [r.transaction_id for r in (*paid, *held)] == [payment(n).transaction_id for n in range(1, 101)]
     assert [r.to_available for r in paid] == [payment(n).amount for n in range(1, 51)]
     assert [r.available for r in held] == [a_hold(n).amount for n in range(51, 101)]
@@ -199,6 +202,17 @@ async def test_a_shard_without_an_answer(bench: Bench) -> None:
         context, info = await aborted(call, request)
         assert (context.code, info.reason) == AWAY
         assert len(context.detail(error_details_pb2.RetryInfo)) == 1
+
+
+async def test_an_outcome_is_read_under_its_id_and_slot(bench: Bench) -> None:
+    """A read that met another epoch is made again; what is remembered is answered in the currency's decimals."""
+    bench.left.remembered = RememberedOutcome(Outcome.COMMITTED, 0, 5, 1250, "EUR", bytes(8))
+    bench.left.answers.append(StaleEpochError("left: moved on"))
+    request = wallet_pb2.GetTransferRequest(transaction_id=uuid7(0, 3), from_account=LOW)
+    response = await bench.service.GetTransfer(request, Context())
+    assert (response.outcome, response.amount) == (outcome_pb2.OUTCOME_COMMITTED, "12.50")
+    decision = UUID(uuid7(0, 3)).bytes + slot(LOW).to_bytes(2, "little")
+    assert bench.left.decisions == [decision] * 2
 
 
 async def test_a_full_shard(bench: Bench) -> None:
