@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import Decide, Decided, Finish, Prepare, Prepared
+from shard_node.contract.commands import Command, Decide, Decided, Finish, Prepare, Prepared
 from shard_node.contract.journals import Effect
 from shard_node.contract.layout import CHUNK_HEAD, LAYOUT_VERSION, MOVED_ACCOUNT, MOVED_OUTCOME, RecordKind
 from shard_node.contract.outcomes import Outcome
@@ -42,6 +42,28 @@ def test_transaction_that_nobody_must_finish_is_no_attempts(funded: EngineShard)
     within = bundle_of([hold(uuid7(NOW_MS, 2), ALICE, 1)])
     with pytest.raises(ResponseError, match="a transaction without a participant"):
         funded.call(Decide([Decided(attempt_id(NOW_MS, 1), [OTHER], b"", b"", within)]))
+
+
+def test_attempt_is_decided_with_one_bundle(funded: EngineShard) -> None:
+    """The codes of one bundle are not answered for another: neither of a kept commit, nor in one call."""
+    first, second = (
+        Decided(attempt_id(NOW_MS, 1), [OTHER], b"", b"", bundle_of([row]))
+        for row in (transfer(uuid7(NOW_MS, n), ALICE, "dora", n, payee_owner=1) for n in (2, 3))
+    )
+    for command in (Decide([first, second]), Decide([second, first])):
+        _refused(funded, command, "another bundle")
+    assert funded.call(Decide([first, first])).codes == [COMMITTED] * 2
+    # Nothing is settled either, which would drop the commit.
+    _refused(funded, Decide([second], [(first.attempt_id, 1)]), "another bundle")
+    assert funded.call(Decide([first])).codes == [COMMITTED]
+
+
+def _refused(shard: EngineShard, command: Command, why: str) -> None:
+    """The command is malformed, and has changed nothing."""
+    before = shard.digest()
+    with pytest.raises(ResponseError, match=f"malformed .*{why}"):
+        shard.call(command)
+    assert shard.digest() == before
 
 
 def test_purchase_has_a_payee(funded: EngineShard) -> None:

@@ -60,6 +60,7 @@ class Protocol(Memory):
             case Prepare():
                 return _answer([self._prepare(one) for one in command.attempts])
             case Decide():
+                self._check_bundles(command.attempts)
                 self._settle(command.settled)
                 wanted = command.with_balances
                 return _answer([self._decide(one, with_balances=wanted) for one in command.attempts])
@@ -141,6 +142,13 @@ class Protocol(Memory):
         return Outcome.PREPARED, 0, None
 
     # ------------------------------------------------------------------ decide
+
+    def _check_bundles(self, attempts: Sequence[Decided]) -> None:
+        """Raises MalformedError where one attempt has two bundles: one that is kept, or two of a call."""
+        bundles = {name: commit.bundle for name, commit in self.commits.items()}
+        for one in attempts:
+            if bundles.setdefault(one.attempt_id, one.bundle) != one.bundle:
+                raise MalformedError("attempt: it has another bundle already")
 
     def _decide(self, asked: Decided, *, with_balances: bool) -> Part:
         name, rows = asked.attempt_id, rows_of(asked.bundle)
