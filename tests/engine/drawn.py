@@ -13,6 +13,7 @@ from shard_node.contract.layout import NO_VERSION, SYSTEM_SLOT
 from shard_node.contract.transactions import Leg, Transaction
 from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
+from tests.engine.balance import balanced
 from tests.engine.busy import attempt_id, uuid7
 from tests.engine.conftest import NOW_MS
 from tests.engine_model import Hold
@@ -75,8 +76,9 @@ def plain(draw: st.DrawFn, *, across: bool) -> Transaction:
 
 @st.composite
 def general(draw: st.DrawFn, holds: Mapping[bytes, Hold], *, across: bool) -> Transaction:
-    """Up to four legs, one of which may have a condition. ``holds`` are there to be captured and voided.
+    """Some legs that sum to zero, one of which may have a condition.
 
+    ``holds`` are there to be captured and voided.
     ``across``: at least one leg is the deciding shard's, and one a participant's.
     """
     names = st.lists(st.sampled_from(NAMES), min_size=1 + across, max_size=4, unique=True)
@@ -106,7 +108,7 @@ def general(draw: st.DrawFn, holds: Mapping[bytes, Hold], *, across: bool) -> Tr
         draw(_leg(account, effect, 0 if effect is Effect.VOID else draw(_AMOUNTS), owner))
         for account, effect, owner in zip(accounts, effects, owners, strict=True)
     ]
-    order = draw(st.permutations(legs))
+    order = draw(st.permutations(balanced(legs)))
     kind = draw(_KINDS) if len(legs) > 1 else Kind.HOLD
     return Transaction(identity, kind, draw(_SLOTS), tuple(order), draw(_DETAILS), related, bound)
 

@@ -30,6 +30,7 @@ from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
+from tests.engine.balance import balanced
 from tests.engine_model import EngineModel
 from tests.engine_model.state import legs_of, rows_of
 
@@ -218,13 +219,17 @@ class Drawer:
         legs = [
             Leg(name, effect, self._amount(), currency) for name, effect in zip(names, effects, strict=True)
         ]
-        return kind, legs, NO_ID, 0
+        return kind, legs if self._rarely(40) else balanced(legs), NO_ID, 0
 
     def _owned(self, transaction: Transaction, owners: Sequence[int], needed: Sequence[int]) -> Transaction:
         """Its legs shared out among owners; each ``needed`` gets at least one. Versions only of owner 0."""
         legs = [replace(leg, owner=self._one(owners)) for leg in transaction.legs]
         if len(legs) < len(needed):
-            legs.append(Leg("elsewhere", Effect.CREDIT, self._amount(), legs[0].currency))
+            amount, (first,) = self._amount(), legs
+            legs += [
+                Leg("elsewhere", Effect.CREDIT, amount, first.currency, needed[1]),
+                Leg(self._account(first.account), Effect.DEBIT, amount, first.currency, needed[1]),
+            ]
         if not {leg.owner for leg in legs}.issuperset(needed):
             legs[: len(needed)] = [
                 replace(leg, owner=owner) for leg, owner in zip(legs, needed, strict=False)

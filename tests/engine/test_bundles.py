@@ -45,7 +45,9 @@ _GENERAL = Transaction(
     ),
 )
 _ACROSS = transfer(_ID, WORLD, ALICE, 100, payee_owner=1)
-_NOT_OWN = replace(_GENERAL, legs=(Leg(ALICE, Effect.CREDIT, 1, "EUR", 1),))
+_NOT_OWN = replace(
+    _GENERAL, legs=(Leg(ALICE, Effect.CREDIT, 1, "EUR", 1), Leg(BOB, Effect.DEBIT, 1, "EUR", 1))
+)
 _TRY = attempt_id(NOW_MS, 1)
 
 
@@ -86,6 +88,23 @@ _MALFORMED = {
     "a purchase": bundle_of([replace(_GENERAL, kind=Kind.PURCHASE, legs=_GENERAL.legs[:1])]),
     "more than one hold": _with_legs(
         Leg(ALICE, Effect.HOLD, 1, "EUR"), Leg(BOB, Effect.HOLD, 1, "EUR"), Leg(WORLD, Effect.DEBIT, 1, "EUR")
+    ),
+    "a transaction whose legs do not sum": _general(Leg(ALICE, Effect.CREDIT, 100, "EUR")),
+    "a transaction whose legs do not sum to": _with_legs(
+        Leg(ALICE, Effect.CREDIT, 5, "USD"),
+        Leg(BOB, Effect.DEBIT, 5, "EUR"),
+    ),
+    "a transaction whose legs do not sum to z": bundle_of(
+        [_GENERAL, replace(_GENERAL, legs=(Leg(ALICE, Effect.DEBIT, MAX_MINOR, "EUR"),))]
+    ),
+    "a transaction whose legs do not sum to ze": _with_legs(
+        Leg(ALICE, Effect.CAPTURE, 5, "EUR"), Leg(BOB, Effect.CREDIT, 6, "EUR")
+    ),
+    "a transaction whose legs do not sum to zer": _with_legs(
+        Leg(ALICE, Effect.REFUND, 5, "EUR"), Leg(BOB, Effect.DEBIT, 4, "EUR")
+    ),
+    "a transaction whose legs do not sum to zero": _with_legs(
+        Leg(ALICE, Effect.HOLD, 5, "EUR"), Leg(BOB, Effect.CREDIT, 5, "EUR")
     ),
 }
 
@@ -171,7 +190,7 @@ def test_fingerprint_is_that_of_the_contract(shard: EngineShard, data: st.DataOb
         (Decide([Decided(_TRY, [OTHER], b"\2", b"\2", bundle_of([_PLAIN]))]), "legs: a transaction"),
         (Decide([Decided(_TRY, [OTHER], b"\2", b"\0\0", bundle_of([_PLAIN]))]), "legs: not as many"),
         (
-            Decide([Decided(_TRY, [OTHER], b"", b"", _general(Leg(ALICE, Effect.CREDIT, 1, "EUR", 2)))]),
+            Decide([Decided(_TRY, [OTHER], b"", b"", _general(Leg(ALICE, Effect.CREDIT, 99, "EUR", 2)))]),
             "bundle: an owner that is no participant",
         ),
         (

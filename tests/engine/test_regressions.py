@@ -135,8 +135,8 @@ def test_system_account_can_be_frozen_before_its_first_use(funded: EngineShard) 
     assert funded.set_state(("@world:USD", Kind.FREEZE), dry=True) == [Outcome.VALID]
     assert funded.accounts("@world:USD") == [None]
     assert funded.set_state(("@world:USD", Kind.FREEZE)) == [Outcome.COMMITTED]
-    [leg] = (Leg("@world:USD", Effect.DEBIT, 1, "USD"),)
-    assert posted(funded, journal(2, leg)) == [Outcome.ACCOUNT_FROZEN]
+    legs = Leg(ALICE, Effect.CREDIT, 1, "USD"), Leg("@world:USD", Effect.DEBIT, 1, "USD")
+    assert posted(funded, journal(2, *legs)) == [Outcome.ACCOUNT_FROZEN]
 
 
 def test_snapshot_without_its_numbers_is_refused(funded: EngineShard) -> None:

@@ -114,10 +114,11 @@ _ALL_KINDS: Final = (
 
 
 def _for(owner: int) -> bytes:
-    """All kinds, as legs of one owner; a leg of another one where it is not the deciding shard."""
-    there = Leg("elsewhere", Effect.CREDIT, 1, "EUR", 0 if owner else 1)
+    """All kinds, as legs of one owner; with legs of another one, as every transaction across shards has."""
+    other = 0 if owner else 1
+    there = Leg("elsewhere", Effect.CREDIT, 1, "EUR", other), Leg("further", Effect.DEBIT, 1, "EUR", other)
     rows = (
-        replace(row, legs=(*(replace(leg, owner=owner) for leg in row.legs), there)) for row in _ALL_KINDS
+        replace(row, legs=(*(replace(leg, owner=owner) for leg in row.legs), *there)) for row in _ALL_KINDS
     )
     return bundle_of(tuple(rows))
 
