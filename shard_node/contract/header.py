@@ -39,6 +39,7 @@ _CONSTANTS: Final = (
     ("NO_ACCOUNT", layout.NO_ACCOUNT),
     ("ALL_OWNERS", layout.ALL_OWNERS),
     ("MAX_ATTEMPTS", layout.MAX_ATTEMPTS),
+    ("MAX_ID_AHEAD_MS", layout.MAX_ID_AHEAD_MS),
     ("MAX_BATCH", limits.MAX_BATCH),
     ("MAX_LEGS", limits.MAX_LEGS),
     ("MAX_ACCOUNT_ID_BYTES", limits.MAX_ACCOUNT_ID_CHARS),

@@ -3,7 +3,7 @@
 
 #include <assert.h>
 
-#include "hash.h"
+#include "outcomes.h"
 
 /* ------------------------------------------------------------------ columns */
 
@@ -257,7 +257,10 @@ static bool is_balanced(const struct bundle *bundle, uint32_t row) {
     return true;
 }
 
-const char *bundle_check_new(const struct bundle *bundle) {
+const char *bundle_check_new(const struct call *call, const struct bundle *bundle) {
+    const int64_t latest_ms = call_now_ms(call) + MAX_ID_AHEAD_MS;
+    for (uint32_t row = 0; row < bundle->rows; row++)
+        if (id_ms(bundle_id(bundle, row)) > latest_ms) return "bundle: a transaction id of the future";
     for (uint32_t row = 0; !bundle->plain && row < bundle->rows; row++)
         if (!is_balanced(bundle, row)) return "bundle: a transaction whose legs do not sum to zero";
     return NULL;

@@ -94,7 +94,7 @@ static const char *read_bundle(struct call *call, struct work *work, RedisModule
     const unsigned char *bytes = (const unsigned char *)RM_StringPtrLen(argument, &size);
     *work = (struct work){.argument = argument, .owner = owner};
     const char *wrong = bundle_read(call, &work->bundle, bytes, size);
-    if (!wrong && is_new) wrong = bundle_check_new(&work->bundle);
+    if (!wrong && is_new) wrong = bundle_check_new(call, &work->bundle);
     if (wrong) return wrong;
     if (!work->bundle.plain)
         find_own_legs(call, work);

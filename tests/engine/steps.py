@@ -131,6 +131,9 @@ class Drawer:
             return self.serial.to_bytes(6) + b"\x40" + bytes(9)
         # Some have expired, or are from the future.
         age_ms = self.random.randint(-5, 3 * WINDOW_MS) if self._rarely(5) else self.random.randint(0, 100)
+        if self._rarely(80):
+            # At times later than the shard allows.
+            age_ms = -self.random.randint(600_000, 600_001)
         return (self.model.now_ms - age_ms).to_bytes(6) + b"\x70" + bytes(5) + self.serial.to_bytes(4)
 
     def _attempt_id(self) -> bytes:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
+from router.requests.fields import MAX_CLOCK_AHEAD_MS
 from shard_node.contract.commands import (
     Abandon,
     Decide,
@@ -22,7 +23,13 @@ from shard_node.contract.commands import (
     new_attempt_id,
 )
 from shard_node.contract.journals import Effect
-from shard_node.contract.layout import BUNDLE_HEAD, OUTCOME_RECORD, SYSTEM_SLOT, BundleFlag
+from shard_node.contract.layout import (
+    BUNDLE_HEAD,
+    MAX_ID_AHEAD_MS,
+    OUTCOME_RECORD,
+    SYSTEM_SLOT,
+    BundleFlag,
+)
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
@@ -89,6 +96,12 @@ _MALFORMED = {
     "more than one hold": _with_legs(
         Leg(ALICE, Effect.HOLD, 1, "EUR"), Leg(BOB, Effect.HOLD, 1, "EUR"), Leg(WORLD, Effect.DEBIT, 1, "EUR")
     ),
+    "a transaction id of the future": bundle_of(
+        [_PLAIN, replace(_PLAIN, transaction_id=uuid7(NOW_MS + MAX_ID_AHEAD_MS + 1, 1))]
+    ),
+    "a transaction id of the fut": bundle_of(
+        [replace(_GENERAL, transaction_id=uuid7(NOW_MS + MAX_ID_AHEAD_MS + 1, 1))]
+    ),
     "a transaction whose legs do not sum": _general(Leg(ALICE, Effect.CREDIT, 100, "EUR")),
     "a transaction whose legs do not sum to": _with_legs(
         Leg(ALICE, Effect.CREDIT, 5, "USD"),
@@ -145,6 +158,15 @@ def test_longest_of_everything_is_taken(shard: EngineShard) -> None:
     codes = shard.call(Post(bundle_of(rows))).codes[0]
     assert codes[:2] == bytes((Outcome.COMMITTED, Outcome.COMMITTED))
     assert set(codes[2:]) == {Outcome.INSUFFICIENT_FUNDS}
+
+
+def test_id_that_a_router_takes_is_not_of_the_future(shard: EngineShard) -> None:
+    """A shard's clock may be minutes behind a router's; an id that is no UUIDv7 has no time."""
+    assert MAX_ID_AHEAD_MS >= MAX_CLOCK_AHEAD_MS + 5 * 60_000
+    ids = uuid7(NOW_MS + MAX_ID_AHEAD_MS, 1), b"\xff" * 6 + b"\x40" + bytes(9)
+    rows = [replace(_PLAIN, transaction_id=one) for one in ids]
+    shard.open_plain(ALICE)
+    assert shard.call(Post(bundle_of(rows))).codes == (bytes((Outcome.COMMITTED,)),)
 
 
 @given(data=st.data())

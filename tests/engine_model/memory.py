@@ -9,10 +9,12 @@ from shard_node.contract.commands import Other, start_ms
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transfers import Kind
 from tests.engine_model.legs import Legs
-from tests.engine_model.state import Generation, MalformedError, Remembered, Row, id_ms
+from tests.engine_model.state import Generation, MalformedError, Remembered, Row, id_ms, rows_of
 
 # How far ahead of a shard's clock an attempt may have started.
 _MAX_AHEAD_MS = 60_000
+# How far ahead of it a UUIDv7 may be.
+_MAX_ID_AHEAD_MS = 600_000
 
 
 class Recalled(NamedTuple):
@@ -66,12 +68,21 @@ class Memory(Legs):
         self.horizon_ms = cutoff_ms
         return True
 
-    # ------------------------------------------------------------------ attempts
+    # ------------------------------------------------------------------ what is asked anew
+
+    def rows_asked(self, bundle: bytes) -> tuple[Row, ...]:
+        """The transactions of a bundle. Raises MalformedError, also for ids of the future."""
+        rows = rows_of(bundle)
+        if any(id_ms(row.decision) > self.now_ms + _MAX_ID_AHEAD_MS for row in rows):
+            raise MalformedError("a transaction id of the future")
+        return rows
 
     def check_start(self, attempt_id: bytes) -> None:
         """Raises MalformedError for an attempt of the future."""
         if start_ms(attempt_id) > self.now_ms + _MAX_AHEAD_MS:
             raise MalformedError("attempt: it starts in the future")
+
+    # ------------------------------------------------------------------ attempts
 
     def attempt_expired(self, attempt_id: bytes) -> bool:
         """R10: whether an attempt that is not remembered may have been forgotten."""

@@ -78,7 +78,7 @@ class Protocol(Memory):
     # ------------------------------------------------------------------ one shard
 
     def _post(self, command: Post) -> Part:
-        rows = rows_of(command.bundle)
+        rows = self.rows_asked(command.bundle)
         parts = [self._post_row(row) for row in rows]
         return _part(command.bundle, rows, None, parts, with_balances=command.with_balances)
 
@@ -111,7 +111,7 @@ class Protocol(Memory):
     # ------------------------------------------------------------------ prepare
 
     def _prepare(self, asked: Prepared) -> Part:
-        name, rows = asked.attempt_id, rows_of(asked.bundle)
+        name, rows = asked.attempt_id, self.rows_asked(asked.bundle)
         self.check_start(name)
         if not any(legs_of(row, asked.owner) for row in rows):
             raise MalformedError(f"owner {asked.owner} has no leg")
@@ -151,7 +151,7 @@ class Protocol(Memory):
                 raise MalformedError("attempt: it has another bundle already")
 
     def _decide(self, asked: Decided, *, with_balances: bool) -> Part:
-        name, rows = asked.attempt_id, rows_of(asked.bundle)
+        name, rows = asked.attempt_id, self.rows_asked(asked.bundle)
         self.check_start(name)
         for row in rows:
             owners = {leg.owner for leg in row.transaction.legs}

@@ -114,7 +114,7 @@ class EngineModel(Protocol):
 
         Changes nothing. Legs are in the order of their transactions.
         """
-        rows = rows_of(bundle)
+        rows = self.rows_asked(bundle)
         return bytes(self.refusal(row, number) for row in rows for number in sorted(legs_of(row, owner)))
 
     # ------------------------------------------------------------------ what is remembered and in doubt
