@@ -51,7 +51,7 @@ from shard_node.contract.layout import (
     BundleFlag,
     FrameKind,
 )
-from shard_node.contract.outcomes import PAYEE, Outcome, without_side
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS, PAYEE, Outcome, without_side
 from shard_node.contract.packing import pack, pack_bytes, unpack
 from shard_node.contract.records import (
     Account,
@@ -89,6 +89,7 @@ __all__ = [
     "LEG_TAIL",
     "LIST_HEAD",
     "NO_ID",
+    "PARTICIPANT_REFUSALS",
     "PAYEE",
     "Account",
     "AccountState",

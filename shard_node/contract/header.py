@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shard_node import limits
-from shard_node.contract import Effect, Kind, Outcome, layout
+from shard_node.contract import PARTICIPANT_REFUSALS, Effect, Kind, Outcome, layout
 
 HEADER: Final = Path(__file__).parent.parent / "engine" / "layout.h"
 
@@ -40,6 +40,8 @@ _CONSTANTS: Final = (
     ("ALL_OWNERS", layout.ALL_OWNERS),
     ("MAX_ATTEMPTS", layout.MAX_ATTEMPTS),
     ("MAX_ID_AHEAD_MS", layout.MAX_ID_AHEAD_MS),
+    # A bit a code.
+    ("PARTICIPANT_REFUSALS", sum(1 << code for code in PARTICIPANT_REFUSALS)),
     ("MAX_BATCH", limits.MAX_BATCH),
     ("MAX_LEGS", limits.MAX_LEGS),
     ("MAX_ACCOUNT_ID_BYTES", limits.MAX_ACCOUNT_ID_CHARS),

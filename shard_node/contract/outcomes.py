@@ -66,6 +66,24 @@ class Outcome(IntEnum):
     ATTEMPT_EXPIRED = 44
 
 
+# What a participant may refuse a transaction for, and so what may be recorded as its verdict.
+PARTICIPANT_REFUSALS: Final = frozenset(
+    (
+        Outcome.INSUFFICIENT_FUNDS,
+        Outcome.CURRENCY_MISMATCH,
+        Outcome.ACCOUNT_FROZEN,
+        Outcome.ACCOUNT_CLOSED,
+        Outcome.BALANCE_LIMIT,
+        Outcome.ACCOUNT_NOT_FOUND,
+        Outcome.TRANSACTION_ID_EXPIRED,
+        Outcome.REFUND_EXCEEDS_PURCHASE,
+        Outcome.HOLD_NOT_ACTIVE,
+        Outcome.CAPTURE_EXCEEDS_HOLD,
+        Outcome.TRANSFER_LIMIT,
+    )
+)
+
+
 def without_side(code: int) -> int:
     """The outcome without the mark that says which account a refusal concerns."""
     return code & ~PAYEE

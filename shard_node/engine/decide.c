@@ -53,16 +53,17 @@ static uint8_t column_at(struct column column, uint32_t row) {
 
 /* ------------------------------------------------------------------ read, check */
 
-static bool is_refusal(uint8_t code) { return code > CODE_COMMITTED && code <= CODE_VERSION_MISMATCH; }
+static bool is_refusal(uint8_t code) { return code < 32u && PARTICIPANT_REFUSALS >> code & 1u; }
 
-static const char *check_verdicts(const struct asked *asked) {
+static const char *check_verdicts(const struct asked *asked, bool replaying) {
     const struct bundle *bundle = &asked->work.bundle;
     if (asked->verdicts.size > 1u && asked->verdicts.size != bundle->rows)
         return "verdicts: not as many as transactions";
     if (asked->legs.size > 1u && asked->legs.size != bundle->rows) return "legs: not as many as transactions";
     for (uint32_t row = 0; row < bundle->rows; row++) {
         uint8_t verdict = column_at(asked->verdicts, row);
-        if (verdict && verdict != CODE_SKIPPED && !is_refusal(verdict)) return "verdicts: one is no refusal";
+        if (!replaying && verdict && verdict != CODE_SKIPPED && !is_refusal(verdict))
+            return "verdicts: one is no refusal of a participant";
         if (column_at(asked->legs, row) >= bundle_legs(bundle, row)) return "legs: a transaction has not so many";
     }
     return NULL;
@@ -97,7 +98,7 @@ static const char *read_attempt(struct call *call, struct decide *decide, uint32
     asked->legs.bytes = call_bytes(call, at + 3, &asked->legs.size);
     const char *wrong = work_read(call, &asked->work, call->arguments[at + 4], 0);
     if (wrong) return wrong;
-    wrong = check_verdicts(asked);
+    wrong = check_verdicts(asked, call->replaying);
     if (!wrong) wrong = check_owners(&asked->work, (uint32_t)participant_count);
     if (wrong) return wrong;
     work_take_codes(call, &asked->work);

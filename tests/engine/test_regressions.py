@@ -8,10 +8,18 @@ import pytest
 from redis.exceptions import ResponseError
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.commands import Command, Decide, Decided, Finish, Prepare, Prepared
+from shard_node.contract.commands import (
+    Abandon,
+    Command,
+    Decide,
+    Decided,
+    Finish,
+    Prepare,
+    Prepared,
+)
 from shard_node.contract.journals import Effect
 from shard_node.contract.layout import CHUNK_HEAD, LAYOUT_VERSION, MOVED_ACCOUNT, MOVED_OUTCOME, RecordKind
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS, Outcome
 from shard_node.contract.transactions import Leg, Transaction, bundle_of
 from shard_node.contract.transfers import Kind
 from shard_node.limits import MAX_MINOR
@@ -56,6 +64,31 @@ def test_attempt_is_decided_with_one_bundle(funded: EngineShard) -> None:
     # Nothing is settled either, which would drop the commit.
     _refused(funded, Decide([second], [(first.attempt_id, 1)]), "another bundle")
     assert funded.call(Decide([first])).codes == [COMMITTED]
+
+
+def test_verdict_is_what_a_participant_may_say(funded: EngineShard) -> None:
+    """Of any other code the shard would remember an outcome that no transaction has."""
+    allowed = {0, Outcome.SKIPPED, *PARTICIPANT_REFUSALS}
+    for code in range(256):
+        row = transfer(uuid7(NOW_MS, 100 + code), ALICE, "dora", 1, payee_owner=1)
+        asked = Decided(attempt_id(NOW_MS, code), [OTHER], bytes((code,)), b"", bundle_of([row]))
+        if code in allowed:
+            assert funded.call(Decide([asked])).codes == [bytes((code or Outcome.COMMITTED,))]
+        else:
+            _refused(funded, Decide([asked]), "one is no refusal of a participant")
+
+
+def test_finish_is_not_acknowledged_where_the_attempt_was_only_decided(funded: EngineShard) -> None:
+    """R5: that it was decided or abandoned here says nothing of legs here, which are missing."""
+    decided, abandoned = attempt_id(NOW_MS, 1), attempt_id(NOW_MS, 2)
+    sent = bundle_of([transfer(uuid7(NOW_MS, 2), ALICE, "dora", 5, payee_owner=1)])
+    funded.call(Decide([Decided(decided, [OTHER], b"", b"", sent)]))
+    funded.call(Abandon([abandoned]))
+    dropped = bytes((Outcome.ABANDONED,))
+    assert funded.call(Finish([decided, abandoned], [dropped] * 2)).codes == [bytes((Outcome.DROPPED,))] * 2
+    missing = funded.call(Finish([decided, abandoned], [COMMITTED] * 2))
+    assert missing.codes == [bytes((Outcome.MISSING_LEG,))] * 2
+    assert funded.info()["alarms"] == 2
 
 
 def _refused(shard: EngineShard, command: Command, why: str) -> None:

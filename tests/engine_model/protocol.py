@@ -20,7 +20,7 @@ from shard_node.contract.commands import (
     Settle,
 )
 from shard_node.contract.layout import BundleFlag
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS, Outcome
 from shard_node.limits import NO_BALANCE
 from tests.engine_model.memory import Memory
 from tests.engine_model.state import (
@@ -136,6 +136,7 @@ class Protocol(Memory):
             return 0, 0, None
         code, leg, other = self.judge(row, numbers, attempt_id)
         if code:
+            assert code in {Outcome.BUSY, *PARTICIPANT_REFUSALS}
             return code, leg, other
         for number in numbers:
             self.reserve(row, number, attempt_id)
@@ -157,7 +158,12 @@ class Protocol(Memory):
             owners = {leg.owner for leg in row.transaction.legs}
             if 0 not in owners or not 0 < max(owners) <= len(asked.participants):
                 raise MalformedError(f"owners {sorted(owners)} of {len(asked.participants)} participants")
-        commit, count = self.commits.get(name), len(rows)
+        count = len(rows)
+        verdicts, verdict_legs = asked.verdicts or bytes(count), asked.legs or bytes(count)
+        verdicts, verdict_legs = spread(verdicts, count), spread(verdict_legs, count)
+        if not {*verdicts} <= {0, Outcome.SKIPPED, *PARTICIPANT_REFUSALS}:
+            raise MalformedError("verdicts: one is no refusal of a participant")
+        commit = self.commits.get(name)
         if commit is not None:
             return _repeated(commit, rows, with_balances=with_balances)
         if self.attempt_expired(name) and not self.faults.decide_horizon_ignored:
@@ -173,8 +179,6 @@ class Protocol(Memory):
                 for one in recalled
             ]
             return _part(asked.bundle, rows, 0, known, with_balances=with_balances)
-        verdicts, verdict_legs = asked.verdicts or bytes(count), asked.legs or bytes(count)
-        verdicts, verdict_legs = spread(verdicts, count), spread(verdict_legs, count)
         parts: list[One] = []
         before: list[tuple[Row, int]] = []
         for row, verdict, leg in zip(rows, verdicts, verdict_legs, strict=True):
@@ -255,14 +259,15 @@ class Protocol(Memory):
         return Outcome.FINISHED, {n: self.carry_out(row, n) for n in numbers}
 
     def _finish_unknown(self, name: bytes, codes: bytes) -> bytes:
-        if self.ended(name) or Outcome.COMMITTED not in codes:
+        finished = self.ended(name) if self.faults.decided_acknowledged else self.ended(name) == ENDED
+        if finished or Outcome.COMMITTED not in codes:
             return joined(
                 [Outcome.FINISHED if code == Outcome.COMMITTED else Outcome.DROPPED for code in codes]
             )
         if self.attempt_expired(name) and not self.faults.finish_horizon_ignored:
             self.expired_finishes += 1
             return bytes((Outcome.ATTEMPT_EXPIRED,))
-        # R5: committed, yet neither kept nor ended.
+        # R5: committed, yet neither kept nor finished.
         self.alarms += 1
         return bytes((Outcome.MISSING_LEG,))
 
