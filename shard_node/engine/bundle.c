@@ -3,6 +3,7 @@
 
 #include <assert.h>
 
+#include "accounts.h"
 #include "outcomes.h"
 
 /* ------------------------------------------------------------------ columns */
@@ -261,6 +262,11 @@ const char *bundle_check_new(const struct call *call, const struct bundle *bundl
     const int64_t latest_ms = call_now_ms(call) + MAX_ID_AHEAD_MS;
     for (uint32_t row = 0; row < bundle->rows; row++)
         if (id_ms(bundle_id(bundle, row)) > latest_ms) return "bundle: a transaction id of the future";
+    for (uint32_t leg = 0; leg < bundle->leg_count; leg++) {
+        const char *name = bundle_account(bundle, leg);
+        if (is_system_name(name) && !is_world_name(name, bundle->account_lengths[leg]))
+            return "bundle: a system account that there is not";
+    }
     for (uint32_t row = 0; !bundle->plain && row < bundle->rows; row++)
         if (!is_balanced(bundle, row)) return "bundle: a transaction whose legs do not sum to zero";
     return NULL;

@@ -2,8 +2,8 @@
 
    Everything that is said of a bundle's bytes is checked here, in bundle_read, before a command changes anything: every
    length, count, enum and range, and that no account is in two legs of one transaction. Whatever is asked of a live
-   shard must pass bundle_check_new, too: its transactions move money and make none, and their ids are not of the
-   future. */
+   shard must pass bundle_check_new, too: its transactions move money and make none, their ids are not of the
+   future, and no account begins with them but the system's own. */
 #ifndef TALLYSTICK_BUNDLE_H
 #define TALLYSTICK_BUNDLE_H
 

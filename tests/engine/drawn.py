@@ -30,7 +30,7 @@ ACCOUNTS: Final = (
     AccountTerms("g", 3, "USD"),
 )
 CURRENCIES: Final = {terms.account: terms.currency for terms in ACCOUNTS}
-SYSTEM: Final = ("@world:EUR", "@world:USD", "@" + "fees" * 8 + ":EUR")
+SYSTEM: Final = ("@world:EUR", "@world:USD", "@world:GBP")
 NAMES: Final = (*CURRENCIES, *SYSTEM, "nobody")
 DECIDERS: Final = ("shard-1", "shard-2")
 # The last ones have expired, at the latest after half a window.

@@ -50,7 +50,9 @@ TERMS: Final = (
     AccountTerms("{alice}:usd", slot("alice"), "USD"),
     *LIMITED,
 )
-SYSTEM: Final = ("@world:EUR", "@world:USD", "@", "@a-system-account-with-a-name-of-its-own:EUR")
+SYSTEM: Final = ("@world:EUR", "@world:USD", "@world:GBP")
+# These are no accounts.
+_NO_SYSTEM: Final = ("@", "@fees:EUR", "@world:eur", "@world:EURO", "@world-EUR")
 CLOSING: Final = AccountTerms("z", slot("z"), "EUR")
 NAMES: Final = (*(terms.account for terms in TERMS), CLOSING.account, *SYSTEM, "nobody")
 _EDGES: Final = (MAX_MINOR, MAX_MINOR - 1, MAX_MINOR // 2, MAX_MINOR // 2 + 1, MAX_MINOR - 100)
@@ -118,6 +120,8 @@ class Drawer:
         return "USD" if self._rarely(12) else "EUR"
 
     def _account(self, *others: str) -> str:
+        if self._rarely(250):
+            return self._one(_NO_SYSTEM)
         while True:
             names = NAMES if self._rarely(4) else ("alice", "bob", "carol", "@world:EUR")
             if (name := self._one(names)) not in others:
@@ -373,7 +377,7 @@ class Drawer:
         return "open", tuple(terms)
 
     def _set_state(self) -> Step:
-        names = [name for name in NAMES if name != "@"]
+        names = NAMES if not self._rarely(20) else _NO_SYSTEM
         changes = self._some(lambda: (self._one(names), self._one(_STATES)), 2)
         return "set_state", (changes, self._rarely(4))
 

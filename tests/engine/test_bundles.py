@@ -102,6 +102,9 @@ _MALFORMED = {
     "a transaction id of the fut": bundle_of(
         [replace(_GENERAL, transaction_id=uuid7(NOW_MS + MAX_ID_AHEAD_MS + 1, 1))]
     ),
+    "a system account": _general(Leg("@fees:EUR", Effect.CREDIT, 99, "EUR")),
+    "a system account that": bundle_of([transfer(_ID, ALICE, "@world:eur", 1)]),
+    "a system account that there": bundle_of([transfer(_ID, "@", ALICE, 1, payee_owner=1)]),
     "a transaction whose legs do not sum": _general(Leg(ALICE, Effect.CREDIT, 100, "EUR")),
     "a transaction whose legs do not sum to": _with_legs(
         Leg(ALICE, Effect.CREDIT, 5, "USD"),
@@ -149,7 +152,7 @@ def test_longest_of_everything_is_taken(shard: EngineShard) -> None:
     """A bundle at its limits is none of the malformed ones."""
     names = [f"{i:064d}" for i in range(MAX_LEGS - 1)]
     legs = (
-        Leg("@" + "x" * 59 + ":EUR", Effect.DEBIT, MAX_LEGS - 1, "EUR"),
+        Leg(WORLD, Effect.DEBIT, MAX_LEGS - 1, "EUR"),
         *(Leg(name, Effect.CREDIT, 1, "EUR") for name in names),
     )
     shard.open_plain(*names)
@@ -268,9 +271,9 @@ def test_codes_of_another_number_do_not_end_an_attempt(shard: EngineShard) -> No
 def test_system_account_that_was_only_refused_is_not_there(shard: EngineShard) -> None:
     """A system account begins with what happens to it, not with being named."""
     shard.open_plain(ALICE)
-    refused = transfer(_ID, ALICE, "@fees:EUR", 5)
+    refused = transfer(_ID, ALICE, WORLD, 5)
     assert shard.call(Post(bundle_of([refused]))).codes == (bytes((Outcome.INSUFFICIENT_FUNDS,)),)
-    assert shard.accounts("@fees:EUR") == [None]
+    assert shard.accounts(WORLD) == [None]
     assert shard.call(Post(bundle_of([replace(_PLAIN, transaction_id=uuid7(NOW_MS, 2))]))).codes == (b"\1",)
     assert shard.account(WORLD).available_minor == -100
 

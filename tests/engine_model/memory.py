@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,9 +74,18 @@ class Memory(Legs):
     def rows_asked(self, bundle: bytes) -> tuple[Row, ...]:
         """The transactions of a bundle. Raises MalformedError, also for ids of the future."""
         rows = rows_of(bundle)
+        for row in rows:
+            for leg in row.transaction.legs:
+                self.check_system(leg.account)
         if any(id_ms(row.decision) > self.now_ms + _MAX_ID_AHEAD_MS for row in rows):
             raise MalformedError("a transaction id of the future")
         return rows
+
+    @staticmethod
+    def check_system(account_id: str) -> None:
+        """Raises MalformedError for a name of the system's that none of its accounts has."""
+        if account_id.startswith("@") and not re.fullmatch("@world:[A-Z]{3}", account_id):
+            raise MalformedError("a system account that there is not")
 
     def check_start(self, attempt_id: bytes) -> None:
         """Raises MalformedError for an attempt of the future."""

@@ -66,6 +66,7 @@ class EngineModel(Protocol):
     ) -> tuple[Outcome, Account | None]:
         """Freezes, unfreezes or closes one account. Raises LedgerFullError."""
         self.begin_new()
+        self.check_system(account_id)
         account = self.account(account_id)
         if account is None:
             return Outcome.ACCOUNT_NOT_FOUND, None

@@ -20,8 +20,7 @@ static const char *const names[] = {
     "limited",
     "z",
     "@world:EUR",
-    "@",
-    "@a-system-account-with-a-long-name:EUR",
+    "@world:USD",
     "nobody",
 };
 enum { NAMES = sizeof names / sizeof *names, OPENED = 7 };
