@@ -398,6 +398,12 @@ static void make_bind(struct input *input, struct made_call *call) {
     call_add_number(call, rarely(input, 4) ? pick(input, 64) : 1000000);
 }
 
+static void make_rename(struct input *input, struct made_call *call) {
+    call_add_text(call, rarely(input, 2) ? "test" : "a/b");
+    /* No higher one: all later calls would be stale. */
+    call_add_number(call, (long long)pick(input, 3) - 1);
+}
+
 static void make_slot(struct input *input, struct made_call *call) { call_add_number(call, pick(input, USED_SLOTS + 1u)); }
 
 static void make_slot_drop(struct input *input, struct made_call *call) {
@@ -431,6 +437,7 @@ static const struct {
     {"tallystick.expire", make_expire, 3},     {"tallystick.archived", make_archived, 1},
     {"tallystick.bind", make_bind, 1},         {"tallystick.slot.count", make_slot, 1},
     {"tallystick.slot.drop", make_slot_drop, 1}, {"tallystick.slot.export", make_slot_export, 1},
+    {"tallystick.rename", make_rename, 1},
     {"tallystick.mark", make_nothing, 1},      {"tallystick.slot.import", make_slot_export, 1},
 };
 
