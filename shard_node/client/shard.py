@@ -252,6 +252,15 @@ class Shard:
         name, _, epoch = self.fence.rpartition("/")
         await self._send("tallystick.bind", name, epoch, window_ms, backlog_limit)
 
+    async def rename(self, cluster_id: str, epoch: int) -> None:
+        """Makes the shard one of another cluster, which was copied from this one, at a higher epoch.
+
+        From then on it refuses this fence. Raises StaleEpochError where it does so already, and where the
+        epoch is not above the shard's.
+        """
+        # Once: a repetition would find the fence gone.
+        await self._send_once("tallystick.rename", self.fence, cluster_id, epoch)
+
     async def info(self) -> ShardStatus:
         """How the shard is."""
         status, _ = await self._look()

@@ -61,6 +61,7 @@ from shard_node.contract.lookups import (
     unpack_outcomes,
 )
 from shard_node.contract.outcomes import (
+    PARTICIPANT_REFUSALS,
     Outcome,
 )
 from shard_node.contract.transactions import (
@@ -82,6 +83,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "NO_ID",
     "NO_VERSION",
+    "PARTICIPANT_REFUSALS",
     "SYSTEM_SLOT",
     "Abandon",
     "AccountRecord",

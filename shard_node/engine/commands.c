@@ -30,6 +30,10 @@ static arguments bind_arguments = {
     NUMBER("window-ms", "how long a transaction id is remembered at least"),
     NUMBER("backlog-limit", "ledger entries that may wait to be archived before new transactions are refused"), END};
 
+static arguments rename_arguments = {
+    FENCE, TEXT("cluster", "the name of the cluster that the shard is of from now on"),
+    NUMBER("epoch", "above the shard's"), END};
+
 static arguments post_arguments = {FENCE, WITH_BALANCES, BUNDLE, END};
 
 static arguments prepare_group = {
@@ -151,6 +155,8 @@ const struct command commands[] = {
      "Trims the ledger up to what the archive has stored.", "O(N) with N the frames trimmed", archived_arguments},
     {"tallystick.bind", body_bind, COMMAND_WRITES | COMMAND_LANDS | COMMAND_MAKES | COMMAND_FAST, 4, 0, 0,
      "Binds this Redis to a shard, raises its epoch and sets its limits.", "O(1)", bind_arguments},
+    {"tallystick.rename", body_rename, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS | COMMAND_FAST, 2, 0, 0,
+     "Makes a copied shard one of another cluster, at a higher epoch.", "O(1)", rename_arguments},
     {"tallystick.slot.count", body_slot_count, COMMAND_FENCED, 1, 0, 0,
      "Counts and sums up what a slot holds.", "O(N) with N the slot's records", slot_arguments},
     {"tallystick.slot.export", body_slot_export, COMMAND_FENCED, 3, 0, 0,

@@ -24,6 +24,14 @@ static bool is_shard_name(const unsigned char *name, size_t length) {
     return memchr(name, '/', length) != NULL;
 }
 
+static void set_shard(struct meta *meta, const unsigned char *shard, size_t length, int64_t epoch) {
+    memcpy(meta->shard, shard, length);
+    meta->shard[length] = 0;
+    meta->shard_length = (uint16_t)length;
+    meta->epoch = epoch;
+    meta_set_fence(meta);
+}
+
 enum call_result body_bind(struct call *call) {
     struct meta *meta = &call->state->meta;
     int64_t epoch, window_ms, backlog_limit;
@@ -40,13 +48,33 @@ enum call_result body_bind(struct call *call) {
         if (epoch < meta->epoch)
             return call_refuse(call, "STALE_EPOCH the shard is at epoch %" PRId64, meta->epoch);
     }
-    memcpy(meta->shard, shard, length);
-    meta->shard[length] = 0;
-    meta->shard_length = (uint16_t)length;
-    meta->epoch = epoch;
-    meta_set_fence(meta);
+    set_shard(meta, shard, length, epoch);
     meta->window_ms = window_ms;
     meta->backlog_limit = backlog_limit;
+    if (!call->replaying) RM_ReplyWithSimpleString(call->ctx, "OK");
+    return CALL_DONE;
+}
+
+/* ------------------------------------------------------------------ rename */
+
+/* The shard keeps its own id. The epoch rises, so that the fence is another one whatever the name is. */
+enum call_result body_rename(struct call *call) {
+    struct meta *meta = &call->state->meta;
+    int64_t epoch;
+    size_t length;
+    unsigned char name[2u * SHARD_NAME_BYTES];
+    const unsigned char *cluster = call_bytes(call, 0, &length);
+    const char *shard = strchr(meta->shard, '/');
+    const size_t shard_length = strlen(shard);
+    if (!length || length > SHARD_NAME_BYTES || memchr(cluster, '/', length))
+        return call_refuse(call, "ERR malformed cluster: a name without a slash");
+    memcpy(name, cluster, length);
+    memcpy(name + length, shard, shard_length);
+    if (!is_shard_name(name, length + shard_length)) return call_refuse(call, "ERR malformed cluster: a name");
+    if (!call_number(call, 1, 0, MAX_MINOR, &epoch)) return call_refuse(call, "ERR malformed epoch: a number");
+    if (!call->replaying && epoch <= meta->epoch)
+        return call_refuse(call, "STALE_EPOCH the shard is at epoch %" PRId64, meta->epoch);
+    set_shard(meta, name, length + shard_length, epoch);
     if (!call->replaying) RM_ReplyWithSimpleString(call->ctx, "OK");
     return CALL_DONE;
 }

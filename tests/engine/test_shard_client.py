@@ -396,6 +396,15 @@ async def test_bind_raises_the_epoch_and_never_lowers_it(shard: EngineShard, cli
             await other.bind(HOUR_MS, 1_000)
 
 
+async def test_renamed_shard_refuses_the_fence_it_had(shard: EngineShard, client: Shard) -> None:
+    """It is the other cluster's; a second rename under the old fence changes nothing."""
+    await client.rename("copy", 3)
+    with pytest.raises(StaleEpochError, match="at copy/shard-0/3"):
+        await client.rename("other", 4)
+    async with client_of(shard.server, "copy/shard-0/3") as renamed:
+        assert (await renamed.info()).shard == "copy/shard-0"
+
+
 async def test_malformed_call_is_a_defect(client: Shard) -> None:
     """No correct caller makes one."""
     with pytest.raises(ShardDefectError, match="malformed bundle"):
