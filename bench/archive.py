@@ -1,7 +1,7 @@
 """`python -m bench.archive`: entries a second that the archiver moves from a shard into its database.
 
-A Redis with a long stream of made-up transfers, between accounts chosen at random, stands for a shard under
-load. A process of its own does what `python -m shard_node.archiver` does with one shard: it reads the
+A shard carries out transfers between accounts chosen at random, of which nothing is archived for a while.
+Then a process of its own does what `python -m shard_node.archiver` does with one shard: it reads the
 stream, stores, tells the shard. What counts is that process' CPU time, user and system, for a shard's
 archiver has one core at the most. Everything is in a temporary folder; with --ledger in that database.
 """
@@ -11,105 +11,118 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvloop
-from redis.asyncio import Redis
+from sqlalchemy import Engine
 
 from bench.cluster import read_cpu
 from bench.errors import BenchError
-from shard_node.agent import RedisProcess, bind, load_library
+from shard_node.agent import RedisProcess
 from shard_node.archiver import BATCH_ENTRIES, ShardArchiver
 from shard_node.client import Shard, connect
-from shard_node.cluster import SLOT_COUNT, Topology
-from shard_node.contract import Kind, Outcome, Terms, Transfers, pack
+from shard_node.cluster import Topology, slot
+from shard_node.contract import (
+    AccountTerms,
+    Details,
+    Effect,
+    Kind,
+    Leg,
+    Outcome,
+    Post,
+    Transaction,
+    bundle_of,
+    pack_details,
+)
 from shard_node.ledger.store import Archive, open_ledger
 from shard_node.ledger.store.migrations import upgrade
+from shard_node.limits import MAX_BATCH
 
 _MEASURE = "--measure"
 _SHARD = "shard-0"
 _WINDOW_MS = 3_600_000
 _CALL_TRANSFERS = 1000
-_START_MS = 1_750_000_000_000
+# Which no run comes near.
+_CREDIT_LINE_MINOR = -(10**12)
+_DETAILS = pack_details(Details(reference=b"invoice 4711"))
 _ALL_COMMITTED = bytes((Outcome.COMMITTED,))
 # Of a run, how often its figures are told.
 _PARTS = 10
 
 
 class _Maker:
-    """Transfers between random accounts, as one function call appends them to the stream."""
+    """Transfers between random accounts, a call's worth at once."""
 
     def __init__(self, accounts: int) -> None:
         self._random = random.Random(7)
-        self._names = [f"customer-{number:07}" for number in range(accounts)]
-        self._balances = [0] * accounts
-        self._versions = [0] * accounts
-        self._now_ms = _START_MS
+        self.names = [f"customer-{number:07}" for number in range(accounts)]
 
-    def call(self, transfers: int) -> tuple[str, bytes]:
-        """One stream entry: its id and its columns. Transaction ids are UUIDv7."""
-        self._now_ms += 20
-        rows: list[tuple[bytes, Terms]] = []
-        moved: list[tuple[int, int, int, int]] = []
-        for _ in range(transfers):
-            payer, payee = self._random.sample(range(len(self._names)), 2)
-            amount = self._random.randrange(1, 10_000)
-            terms = Terms(
-                amount,
-                "EUR",
-                payer % SLOT_COUNT,
-                payee % SLOT_COUNT,
-                Kind.TRANSFER,
-                self._names[payer],
-                self._names[payee],
-                b"invoice 4711",
-            )
-            unique = self._random.randbytes(10)
-            rows.append((self._now_ms.to_bytes(6) + bytes((unique[0] & 0x0F | 0x70,)) + unique[1:], terms))
-            moved.append((*self._move(payer, -amount), *self._move(payee, amount)))
-        bundle = Transfers.of(rows).bundle()
-        numbers = [struct.pack(f"<{transfers}q", *column) for column in zip(*moved, strict=True)]
-        return f"{self._now_ms}-0", pack(
-            "post", _ALL_COMMITTED, bundle.decisions, bundle.terms, bundle.bodies, *numbers
-        )
-
-    def _move(self, account: int, delta: int) -> tuple[int, int]:
-        self._balances[account] += delta
-        self._versions[account] += 1
-        return self._balances[account], self._versions[account]
+    def transfers(self, count: int, now_ms: int) -> bytes:
+        """A bundle of so many. Transaction ids are UUIDv7."""
+        rows = []
+        for _ in range(count):
+            payer, payee = self._random.sample(self.names, 2)
+            amount, unique = self._random.randrange(1, 10_000), self._random.randbytes(10)
+            name = now_ms.to_bytes(6) + bytes((unique[0] & 0x0F | 0x70,)) + unique[1:]
+            legs = Leg(payer, Effect.DEBIT, amount, "EUR"), Leg(payee, Effect.CREDIT, amount, "EUR")
+            rows.append(Transaction(name, Kind.TRANSFER, slot(payer), legs, _DETAILS))
+        return bundle_of(rows)
 
 
-async def _fill(redis: Redis, entries: int, accounts: int) -> None:
-    maker = _Maker(accounts)
-    waiting = entries
+async def _open(shard: Shard, names: Sequence[str]) -> None:
+    for first in range(0, len(names), MAX_BATCH):
+        page = names[first : first + MAX_BATCH]
+        await shard.open([AccountTerms(name, slot(name), "EUR", _CREDIT_LINE_MINOR) for name in page])
+
+
+async def _transfer(shard: Shard, maker: _Maker, entries: int) -> None:
+    """Makes so many entries, two a transfer."""
+    waiting, now_ms = entries, await shard.clock_ms()
     while waiting > 0:
-        transfers = min(_CALL_TRANSFERS, (waiting + 1) // 2)
-        stream_id, packed = maker.call(transfers)
-        await redis.xadd("ledger", {"e": packed}, id=stream_id)
-        waiting -= 2 * transfers
-    await redis.hincrby("meta", "backlog", entries - waiting)
+        count = min(_CALL_TRANSFERS, (waiting + 1) // 2)
+        (codes,) = (await shard.call(Post(maker.transfers(count, now_ms)))).codes
+        if codes != _ALL_COMMITTED:
+            raise BenchError("a transfer was refused")
+        waiting -= 2 * count
+
+
+def _archiver(engine: Engine, executor: Executor, limit: int) -> ShardArchiver:
+    return ShardArchiver(
+        _SHARD, Archive(engine), executor, lambda: time.time_ns() // 1_000_000, {"EUR": 2}, limit
+    )
+
+
+async def _fill(shard: Shard, ledger: str, entries: int, accounts: int) -> None:
+    """Opens accounts, whose entries are archived before anything is measured, then makes ``entries``."""
+    maker = _Maker(accounts)
+    await _open(shard, maker.names)
+    engine = open_ledger(ledger)
+    upgrade(engine)
+    with ThreadPoolExecutor(1) as executor:
+        archiver = _archiver(engine, executor, BATCH_ENTRIES)
+        while (await archiver.step(shard)).entries:
+            pass
+    engine.dispose()
+    await _transfer(shard, maker, entries)
 
 
 async def _archive(address: str, fence: str, ledger: str, limit: int) -> None:
     """What is measured: an archiver's work with one shard, until nothing waits."""
     engine = open_ledger(ledger)
-    upgrade(engine)
     with ThreadPoolExecutor(1) as executor:
         async with Shard(_SHARD, fence, connect(address)) as shard:
-            archiver = ShardArchiver(
-                _SHARD, Archive(engine), executor, lambda: time.time_ns() // 1_000_000, {"EUR": 2}, limit
-            )
-            total = (await shard.ledger_state()).backlog
-            done, told = 0, 0
+            archiver = _archiver(engine, executor, limit)
+            before = await shard.ledger_state()
+            total, done, told = before.backlog, 0, 0
             began, cpu_s = time.perf_counter(), time.process_time()
             part_cpu_s = cpu_s
             while (step := await archiver.step(shard)).entries:
@@ -128,7 +141,7 @@ async def _archive(address: str, fence: str, ledger: str, limit: int) -> None:
         raise BenchError(f"{done} of {total} entries were stored, {state.backlog} wait")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"archived {done:,} entries in {state.number:,} batches: {cpu_s:.1f} s of CPU, "
+        f"archived {done:,} entries in {state.number - before.number:,} batches: {cpu_s:.1f} s of CPU, "
         f"{wall_s:.1f} s by the clock\n"
         f"{done / cpu_s:,.0f} entries per second of CPU, {cpu_s / done * 1e6:.1f} us each; "
         f"{peak_mib:,.0f} MiB of memory at the most"
@@ -143,11 +156,10 @@ async def _run(folder: Path, entries: int, accounts: int, limit: int, ledger: st
         initial = Topology.initial("bench", [_SHARD])
         topology = initial.changed(replace(shard, primary=process.address) for shard in initial.shards)
         fence = topology.fence(topology.shard(_SHARD))
-        async with Shard(_SHARD, fence, connect(process.address)) as shard:
-            await load_library(shard.redis)
-            await bind(shard.redis, topology, _SHARD, _WINDOW_MS)
-            await _fill(shard.redis, entries, accounts)
         url = ledger or f"sqlite:///{folder / 'ledger.db'}"
+        async with Shard(_SHARD, fence, connect(process.address)) as shard:
+            await shard.bind(_WINDOW_MS, 2 * entries + accounts)
+            await _fill(shard, url, entries, accounts)
         before = read_cpu({"Redis": process.pid})
         command = [sys.executable, "-m", "bench.archive", _MEASURE, process.address, fence, url, str(limit)]
         measured = await asyncio.to_thread(subprocess.run, command, check=False)
@@ -157,7 +169,7 @@ async def _run(folder: Path, entries: int, accounts: int, limit: int, ledger: st
         print(f"Redis spent {redis_s / entries * 1e6:.2f} us each")
         if ledger is None:
             size = (folder / "ledger.db").stat().st_size
-            print(f"the database has {size / entries:.0f} bytes each, with indexes")
+            print(f"the database has {size / (entries + accounts):.0f} bytes each, with indexes")
     finally:
         await process.stop()
 

@@ -8,7 +8,6 @@ is not what is remembered; so nothing is read before every archiver has caught u
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -45,11 +44,6 @@ _BATCH = 8000
 # Two entries a transfer: a slow archiver stores some thousand a second.
 _MOST_QUIET_SECONDS = 600.0
 _POLL_SECONDS = 0.2
-# Keys of one kind that carry a number, such as "slot:17", are told as one.
-_NUMBER = re.compile(r":\d+$")
-_KEYS_A_CALL = 1000
-# Less than this is noise of an allocator, not worth a line.
-_LEAST_KEY_BYTES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +58,6 @@ class MemorySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What one shard's Redis holds: bytes of data in all, and bytes by kind of key."""
-
-    data_bytes: int
-    by_key: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class ShardMemory:
     """One shard: how much it has of each, and how many bytes its data grew by for them.
 
@@ -83,9 +69,6 @@ class ShardMemory:
     accounts_bytes: int
     transfers: int
     transfers_bytes: int
-    # What each kind of key grew by for them.
-    accounts_by_key: Mapping[str, int]
-    transfers_by_key: Mapping[str, int]
 
     @property
     def bytes_per_account(self) -> float:
@@ -156,10 +139,8 @@ def measure_memory(settings: MemorySettings, progress: Progress) -> MemoryFigure
     return MemoryFigures(settings, shards, machine)
 
 
-def shard_memory(
-    shard: str, readings: tuple[Reading, Reading, Reading], accounts: int, transfers: int
-) -> ShardMemory:
-    """The figures of a shard from readings while empty, with its accounts, and with what it remembers.
+def shard_memory(shard: str, readings: tuple[int, int, int], accounts: int, transfers: int) -> ShardMemory:
+    """The figures of a shard from bytes of data while empty, with its accounts, and with what it remembers.
 
     Raises BenchError when it has nothing of either: chance left it out, or the numbers are too small.
     """
@@ -169,18 +150,10 @@ def shard_memory(
     return ShardMemory(
         shard,
         accounts,
-        opened.data_bytes - empty.data_bytes,
+        opened - empty,
         transfers,
-        done.data_bytes - opened.data_bytes,
-        _grown(empty, opened),
-        _grown(opened, done),
+        done - opened,
     )
-
-
-def _grown(before: Reading, after: Reading) -> dict[str, int]:
-    """What each kind of key grew by, where that is worth a line."""
-    grown = {key: size - before.by_key.get(key, 0) for key, size in sorted(after.by_key.items())}
-    return {key: size for key, size in grown.items() if abs(size) >= _LEAST_KEY_BYTES}
 
 
 def touched(payments: Payments, homes: Sequence[int]) -> Counter[int]:
@@ -218,12 +191,12 @@ def _make_transfers(
     return remembered
 
 
-def _readings(cluster: LocalCluster, service: ClusterServiceStub, names: Sequence[str]) -> list[Reading]:
-    """What each shard holds, in the order of the names, once nothing waits on any of them."""
+def _readings(cluster: LocalCluster, service: ClusterServiceStub, names: Sequence[str]) -> list[int]:
+    """Bytes of data on each shard, in the order of the names, once nothing waits on any of them."""
     _await(lambda: _waiting_entries(service) == 0, "archivers have not caught up")
     _await(lambda: _in_flight(service) == 0, "transfers are in flight")
     addresses = cluster.shard_addresses
-    return [_reading(addresses[name]) for name in names]
+    return [_data_bytes(addresses[name]) for name in names]
 
 
 def _await(ready: Callable[[], bool], complaint: str) -> None:
@@ -244,21 +217,10 @@ def _in_flight(service: ClusterServiceStub) -> int:
     return len(answer.transfers)
 
 
-def _reading(address: str) -> Reading:
+def _data_bytes(address: str) -> int:
     with shard_redis(address) as connection:
         stats = cast("Mapping[str, int]", connection.memory_stats())
-        by_key: Counter[str] = Counter()
-        keys = [str(key) for key in connection.scan_iter(count=_KEYS_A_CALL)]
-        for first in range(0, len(keys), _KEYS_A_CALL):
-            page = keys[first : first + _KEYS_A_CALL]
-            with connection.pipeline(transaction=False) as pipe:
-                for key in page:
-                    # All of its elements, not a sample.
-                    pipe.memory_usage(key, samples=0)
-                sizes = pipe.execute()
-            for key, size in zip(page, sizes, strict=True):
-                by_key[_NUMBER.sub(":*", key)] += int(size or 0)
-        return Reading(int(stats["dataset.bytes"]), by_key)
+        return int(stats["dataset.bytes"])
 
 
 def main(
@@ -280,7 +242,7 @@ def main(
 
     It is read only once the ledger is archived and nothing is in flight.
 
-    Prints bytes for each shard, and by kind of key what the transfers added.
+    Prints bytes for each shard.
     """
     settings = MemorySettings(shards, archivers, accounts, transfers, seed)
     carry_out(lambda progress: measure_memory(settings, progress), _show, _document, as_json=as_json)
@@ -298,15 +260,6 @@ def _show(screen: Screen, figures: MemoryFigures) -> None:
             f"{shard.bytes_per_transfer:.1f}",
         )
     screen.table(table)
-    counts = [name for shard in figures.shards for name in (f"{shard.shard}: account", "transfer")]
-    keys = Table("key", *counts, right=counts, title="Where they are, by kind of key: bytes each")
-    for key in sorted({key for s in figures.shards for key in {**s.accounts_by_key, **s.transfers_by_key}}):
-        cells = []
-        for shard in figures.shards:
-            cells.append(f"{shard.accounts_by_key.get(key, 0) / shard.accounts:.1f}")
-            cells.append(f"{shard.transfers_by_key.get(key, 0) / shard.transfers:.1f}")
-        keys.add_row(key, *cells)
-    screen.table(keys)
     settings = figures.settings
     screen.print(
         strong(f"{figures.bytes_per_account:.0f} bytes an account"),
@@ -319,11 +272,10 @@ def _show(screen: Screen, figures: MemoryFigures) -> None:
     )
     screen.print(
         "Counted: all that Redis has allocated for its data (dataset.bytes of MEMORY STATS), with the spare ",
-        "room of hash tables. An account is its record, its name and its place in its slot; a transfer is ",
-        "what keeps it from being made again. Not counted: buffers and the process itself; there were no ",
-        "entries waiting for an archiver, no transfers in flight. Kinds of key are by MEMORY USAGE, which ",
-        "leaves out some of what the allocator rounds up. A hash table has one to two places an entry, so ",
-        "another number of transfers or accounts may change the figures by some 8 bytes.",
+        "room of tables. An account is its record, its name and its place in its slot; a transfer is what ",
+        "keeps it from being made again. Not counted: buffers and the process itself; there were no entries ",
+        "waiting for an archiver, no transfers in flight. A table's index has room for one to two times its ",
+        "records, so another number of transfers or accounts may change the figures by some 8 bytes.",
     )
     screen.print(f"{figures.machine}; verified: balanced, each transfer moved money once")
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from deploy.cli.answers import show_accounts, show_result
+from deploy.cli.answers import show_accounts
+from deploy.cli.operation import Operation
 from deploy.cli.options import (
     AccountId,
     AmountText,
+    Asking,
     Currency,
     DataOption,
-    IdOption,
     InitiatedByOption,
     JsonOption,
-    ReferenceOption,
     RouterOption,
     ValidateOption,
-    identity_of,
+    with_options,
 )
 from deploy.local import wallet
 from deploy.terminal import about, bad, err, out, sentence_of
+from tallystick import Account, SyncClient
 
 DEFAULT_LIMIT = 100
 
@@ -30,6 +33,23 @@ _BankOption = Annotated[
     str,
     typer.Option("--bank-transaction-id", metavar="ID", help="The bank's name for it; kept in the ledger."),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The options of a command that changes an account, and moves nothing."""
+
+    validate_only: ValidateOption = False
+    as_json: JsonOption = False
+    router: RouterOption = None
+    data: DataOption = None
+
+    def make(self, method: Callable[..., Account], account_id: str, *arguments: Any, **fields: Any) -> None:
+        """Calls a method of `SyncClient`, and prints the account that it answers with."""
+        about(account_id=account_id)
+        with wallet(self.router, self.data) as client:
+            account = method(client, account_id, *arguments, validate_only=self.validate_only, **fields)
+        show_accounts([account], as_json=self.as_json)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +63,9 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(accounts, name="account", no_args_is_help=True)
 
 
+@with_options
 def open_account(
+    change: Change,
     account_id: AccountId,
     currency: Currency,
     *,
@@ -59,62 +81,49 @@ def open_account(
             metavar="AMOUNT", help="The most that one transfer, hold or journal may take.", show_default=False
         ),
     ] = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Open an account. Opening it again with the same attributes changes nothing."""
-    about(account_id=account_id)
-    with wallet(router, data) as client:
-        account = client.open_account(
-            account_id,
-            currency,
-            minimum_balance,
-            maximum_balance=maximum_balance,
-            maximum_transfer=maximum_transfer,
-            validate_only=validate_only,
-        )
-    show_accounts([account], as_json=as_json)
+    change.make(
+        SyncClient.open_account,
+        account_id,
+        currency,
+        minimum_balance,
+        maximum_balance=maximum_balance,
+        maximum_transfer=maximum_transfer,
+    )
 
 
-def show(
-    account_ids: Annotated[list[str], typer.Argument(metavar="ACCOUNT...")],
-    *,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
-) -> None:
+@with_options
+def show(asking: Asking, account_ids: Annotated[list[str], typer.Argument(metavar="ACCOUNT...")]) -> None:
     """Show accounts and their balances."""
-    with wallet(router, data) as client:
+    with wallet(asking.router, asking.data) as client:
         results = client.get_accounts(account_ids)
     failed = {result.account_id: result.error for result in results if result.error is not None}
     shown = [result.account for result in results if result.account is not None]
-    show_accounts(shown, as_json=as_json, failed=failed)
+    show_accounts(shown, as_json=asking.as_json, failed=failed)
     for account_id, error in failed.items():
         err.print(bad("error:"), f" {account_id}: {sentence_of(error)}")
     if failed:
         raise typer.Exit(1)
 
 
+@with_options
 def list_accounts(
+    asking: Asking,
     *,
     prefix: Annotated[str, typer.Option(help="Only accounts whose id begins so.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = DEFAULT_LIMIT,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """List accounts and their balances, in order of slot, then of id.
 
     Closed accounts are among them; the system's own, @world, are not: `tallystick verify` adds them up.
     """
-    with wallet(router, data) as client:
+    with wallet(asking.router, asking.data) as client:
         # One more than asked for tells whether there is more.
         accounts = list(islice(client.accounts(prefix), limit + 1))
     more, accounts = len(accounts) > limit, accounts[:limit]
-    show_accounts(accounts, as_json=as_json, more=more)
-    if as_json:
+    show_accounts(accounts, as_json=asking.as_json, more=more)
+    if asking.as_json:
         return
     if not accounts:
         out.print("no accounts")
@@ -122,108 +131,51 @@ def list_accounts(
         out.print(f"there are more than {limit}; --limit shows more")
 
 
+@with_options
 def deposit(
+    operation: Operation,
     account_id: AccountId,
     amount: AmountText,
     currency: Currency,
     *,
     bank_transaction_id: _BankOption = "",
     initiated_by: InitiatedByOption = "",
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Bring money from outside into an account."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.deposit(
-            account_id,
-            amount,
-            currency,
-            transaction_id=identity,
-            reference=reference,
-            bank_transaction_id=bank_transaction_id,
-            initiated_by=initiated_by,
-            validate_only=validate_only,
-        )
-    show_result(identity, result.outcome, [(account_id, result.to_available, currency)], as_json=as_json)
+    fields = {"bank_transaction_id": bank_transaction_id, "initiated_by": initiated_by}
+    result = operation.send(SyncClient.deposit, account_id, amount, currency, **fields)
+    operation.show(result, (account_id, result.to_available, currency))
 
 
+@with_options
 def withdraw(
+    operation: Operation,
     account_id: AccountId,
     amount: AmountText,
     currency: Currency,
     *,
     bank_transaction_id: _BankOption = "",
     initiated_by: InitiatedByOption = "",
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Take money from an account to outside."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.withdraw(
-            account_id,
-            amount,
-            currency,
-            transaction_id=identity,
-            reference=reference,
-            bank_transaction_id=bank_transaction_id,
-            initiated_by=initiated_by,
-            validate_only=validate_only,
-        )
-    show_result(identity, result.outcome, [(account_id, result.from_available, currency)], as_json=as_json)
+    fields = {"bank_transaction_id": bank_transaction_id, "initiated_by": initiated_by}
+    result = operation.send(SyncClient.withdraw, account_id, amount, currency, **fields)
+    operation.show(result, (account_id, result.from_available, currency))
 
 
-def freeze(
-    account_id: AccountId,
-    *,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
-) -> None:
+@with_options
+def freeze(change: Change, account_id: AccountId) -> None:
     """Let an account neither pay nor be paid. Freezing it again does nothing."""
-    about(account_id=account_id)
-    with wallet(router, data) as client:
-        account = client.freeze_account(account_id, validate_only=validate_only)
-    show_accounts([account], as_json=as_json)
+    change.make(SyncClient.freeze_account, account_id)
 
 
-def unfreeze(
-    account_id: AccountId,
-    *,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
-) -> None:
+@with_options
+def unfreeze(change: Change, account_id: AccountId) -> None:
     """Let a frozen account take part again."""
-    about(account_id=account_id)
-    with wallet(router, data) as client:
-        account = client.unfreeze_account(account_id, validate_only=validate_only)
-    show_accounts([account], as_json=as_json)
+    change.make(SyncClient.unfreeze_account, account_id)
 
 
-def close(
-    account_id: AccountId,
-    *,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
-) -> None:
+@with_options
+def close(change: Change, account_id: AccountId) -> None:
     """Close an account for ever. It must have a balance of zero, no hold, and nothing on its way."""
-    about(account_id=account_id)
-    with wallet(router, data) as client:
-        account = client.close_account(account_id, validate_only=validate_only)
-    show_accounts([account], as_json=as_json)
+    change.make(SyncClient.close_account, account_id)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
 from decimal import Decimal
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from deploy.moments import moment_text
 from deploy.terminal import Table, error_document, good, out, write_json
 from shard_node.money import to_text
 from tallystick import Account, Outcome, TallystickError
 
 if TYPE_CHECKING:
     from shard_node.cluster import Exponents
+    from shard_node.ledger.proof import CurrencyTotals
 
 # Account, what it has available where that is known, and the currency, if that is.
 Balance = tuple[str, Decimal | None, str]
@@ -52,10 +57,8 @@ def show_accounts(
     """
     if as_json:
         errors = [{"account_id": name, **error_document(error)} for name, error in (failed or {}).items()]
-        document: dict[str, Any] = {"accounts": [_account_document(account) for account in accounts]}
-        write_json(
-            document | ({"errors": errors} if errors else {}) | ({} if more is None else {"more": more})
-        )
+        answer: dict[str, Any] = {"accounts": [document(account) for account in accounts]}
+        write_json(answer | ({"errors": errors} if errors else {}) | ({} if more is None else {"more": more}))
         return
     limits = {
         "maximum": [_limit(account.maximum_balance) for account in accounts],
@@ -90,6 +93,36 @@ def show_accounts(
         out.table(table)
 
 
+def document(value: Any, *names: str) -> dict[str, Any]:
+    """The fields of these names in JSON, or all fields of a dataclass: amounts as text, moments in UTC."""
+    wanted = names or [field.name for field in fields(value)]
+    return {name: _plain(getattr(value, name)) for name in wanted}
+
+
+def totals_document(totals: Mapping[str, CurrencyTotals], exponents: Exponents) -> dict[str, dict[str, Any]]:
+    """What a ledger's entries add up to in each currency, in JSON."""
+    return {
+        currency: {
+            "accounts": sums.accounts,
+            "customers": minor_text(sums.customers_minor, currency, exponents),
+            "in_flight": minor_text(sums.in_flight_minor, currency, exponents),
+            "deposits": minor_text(sums.deposits_minor, currency, exponents),
+            "withdrawals": minor_text(sums.withdrawals_minor, currency, exponents),
+            "system": minor_text(sums.system_minor, currency, exponents),
+        }
+        for currency, sums in sorted(totals.items())
+    }
+
+
+def show_totals(totals: Mapping[str, CurrencyTotals], exponents: Exponents, *names: str) -> None:
+    """Prints of each currency how many accounts there are, and the sums of these names."""
+    columns = ("accounts", *(name.replace("_", " ") for name in names))
+    table = Table("currency", *columns, right=columns)
+    for currency, sums in totals_document(totals, exponents).items():
+        table.add_row(currency, f"{sums['accounts']:,}", *(sums[name] for name in names))
+    out.table(table)
+
+
 def minor_text(minor: int, currency: str, exponents: Exponents) -> str:
     """An amount in the currency's unit; in words where nobody knows how many decimals the currency has."""
     return to_text(minor, exponents[currency]) if currency in exponents else f"{minor} minor units"
@@ -99,15 +132,12 @@ def _limit(amount: Decimal | None) -> str:
     return "" if amount is None else f"{amount:f}"
 
 
-def _account_document(account: Account) -> dict[str, Any]:
-    return {
-        "account_id": account.account_id,
-        "currency": account.currency,
-        "available": f"{account.available:f}",
-        "held": f"{account.held:f}",
-        "minimum_balance": f"{account.minimum_balance:f}",
-        "maximum_balance": _limit(account.maximum_balance) or None,
-        "maximum_transfer": _limit(account.maximum_transfer) or None,
-        "version": account.version,
-        "state": account.state.name.lower(),
-    }
+def _plain(value: object) -> object:
+    match value:
+        case Decimal():
+            return f"{value:f}"
+        case datetime():
+            return moment_text(value)
+        case IntEnum():
+            return value.name.lower()
+    return value

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.answers import minor_text
+from deploy.cli.answers import document, minor_text, show_totals, totals_document
 from deploy.cli.completeness import EXIT_NOT_KNOWN, until_document, until_text
 from deploy.cli.ledger_file import find_ledger
-from deploy.cli.options import DataOption, JsonOption, LedgerOption, RouterOption
+from deploy.cli.options import Asking, DataOption, JsonOption, LedgerOption, with_options
 from deploy.errors import NoClusterError
 from deploy.local import DEFAULT_DATA, cluster_file, ledger_client
 from deploy.moments import moment_of_ms, ms_of
@@ -26,7 +26,7 @@ from shard_node.contract import Kind
 from tallystick.ledger import Finding as ToldFinding
 
 if TYPE_CHECKING:
-    from shard_node.ledger.proof import AuditReport, Finding, InFlight
+    from shard_node.ledger.proof import AuditReport, InFlight
     from tallystick.ledger import ConsistencyReport
 
 EXIT_CONSISTENT, EXIT_DIFFERS = 0, 1
@@ -83,7 +83,9 @@ def audit(
     raise typer.Exit(EXIT_CONSISTENT if report.consistent else EXIT_DIFFERS)
 
 
+@with_options
 def check(
+    asking: Asking,
     *,
     max_backlog: Annotated[
         int | None,
@@ -95,9 +97,6 @@ def check(
             show_default=False,
         ),
     ] = None,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """The same as a quick check by a router: chain ends, the newest entries, every live account.
 
@@ -105,7 +104,7 @@ def check(
     """
     with (
         not_known("consistent"),
-        ledger_client(router, data) as client,
+        ledger_client(asking.router, asking.data) as client,
         err.progress("comparing accounts") as advance,
     ):
         report = client.consistency_check(
@@ -118,7 +117,7 @@ def check(
         if too_far_behind
         else _verdict(consistent=report.consistent)
     )
-    if as_json:
+    if asking.as_json:
         consistent = None if too_far_behind else report.consistent
         until = until_document(report.complete_until)
         write_json(asdict(report) | {"consistent": consistent, "complete_until": until})
@@ -138,16 +137,8 @@ def check(
 
 def show_report(report: AuditReport, seconds: float) -> None:
     """Prints what an audit found."""
-    sums_of = ("accounts", "customers", "in flight", "deposits", "withdrawals")
-    table = Table("currency", *sums_of, right=sums_of)
-    for currency, sums in sorted(report.currencies.items()):
-        amounts = (sums.customers_minor, sums.in_flight_minor, sums.deposits_minor, sums.withdrawals_minor)
-        table.add_row(
-            currency,
-            f"{sums.accounts:,}",
-            *(minor_text(minor, currency, report.exponents) for minor in amounts),
-        )
-    out.table(table)
+    sums_of = ("customers", "in_flight", "deposits", "withdrawals")
+    show_totals(report.currencies, report.exponents, *sums_of)
     if report.in_flight_total:
         _show_in_flight(report)
     show_findings(report)
@@ -229,25 +220,11 @@ def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
         "consistent": report.consistent,
         "ended_by": report.ended_by or None,
         "findings_total": report.findings.total,
-        "findings": [_finding_document(finding) for finding in report.findings.kept],
-        "entries": report.entries,
-        "entries_waiting": report.entries_waiting,
+        "findings": [document(finding) for finding in report.findings.kept],
+        **document(report, "entries", "entries_waiting", "batches", "accounts", "live_accounts"),
         "complete_until": until_document(_moment(report.complete_until_ms)),
-        "batches": report.batches,
-        "accounts": report.accounts,
-        "live_accounts": report.live_accounts,
         "seconds": round(seconds, 3),
-        "currencies": {
-            currency: {
-                "accounts": sums.accounts,
-                "customers": minor_text(sums.customers_minor, currency, report.exponents),
-                "in_flight": minor_text(sums.in_flight_minor, currency, report.exponents),
-                "deposits": minor_text(sums.deposits_minor, currency, report.exponents),
-                "withdrawals": minor_text(sums.withdrawals_minor, currency, report.exponents),
-                "system": minor_text(sums.system_minor, currency, report.exponents),
-            }
-            for currency, sums in sorted(report.currencies.items())
-        },
+        "currencies": totals_document(report.currencies, report.exponents),
         "in_flight_total": report.in_flight_total,
         "in_flight": [
             {
@@ -261,16 +238,6 @@ def _report_document(report: AuditReport, seconds: float) -> dict[str, Any]:
             }
             for one in report.in_flight
         ],
-    }
-
-
-def _finding_document(finding: Finding) -> dict[str, str]:
-    return {
-        "rule": finding.rule.value,
-        "message": finding.message,
-        "shard_id": finding.shard_id,
-        "account_id": finding.account_id,
-        "transaction_id": finding.transaction_id,
     }
 
 

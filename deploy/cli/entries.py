@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from deploy.moments import local_text, moment_text, times
+from deploy.moments import local_text, times
 from deploy.terminal import Table
 from tallystick.ledger import Entry, EntryKind
 
@@ -18,29 +17,6 @@ def kind_name(kind: EntryKind) -> str:
 def counterparty_name(entry: Entry) -> str:
     """The other account, for people: money comes from outside and goes there through system accounts."""
     return "outside" if entry.counterparty.startswith("@world:") else entry.counterparty
-
-
-def entry_document(entry: Entry) -> dict[str, Any]:
-    """An entry in JSON: the contract's field names, amounts as decimal text."""
-    return {
-        "account_id": entry.account_id,
-        "version": entry.version,
-        "at": moment_text(entry.at),
-        "kind": kind_name(entry.kind),
-        "transaction_id": entry.transaction_id,
-        "counterparty": entry.counterparty,
-        "currency": entry.currency,
-        "delta": f"{entry.delta:f}",
-        "held_delta": f"{entry.held_delta:f}",
-        "balance": f"{entry.balance:f}",
-        "reference": entry.reference,
-        "external_id": entry.external_id,
-        "initiated_by": entry.initiated_by,
-        "related_transaction_id": entry.related_transaction_id,
-        "leg": entry.leg,
-        "leg_count": entry.leg_count,
-        "shard_id": entry.shard_id,
-    }
 
 
 def entries_table(entries: Sequence[Entry]) -> Table:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.cli.answers import document
 from deploy.cli.completeness import TICK, WaitOption, answered, end_if_late, until_document, until_text
-from deploy.cli.entries import entries_table, entry_document, entry_line, kind_name
-from deploy.cli.options import TIME_HELP, AccountId, DataOption, JsonOption, RouterOption, parsed_moment
+from deploy.cli.entries import entries_table, entry_line, kind_name
+from deploy.cli.options import TIME_HELP, AccountId, Asking, parsed_moment, with_options
 from deploy.cli.statement_view import read_statement, show_statement, statement_document, write_csv
 from deploy.local import ledger_client
 from deploy.moments import EVERYTHING, local_text, moment_text
@@ -53,7 +54,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(watch)
 
 
+@with_options
 def history(
+    asking: Asking,
     account_id: AccountId,
     *,
     from_time: _FromOption = None,
@@ -65,16 +68,13 @@ def history(
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, help="At most so many.")] = DEFAULT_LIMIT,
     wait: WaitOption = None,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """List an account's ledger entries, newest first.
 
     Exit code 2 when some may be missing, because they are not archived yet.
     """
     order = EntryOrder.OLDEST_FIRST if oldest_first else EntryOrder.NEWEST_FIRST
-    with ledger_client(router, data) as client:
+    with ledger_client(asking.router, asking.data) as client:
 
         def read(**waiting: Any) -> tuple[list[Entry], datetime | None]:
             found = client.entries(
@@ -85,10 +85,10 @@ def history(
 
         (entries, complete_until), late = answered(read, to_time or EVERYTHING, wait, lambda _: read())
     more, entries = len(entries) > limit, entries[:limit]
-    if as_json:
+    if asking.as_json:
         write_json(
             {
-                "entries": [entry_document(entry) for entry in entries],
+                "entries": [document(entry) for entry in entries],
                 "more": more,
                 "complete_until": until_document(complete_until),
             }
@@ -104,7 +104,9 @@ def history(
     end_if_late(late)
 
 
+@with_options
 def statement(
+    asking: Asking,
     account_id: AccountId,
     *,
     from_time: _FromOption = None,
@@ -113,23 +115,20 @@ def statement(
         bool, typer.Option("--csv", help="As CSV, the data as it is: a spreadsheet may compute a cell.")
     ] = False,
     wait: WaitOption = None,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """An account's opening balance, every entry with the balance after it, and its closing balance.
 
     From the opening of the account unless --from says otherwise. It adds up, or it is not shown. Where not
     all is archived up to its end, it ends earlier, at a moment up to which all is: exit code 2.
     """
-    with ledger_client(router, data) as client:
+    with ledger_client(asking.router, asking.data) as client:
         made, late = answered(
             partial(read_statement, client, account_id, from_time, to_time),
             to_time or EVERYTHING,
             wait,
             lambda until: read_statement(client, account_id, from_time, until + TICK),
         )
-    if as_json:
+    if asking.as_json:
         write_json(statement_document(made))
     elif as_csv:
         write_csv(made, csv_sink())
@@ -139,39 +138,26 @@ def statement(
     end_if_late(late)
 
 
+@with_options
 def balance_at(
+    asking: Asking,
     account_id: AccountId,
     time: Annotated[datetime, typer.Argument(parser=parsed_moment, metavar="TIME", help=TIME_HELP)],
     *,
     wait: WaitOption = None,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """The balance that an account had at a moment.
 
     Where not all is archived up to then, that of an earlier moment, up to which all is: exit code 2.
     """
-    with ledger_client(router, data) as client:
+    with ledger_client(asking.router, asking.data) as client:
 
         def read(at: datetime, **waiting: Any) -> tuple[datetime, BalanceAt]:
             return at, client.balance_at(account_id, at, **waiting)
 
         (time, found), late = answered(partial(read, time), time, wait, lambda until: read(min(time, until)))
-    if as_json:
-        write_json(
-            {
-                "account_id": account_id,
-                "time": moment_text(time),
-                "currency": found.currency,
-                "balance": f"{found.balance:f}",
-                "available": f"{found.available:f}",
-                "held": f"{found.held:f}",
-                "version": found.version,
-                "changed_at": moment_text(found.changed_at),
-                "complete_until": until_document(found.complete_until),
-            }
-        )
+    if asking.as_json:
+        write_json(document(found) | {"time": moment_text(time)})
     else:
         out.print(
             f"{account_id} at {local_text(time)}: ",
@@ -182,7 +168,9 @@ def balance_at(
     end_if_late(late)
 
 
+@with_options
 def watch(
+    asking: Asking,
     account_ids: Annotated[
         list[str] | None, typer.Argument(metavar="ACCOUNT...", help="All accounts when none is named.")
     ] = None,
@@ -195,9 +183,6 @@ def watch(
         bool, typer.Option("--from-beginning", help="From the very first entry, not from now on.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="End once so many entries have come.")] = None,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Show entries as they are archived, until Ctrl-C; a line each, in JSON a line for each message.
 
@@ -207,15 +192,11 @@ def watch(
     seen, last = 0, cursor
     complete_until = None
     try:
-        with ledger_client(router, data) as client:
+        with ledger_client(asking.router, asking.data) as client:
             for news in client.watch(account_ids or None, cursor=cursor, from_beginning=from_beginning):
-                if as_json:
-                    document = {
-                        "entries": [entry_document(e) for e in news.entries],
-                        "cursor": news.cursor,
-                        "complete_until": until_document(news.complete_until),
-                    }
-                    write_json(document, one_line=True)
+                if asking.as_json:
+                    entries = [document(entry) for entry in news.entries]
+                    write_json(document(news) | {"entries": entries}, one_line=True)
                 else:
                     for entry in news.entries:
                         out.print(entry_line(entry))
@@ -227,6 +208,6 @@ def watch(
         # How it ends when nothing is wrong.
         pass
     finally:
-        if last and not as_json:
+        if last and not asking.as_json:
             err.print(until_text(complete_until))
             err.print(f"to go on from here: --cursor {last}")

@@ -8,25 +8,17 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.answers import show_result
 from deploy.cli.legs import LegsError, parse_legs, read_legs
+from deploy.cli.operation import Operation
 from deploy.cli.options import (
     AccountId,
     AmountText,
     Currency,
-    DataOption,
-    IdOption,
     InitiatedByOption,
-    JsonOption,
-    ReferenceOption,
-    RouterOption,
-    ValidateOption,
-    identity_of,
     parsed_duration,
+    with_options,
 )
-from deploy.local import wallet
-from deploy.terminal import about
-from tallystick import JournalLeg
+from tallystick import JournalLeg, SyncClient
 
 _HoldId = Annotated[str, typer.Argument(metavar="HOLD", help="The transaction id of the hold.")]
 
@@ -46,7 +38,9 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
+@with_options
 def transfer(
+    operation: Operation,
     from_account: Annotated[str, typer.Argument(metavar="FROM")],
     to_account: Annotated[str, typer.Argument(metavar="TO")],
     amount: AmountText,
@@ -56,97 +50,58 @@ def transfer(
         int | None,
         typer.Option(metavar="N", min=0, help="Only while FROM is at this version, as `account` tells it."),
     ] = None,
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Move money between two accounts, whatever shards they are on."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.transfer(
-            from_account,
-            to_account,
-            amount,
-            currency,
-            transaction_id=identity,
-            reference=reference,
-            return_balances=True,
-            validate_only=validate_only,
-            expected_version=expected_version,
-        )
-    balances = ((from_account, result.from_available, currency), (to_account, result.to_available, currency))
-    show_result(identity, result.outcome, balances, as_json=as_json)
+    result = operation.send(
+        SyncClient.transfer,
+        from_account,
+        to_account,
+        amount,
+        currency,
+        return_balances=True,
+        expected_version=expected_version,
+    )
+    operation.show(
+        result, (from_account, result.from_available, currency), (to_account, result.to_available, currency)
+    )
 
 
+@with_options
 def purchase(
+    operation: Operation,
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER")],
     merchant: Annotated[str, typer.Argument(metavar="MERCHANT")],
     amount: AmountText,
     currency: Currency,
     *,
     order_id: Annotated[str, typer.Option(help="The merchant's name for it; kept in the ledger.")] = "",
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """A customer pays a merchant; such a payment can be refunded."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.purchase(
-            customer,
-            merchant,
-            amount,
-            currency,
-            order_id=order_id,
-            transaction_id=identity,
-            reference=reference,
-            validate_only=validate_only,
-        )
-    balances = ((customer, result.from_available, currency), (merchant, result.to_available, currency))
-    show_result(identity, result.outcome, balances, as_json=as_json)
+    result = operation.send(SyncClient.purchase, customer, merchant, amount, currency, order_id=order_id)
+    operation.show(
+        result, (customer, result.from_available, currency), (merchant, result.to_available, currency)
+    )
 
 
+@with_options
 def refund(
+    operation: Operation,
     purchase_id: Annotated[
         str, typer.Argument(metavar="PURCHASE", help="The transaction id of the purchase.")
     ],
     customer: Annotated[str, typer.Argument(metavar="CUSTOMER")],
     amount: AmountText,
     currency: Currency,
-    *,
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Money of a purchase back to its customer; over all refunds never more than was paid."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.refund(
-            purchase_id,
-            customer,
-            amount,
-            currency,
-            transaction_id=identity,
-            reference=reference,
-            validate_only=validate_only,
-        )
+    result = operation.send(SyncClient.refund, purchase_id, customer, amount, currency)
     # The merchant is the purchase's, and not named here.
-    show_result(identity, result.outcome, [(customer, result.to_available, currency)], as_json=as_json)
+    operation.show(result, (customer, result.to_available, currency))
 
 
+@with_options
 def hold(
+    operation: Operation,
     account_id: AccountId,
     amount: AmountText,
     currency: Currency,
@@ -157,87 +112,38 @@ def hold(
             parser=_parsed_life, metavar="TIME", help='How long it lasts, 1s to 31d: "90s", "30m", "7d".'
         ),
     ] = "7d",  # type: ignore[assignment]  # the parser makes it a timedelta
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Reserve money of an account for a time. The id it answers with is what `capture` and `void` take."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.hold(
-            account_id,
-            amount,
-            currency,
-            life_seconds=life // _SECOND,
-            transaction_id=identity,
-            reference=reference,
-            validate_only=validate_only,
-        )
-    show_result(identity, result.outcome, [(account_id, result.available, currency)], as_json=as_json)
+    result = operation.send(SyncClient.hold, account_id, amount, currency, life_seconds=life // _SECOND)
+    operation.show(result, (account_id, result.available, currency))
 
 
+@with_options
 def capture(
+    operation: Operation,
     hold_id: _HoldId,
     account_id: AccountId,
     to_account: Annotated[str, typer.Argument(metavar="TO")],
     amount: AmountText,
     currency: Currency,
-    *,
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """Pay from a hold of ACCOUNT, fully or in part, once; the rest is available again."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.capture(
-            hold_id,
-            account_id,
-            to_account,
-            amount,
-            currency,
-            transaction_id=identity,
-            reference=reference,
-            validate_only=validate_only,
-        )
-    balances = ((account_id, result.from_available, currency), (to_account, result.to_available, currency))
-    show_result(identity, result.outcome, balances, as_json=as_json)
+    result = operation.send(SyncClient.capture, hold_id, account_id, to_account, amount, currency)
+    operation.show(
+        result, (account_id, result.from_available, currency), (to_account, result.to_available, currency)
+    )
 
 
-def void(
-    hold_id: _HoldId,
-    account_id: AccountId,
-    *,
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
-) -> None:
+@with_options
+def void(operation: Operation, hold_id: _HoldId, account_id: AccountId) -> None:
     """End a hold of ACCOUNT; all of it is available again."""
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.void(
-            hold_id,
-            account_id,
-            transaction_id=identity,
-            reference=reference,
-            validate_only=validate_only,
-        )
-    show_result(identity, result.outcome, [(account_id, result.available, "")], as_json=as_json)
+    result = operation.send(SyncClient.void, hold_id, account_id)
+    operation.show(result, (account_id, result.available, ""))
 
 
+@with_options
 def journal(
+    operation: Operation,
     legs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -260,30 +166,13 @@ def journal(
     ] = None,
     currency: Annotated[str, typer.Option(help="The currency of legs that name none.")] = "",
     initiated_by: InitiatedByOption = "",
-    reference: ReferenceOption = "",
-    transaction_id: IdOption = None,
-    validate_only: ValidateOption = False,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """2 to 100 legs that sum to zero in every currency, on any shards: all of them happen, or none."""
     if (file is None) == (not legs):
         raise LegsError("name the legs as arguments, or their file with --file: one of the two")
     parsed = read_legs(file, currency) if file is not None else parse_legs(legs or [], currency)
-    identity = identity_of(transaction_id)
-    with wallet(router, data) as client:
-        about(transaction_id=identity)
-        result = client.post_journal(
-            [JournalLeg(leg.account_id, leg.amount, leg.currency) for leg in parsed],
-            transaction_id=identity,
-            reference=reference,
-            initiated_by=initiated_by,
-            validate_only=validate_only,
-        )
+    sent = [JournalLeg(leg.account_id, leg.amount, leg.currency) for leg in parsed]
+    result = operation.send(SyncClient.post_journal, sent, initiated_by=initiated_by)
     # A repetition of what was done before comes without balances.
-    balances = (
-        (leg.account_id, available, leg.currency)
-        for leg, available in zip(parsed, result.available, strict=False)
-    )
-    show_result(identity, result.outcome, balances, as_json=as_json)
+    balances = zip(parsed, result.available, strict=False)
+    operation.show(result, *((leg.account_id, available, leg.currency) for leg, available in balances))

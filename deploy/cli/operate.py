@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.cli.options import DataOption, JsonOption, RouterOption
+from deploy.cli.answers import document
+from deploy.cli.options import Asking, with_options
 from deploy.local import CALL_TIMEOUT_SECONDS, cluster_service, find_operators
 from deploy.terminal import (
     EXIT_NOT_KNOWN,
@@ -40,41 +41,44 @@ def add_to(app: typer.Typer) -> None:
     app.command("in-doubt")(in_doubt)
 
 
-def verify(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
+@with_options
+def verify(asking: Asking) -> None:
     """Read every account and what is in flight: per currency the sum must be zero.
 
     Exit code 0: balanced. 1: money was made or lost. 2: not known, because transfers kept running or a part
     of the cluster did not answer.
     """
-    with not_known("verdict", "unknown"), cluster_service(find_operators(router, data)) as service:
+    with (
+        not_known("verdict", "unknown"),
+        cluster_service(find_operators(asking.router, asking.data)) as service,
+    ):
         result = verify_balance(service)
     verdict, exit_code = _VERDICTS.get(result.verdict, ("unknown", EXIT_NOT_KNOWN))
-    if as_json:
+    if asking.as_json:
         write_json(_verify_document(result, verdict))
     else:
         show_verification(result)
     raise typer.Exit(exit_code)
 
 
+@with_options
 def in_doubt(
+    asking: Asking,
     *,
     min_age: Annotated[
         float,
         typer.Option(min=0, max=MAX_AGE_SECONDS, metavar="SECONDS", help="Only entries at least this old."),
     ] = 0.0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 1000,
-    as_json: JsonOption = False,
-    router: RouterOption = None,
-    data: DataOption = None,
 ) -> None:
     """List transfers that are prepared, or committed and not finished everywhere, the oldest first.
 
     Under load there are always some, a moment old. The resolvers finish what grows older than seconds.
     """
     request = cluster_pb2.ListInDoubtRequest(minimum_age_ms=round(min_age * 1000), limit=limit)
-    with cluster_service(find_operators(router, data)) as service:
+    with cluster_service(find_operators(asking.router, asking.data)) as service:
         answer = service.ListInDoubt(request, timeout=CALL_TIMEOUT_SECONDS)
-    if as_json:
+    if asking.as_json:
         write_json(_in_doubt_document(answer))
         return
     if not answer.transfers:
@@ -107,40 +111,20 @@ def in_doubt(
 
 
 def _verify_document(result: cluster_pb2.VerifyResult, verdict: str) -> dict[str, Any]:
+    names = ("currency", "accounts", "customers", "system", "in_flight", "total")
+    counts = document(result, "accounts", "prepared", "unsettled", "alarms")
     return {
         "verdict": verdict,
-        "accounts": result.accounts,
-        "prepared": result.prepared,
-        "unsettled": result.unsettled,
-        "alarms": result.alarms,
-        "currencies": [
-            {
-                "currency": total.currency,
-                "accounts": total.accounts,
-                "customers": total.customers,
-                "system": total.system,
-                "in_flight": total.in_flight,
-                "total": total.total,
-            }
-            for total in result.currencies
-        ],
+        **counts,
+        "currencies": [document(sums, *names) for sums in result.currencies],
     }
 
 
 def _in_doubt_document(answer: cluster_pb2.ListInDoubtResponse) -> dict[str, Any]:
+    names = ("transaction_id", "shard_id", "from_account", "to_account", "amount", "currency", "age_ms")
     return {
         "truncated": answer.truncated,
         "transfers": [
-            {
-                "transaction_id": entry.transaction_id,
-                "state": _STATES.get(entry.state, "?"),
-                "shard_id": entry.shard_id,
-                "from_account": entry.from_account,
-                "to_account": entry.to_account,
-                "amount": entry.amount,
-                "currency": entry.currency,
-                "age_ms": entry.age_ms,
-            }
-            for entry in answer.transfers
+            document(entry, *names) | {"state": _STATES.get(entry.state, "?")} for entry in answer.transfers
         ],
     }

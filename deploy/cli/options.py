@@ -1,10 +1,14 @@
-"""Options that several commands share."""
+"""Options that several commands share, and commands that take such options together."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -30,13 +34,21 @@ DataOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _identity_of(transaction_id: str | None) -> str:
+    """The id as given, a new one only when none was. The service refuses an empty one."""
+    return new_transaction_id() if transaction_id is None else transaction_id
+
+
 IdOption = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--transaction-id",
         metavar="UUID",
         help="Give the id of an earlier try to repeat it safely. Default: a new UUIDv7.",
         show_default=False,
+        callback=_identity_of,
     ),
 ]
 ReferenceOption = Annotated[str, typer.Option("--reference", help="Up to 256 bytes, kept in the ledger.")]
@@ -66,9 +78,32 @@ TIME_HELP = (
 )
 
 
-def identity_of(transaction_id: str | None) -> str:
-    """The id of what is done: as given, a new one only when none was. The service refuses an empty one."""
-    return new_transaction_id() if transaction_id is None else transaction_id
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The options of a command that asks a router."""
+
+    as_json: JsonOption = False
+    router: RouterOption = None
+    data: DataOption = None
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer is to see it: the fields of its first parameter, a dataclass, are options."""
+    hints = get_type_hints(command, include_extras=True)
+    group, *own = inspect.signature(command).parameters.values()
+    kind = hints.pop(group.name)
+    shared = inspect.signature(kind).parameters.values()
+    hints |= get_type_hints(kind, include_extras=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(kind(**{one.name: given.pop(one.name) for one in shared}), **given)
+
+    parameters = (*own, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shared))
+    signature = inspect.Signature([one.replace(annotation=hints[one.name]) for one in parameters])
+    vars(run).update(__signature__=signature)
+    run.__annotations__ = hints
+    return run
 
 
 def parsed_moment(text: str) -> datetime:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.answers import minor_text
+from deploy.cli.answers import minor_text, show_totals, totals_document
 from deploy.cli.completeness import until_text
 from deploy.cli.ledger_file import find_ledger
 from deploy.cli.options import TIME_HELP, DataOption, JsonOption, LedgerOption, parsed_moment
 from deploy.moments import moment_of_ms, moment_text, ms_of
-from deploy.terminal import Table, bad, csv_sink, err, out, write_json
+from deploy.terminal import bad, csv_sink, err, out, write_json
 
 if TYPE_CHECKING:
     from shard_node.cluster import Exponents
@@ -79,7 +79,8 @@ def replay(
         writer.writerows(_accounts(run.fold, exponents))
         err.print(complete)
     else:
-        show_totals(run.fold, exponents)
+        sums_of = ("customers", "in_flight", "deposits", "withdrawals", "system")
+        show_totals(run.fold.totals(), exponents, *sums_of)
         rate = run.fold.entries / max(seconds, 1e-9)
         out.print(
             f"{run.fold.entries:,} entries, {len(run.fold.accounts):,} accounts, in {seconds:.1f} s "
@@ -92,24 +93,6 @@ def replay(
     if findings.total:
         err.print(f"{findings.total:,} findings")
         raise typer.Exit(EXIT_FINDINGS)
-
-
-def show_totals(fold: Fold, exponents: Exponents) -> None:
-    """Prints the sums of each currency."""
-    sums_of = ("accounts", "customers", "in flight", "deposits", "withdrawals", "system")
-    table = Table("currency", *sums_of, right=sums_of)
-    for currency, totals in sorted(fold.totals().items()):
-        sums = (
-            totals.customers_minor,
-            totals.in_flight_minor,
-            totals.deposits_minor,
-            totals.withdrawals_minor,
-            totals.system_minor,
-        )
-        table.add_row(
-            currency, f"{totals.accounts:,}", *(minor_text(minor, currency, exponents) for minor in sums)
-        )
-    out.table(table)
 
 
 def _accounts(fold: Fold, exponents: Exponents) -> Iterator[dict[str, Any]]:
@@ -148,16 +131,6 @@ def _document(run: Replay, exponents: Exponents, until: datetime | None) -> dict
         },
         "entries": fold.entries,
         "findings": fold.findings.total,
-        "currencies": {
-            currency: {
-                "accounts": totals.accounts,
-                "customers": minor_text(totals.customers_minor, currency, exponents),
-                "in_flight": minor_text(totals.in_flight_minor, currency, exponents),
-                "deposits": minor_text(totals.deposits_minor, currency, exponents),
-                "withdrawals": minor_text(totals.withdrawals_minor, currency, exponents),
-                "system": minor_text(totals.system_minor, currency, exponents),
-            }
-            for currency, totals in sorted(fold.totals().items())
-        },
+        "currencies": totals_document(fold.totals(), exponents),
         "accounts": _accounts(fold, exponents),
     }

@@ -14,8 +14,9 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import Any
 
+from deploy.cli.answers import document
 from deploy.cli.completeness import TICK, until_document, until_text
-from deploy.cli.entries import counterparty_name, entry_document, kind_name
+from deploy.cli.entries import counterparty_name, kind_name
 from deploy.cli.statement import Line, Position, statement_lines, unopened
 from deploy.moments import local_text, moment_text, parse_moment, times
 from deploy.terminal import Sink, Table, out, strong
@@ -128,30 +129,14 @@ def write_csv(made: Statement, sink: Sink) -> None:
     The data is what the ledger has, to the byte. Whoever pays writes the reference, so that a cell may be
     what a spreadsheet takes for a formula: who opens such a file in one imports its columns as text.
     """
-    writer = csv.DictWriter(sink, CSV_COLUMNS, restval="")
+    writer = csv.DictWriter(sink, CSV_COLUMNS, restval="", extrasaction="ignore")
     writer.writeheader()
     opened = "" if made.from_time is None else moment_text(made.from_time)
     writer.writerow(_bound_cells("opening balance", opened, made.opening, made.currency))
     for line in made.lines:
-        entry, after = line.entry, line.after
-        writer.writerow(
-            {
-                "time": moment_text(entry.at),
-                "version": entry.version,
-                "kind": kind_name(entry.kind),
-                "transaction_id": entry.transaction_id,
-                "counterparty": entry.counterparty,
-                "amount": f"{entry.delta:f}",
-                "held_change": f"{entry.held_delta:f}",
-                "balance": f"{after.balance:f}",
-                "held": f"{after.held:f}",
-                "currency": entry.currency,
-                "reference": entry.reference,
-                "external_id": entry.external_id,
-                "initiated_by": entry.initiated_by,
-                "related_transaction_id": entry.related_transaction_id,
-            }
-        )
+        cells = document(line.entry) | document(line.after, "balance", "held")
+        renamed = {"time": cells["at"], "amount": cells["delta"], "held_change": cells["held_delta"]}
+        writer.writerow(cells | renamed)
     writer.writerow(_bound_cells("closing balance", moment_text(made.to_time), made.closing, made.currency))
 
 
@@ -162,9 +147,9 @@ def statement_document(made: Statement) -> dict[str, Any]:
         "currency": made.currency,
         "from": None if made.from_time is None else moment_text(made.from_time),
         "to": moment_text(made.to_time),
-        "opening": _position_document(made.opening),
-        "entries": (entry_document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines),
-        "closing": _position_document(made.closing),
+        "opening": document(made.opening, "balance", "held"),
+        "entries": (document(line.entry) | {"held": f"{line.after.held:f}"} for line in made.lines),
+        "closing": document(made.closing, "balance", "held"),
         "complete_until": until_document(made.complete_until),
     }
 
@@ -173,18 +158,8 @@ def _position(found: BalanceAt) -> Position:
     return Position(found.balance, found.held, found.version)
 
 
-def _position_document(position: Position) -> dict[str, str]:
-    return {"balance": f"{position.balance:f}", "held": f"{position.held:f}"}
-
-
 def _bound_cells(kind: str, time: str, position: Position, currency: str) -> dict[str, str]:
-    return {
-        "time": time,
-        "kind": kind,
-        "balance": f"{position.balance:f}",
-        "held": f"{position.held:f}",
-        "currency": currency,
-    }
+    return document(position, "balance", "held") | {"time": time, "kind": kind, "currency": currency}
 
 
 def _unless_zero(held: Decimal) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import typer
 
-from deploy.cli.options import DataOption, JsonOption, RouterOption
+from deploy.cli.answers import document
+from deploy.cli.options import Asking, with_options
 from deploy.errors import DeployError, NoClusterError
 from deploy.local import (
     DEFAULT_DATA,
-    Part,
     State,
     Survey,
     Verdict,
@@ -37,23 +37,24 @@ def add_to(app: typer.Typer) -> None:
     app.command()(status)
 
 
-def status(*, as_json: JsonOption = False, router: RouterOption = None, data: DataOption = None) -> None:
+@with_options
+def status(asking: Asking) -> None:
     """Show which parts should run and which do, the shards' slots and backlogs, and how much is in doubt.
 
     Exit code 0: all is well. 1: something is missing or does not do its work. 2: not known.
     """
     folder: Path | None = None
     try:
-        routers = named_routers(router, data)
-        folder = None if routers else data or DEFAULT_DATA
+        routers = named_routers(asking.router, asking.data)
+        folder = None if routers else asking.data or DEFAULT_DATA
         found = _survey(folder, routers)
     except grpc.RpcError as error:
-        _end(Verdict.UNKNOWN, f"the router does not say: {said(error)}", as_json=as_json, error=error)
+        _end(Verdict.UNKNOWN, f"the router does not say: {said(error)}", as_json=asking.as_json, error=error)
     except DeployError as error:
         nothing_runs = folder is not None and isinstance(error, NoClusterError)
         verdict = Verdict.IMPAIRED if nothing_runs else Verdict.UNKNOWN
-        _end(verdict, str(error), as_json=as_json, error=error)
-    if as_json:
+        _end(verdict, str(error), as_json=asking.as_json, error=error)
+    if asking.as_json:
         write_json(_document(found))
     else:
         _show(found)
@@ -150,34 +151,14 @@ def _document(found: Survey) -> dict[str, Any]:
         "topology_version": None if topology is None else topology.version,
         "in_doubt": found.in_doubt,
         "shards": None if topology is None else [_shard_document(found, shard) for shard in topology.shards],
-        "parts": [_part_document(part) for part in found.parts],
+        "parts": [document(part) for part in found.parts],
         "notes": list(found.notes),
-    }
-
-
-def _part_document(part: Part) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "kind": part.kind,
-        "state": part.state,
-        "address": part.address,
-        "pid": part.pid,
-        "how": part.how,
     }
 
 
 def _shard_document(found: Survey, shard: cluster_pb2.Shard) -> dict[str, Any]:
     backlog = found.backlogs.get(shard.shard_id)
-    return {
-        "shard_id": shard.shard_id,
-        "epoch": shard.epoch,
-        "primary": shard.primary,
-        "slot_count": shard.slot_count,
+    return document(shard, "shard_id", "epoch", "primary", "slot_count") | {
         "slots": [[r.first, r.last] for r in shard.slots],
-        "backlog": backlog
-        and {
-            "entries_waiting": backlog.entries_waiting,
-            "entries_limit": backlog.entries_limit,
-            "archived_batch": backlog.archived_batch,
-        },
+        "backlog": backlog and document(backlog, "entries_waiting", "entries_limit", "archived_batch"),
     }

@@ -2,30 +2,17 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from tallystick.errors import RetryableError
 from tallystick.ledger import EntryStream, LedgerClient
 from tallystick.ledger_values import Entry
-from tallystick.loop_thread import ThreadedClient
+from tallystick.loop_thread import ThreadedClient, waiting
 
-ResultT = TypeVar("ResultT")
 ItemT = TypeVar("ItemT")
 Given = ParamSpec("Given")
-
-
-def _waiting(
-    method: Callable[Concatenate[LedgerClient, Given], Coroutine[Any, Any, ResultT]],
-) -> "Callable[Concatenate[SyncLedgerClient, Given], ResultT]":
-    """The same method for callers that wait, with the same arguments, results and errors."""
-
-    @functools.wraps(method)
-    def wait(client: "SyncLedgerClient", /, *args: Given.args, **kwargs: Given.kwargs) -> ResultT:
-        return client._thread.run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
-
-    return wait
 
 
 def _iterating(
@@ -85,10 +72,10 @@ class SyncLedgerClient(ThreadedClient[LedgerClient]):
 
     _kind = LedgerClient
 
-    page = _waiting(LedgerClient.page)
-    transfer = _waiting(LedgerClient.transfer)
-    balance_at = _waiting(LedgerClient.balance_at)
-    consistency_check = _waiting(LedgerClient.consistency_check)
+    page = waiting(LedgerClient.page)
+    transfer = waiting(LedgerClient.transfer)
+    balance_at = waiting(LedgerClient.balance_at)
+    consistency_check = waiting(LedgerClient.consistency_check)
     entries = _streaming(LedgerClient.entries)
     watch = _iterating(LedgerClient.watch)
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import os
 import threading
-from collections.abc import Coroutine, Iterable
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from tallystick.connecting import LoopClient
 from tallystick.errors import ClientClosed, OutcomeUnknown
@@ -14,6 +15,7 @@ from tallystick.settings import ClientSettings
 
 ResultT = TypeVar("ResultT")
 ClientT = TypeVar("ClientT", bound=LoopClient[Any])
+Given = ParamSpec("Given")
 
 # How long a fork waits for a client to disconnect, and the end of a client's thread for calls that were cut
 # off.
@@ -130,6 +132,18 @@ class ThreadedClient(Generic[ClientT]):
     def close(self) -> None:
         """As the asyncio client's; then the thread ends. A second call does nothing."""
         self._thread.close(self._client.close())
+
+
+def waiting(
+    method: Callable[Concatenate[Any, Given], Coroutine[Any, Any, ResultT]],
+) -> Callable[Concatenate[Any, Given], ResultT]:
+    """The same method for callers that wait, with the same arguments, results and errors."""
+
+    @functools.wraps(method)
+    def wait(client: ThreadedClient[Any], /, *args: Given.args, **kwargs: Given.kwargs) -> ResultT:
+        return client._thread.run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
+
+    return wait
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -8,10 +8,11 @@ an answer or no time left, so it moves money once at the most.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
-from tallystick import limits, wire
 from tallystick import transport as wallet
+from tallystick import wire
 from tallystick.transport import Method, RequestT, ResponseT
 from tallystick.v1 import wallet_pb2
 from tallystick.values import (
@@ -74,18 +75,7 @@ class MoneyOperations(ABC):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        request = limits.request(
-            wallet_pb2.DepositRequest,
-            transaction_id=self._identity(transaction_id),
-            account_id=account_id,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-            bank_transaction_id=bank_transaction_id,
-            initiated_by=initiated_by,
-            validate_only=validate_only,
-        )
-        return await self._move(wallet.DEPOSIT, request, timeout_s)
+        return await self._move(wallet.DEPOSIT, locals())
 
     async def withdraw(
         self,
@@ -101,18 +91,7 @@ class MoneyOperations(ABC):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """Take money from an account to outside. Arguments and errors as for `deposit`."""
-        request = limits.request(
-            wallet_pb2.WithdrawRequest,
-            transaction_id=self._identity(transaction_id),
-            account_id=account_id,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-            bank_transaction_id=bank_transaction_id,
-            initiated_by=initiated_by,
-            validate_only=validate_only,
-        )
-        return await self._move(wallet.WITHDRAW, request, timeout_s)
+        return await self._move(wallet.WITHDRAW, locals())
 
     async def purchase(
         self,
@@ -128,18 +107,7 @@ class MoneyOperations(ABC):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """A customer pays a merchant: a transfer that can be refunded, by its transaction_id."""
-        request = limits.request(
-            wallet_pb2.PurchaseRequest,
-            transaction_id=self._identity(transaction_id),
-            customer_account=customer_account,
-            merchant_account=merchant_account,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            order_id=order_id,
-            reference=reference,
-            validate_only=validate_only,
-        )
-        return await self._move(wallet.PURCHASE, request, timeout_s)
+        return await self._move(wallet.PURCHASE, locals())
 
     async def refund(
         self,
@@ -170,17 +138,7 @@ class MoneyOperations(ABC):
             PurchaseNotFound: the customer made no such purchase.
             InsufficientFunds: the merchant's account has too little.
         """
-        request = limits.request(
-            wallet_pb2.RefundRequest,
-            transaction_id=self._identity(transaction_id),
-            purchase_transaction_id=wire.id_text(purchase_transaction_id, "purchase_transaction_id"),
-            customer_account=customer_account,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-            validate_only=validate_only,
-        )
-        return await self._move(wallet.REFUND, request, timeout_s)
+        return await self._move(wallet.REFUND, locals())
 
     async def hold(
         self,
@@ -206,18 +164,7 @@ class MoneyOperations(ABC):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        request = limits.request(
-            wallet_pb2.HoldRequest,
-            transaction_id=self._identity(transaction_id),
-            account_id=account_id,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            life_seconds=life_seconds,
-            reference=reference,
-            validate_only=validate_only,
-        )
-        identity = request.transaction_id
-        return wire.hold_result(await self._call(wallet.HOLD, request, timeout_s, identity), request)
+        return await self._hold(wallet.HOLD, locals())
 
     async def capture(
         self,
@@ -249,18 +196,7 @@ class MoneyOperations(ABC):
             HoldNotActive: it was captured or voided, or has expired, or was never made.
             CaptureExceedsHold: the amount is more than it reserves.
         """
-        request = limits.request(
-            wallet_pb2.CaptureRequest,
-            transaction_id=self._identity(transaction_id),
-            hold_transaction_id=wire.id_text(hold_transaction_id, "hold_transaction_id"),
-            account_id=account_id,
-            to_account=to_account,
-            amount=wire.amount_text(amount),
-            currency=currency,
-            reference=reference,
-            validate_only=validate_only,
-        )
-        return await self._move(wallet.CAPTURE, request, timeout_s)
+        return await self._move(wallet.CAPTURE, locals())
 
     async def void(
         self,
@@ -277,16 +213,7 @@ class MoneyOperations(ABC):
         Raises:
             HoldNotActive: it was captured or voided, or has expired, or was never made.
         """
-        request = limits.request(
-            wallet_pb2.VoidRequest,
-            transaction_id=self._identity(transaction_id),
-            hold_transaction_id=wire.id_text(hold_transaction_id, "hold_transaction_id"),
-            account_id=account_id,
-            reference=reference,
-            validate_only=validate_only,
-        )
-        identity = request.transaction_id
-        return wire.hold_result(await self._call(wallet.VOID, request, timeout_s, identity), request)
+        return await self._hold(wallet.VOID, locals())
 
     async def post_journal(
         self,
@@ -302,37 +229,22 @@ class MoneyOperations(ABC):
 
         A refusal names the leg it concerns by its place: `legs[3].account_id`.
         """
-        request = limits.request(
-            wallet_pb2.PostJournalRequest,
-            transaction_id=self._identity(transaction_id),
-            legs=[
-                wire.journal_leg(leg, place)
-                for place, leg in enumerate(limits.several(legs, "legs", limits.MAX_LEGS))
-            ],
-            reference=reference,
-            initiated_by=initiated_by,
-            validate_only=validate_only,
-        )
-        response = await self._call(wallet.POST_JOURNAL, request, timeout_s, request.transaction_id)
+        request, response = await self._ask(wallet.POST_JOURNAL, locals())
         return wire.journal_result(response, request)
 
     async def freeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account neither pay nor be paid, until it is unfrozen. Done again, it does nothing."""
-        request = limits.request(
-            wallet_pb2.FreezeAccountRequest, account_id=account_id, validate_only=validate_only
-        )
-        return wire.account(await self._call(wallet.FREEZE_ACCOUNT, request, timeout_s))
+        _, response = await self._ask(wallet.FREEZE_ACCOUNT, locals())
+        return wire.account(response)
 
     async def unfreeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account take part again. Done again, it does nothing."""
-        request = limits.request(
-            wallet_pb2.UnfreezeAccountRequest, account_id=account_id, validate_only=validate_only
-        )
-        return wire.account(await self._call(wallet.UNFREEZE_ACCOUNT, request, timeout_s))
+        _, response = await self._ask(wallet.UNFREEZE_ACCOUNT, locals())
+        return wire.account(response)
 
     async def close_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
@@ -343,17 +255,29 @@ class MoneyOperations(ABC):
             AccountNotEmpty: its balance is not zero, or a hold is active.
             AccountInUse: something is on its way to it; try again soon.
         """
-        request = limits.request(
-            wallet_pb2.CloseAccountRequest, account_id=account_id, validate_only=validate_only
-        )
-        return wire.account(await self._call(wallet.CLOSE_ACCOUNT, request, timeout_s))
+        _, response = await self._ask(wallet.CLOSE_ACCOUNT, locals())
+        return wire.account(response)
+
+    async def _ask(
+        self, method: Method[RequestT, ResponseT], arguments: dict[str, Any]
+    ) -> tuple[RequestT, ResponseT]:
+        """Call with the arguments of an operation: but for these two they are the fields of its message."""
+        timeout_s = arguments.pop("timeout_s")
+        del arguments["self"]
+        identity = ""
+        if "transaction_id" in arguments:
+            identity = arguments["transaction_id"] = self._identity(arguments["transaction_id"])
+        request = wire.request_of(method, arguments)
+        return request, await self._call(method, request, timeout_s, identity)
 
     async def _move(
-        self,
-        method: Method[wire.MoneyRequestT, wallet_pb2.TransferResponse],
-        request: wire.MoneyRequestT,
-        timeout_s: float | None,
+        self, method: Method[Any, wallet_pb2.TransferResponse], arguments: dict[str, Any]
     ) -> TransferResult:
-        identity = request.transaction_id
-        response = await self._call(method, request, timeout_s, identity)
-        return wire.unary_result(response, identity, validate_only=request.validate_only)
+        request, response = await self._ask(method, arguments)
+        return wire.unary_result(response, request.transaction_id, validate_only=request.validate_only)
+
+    async def _hold(
+        self, method: Method[Any, wallet_pb2.HoldResponse], arguments: dict[str, Any]
+    ) -> HoldResult:
+        request, response = await self._ask(method, arguments)
+        return wire.hold_result(response, request)

@@ -1,27 +1,10 @@
 """The same client for code that does not use asyncio."""
 
-import functools
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
 
 from tallystick.client import Client
-from tallystick.loop_thread import ThreadedClient
+from tallystick.loop_thread import ThreadedClient, waiting
 from tallystick.values import Account, AccountPage
-
-ResultT = TypeVar("ResultT")
-Given = ParamSpec("Given")
-
-
-def _waiting(
-    method: Callable[Concatenate[Client, Given], Coroutine[Any, Any, ResultT]],
-) -> "Callable[Concatenate[SyncClient, Given], ResultT]":
-    """The same method for callers that wait, with the same arguments, results and errors."""
-
-    @functools.wraps(method)
-    def wait(client: "SyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> ResultT:
-        return client._thread.run(method(client._client, *args, **kwargs))  # noqa: SLF001 - its own class
-
-    return wait
 
 
 class SyncClient(ThreadedClient[Client]):
@@ -38,25 +21,25 @@ class SyncClient(ThreadedClient[Client]):
 
     _kind = Client
 
-    open_account = _waiting(Client.open_account)
-    open_accounts = _waiting(Client.open_accounts)
-    get_account = _waiting(Client.get_account)
-    get_accounts = _waiting(Client.get_accounts)
-    list_accounts = _waiting(Client.list_accounts)
-    freeze_account = _waiting(Client.freeze_account)
-    unfreeze_account = _waiting(Client.unfreeze_account)
-    close_account = _waiting(Client.close_account)
-    transfer = _waiting(Client.transfer)
-    transfers = _waiting(Client.transfers)
-    get_transfer = _waiting(Client.get_transfer)
-    deposit = _waiting(Client.deposit)
-    withdraw = _waiting(Client.withdraw)
-    purchase = _waiting(Client.purchase)
-    refund = _waiting(Client.refund)
-    hold = _waiting(Client.hold)
-    capture = _waiting(Client.capture)
-    void = _waiting(Client.void)
-    post_journal = _waiting(Client.post_journal)
+    open_account = waiting(Client.open_account)
+    open_accounts = waiting(Client.open_accounts)
+    get_account = waiting(Client.get_account)
+    get_accounts = waiting(Client.get_accounts)
+    list_accounts = waiting(Client.list_accounts)
+    freeze_account = waiting(Client.freeze_account)
+    unfreeze_account = waiting(Client.unfreeze_account)
+    close_account = waiting(Client.close_account)
+    transfer = waiting(Client.transfer)
+    transfers = waiting(Client.transfers)
+    get_transfer = waiting(Client.get_transfer)
+    deposit = waiting(Client.deposit)
+    withdraw = waiting(Client.withdraw)
+    purchase = waiting(Client.purchase)
+    refund = waiting(Client.refund)
+    hold = waiting(Client.hold)
+    capture = waiting(Client.capture)
+    void = waiting(Client.void)
+    post_journal = waiting(Client.post_journal)
 
     def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> Iterator[Account]:
         """As `Client.accounts`; waits for each page when the one before it is used up."""

@@ -1,13 +1,15 @@
 """Between the values of this package and the messages of the contract."""
 
+from collections.abc import Callable, Iterable
 from datetime import UTC
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any
 from uuid import UUID
 
 from tallystick import limits
 from tallystick.errors import InvalidArgument, Outcome, OutcomeUnknown, TallystickError
 from tallystick.status import from_refusal
+from tallystick.transport import Method, RequestT
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tallystick.values import (
     Account,
@@ -24,15 +26,6 @@ from tallystick.values import (
 
 # Far above any amount (2^53 minor units). Python refuses to make text of some thousand digits.
 _MOST_BITS = 3 * limits.MAX_AMOUNT_BYTES
-# Requests that TransferResponse answers, in a unary call.
-MoneyRequestT = TypeVar(
-    "MoneyRequestT",
-    wallet_pb2.DepositRequest,
-    wallet_pb2.WithdrawRequest,
-    wallet_pb2.PurchaseRequest,
-    wallet_pb2.RefundRequest,
-    wallet_pb2.CaptureRequest,
-)
 # What an expected version may be.
 _OF_VERSIONS = (int, type(None))
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
@@ -153,9 +146,21 @@ def open_account_request(new: NewAccount) -> wallet_pb2.OpenAccountRequest:
     )
 
 
-def journal_leg(leg: JournalLeg, place: int) -> wallet_pb2.JournalLeg:
-    """The message for one leg of a journal, the one at that place. Raises InvalidArgument."""
-    name = f"legs[{place}]"
+def request_of(method: Method[RequestT, Any], arguments: dict[str, Any]) -> RequestT:
+    """The message that asks for an operation, from the arguments of the client's method.
+
+    Raises:
+        InvalidArgument: one is of another type, or too long.
+    """
+    for name, as_field in _AS_FIELDS.items():
+        if name in arguments:
+            arguments[name] = as_field(arguments[name], name)
+    kind = getattr(wallet_pb2, f"{method.name}Request")
+    request: RequestT = limits.request(kind, **arguments)
+    return request
+
+
+def _journal_leg(leg: JournalLeg, name: str) -> wallet_pb2.JournalLeg:
     limits.instance(leg, JournalLeg, name)
     return limits.request(
         wallet_pb2.JournalLeg,
@@ -165,6 +170,20 @@ def journal_leg(leg: JournalLeg, place: int) -> wallet_pb2.JournalLeg:
         currency=leg.currency,
         expected_version=leg.expected_version,
     )
+
+
+def _journal_legs(legs: Iterable[JournalLeg], field: str) -> list[wallet_pb2.JournalLeg]:
+    several = limits.several(legs, field, limits.MAX_LEGS)
+    return [_journal_leg(leg, f"{field}[{place}]") for place, leg in enumerate(several)]
+
+
+# What of an operation's arguments is not yet as its message has it.
+_AS_FIELDS: dict[str, Callable[[Any, str], object]] = {
+    "purchase_transaction_id": id_text,
+    "hold_transaction_id": id_text,
+    "amount": amount_text,
+    "legs": _journal_legs,
+}
 
 
 def committed_result(response: wallet_pb2.TransferResponse, transaction_id: str) -> TransferResult:

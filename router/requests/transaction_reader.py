@@ -12,7 +12,7 @@ again after a resize must not be refused when the first one was carried out.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from router.requests.fields import BadField, FieldReader, packed_details, shown
@@ -149,7 +149,7 @@ class TransactionReader:
         details = _details(request.reference)
         version = NO_VERSION
         if request.HasField("expected_version"):
-            version = _version(request.expected_version, "expected_version")
+            version = _version(request.expected_version)
         legs = (
             Leg(payer, Effect.DEBIT, minor, currency, 0, version),
             Leg(payee, Effect.CREDIT, minor, currency),
@@ -265,7 +265,6 @@ class TransactionReader:
         # There is a debit, for no amount is zero and the sums are.
         ordered = sorted(read, key=lambda one: (one.leg.effect is not Effect.DEBIT, one.leg.account))
         _check_versions(ordered)
-        places = tuple(one.place for one in ordered)
         transaction = Transaction(
             transaction_id,
             Kind.JOURNAL,
@@ -276,21 +275,19 @@ class TransactionReader:
         return TransactionRequest(
             transaction,
             tuple(one.slot for one in ordered),
-            tuple(f"legs[{place}].account_id" for place in places),
-            places,
+            places=tuple(one.place for one in ordered),
         )
 
     def _leg(self, place: int, request: wallet_pb2.JournalLeg) -> _ReadLeg:
-        name = f"legs[{place}]"
-        slot = self._fields.account_slot(request.account_id, f"{name}.account_id")
-        amount = request.amount
-        minor = self._fields.amount(
-            amount.removeprefix("-"), request.currency, f"{name}.amount", f"{name}.currency"
-        )
+        amount, version = request.amount, NO_VERSION
+        try:
+            slot = self._fields.account_slot(request.account_id, "account_id")
+            minor = self._fields.amount(amount.removeprefix("-"), request.currency)
+            if request.HasField("expected_version"):
+                version = _version(request.expected_version)
+        except BadField as bad:
+            raise replace(bad, field=f"legs[{place}].{bad.field}") from None
         effect = Effect.DEBIT if amount.startswith("-") else Effect.CREDIT
-        version = NO_VERSION
-        if request.HasField("expected_version"):
-            version = _version(request.expected_version, f"{name}.expected_version")
         leg = Leg(request.account_id, effect, minor, request.currency, 0, version)
         return _ReadLeg(place, leg, slot)
 
@@ -324,9 +321,9 @@ def _details(
     return packed_details(reference, initiated_by, external_id, external_field)
 
 
-def _version(version: int, field: str) -> int:
+def _version(version: int) -> int:
     if version < 0:
-        raise BadField(field, f"must be 0 or more, is {version}")
+        raise BadField("expected_version", f"must be 0 or more, is {version}")
     return version
 
 

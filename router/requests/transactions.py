@@ -15,7 +15,7 @@ import numpy as np
 
 from router.requests.parts import Part
 from router.requests.text_tables import Numbers
-from shard_node.contract import BundleFlag, Transaction, bundle_of
+from shard_node.contract import BundleFlag, Leg, Transaction, bundle_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,17 @@ class TransactionRequest:
     """A transaction to be carried out or checked.
 
     ``slots`` are those of its legs' accounts, ``fields`` name the part of the request that each account came
-    from. ``places`` are the legs' places in the request, where they stand there as a list.
+    from. Where the legs stand in the request as a list, there are no such names but their ``places`` in it.
     """
 
     transaction: Transaction
     slots: tuple[int, ...]
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+
+    def account_field(self, leg: int) -> str:
+        """The part of the request that a leg's account came from."""
+        return self.fields[leg] if self.fields else f"legs[{self.places[leg]}].account_id"
 
 
 class Transactions:
@@ -106,7 +110,10 @@ def _owned(transaction: Transaction, owners: list[int]) -> Transaction:
     if not any(owners):
         return transaction
     legs = (
-        replace(leg, owner=owner) if owner else leg
+        # Half the time of dataclasses.replace.
+        Leg(leg.account, leg.effect, leg.amount_minor, leg.currency, owner, leg.expected_version)
+        if owner
+        else leg
         for leg, owner in zip(transaction.legs, owners, strict=True)
     )
     return replace(transaction, legs=tuple(legs))

@@ -158,8 +158,9 @@ def of_transaction(request: TransactionRequest, code: int, leg: int) -> wallet_p
     account = request.transaction.legs[leg].account
     if account[0] == "@" and code == Outcome.BALANCE_LIMIT:
         return _world_is_full(account, is_payer=leg == 0)
-    why = refusal(code, request.fields[leg])
-    if request.transaction.kind is Kind.REFUND and leg == 0 and why.field == request.fields[0]:
+    field = request.account_field(leg)
+    why = refusal(code, field)
+    if request.transaction.kind is Kind.REFUND and leg == 0 and why.field == field:
         why.message += " (the merchant's account)"
     return why
 

@@ -3,7 +3,7 @@
 from shard_node.ledger.proof.audit import Audit, AuditProgress, AuditReport, InFlight
 from shard_node.ledger.proof.exponents import judge_exponents
 from shard_node.ledger.proof.findings import Finding, Findings, Rule, id_text
-from shard_node.ledger.proof.fold import Fold
+from shard_node.ledger.proof.fold import CurrencyTotals, Fold
 from shard_node.ledger.proof.quick_check import QuickCheck
 from shard_node.ledger.proof.replay import Replay
 
@@ -11,6 +11,7 @@ __all__ = [
     "Audit",
     "AuditProgress",
     "AuditReport",
+    "CurrencyTotals",
     "Finding",
     "Findings",
     "Fold",
