@@ -73,7 +73,7 @@ def coordinate(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Even
 def main() -> int:
     """Reads the command line and serves until SIGTERM."""
     parser = argparse.ArgumentParser(
-        prog="python -m coordinator", description="Commits transfers across shards."
+        prog="python -m coordinator", description="Commits transactions across shards."
     )
     parser.add_argument(
         "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"

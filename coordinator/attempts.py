@@ -6,7 +6,7 @@ prepare to finish; :class:`Recovery` ends attempts that are in doubt, whoever be
 answers of shards and say which calls to make next; neither knows clocks, sockets or tasks, so that the tests
 can walk through every order of events.
 
-The rules R1-R10 are written down in ARCHITECTURE.md. Kept here are:
+The rules R1-R10 are written down in README.md beside this file. Kept here are:
 
 * R2  nobody drops a leg before the deciding shard has answered something else than COMMITTED to its attempt;
 * R3  finish applies legs on COMMITTED alone: on SETTLED and ELSEWHERE prepared legs are ghosts, and dropped;

@@ -75,15 +75,14 @@ class RealShards:
                 "tallystick.bind", name, epoch, ENDLESS_WINDOW_MS, self.backlog_limit
             )
 
+    def shard(self, index: int) -> Shard:
+        """One shard at the topology's present epoch, for one event loop; close it."""
+        info = self.topology.shards[index]
+        return Shard(info.shard_id, self.topology.fence(info), connect(info.primary))
+
     def cluster(self) -> RealCluster:
         """The shards at the topology's present epochs, for one event loop; close them."""
-        topology = self.topology
-        return RealCluster(
-            topology,
-            tuple(
-                Shard(info.shard_id, topology.fence(info), connect(info.primary)) for info in topology.shards
-            ),
-        )
+        return RealCluster(self.topology, tuple(map(self.shard, range(len(self.servers)))))
 
     def move(self, slot: int, target: int) -> None:
         """Gives a slot with all that it holds to a shard, while nobody calls; the epochs of both rise.

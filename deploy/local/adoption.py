@@ -19,9 +19,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from redis.exceptions import RedisError
 
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.local import cluster_file, ports
@@ -32,7 +29,7 @@ from deploy.local.starter import Starter
 from deploy.local.stopper import stop_processes
 from deploy.quiet_logs import quiet_logs
 from shard_node.agent import RedisProcess
-from shard_node.client import as_shard_error, connect, disconnect
+from shard_node.client import Shard, connect, disconnect, status_of
 from shard_node.cluster import Registry, ShardInfo, Topology
 from shard_node.errors import LedgerError, RegistryError, ShardNodeError, WrongShardError
 from shard_node.redis_files import CONFIGURATION, PID_FILE
@@ -224,26 +221,20 @@ async def _rename_shard(address: str, old: str, shard: ShardInfo, new: str, chec
     """
     client = connect(address)
     try:
-        fields = ["shard", "epoch", "archived_number", "archived_head"]
-        # redis-py's annotation covers every decoding; here it is always bytes.
-        found: list[Any] = await client.hmget("meta", fields)
-        held, epoch, number, head = found
-        identity = None if held is None else held.decode()
-        if identity is None and not shard.primary:
+        status = await status_of(client, shard.shard_id)
+        if status is None and not shard.primary:
             # It never served.
             return shard
-        if identity not in {f"{old}/{shard.shard_id}", f"{new}/{shard.shard_id}"}:
+        before, after = (f"{cluster}/{shard.shard_id}" for cluster in (old, new))
+        if status is None or status.shard not in {before, after}:
             raise WrongShardError(
-                f"the Redis of {shard.shard_id} holds {identity or 'nothing'}, not {old}/{shard.shard_id}: "
+                f"the Redis of {shard.shard_id} holds {status.shard if status else 'nothing'}, not {before}: "
                 f"is the copy complete?"
             )
-        if int(number or 0):
-            check(shard.shard_id, int(number), head)
-        raised = max(shard.epoch, int(epoch or 0)) + 1
-        name = f"{new}/{shard.shard_id}"
-        await client.hset("meta", mapping={"shard": name, "epoch": raised, "fence": f"{name}/{raised}"})
-    except (RedisError, OSError) as error:
-        raise as_shard_error(shard.shard_id, error) from error
+        if status.archived_number:
+            check(shard.shard_id, status.archived_number, status.archived_head)
+        raised = max(shard.epoch, status.epoch) + 1
+        await Shard(shard.shard_id, status.fence, client).rename(after, raised)
     finally:
         await disconnect(client)
     return replace(shard, primary=address, epoch=raised)

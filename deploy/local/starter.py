@@ -74,8 +74,6 @@ class Starter:
         until then runs, and is in the file.
         """
         missing = missing_parts(record)
-        if any(kind is Kind.SHARD_NODE for _, kind in missing):
-            _require_parts_of_a_shard()
         # A whole cluster starts well or not at all. A part that comes back to a running one does not have to
         # wait for others that are away, nor for the ledger's database.
         whole = not record.processes
@@ -83,6 +81,8 @@ class Starter:
             from deploy.local.ledger_probe import require_answer  # noqa: PLC0415 - see there
 
             require_answer(record.ledger)
+        if any(kind is Kind.SHARD_NODE for _, kind in missing):
+            _require_parts_of_a_shard()
         with ports.chosen(self._without_port(record, missing)) as found:
             record = replace(record, ports={**record.ports, **found}, ready=False)
             record = self._start_missing(record, missing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from router.execution.maps import spread
 from shard_node.contract import ALL_OWNERS, NO_VERSION, Leg, Outcome, Transaction, bundle_of
@@ -17,6 +17,8 @@ from shard_node.errors import ShardFullError, ShardNodeError
 if TYPE_CHECKING:
     from router.execution.maps import Maps
     from router.requests import TransactionRequest
+    from shard_node.client import Shard
+    from shard_node.contract import RememberedOutcome
 
 # Of UUIDs that begin with their time (RFC 9562, 5.7).
 _TIMED_VERSION = 7
@@ -29,35 +31,6 @@ class Verdict(NamedTuple):
 
     outcome: Outcome
     leg: int = 0
-
-
-class Remembered(Protocol):
-    """An outcome as a shard remembers it."""
-
-    @property
-    def outcome(self) -> Outcome:
-        """What became of the transaction."""
-
-    @property
-    def leg(self) -> int:
-        """The number of the leg that a refusal concerns."""
-
-    @property
-    def fingerprint(self) -> bytes:
-        """That of the transaction."""
-
-
-class CheckingShard(Protocol):
-    """What is asked of a shard; its methods raise the errors of :mod:`shard_node.errors`."""
-
-    async def horizon_ms(self) -> int:
-        """Ids of an earlier time may be forgotten."""
-
-    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Remembered | None]:
-        """What is remembered under these decisions."""
-
-    async def check(self, bundle: bytes, owner: int) -> bytes:
-        """A code for each leg of that owner, 0 for one that could be carried out."""
 
 
 class Validator:
@@ -78,9 +51,9 @@ class Validator:
     ) -> dict[int, Verdict]:
         """Verdicts on ids that were used before, and on those of which that cannot be said."""
 
-        async def work(shard: Any, numbers: list[int]) -> list[Verdict | None]:
+        async def work(shard: Shard, numbers: list[int]) -> list[Verdict | None]:
             asked = [requests[number].transaction for number in numbers]
-            horizon_ms = await cast("CheckingShard", shard).horizon_ms()
+            horizon_ms = await shard.horizon_ms()
             found = await shard.outcomes([one.decision for one in asked])
             return [_recalled(*one, horizon_ms) for one in zip(asked, found, strict=True)]
 
@@ -99,7 +72,7 @@ class Validator:
         legs = [(number, leg) for number in numbers for leg in range(len(requests[number].slots))]
         slots = {place: requests[number].slots[leg] for place, (number, leg) in enumerate(legs)}
 
-        async def work(shard: Any, places: list[int]) -> list[int]:
+        async def work(shard: Shard, places: list[int]) -> list[int]:
             own: dict[int, set[int]] = {}
             for number, leg in (legs[place] for place in places):
                 own.setdefault(number, set()).add(leg)
@@ -114,7 +87,7 @@ class Validator:
 
 
 async def _codes(
-    shard: CheckingShard, transactions: Mapping[int, Transaction], own: Mapping[int, set[int]]
+    shard: Shard, transactions: Mapping[int, Transaction], own: Mapping[int, set[int]]
 ) -> dict[tuple[int, int], int]:
     """What a shard says of its ``own`` legs, by transaction and leg."""
     codes: dict[tuple[int, int], int] = {}
@@ -140,7 +113,7 @@ def _owned(transaction: Transaction, own: set[int]) -> Transaction:
     return replace(transaction, legs=tuple[Leg, ...](legs))
 
 
-def _recalled(transaction: Transaction, found: Remembered | None, horizon_ms: int) -> Verdict | None:
+def _recalled(transaction: Transaction, found: RememberedOutcome | None, horizon_ms: int) -> Verdict | None:
     """The verdict on an id that was used before, or is too old to say so."""
     if found is None:
         transaction_id = transaction.transaction_id

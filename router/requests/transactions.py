@@ -66,15 +66,13 @@ class Transactions:
             # Plain ones by themselves: their bundles are shorter, and shards work them off faster.
             is_plain = request.transaction.is_plain
             groups[decider, tuple(sorted({*others} - {decider})), is_plain].append(row)
-        return [
-            self._part(decider, participants, group, owner, principal)
-            for (decider, participants, _), group in sorted(groups.items())
-        ]
+        return [self._part(*key, group, owner, principal) for key, group in sorted(groups.items())]
 
     def _part(
         self,
         decider: int,
         participants: tuple[int, ...],
+        is_plain: bool,  # noqa: FBT001 -- a key's third part
         rows: list[int],
         owner: Sequence[int],
         principal: str,
@@ -83,7 +81,7 @@ class Transactions:
         owners = [[numbers[owner[slot]] for slot in self._requests[row].slots] for row in rows]
         transactions = [self._requests[row].transaction for row in rows]
         # A plain bundle does not say who owns its legs.
-        if not all(one.is_plain for one in transactions):
+        if not is_plain:
             transactions = [_owned(*one) for one in zip(transactions, owners, strict=True)]
         bundle = bundle_of(transactions, principal)
         legs = self._legs(rows, owners, bundle, len(participants)) if self._with_balances else ()

@@ -3,7 +3,7 @@
 A command is one value, made by code that decides and carried out elsewhere: by the engine, or by the plain
 model of the tests. ``arguments`` are what follows the fence; ``answer`` reads what the engine replied.
 
-Codes are :class:`~shard_node.outcomes.Outcome` numbers: a byte a transaction, or one byte when all
+Codes are :class:`~shard_node.contract.outcomes.Outcome` numbers: a byte a transaction, or one byte when all
 transactions of a bundle have the same. ``legs`` say which leg of its transaction a refusal concerns, a byte a
 transaction, ``b""`` when all are 0. ``balances`` are minor units available after, i64 for each leg that the
 shard owns, in the bundle's order of legs, ``NO_BALANCE`` where nothing was carried out; ``b""`` when they

@@ -8,10 +8,10 @@ NO_ID: Final = bytes(16)
 
 
 class Kind(IntEnum):
-    """What a transfer, or any other entry of the ledger, is for. EntryKind has the same numbers.
+    """What a transaction, or any other entry of the ledger, is for. EntryKind has the same numbers.
 
-    The first four are transfers: two legs without conditions, the hot path. REFUND to VOID are
-    journals (:mod:`shard_node.contract.journals`). The rest are entries that no transaction makes.
+    The first four are transfers: two legs without conditions, the hot path. REFUND to VOID have conditions,
+    or other legs. The rest are entries that no transaction makes.
     """
 
     TRANSFER = 1

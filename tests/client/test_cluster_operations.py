@@ -138,7 +138,7 @@ async def test_checked_transfers(client: Client, names: list[str]) -> None:
 
 
 async def test_transfers_on_a_condition(client: Client, names: list[str]) -> None:
-    """Money moves only while the payer is at the version that its caller saw: alone, in a batch, a journal."""
+    """Money moves only while the payer is at the version its caller saw: alone, in a batch, a journal."""
     payer, payee, *_ = names
     seen = (await client.get_account(payer)).version
     await client.transfer(payer, payee, 1, "EUR", expected_version=seen)

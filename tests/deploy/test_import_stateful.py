@@ -47,7 +47,7 @@ from deploy.importing.results_file import Result, read_results, result_path
 from deploy.importing.witness import Ledger
 from deploy.local.launcher import LocalCluster
 from deploy.moments import EVERYTHING
-from shard_node.client.shard import Shard, connect
+from shard_node.client import Shard, connect
 from tallystick import (
     AccountResult,
     Amount,

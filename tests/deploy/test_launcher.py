@@ -27,6 +27,7 @@ from deploy.local.processes import ProcessIdentity, identify, is_alive
 from deploy.local.stopper import redis_servers
 from tallystick import SyncClient
 from tallystick.v1 import cluster_pb2
+from tests.shard_node.redis_on import plain_server
 
 _SMALL = ClusterSpec(shards=1)
 _TALLYSTICK = [sys.executable, "-m", "deploy.cli"]
@@ -135,6 +136,33 @@ def test_a_part_that_cannot_start_is_named_with_its_log(data: Path) -> None:
     assert len(str(caught.value).splitlines()) > 1
     assert cluster.names == []
     assert not redis_servers(data)
+
+
+@pytest.mark.servers
+def test_a_machine_without_the_engine_starts_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a shard is made of is looked for first, and one sentence says what is missing."""
+    monkeypatch.setenv("TALLYSTICK_ENGINE", str(data / "none.so"))
+    cluster = LocalCluster(data, _SMALL)
+    with pytest.raises(StartError, match=r"^no shard can start: TALLYSTICK_ENGINE names .*none.so.*$"):
+        cluster.start()
+    assert not (data / "logs").exists()
+    assert not (data / "zookeeper").exists()
+
+
+@pytest.mark.servers
+def test_data_of_an_older_release_is_refused(data: Path) -> None:
+    """The sentence says what to do, and the data stays as it was."""
+    shard = data / "shard-0"
+    shard.mkdir(parents=True)
+    with plain_server(shard) as (_, redis):
+        redis.hset("accounts", "alice", "7 EUR")
+    with pytest.raises(
+        StartError, match="holds data of an older release, which this release cannot read: go"
+    ):
+        LocalCluster(data, _SMALL).start()
+    assert not redis_servers(data)
+    with plain_server(shard) as (_, redis):
+        assert redis.hgetall("accounts") == {b"alice": b"7 EUR"}
 
 
 @pytest.mark.servers

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shard_node.contract.kinds import Kind
 from sqlalchemy import Engine
 
+from shard_node.contract.kinds import Kind
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.chain import Header, seal
 from shard_node.ledger.store.migrations import upgrade

@@ -1,6 +1,20 @@
 """Fixtures of the ledger's tests."""
 
-from tests.ledger.databases import empty_url, engine, ledger_url, postgresql
-from tests.real_shards import redis_servers, shards
+from __future__ import annotations
 
-__all__ = ["empty_url", "engine", "ledger_url", "postgresql", "redis_servers", "shards"]
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shard_node.client.shard import Shard
+from tests.ledger.databases import empty_url, engine, ledger_url, postgresql
+from tests.real_shards import RealShards, redis_servers, shards
+
+__all__ = ["empty_url", "engine", "ledger_url", "postgresql", "redis_servers", "shard", "shards"]
+
+
+@pytest.fixture
+async def shard(shards: RealShards) -> AsyncIterator[Shard]:
+    """One empty shard."""
+    async with shards.shard(0) as opened:
+        yield opened

@@ -13,11 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shard_node.contract.kinds import NO_ID, Effect
-from shard_node.contract.kinds import Kind
-from shard_node.contract.details import unpack_details
-
 from shard_node.cluster.slots import slot
+from shard_node.contract.details import unpack_details
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import (
     ALL_OWNERS,
     ENTRY_HEAD,

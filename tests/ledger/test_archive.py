@@ -176,16 +176,17 @@ def test_two_archivers_at_one_moment(archive: Archive, engine: Engine) -> None:
 
 def test_an_entry_that_is_there(archive: Archive, engine: Engine) -> None:
     """An account's version comes once, on whichever shard; the refusal names it, and nothing is stored."""
-    stream = Stream()
+    # Not of the system, whose accounts are others on each shard.
+    stream = Stream(("ann", "bob", "cid"))
     sealed, rows = batch(archive.position("shard-0"), [stream.post(1)])
     archive.store(sealed, rows)
-    again, copies = batch(archive.position("shard-1"), stream.entries)
+    again, copies = batch(archive.position("shard-1"), stream.frames)
     with pytest.raises(
         LedgerError, match=r"shard-1: batch 1 .* version 1 of account .* entry . of shard number 1"
     ):
         archive.store(again, copies)
     other = Stream(("dan", "eve"))
-    twice, both = batch(archive.position("shard-1"), [other.post(1), other.entries[0]])
+    twice, both = batch(archive.position("shard-1"), [other.post(1), other.frames[0]])
     with pytest.raises(LedgerError, match="twice"):
         archive.store(twice, both)
     assert counts(engine) == (1, 2)

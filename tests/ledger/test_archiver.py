@@ -5,44 +5,43 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 import pytest
-from shard_node.contract.calls import Attempt, Decide, Finish, Post, Prepare
-from shard_node.contract.journal_calls import Journals, PostJournals
-from shard_node.contract.kinds import Effect
-from shard_node.contract.GONE import Journal, Leg
-from shard_node.contract.kinds import Kind
-from shard_node.contract.details import Details, pack_details
-from shard_node.contract.GONE import Terms, Transfers
-from shard_node.ledger.store.library_entries import StreamEntry, decode
 from sqlalchemy import Engine, delete, text, update
 
 from shard_node.archiver.shard_archiver import LedgerSource, ShardArchiver, Step
-from shard_node.client.shard import LedgerState, Shard
+from shard_node.client.ledger_state import LedgerState
+from shard_node.client.shard import Shard
 from shard_node.cluster.currencies import Exponents
 from shard_node.cluster.slots import slot
-from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract.accounts import AccountTerms
+from shard_node.contract.commands import Decide, Decided, Finish, Post, Prepare, Prepared, new_attempt_id
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.kinds import Effect, Kind
+from shard_node.contract.outcomes import Outcome
+from shard_node.contract.transactions import Transaction, bundle_of
 from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError, RetryableError
 from shard_node.ledger.questions.history import History
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.chain import GENESIS, Sealed
-from shard_node.ledger.store.rows import ArchivedShard, Entry, Row
+from shard_node.ledger.store.frames import StreamFrame, decode
+from shard_node.ledger.store.rows import Entry, Row
 from shard_node.ledger.store.schema import WRITING, batches, entries
 from shard_node.limits import MAX_BATCH
+from tests.coordinator.payloads import WORLD, posted_bundle, transaction, transfer
 from tests.exponents import EXPONENTS
-from tests.ledger.streams import Stream
+from tests.ledger.scribe import DONE
+from tests.ledger.streams import LATER, SHARD, Stream
 from tests.ledger.test_archive import StoppedError, verified_rows
 from tests.real_shards import RealShards
 
-SHARD = ArchivedShard(1, "shard-0")
 BATCH_ENTRIES = 8
-CLOSED = Outcome.ACCOUNT_CLOSED + PAYEE
 
 
 class Moment(Enum):
@@ -86,7 +85,7 @@ class FusedShard:
     async def ledger_state(self) -> LedgerState:
         return await self._shard.ledger_state()
 
-    async def ledger_after(self, stream_id: str, count: int) -> list[StreamEntry]:
+    async def ledger_after(self, stream_id: str, count: int) -> Sequence[StreamFrame]:
         self._fuse.reach(Moment.BEFORE_READING)
         read = await self._shard.ledger_after(stream_id, count)
         self._fuse.reach(Moment.AFTER_READING)
@@ -106,13 +105,6 @@ class FusedArchive(Archive):
         self._fuse.reach(Moment.AFTER_STORING)
 
 
-@pytest.fixture
-async def shard(shards: RealShards) -> AsyncIterator[Shard]:
-    """One empty shard."""
-    async with shards.open(0) as opened:
-        yield opened
-
-
 @pytest.fixture(scope="module")
 def threads() -> ThreadPoolExecutor:
     """Where archivers of this module block."""
@@ -124,14 +116,6 @@ def archiver(archive: Archive, threads: ThreadPoolExecutor) -> ShardArchiver:
     return ShardArchiver("shard-0", archive, threads, lambda: 1, EXPONENTS, BATCH_ENTRIES)
 
 
-async def add(shard: Shard, *made: StreamEntry) -> None:
-    """Appends to the shard's stream, as its functions do."""
-    for stream_id, packed in made:
-        await shard.redis.xadd("ledger", {"e": packed}, id=stream_id)
-        count = len(decode(SHARD, [(stream_id, packed)], 1))
-        await shard.redis.hincrby("meta", "backlog", count)
-
-
 async def drain(archiver: ShardArchiver, source: LedgerSource) -> list[Step]:
     """Steps until nothing is left."""
     steps = [await archiver.step(source)]
@@ -140,7 +124,7 @@ async def drain(archiver: ShardArchiver, source: LedgerSource) -> list[Step]:
     return steps
 
 
-async def check_all_archived(shard: Shard, engine: Engine, expected: Sequence[StreamEntry]) -> None:
+async def check_all_archived(shard: Shard, engine: Engine, expected: Sequence[StreamFrame]) -> None:
     """Every entry is stored once, in order, in an unbroken chain, and the shard knows."""
     archive = Archive(engine)
     rows = await asyncio.to_thread(verified_rows, archive, SHARD)
@@ -155,7 +139,7 @@ async def test_batches_are_bounded(shard: Shard, engine: Engine, threads: Thread
     """A batch takes as many calls as fit, one at least; a full one says that there is more."""
     stream = Stream()
     sizes = [1, 1, 2, 3, 20, 1]
-    await add(shard, *(stream.post(size) for size in sizes))
+    await stream.add(shard, *sizes)
     steps = await drain(archiver(Archive(engine), threads), shard)
     assert [(step.entries, step.full) for step in steps] == [
         (8, True),
@@ -164,7 +148,7 @@ async def test_batches_are_bounded(shard: Shard, engine: Engine, threads: Thread
         (2, False),
         (0, False),
     ]
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_a_step_with_nothing_to_do(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
@@ -173,9 +157,9 @@ async def test_a_step_with_nothing_to_do(shard: Shard, engine: Engine, threads: 
     assert await one.step(shard) == Step(0, full=False)
     assert (await shard.ledger_state()).number == 0
     stream = Stream()
-    await add(shard, stream.post(1))
+    await stream.add(shard, 1)
     assert await one.step(shard) == Step(2, full=False)
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 @pytest.mark.parametrize("moment", Moment)
@@ -185,14 +169,14 @@ async def test_stopped_at_any_moment(
 ) -> None:
     """Whoever goes on after a death stores what is missing, nothing twice, and tells the shard all."""
     stream = Stream()
-    await add(shard, *(stream.post(3) for _ in range(6)))
+    await stream.add(shard, *[3] * 6)
     fuse = Fuse(moment, times)
     first = archiver(FusedArchive(engine, fuse), threads)
     with pytest.raises(StoppedError):
         await drain(first, FusedShard(shard, fuse))
-    await add(shard, stream.post(3))
+    await stream.add(shard, 3)
     await drain(archiver(Archive(engine), threads), shard)
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 @pytest.mark.parametrize("moment", Moment)
@@ -201,14 +185,14 @@ async def test_an_error_at_any_moment(
 ) -> None:
     """The same archiver goes on by itself after an error, whatever had been done by then."""
     stream = Stream()
-    await add(shard, *(stream.post(3) for _ in range(6)))
+    await stream.add(shard, *[3] * 6)
     fuse = Fuse(moment, 2)
     one = archiver(FusedArchive(engine, fuse), threads)
     source = FusedShard(shard, fuse)
     with pytest.raises(StoppedError):
         await drain(one, source)
     await drain(one, source)
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_a_second_archiver_takes_over(
@@ -216,14 +200,14 @@ async def test_a_second_archiver_takes_over(
 ) -> None:
     """One that was away while another went on finds out before it stores, and goes on after it."""
     stream = Stream()
-    await add(shard, stream.post(3))
+    await stream.add(shard, 3)
     old, new = archiver(Archive(engine), threads), archiver(Archive(engine), threads)
     await drain(old, shard)
-    await add(shard, stream.post(3))
+    await stream.add(shard, 3)
     await drain(new, shard)
-    await add(shard, stream.post(3))
+    await stream.add(shard, 3)
     assert await old.step(shard) == Step(6, full=False)
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -238,7 +222,7 @@ async def test_archivers_at_once_that_die(
     async def grow() -> None:
         nonlocal growing
         for _ in range(60):
-            await add(shard, stream.post(dice.randint(1, 4)))
+            await stream.add(shard, dice.randint(1, 4))
             await asyncio.sleep(0)
         growing = False
 
@@ -258,7 +242,7 @@ async def test_archivers_at_once_that_die(
         group.create_task(grow())
         for _ in range(3):
             group.create_task(live())
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 # ---------------------------------------------------------------------- databases that are not the right one
@@ -277,7 +261,7 @@ def cut_tail(engine: Engine, from_number: int) -> None:
 async def archive_three(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> Stream:
     """Three batches of one call each."""
     stream = Stream()
-    await add(shard, *(stream.post(4) for _ in range(3)))
+    await stream.add(shard, *[4] * 3)
     await drain(archiver(Archive(engine), threads), shard)
     return stream
 
@@ -288,11 +272,11 @@ async def test_an_old_backup_is_refused(
 ) -> None:
     """With its end lost the archive is not gone on with, again and again, and the shard forgets nothing."""
     stream = Stream()
-    await add(shard, *(stream.post(4) for _ in range(3)))
+    await stream.add(shard, *[4] * 3)
     one = archiver(Archive(engine), threads)
     await drain(one, shard)
     await asyncio.to_thread(cut_tail, engine, 3)
-    await add(shard, stream.post(4))
+    await stream.add(shard, 4)
     if running:
         with pytest.raises(BatchTakenError):
             await one.step(shard)
@@ -307,30 +291,40 @@ async def test_an_old_backup_is_refused(
     assert len(await asyncio.to_thread(verified_rows, Archive(engine), SHARD)) == 16
 
 
+class RestoredShard:
+    """A shard that says what an older copy of it would say."""
+
+    def __init__(self, shard: Shard, state: LedgerState) -> None:
+        self._state = state
+        self.ledger_after = shard.ledger_after
+
+    async def archived(self, *_: Any) -> None:
+        raise AssertionError("it was told of a batch")
+
+    async def ledger_state(self) -> LedgerState:
+        return self._state
+
+
 @pytest.mark.parametrize("told", ["one batch less", "another batch"])
 async def test_a_shard_that_went_back_is_refused(
     shard: Shard, engine: Engine, threads: ThreadPoolExecutor, told: str
 ) -> None:
     """An older copy of a shard that comes up under a running archiver: nothing is added to what it lost."""
     stream = Stream()
-    await add(shard, stream.post(4))
+    await stream.add(shard, 4)
     one = archiver(Archive(engine), threads)
     await drain(one, shard)
-    names = ("archived_number", "archived_head", "archived_id")
-    before: dict[Any, Any] = dict(zip(names, await shard.redis.hmget("meta", names), strict=True))
-    await add(shard, stream.post(4))
+    older = await shard.ledger_state()
+    await stream.add(shard, 4)
     await drain(one, shard)
-    if told == "one batch less":
-        await shard.redis.hset("meta", mapping=before)
-    else:
-        await shard.redis.hset("meta", "archived_head", bytes(32))
+    if told == "another batch":
+        older = replace(await shard.ledger_state(), head=bytes(32))
     # Of other accounts than those that went back: no version is there twice.
-    await add(shard, (f"{10**13}-0", Stream(("eve", "dan")).post(1)[1]))
+    await Stream(("@eve:EUR", "@dan:EUR")).add(shard, 1)
     for _ in range(2):
         with pytest.raises(LedgerError, match="nothing of this shard is archived"):
-            await one.step(shard)
+            await one.step(RestoredShard(shard, older))
     assert (await asyncio.to_thread(Archive(engine).position, "shard-0")).number == 2
-    assert (await shard.ledger_state()).length == 1
 
 
 @pytest.mark.parametrize("empty_url", ["sqlite"], indirect=True)
@@ -348,7 +342,7 @@ async def test_a_file_that_is_taken_away(
     file.unlink()
     if what == "replaced":
         shutil.copy(away, file)
-    await add(shard, stream.post(4))
+    await stream.add(shard, 4)
     for _ in range(2):
         with pytest.raises(LedgerError, match=r"ledger\.db was renamed, removed or replaced"):
             await one.step(shard)
@@ -356,7 +350,7 @@ async def test_a_file_that_is_taken_away(
     if what != "removed":
         away.rename(file)
         await drain(one, shard)
-        await check_all_archived(shard, engine, stream.entries)
+        await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_all_lost_is_refused(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
@@ -381,14 +375,12 @@ async def test_a_changed_head_is_refused(shard: Shard, engine: Engine, threads: 
 
 
 async def test_another_clusters_archive_is_refused(
-    shard: Shard, engine: Engine, threads: ThreadPoolExecutor
+    shards: RealShards, shard: Shard, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
     """A shard that was never told of anything does not trust an archive that has batches of its name."""
     await archive_three(shard, engine, threads)
-    await shard.redis.hdel("meta", "archived_number", "archived_head", "archived_id", "backlog")
-    stream = Stream(("eve", "dan"))
-    made = stream.post(1)
-    await add(shard, (f"{10**13}-0", made[1]))
+    shards.wipe()
+    await Stream(("@eve:EUR", "@dan:EUR")).add(shard, 1)
     with pytest.raises(LedgerError, match="another cluster's"):
         await archiver(Archive(engine), threads).step(shard)
     state = await shard.ledger_state()
@@ -398,13 +390,13 @@ async def test_another_clusters_archive_is_refused(
 async def test_what_cannot_be_read_stays_on_the_shard(
     shard: Shard, engine: Engine, threads: ThreadPoolExecutor
 ) -> None:
-    """A stream entry of no known form stops the shard's archive, and is not forgotten."""
+    """A frame of no known layout stops the shard's archive, and is not forgotten."""
     stream = Stream()
-    await add(shard, stream.post(1))
-    await shard.redis.xadd("ledger", {"e": b"\x92\xa5later\x91\x01"})
+    await stream.add(shard, 1)
+    await shard.redis.xadd("ledger", LATER)
     one = archiver(Archive(engine), threads)
     for _ in range(2):
-        with pytest.raises(LedgerError, match="of no known form"):
+        with pytest.raises(LedgerError, match="unreadable: ValueError layout 99"):
             await one.step(shard)
     assert (await shard.ledger_state()).length == 2
 
@@ -414,7 +406,8 @@ async def test_a_repeated_version_is_refused(
 ) -> None:
     """A shard that went back in time, and makes other entries of the same versions, is noticed."""
     stream = await archive_three(shard, engine, threads)
-    await add(shard, (f"{10**13}-0", stream.entries[0][1]))
+    frame: dict[Any, Any] = dict(stream.frames[0][1])
+    await shard.redis.xadd("ledger", frame, id=f"{10**13}-0")
     with pytest.raises(LedgerError, match="archived already") as refused:
         await archiver(Archive(engine), threads).step(shard)
     assert not isinstance(refused.value, RetryableError)
@@ -424,36 +417,36 @@ async def test_a_repeated_version_is_refused(
 # ---------------------------------------------------------------------- what a shard really writes
 
 
-async def test_everything_a_shard_writes(
-    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
-) -> None:
-    """Entries of every function of the library are understood, and the backlog counts them exactly."""
+async def test_everything_a_shard_writes(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
+    """Frames of every command are understood, and the backlog counts their entries exactly."""
     details = pack_details(Details(b"order", b"till", b"thanks"))
-    ann, bob = slot("ann"), slot("bob")
-    body = Terms(100, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
-    rent, too_much = (Terms(n, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b"rent") for n in (30, 500))
-    # Of each bundle one row is refused, of which there is no entry.
-    posted = Transfers.of([(bytes([5] * 16), too_much), (bytes([6] * 16), body)]).bundle()
-    sent = Transfers.of(
-        [(bytes([7] * 16), rent), (bytes([8] * 16), too_much), (bytes([4] * 16), rent)]
-    ).bundle()
-    attempt = Attempt(bytes(range(16)), sent)
-    hold = Journal(Kind.HOLD, (Leg("ann", ann, Effect.HOLD, 20, "EUR"),), details, bound=60_000)
-    async with shards.open(0) as shard:
-        await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0], [10_000, 0], [500, 0])
-        (codes,) = (await shard.call(Post(posted))).codes
-        assert codes == bytes((Outcome.INSUFFICIENT_FUNDS, Outcome.COMMITTED))
-        assert (await shard.call(Prepare([attempt]))).codes == [bytes((Outcome.PREPARED,))]
-        decided = (await shard.call(Decide([attempt], ["shard-1"], [bytes((0, 0, CLOSED))]))).codes[0]
-        assert decided == bytes((Outcome.COMMITTED, Outcome.INSUFFICIENT_FUNDS, CLOSED))
-        (codes,) = (await shard.call(Finish([attempt.attempt_id], [decided]))).codes
-        assert codes == bytes((Outcome.FINISHED, Outcome.DROPPED, Outcome.DROPPED))
-        made = await shard.call(PostJournals(Journals.of([(bytes([9] * 16), hold)])))
-        assert list(made.codes) == [Outcome.COMMITTED]
-        await shard.set_state(["bob"], [Kind.FREEZE])
-        before = await shard.ledger_state()
-        await drain(archiver(Archive(engine), threads), shard)
-        after = await shard.ledger_state()
+    refused = bytes((Outcome.INSUFFICIENT_FUNDS,))
+    deposit = transfer(WORLD, "ann", 100, Kind.DEPOSIT, details=details)
+    rent, too_much, last = (transfer("ann", "bob", amount, details=b"\0\0rent") for amount in (30, 500, 30))
+    await shard.open(
+        [
+            AccountTerms("ann", slot("ann"), "EUR", 0, 10_000, 500),
+            AccountTerms("bob", slot("bob"), "EUR"),
+        ]
+    )
+    # Of each bundle some transactions are refused, of which there is no entry.
+    assert (await shard.call(Post(posted_bundle([too_much, deposit])))).codes == (refused + DONE,)
+    sent = across([rent, too_much, last])
+    name = new_attempt_id(await shard.clock_ms())
+    prepared = await shard.call(Prepare([Prepared(name, "test/shard-1", 1, sent)]))
+    assert set(prepared.codes[0]) == {Outcome.PREPARED}
+    codes = DONE + refused + bytes((Outcome.ACCOUNT_CLOSED,))
+    finished = await shard.call(Finish([name], [codes]))
+    assert finished.codes == [bytes((Outcome.FINISHED, Outcome.DROPPED, Outcome.DROPPED))]
+    name = new_attempt_id(await shard.clock_ms())
+    decided = await shard.call(Decide([Decided(name, ["test/shard-1"], b"", b"", across([rent, too_much]))]))
+    assert decided.codes == [DONE + refused]
+    hold = transaction(Kind.HOLD, [("ann", Effect.HOLD, 20)], bound=60_000, details=details)
+    assert (await shard.call(Post(posted_bundle([hold])))).codes == (DONE,)
+    await shard.set_state([("bob", Kind.FREEZE)])
+    before = await shard.ledger_state()
+    await drain(archiver(Archive(engine), threads), shard)
+    after = await shard.ledger_state()
     rows = [Entry._make(row) for row in await asyncio.to_thread(verified_rows, Archive(engine), SHARD)]
     assert [
         (row.account_id, row.kind, row.version, row.leg, row.delta, row.held_delta, row.balance)
@@ -463,46 +456,40 @@ async def test_everything_a_shard_writes(
         ("bob", Kind.OPEN, 0, 0, 0, 0, 0),
         ("@world:EUR:shard-0", Kind.DEPOSIT, 1, 0, -100, 0, -100),
         ("ann", Kind.DEPOSIT, 1, 1, 100, 0, 100),
-        ("ann", Kind.TRANSFER, 2, 0, -30, 0, 70),
         ("bob", Kind.TRANSFER, 1, 1, 30, 0, 30),
+        ("ann", Kind.TRANSFER, 2, 0, -30, 0, 70),
         ("ann", Kind.HOLD, 3, 0, 0, 20, 70),
         ("bob", Kind.FREEZE, 2, 0, 0, 0, 30),
     ]
     assert rows[0].attributes == '{"minimum_balance": 0, "maximum_balance": 10000, "maximum_transfer": 500}'
-    assert (rows[3].external_id, rows[6].initiated_by, rows[4].reference) == ("order", "till", "rent")
+    assert (rows[3].external_id, rows[6].initiated_by, rows[5].reference) == ("order", "till", "rent")
     assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)
 
 
-async def test_a_bundle_as_long_as_any(
-    shards: RealShards, engine: Engine, threads: ThreadPoolExecutor
-) -> None:
+def across(rows: Sequence[Transaction]) -> bytes:
+    """The bundle of transfers whose payees are on another shard than their payers."""
+    return bundle_of([replace(row, legs=(row.legs[0], replace(row.legs[1], owner=1))) for row in rows])
+
+
+async def test_a_bundle_as_long_as_any(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
     """Of the largest batch that a shard takes every row has its entries, in order, but for those refused."""
-    details = pack_details(Details())
-    ann, bob = slot("ann"), slot("bob")
     # Every third is more than all the money there is.
     amounts = [1 if number % 3 else 10**9 for number in range(MAX_BATCH)]
-    deposit = Terms(MAX_BATCH, "EUR", ann, ann, Kind.DEPOSIT, "@world:EUR", "ann", details)
-    batch = Transfers.of(
-        [
-            (number.to_bytes(16), Terms(amount, "EUR", ann, bob, Kind.TRANSFER, "ann", "bob", b""))
-            for number, amount in enumerate(amounts)
-        ]
-    )
-    async with shards.open(0) as shard:
-        await shard.open(["ann", "bob"], [ann, bob], ["EUR"] * 2, [0, 0])
-        await shard.call(Post(Transfers.of([(b"the first money.", deposit)]).bundle()))
-        await shard.call(Post(batch.bundle()))
-        before = await shard.ledger_state()
-        await drain(archiver(Archive(engine), threads), shard)
-        after = await shard.ledger_state()
+    batch = [transfer("ann", "bob", amount) for amount in amounts]
+    await shard.open([AccountTerms(name, slot(name), "EUR") for name in ("ann", "bob")])
+    await shard.call(Post(posted_bundle([transfer(WORLD, "ann", MAX_BATCH, Kind.DEPOSIT)])))
+    await shard.call(Post(posted_bundle(batch)))
+    before = await shard.ledger_state()
+    await drain(archiver(Archive(engine), threads), shard)
+    after = await shard.ledger_state()
     rows = [Entry._make(row) for row in await asyncio.to_thread(verified_rows, Archive(engine), SHARD)]
-    paid = [number for number, amount in enumerate(amounts) if amount == 1]
+    paid = [row for row in batch if row.legs[0].amount_minor == 1]
     assert [(row.transaction_id, row.account_id, row.version, row.balance) for row in rows[4:]] == [
         entry
-        for place, number in enumerate(paid, 1)
+        for place, row in enumerate(paid, 1)
         for entry in (
-            (number.to_bytes(16), "ann", 1 + place, MAX_BATCH - place),
-            (number.to_bytes(16), "bob", place, place),
+            (row.transaction_id, "ann", 1 + place, MAX_BATCH - place),
+            (row.transaction_id, "bob", place, place),
         )
     ]
     assert (before.backlog, after.backlog, after.length) == (len(rows), 0, 0)
@@ -515,14 +502,14 @@ async def test_a_currency_without_a_known_exponent_waits(
     known = Exponents()
     one = ShardArchiver("shard-0", Archive(engine), threads, lambda: 1, known, BATCH_ENTRIES)
     stream = Stream()
-    await add(shard, stream.post(2))
+    await stream.add(shard, 2)
     with pytest.raises(ExponentUnknownError, match="how many decimals EUR has is not known here"):
         await one.step(shard)
     assert (await shard.ledger_state()).backlog == 4
     assert await asyncio.to_thread(History(engine).exponents) == {}
     known.learn({"EUR": 2, "JPY": 0})
     await drain(one, shard)
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
     assert await asyncio.to_thread(History(engine).exponents) == {"EUR": 2, "JPY": 0}
 
 
@@ -531,7 +518,7 @@ async def test_a_ledger_that_has_another_exponent_is_not_written_to(
 ) -> None:
     """Nor read: one of the two is wrong, and a person has to say which."""
     stream = Stream()
-    await add(shard, stream.post(2))
+    await stream.add(shard, 2)
     await asyncio.to_thread(Archive(engine).keep_exponents, {"EUR": 3})
     told = "the ledger has 3 decimals for EUR, the cluster 2"
     with pytest.raises(LedgerError, match=told):

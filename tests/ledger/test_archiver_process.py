@@ -17,9 +17,6 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
-from shard_node.contract.calls import Post
-from shard_node.contract.kinds import Kind
-from shard_node.contract.GONE import Terms, Transfers
 from sqlalchemy import Engine, text
 
 from deploy.local.launcher import LocalCluster
@@ -27,10 +24,13 @@ from shard_node.client.shard import Shard
 from shard_node.cluster.currencies import to_json
 from shard_node.cluster.registry import ARCHIVER_LOCKS, CURRENCIES, TOPOLOGY
 from shard_node.cluster.slots import slot
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract.accounts import AccountTerms
+from shard_node.contract.commands import Post
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.rows import Entry
+from tests.coordinator.payloads import posted_bundle, transfer
 from tests.exponents import EXPONENTS
+from tests.ledger.scribe import DONE
 from tests.ledger.test_archive import verified_rows
 from tests.ledger.test_frozen_writers import frozen_store, hurried
 from tests.postgresql import PostgresqlServer
@@ -130,20 +130,15 @@ class Traffic:
     async def begin(self) -> None:
         """Opens the accounts, which may overdraw."""
         for index, shard in enumerate(self._shards):
-            names = self._names(index)
-            slots = [slot(name) for name in names]
-            await shard.open(names, slots, ["EUR"] * ACCOUNTS, [-(10**9)] * ACCOUNTS)
+            await shard.open([AccountTerms(name, slot(name), "EUR", -(10**9)) for name in self._names(index)])
 
     async def send(self, index: int, transfers: int) -> None:
         """One call with that many transfers, all of which commit."""
         rows = []
         for _ in range(transfers):
             payer, payee = self._dice.sample(self._names(index), 2)
-            amount, slots = self._dice.randint(1, 99), (slot(payer), slot(payee))
-            terms = Terms(amount, "EUR", *slots, Kind.TRANSFER, payer, payee, b"")
-            rows.append((self._dice.randbytes(16), terms))
-        reply = await self._shards[index].call(Post(Transfers.of(rows).bundle()))
-        assert reply.codes == (bytes((Outcome.COMMITTED,)),)
+            rows.append(transfer(payer, payee, self._dice.randint(1, 99)))
+        assert (await self._shards[index].call(Post(posted_bundle(rows)))).codes == (DONE,)
         self.committed += transfers
 
     @staticmethod

@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from shard_node.agent.agent import bind
 from shard_node.archiver import service
 from shard_node.archiver.service import Archiver
 from shard_node.client.directory import Cluster, Directory
@@ -23,8 +22,8 @@ from shard_node.cluster.registry import Registry
 from shard_node.errors import RegistryError
 from shard_node.ledger.store.archive import Archive
 from tests.exponents import EXPONENTS
-from tests.ledger.streams import START_MS, Stream
-from tests.ledger.test_archiver import add, check_all_archived
+from tests.ledger.streams import LATER, START_MS, Stream
+from tests.ledger.test_archiver import check_all_archived
 from tests.real_shards import ENDLESS_WINDOW_MS, RealShards
 
 WAIT_SECONDS = 30.0
@@ -75,8 +74,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def shard(shards: RealShards) -> AsyncIterator[Shard]:
     """An empty shard that refuses new transfers when 100 entries wait."""
-    async with shards.open(0) as opened:
-        await bind(opened.redis, shards.topology, "shard-0", ENDLESS_WINDOW_MS, LIMIT)
+    async with shards.shard(0) as opened:
+        await opened.bind(ENDLESS_WINDOW_MS, LIMIT)
         yield opened
 
 
@@ -117,7 +116,7 @@ def figures(logs: Events, **wanted: object) -> Events:
 async def test_figures(shard: Shard, engine: Engine) -> None:
     """A line tells how much is stored and waits; none follows when nothing changed."""
     stream = Stream()
-    await add(shard, *(stream.post(3) for _ in range(4)))
+    await stream.add(shard, *[3] * 4)
     locks = Locks()
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, archived_batch=4, backlog=0, backlog_limit=LIMIT)))
@@ -128,7 +127,7 @@ async def test_figures(shard: Shard, engine: Engine) -> None:
     last = figures(logs)[-1]
     assert (last["entries"], last["log_level"]) == (24, "info")
     assert sum(line["entries_per_second"] for line in figures(logs)) > 0
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> None:
@@ -137,24 +136,24 @@ async def test_a_crowded_shard_is_a_warning(shard: Shard, engine: Engine) -> Non
     It is registered, once, until the lock is lost: then it is another archiver's.
     """
     locks = Locks()
-    await shard.redis.xadd("ledger", {"e": b"\x92\xa5later\x91\x01"}, id=f"{START_MS - 1}-0")
-    await add(shard, Stream().post(30))
+    await shard.redis.xadd("ledger", LATER, id=f"{START_MS - 1}-0")
+    await Stream().add(shard, 30)
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, backlog=60, backlog_limit=LIMIT)))
         await until(lambda: len([line for line in logs if line["log_level"] == "error"]) > 1)
-        assert ["no known form" in problem for problem in locks.problems] == [True]
+        assert ["unreadable" in problem for problem in locks.problems] == [True]
         locks.mine = False
         await until(lambda: locks.problems[1:] == [""])
     assert {line["log_level"] for line in figures(logs)} == {"warning"}
     refusal = next(line for line in logs if line["log_level"] == "error")
     assert (refusal["shard"], refusal["backlog"], refusal["backlog_limit"]) == ("shard-0", 60, LIMIT)
-    assert "no known form" in refusal["error"]
+    assert "unreadable" in refusal["error"]
 
 
 async def test_it_goes_on_without_zookeeper(shard: Shard, engine: Engine) -> None:
     """Who holds a lock goes on while nobody tells of it; who has none does not begin."""
     stream = Stream()
-    await add(shard, stream.post(1))
+    await stream.add(shard, 1)
     locks = Locks(away=True)
     async with running(shard, engine, locks) as logs:
         await until(lambda: locks.asked > 5)
@@ -163,22 +162,22 @@ async def test_it_goes_on_without_zookeeper(shard: Shard, engine: Engine) -> Non
         await until(lambda: bool(figures(logs, archived_batch=1)))
         locks.away = True
         await until(lambda: any(line["event"] == "no word of the lock" for line in logs[-2:]))
-        await add(shard, stream.post(1))
+        await stream.add(shard, 1)
         await until(lambda: bool(figures(logs, archived_batch=2)))
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)
 
 
 async def test_a_lost_lock_ends_the_work(shard: Shard, engine: Engine) -> None:
     """What another archiver holds is left to it, also at the end."""
     stream = Stream()
     locks = Locks()
-    await add(shard, stream.post(1))
+    await stream.add(shard, 1)
     async with running(shard, engine, locks) as logs:
         await until(lambda: bool(figures(logs, archived_batch=1)))
         locks.mine = False
         asked = locks.asked
         await until(lambda: locks.asked > asked + 2)
-        await add(shard, stream.post(1))
+        await stream.add(shard, 1)
         asked = locks.asked
         await until(lambda: locks.asked > asked + 5)
     assert (await shard.ledger_state()).backlog == 2
@@ -190,5 +189,5 @@ async def test_what_is_there_is_stored_before_the_end(shard: Shard, engine: Engi
     locks = Locks()
     async with running(shard, engine, locks) as logs:
         await until(lambda: any(line["event"] == "archiving" for line in logs))
-        await add(shard, *(stream.post(4) for _ in range(6)))
-    await check_all_archived(shard, engine, stream.entries)
+        await stream.add(shard, *[4] * 6)
+    await check_all_archived(shard, engine, stream.frames)

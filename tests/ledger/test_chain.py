@@ -10,14 +10,16 @@ import msgpack
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shard_node.ledger.store.archive import Position
+from shard_node.contract.kinds import Kind
 from shard_node.ledger.store.chain import GENESIS, Header, canonical, chain_hash, is_intact, seal
 from shard_node.ledger.store.rows import ArchivedShard, Row
-from tests.ledger.streams import Stream, batch
+from shard_node.ledger.store.schema import entry_id
+from tests.ledger.streams import START_MS
 
 SHARD = ArchivedShard(1, "shard-0")
 HEADER = Header(SHARD, 1, 1, 1, "1700000000000-0", 1, 2, 3)
 
+FINGERPRINTS = "316467a5d411d68b", "13855df43739439a", "a06288e15058980b"
 PINNED_BEGINNING = "9a01a773686172642d30010106af313730303030303030303030312d30cf0000018bcfe56800cf00"
 PINNED_FIRST = "ed8c33f7d2296617dbc8529039c321b10d3cacaacd72a176b68b4d57cb7ee26d"
 PINNED_SECOND = "64455a8760d98904bb58b63f93db4627a75a79ab224301f87afe4751dc4f8b50"
@@ -39,14 +41,33 @@ BATCHES = st.tuples(HEADERS, st.lists(ROWS, max_size=3))
 
 def test_the_hash_is_pinned() -> None:
     """The hash of a known batch never changes: archives of today must verify for ever."""
-    position = Position(SHARD, 0, GENESIS, "0", 1)
-    stream = Stream()
-    first, rows = batch(position, [stream.post(2), stream.post(1)])
-    assert canonical(first.header, rows)[:40].hex() == PINNED_BEGINNING
-    assert first.hash.hex() == PINNED_FIRST
-    second, _ = batch(position.after(first), [stream.post(1)])
-    assert second.previous_hash == first.hash
-    assert second.hash.hex() == PINNED_SECOND
+    first = Header(SHARD, 1, 1, 6, f"{START_MS + 1}-0", START_MS, START_MS + 1, 7)
+    rows = [
+        *_legs(1, START_MS, FINGERPRINTS[0], ("bob", 1, -5), ("cid", 1, 5)),
+        *_legs(2, START_MS, FINGERPRINTS[1], ("cid", 2, 0), ("ann", 1, 5)),
+        *_legs(3, START_MS + 1, FINGERPRINTS[2], ("ann", 2, 0), ("bob", 2, 0)),
+    ]
+    assert canonical(first, rows)[:40].hex() == PINNED_BEGINNING
+    head = chain_hash(GENESIS, first, rows)
+    assert head.hex() == PINNED_FIRST
+    second = Header(SHARD, 2, 7, 2, f"{START_MS + 2}-0", START_MS + 2, START_MS + 2, 7)
+    rows = _legs(4, START_MS + 2, FINGERPRINTS[0], ("bob", 3, -5), ("cid", 3, 5))
+    assert chain_hash(head, second, rows).hex() == PINNED_SECOND
+
+
+def _legs(
+    number: int, at_ms: int, fingerprint: str, payer: tuple[str, int, int], payee: tuple[str, int, int]
+) -> list[Row]:
+    """Two rows of a transfer of 5; of payer and payee account, version and balance."""
+    return [
+        (
+            entry_id(1, 2 * number - 1 + leg), account, version, at_ms, Kind.TRANSFER, number.to_bytes(16),
+            bytes.fromhex(fingerprint), leg, 2, other, "EUR", delta, 0, balance, None, "thanks", "", "", "",
+        )
+        for leg, (account, version, balance), other, delta in (
+            (0, payer, payee[0], -5), (1, payee, payer[0], 5),
+        )
+    ]  # fmt: skip
 
 
 @given(BATCHES)

@@ -38,7 +38,7 @@ async def test_what_is_archived_while_an_answer_is_read_is_not_claimed(town: Tow
 
     async def pay_and_archive() -> None:
         await town.pay(name, other, 5)
-        await town.archiver(0).step(town.shards[0])
+        await town.archiver(0).step(town.cluster.shards[0])
         await town.pay(name, other, 5)
 
     def read_slowly() -> BalanceAt | None:
@@ -48,7 +48,9 @@ async def test_what_is_archived_while_an_answer_is_read_is_not_claimed(town: Tow
 
     reader = LedgerReader()
     try:
-        read, found = await CompleteAnswers(history, lambda: town.shards, reader).ask(read_slowly, None, 0.0)
+        read, found = await CompleteAnswers(history, lambda: town.cluster.shards, reader).ask(
+            read_slowly, None, 0.0
+        )
     finally:
         reader.close()
     assert read is not None
@@ -63,14 +65,14 @@ async def test_who_waits_is_answered_though_more_comes_all_the_time(town: Town) 
     """What had been made when the request arrived is what is waited for, not all that there is by now."""
     (name, other, _) = town.names[0]
     reader = LedgerReader()
-    answers = CompleteAnswers(History(town.engine), lambda: town.shards, reader)
+    answers = CompleteAnswers(History(town.engine), lambda: town.cluster.shards, reader)
     await town.archive(1, 2)
     waiting = asyncio.ensure_future(answers.ask(lambda: "answer", 2**50, time.monotonic() + WAIT_SECONDS))
     try:
         archiver = town.archiver(0)
         while not waiting.done():
             await town.pay(name, other, 1)
-            await archiver.step(town.shards[0])
+            await archiver.step(town.cluster.shards[0])
             # Never nothing that waits.
             await town.pay(name, other, 1)
             await asyncio.sleep(0)

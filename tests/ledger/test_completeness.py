@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, update
 
-from shard_node.client.shard import LedgerState
+from shard_node.client.ledger_state import LedgerState
 from shard_node.ledger.questions.history import MAX_CLOCK_SKEW_MS, History
 from shard_node.ledger.questions.reach import Completeness, Reach, completeness
+from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.schema import batches, open_ledger
 from tests.ledger.books import fresh_ledger
-from tests.ledger.streams import Stream
-from tests.ledger.test_archiver import add
+from tests.ledger.streams import START_MS, Stream
+from tests.ledger.test_archiver import archiver
 from tests.ledger.town import Town, town_on
-from tests.real_shards import RealShards
+from tests.real_shards import RealShards, real_servers
 
-AHEAD_MS = 5_000
+BEHIND_MS = 5_000
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ async def town(shards: RealShards, engine: Engine) -> AsyncIterator[Town]:
 
 async def asked(town: Town) -> dict[str, LedgerState | None]:
     """What the shards say now."""
-    return {shard.shard_id: await shard.ledger_state() for shard in town.shards}
+    return {shard.shard_id: await shard.ledger_state() for shard in town.cluster.shards}
 
 
 async def look(town: Town, states: dict[str, LedgerState | None] | None = None) -> Completeness:
@@ -168,39 +170,43 @@ async def test_a_shard_whose_money_went_back_in_time_has_not_caught_up(town: Tow
     assert caught_up(await look(town, {"shard-0": old})) == [True]
 
 
-async def test_what_had_happened_is_told_by_a_count_not_by_a_clock(town: Town) -> None:
-    """A shard's clock that runs ahead, or was set back, makes nothing complete that is not archived.
+@pytest.mark.servers
+async def test_what_had_happened_is_told_by_a_count_not_by_a_clock(engine: Engine, tmp_path: Path) -> None:
+    """While a shard's time stands still its next frames make nothing complete that is not archived.
 
-    All entries are of one moment ahead of everybody's clock: by times the second would count as archived.
+    All frames are of one moment: by times the second would count as archived.
     """
-    await town.archive()
-    shard, stream = town.shards[0], Stream(("ahead:a", "ahead:b"))
-    now_ms = (await shard.ledger_state()).now_ms
-    ahead_ms = now_ms + AHEAD_MS
+    stream = Stream()
+    with (
+        real_servers(tmp_path, 1, manual_clock=True) as servers,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        servers[0].set_clock(START_MS)
+        shards = RealShards(servers)
+        shards.bind()
+        async with shards.shard(0) as shard:
+            one = archiver(Archive(engine), threads)
 
-    async def write(number: int) -> None:
-        _, packed = stream.post(1)
-        await add(shard, (f"{ahead_ms}-{number}", packed))
+            async def found(arrived: LedgerState | None = None, behind_ms: int = 0) -> Completeness:
+                state = await shard.ledger_state()
+                states = {shard.shard_id: replace(state, now_ms=state.now_ms - behind_ms)}
+                first = {shard.shard_id: arrived} if arrived else None
+                return await asyncio.to_thread(completeness, History(engine), states, first)
 
-    async def lacking(arrived: LedgerState) -> bool:
-        states = await asked(town)
-        first = {shard.shard_id: arrived}
-        found = await asyncio.to_thread(completeness, History(town.engine), states, first)
-        return shard.shard_id in {reach.shard_id for reach in found.lacking(now_ms)}
-
-    await write(1)
-    await town.archive(0)
-    # The clock is behind the last entry: the next one comes at its moment at the earliest.
-    assert (await look(town)).reaches[0].until_ms == ahead_ms - 1
-    await write(2)
-    arrived = await shard.ledger_state()
-    assert (await look(town)).reaches[0].until_ms == ahead_ms - 1
-    assert await lacking(arrived)
-    await town.archiver(0).step(shard)
-    # More comes all the time; what had come is archived all the same.
-    await write(3)
-    assert not await lacking(arrived)
-    assert await lacking(await shard.ledger_state())
+            await stream.add(shard, 1)
+            await one.step(shard)
+            # Of a shard whose clock is behind its last frame, too, the next one is not earlier than that.
+            for behind_ms in (0, BEHIND_MS):
+                assert (await found(behind_ms=behind_ms)).until_ms == START_MS - 1
+            await stream.add(shard, 1)
+            arrived = await shard.ledger_state()
+            assert (await found()).until_ms == START_MS - 1
+            assert (await found(arrived)).lacking(START_MS)
+            await one.step(shard)
+            # More comes all the time; what had come is archived all the same.
+            await stream.add(shard, 1)
+            assert not (await found(arrived)).lacking(START_MS)
+            assert (await found(await shard.ledger_state())).lacking(START_MS)
 
 
 def test_clocks_are_compared_with_a_margin() -> None:

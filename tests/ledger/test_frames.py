@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_node.contract.kinds import NO_ID, Effect
-from shard_node.contract.kinds import Kind
-from shard_node.contract.details import Details, pack_details
 
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction
 from shard_node.errors import LedgerError
 from shard_node.ledger.store.frames import StreamFrame, decode, row_count
 from shard_node.ledger.store.rows import ArchivedShard, Entry, Row
-from shard_node.ledger.store.schema import entry_id
+from shard_node.ledger.store.schema import entries, entry_id
 from tests.ledger.scribe import DONE, Opened, Scribe
 
 SHARD = ArchivedShard(3, "shard-2")
@@ -56,6 +55,11 @@ def fields_of(frame: StreamFrame) -> dict[bytes, bytes]:
 
 
 # ---------------------------------------------------------------------- each kind
+
+
+def test_entry_names_the_columns() -> None:
+    """Entry's fields are the columns of the table, in their order."""
+    assert Entry._fields == tuple(column.name for column in entries.columns)
 
 
 def test_post() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shard_node.contract.kinds import Kind
 from sqlalchemy import Engine, text
 
+from shard_node.contract.kinds import Kind
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.proof.comparison import balances, openings
 from shard_node.ledger.questions import history as history_module

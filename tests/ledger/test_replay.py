@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shard_node.contract.kinds import Kind
 from sqlalchemy import Engine, Table, select, update
 from sqlalchemy.exc import IntegrityError
 
+from shard_node.contract.kinds import Kind
 from shard_node.ledger.proof.comparison import MAX_REPEATED, repeated_transactions
 from shard_node.ledger.proof.findings import Findings, Rule
 from shard_node.ledger.proof.fold import Fold

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,29 +14,19 @@ from shard_node.errors import LedgerError
 from shard_node.ledger.store.archive import Archive
 from shard_node.ledger.store.schema import batches, entry_id
 from tests.ledger import tampering
-from tests.ledger.streams import START_MS, Stream
+from tests.ledger.streams import SHARD, START_MS, Stream
 from tests.ledger.test_archive import StoppedError
 from tests.ledger.test_archiver import (
-    SHARD,
     Fuse,
     FusedArchive,
     FusedShard,
     Moment,
-    add,
     archiver,
     check_all_archived,
     drain,
 )
-from tests.real_shards import RealShards
 
 FIRST_UNTOLD = entry_id(SHARD.number, 9)
-
-
-@pytest.fixture
-async def shard(shards: RealShards) -> AsyncIterator[Shard]:
-    """One empty shard."""
-    async with shards.open(0) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +38,7 @@ def threads() -> ThreadPoolExecutor:
 async def stop_untold(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> Stream:
     """Two batches of two calls each; an archiver dies before it tells the shard of the second."""
     stream = Stream()
-    await add(shard, *(stream.post(2) for _ in range(4)))
+    await stream.add(shard, *[2] * 4)
     fuse = Fuse(Moment.BEFORE_TELLING, 2)
     with pytest.raises(StoppedError):
         await drain(archiver(FusedArchive(engine, fuse), threads), FusedShard(shard, fuse))
@@ -129,6 +119,6 @@ async def test_a_forged_end_is_not_told(
 async def test_an_honest_batch_is_told(shard: Shard, engine: Engine, threads: ThreadPoolExecutor) -> None:
     """What nobody changed is told, and everything is there once."""
     stream = await stop_untold(shard, engine, threads)
-    await add(shard, stream.post(2))
+    await stream.add(shard, 2)
     await drain(archiver(Archive(engine), threads), shard)
-    await check_all_archived(shard, engine, stream.entries)
+    await check_all_archived(shard, engine, stream.frames)

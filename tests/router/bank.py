@@ -7,12 +7,13 @@ import time
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from redis import Redis
-from shard_node.contract.records import Account, AccountState
+
+from shard_node.contract import AccountState
 
 if TYPE_CHECKING:
     from deploy.local.launcher import LocalCluster
@@ -52,6 +53,7 @@ class Bank:
     def __init__(self, contract: Contract, cluster: LocalCluster, wallet: Client, operators: Client) -> None:
         self.contract = contract
         self.wallet = wallet
+        self._operators = operators
         self._cluster = cluster
         self._shard_by_tag: dict[str, str] = {}
         # One tag a shard, found as a stranger would: by the hash slot function of Redis Cluster.
@@ -128,11 +130,22 @@ class Bank:
         return self.contract.name("Outcome", result.outcome).removeprefix("OUTCOME_")
 
     def set_state(self, account_id: str, state: AccountState) -> None:
-        """Writes an account's state, also one that no call would give it: closed with money in it."""
-        with self.redis(self.shard_of(account_id)) as redis:
-            record = redis.hget("accounts", account_id)
-            assert isinstance(record, bytes)
-            redis.hset("accounts", account_id, replace(Account.unpack(record), state=state).pack())
+        """Freezes an account; or takes all money out of it, and closes it."""
+        if state is AccountState.CLOSED:
+            account = self.wallet.call("GetAccount", account_id=account_id)
+            if account.available.strip("0."):
+                money = {"amount": account.available, "currency": account.currency}
+                self.wallet.call("Withdraw", transaction_id=new_id(), account_id=account_id, **money)
+        method = {AccountState.FROZEN: "FreezeAccount", AccountState.CLOSED: "CloseAccount"}[state]
+        assert self.wallet.call(method, account_id=account_id).state == state + 1
+
+    def command(self, shard_id: str, command: str, *arguments: bytes | int) -> Any:
+        """A command of the engine, as the shard answers it."""
+        topology = self._operators.call("GetTopology")
+        (epoch,) = (shard.epoch for shard in topology.shards if shard.shard_id == shard_id)
+        fence = f"{topology.cluster_id}/{shard_id}/{epoch}"
+        with self.redis(shard_id) as redis:
+            return redis.execute_command(f"tallystick.{command}", fence, *arguments)
 
     @contextmanager
     def redis(self, shard_id: str) -> Iterator[Redis]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ def agree_on(request: bytes, *splits: Sequence[int], module: Any = batch_reader)
     if columns is None:
         return False
     message = BatchRequest.FromString(request)
-    assert not message.return_balances
+    assert columns.with_balances == message.return_balances
     careful = TransactionReader(fields).transfers(message.transfers)
     assert not careful.bad
     assert not careful.to_check
@@ -52,16 +52,32 @@ def agree_on(request: bytes, *splits: Sequence[int], module: Any = batch_reader)
     thirds = [range(first, count, 3) for first in range(min(3, count))]
     for owner in OWNERS:
         for rows in (range(count), range(count - 1, -1, -1), *thirds, *splits):
-            expected = by_shards(Transactions(careful.batch, with_balances=False), rows, owner)
+            expected = by_shards(
+                Transactions(careful.batch, with_balances=message.return_balances),
+                rows,
+                owner,
+                # Columns have the balances of all payers first.
+                lambda place: place // 2 + place % 2 * count,
+            )
             assert by_shards(columns, rows, owner) == expected
     return True
 
 
 def by_shards(
-    batch: Batch, rows: Sequence[int], owner: Sequence[int]
-) -> dict[tuple[int, tuple[int, ...]], tuple[list[int], bytes]]:
-    """The rows and the bundle of each part; no two parts are of the same shards."""
+    batch: Batch, rows: Sequence[int], owner: Sequence[int], place: Callable[[int], int] = int
+) -> dict[tuple[int, tuple[int, ...]], tuple[list[int], bytes, list[list[int]]]]:
+    """The rows, the bundle and the places of balances of each part; no two parts are of the same shards.
+
+    ``place`` is applied to each place.
+    """
     parts: list[Part] = batch.split(rows, owner, PRINCIPAL)
-    found = {(part.decider, part.participants): (list(part.rows), part.bundle) for part in parts}
+    found = {
+        (part.decider, part.participants): (
+            list(part.rows),
+            part.bundle,
+            [[place(int(one)) for one in legs] for legs in part.legs],
+        )
+        for part in parts
+    }
     assert len(found) == len(parts)
     return found

@@ -51,7 +51,7 @@ class Bench:
             Dispatcher(maps, self.committers, ask),
             maps,
             reader(exponents=self.currencies.exponents),
-            self.currencies,  # type: ignore[arg-type]  # what the service needs of it
+            self.currencies,
             self.archive,
         )
 

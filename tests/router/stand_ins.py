@@ -93,7 +93,9 @@ def _signed(leg: Leg) -> int:
 
 def commits(call: Post) -> Answer:
     """Commits every transaction; the balances are those of :func:`amounts`."""
-    return Answer((bytes((COMMITTED,)),), (b"",), (amounts(call.bundle) if call.with_balances else b"",), ((),))
+    return Answer(
+        (bytes((COMMITTED,)),), (b"",), (amounts(call.bundle) if call.with_balances else b"",), ((),)
+    )
 
 
 class ShardStandIn(Shard):
@@ -115,7 +117,7 @@ class ShardStandIn(Shard):
         self.checked: list[tuple[int, list[str]]] = []
         self.forgotten_ms = 0
         # Frames of the ledger that wait to be archived.
-        self.waiting: list[tuple[str, bytes]] = []
+        self.waiting: list[tuple[str, dict[bytes, bytes]]] = []
         self.decisions: list[bytes] = []
 
     def posted(self) -> list[list[int]]:
@@ -144,7 +146,7 @@ class ShardStandIn(Shard):
         """Nothing was archived yet."""
         return LedgerState(0, b"", "0-0", len(self.waiting), 10**6, len(self.waiting), 0)
 
-    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
+    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """What waits."""
         assert stream_id == "0-0"
         return self.waiting[:count]
@@ -232,7 +234,9 @@ class CommittersStandIn:
 
     def transactions(self) -> list[Transaction]:
         """All that they were asked to commit."""
-        return [one for parts in self.asked for part in parts for one in Bundle.unpack(part.bundle).transactions]
+        return [
+            one for parts in self.asked for part in parts for one in Bundle.unpack(part.bundle).transactions
+        ]
 
 
 def committed(parts: Sequence[Part], *, with_balances: bool) -> coordinator_pb2.CommitAttemptsResponse:

@@ -16,6 +16,7 @@ from router.execution import Dispatcher, account_pages
 from router.services import WalletService
 from shard_node.client import Cluster, Shard, ask, connect
 from shard_node.cluster.slots import SLOT_COUNT, slot
+from shard_node.limits import MAX_BATCH
 from tallystick.v1 import wallet_pb2
 from tests.exponents import CurrenciesStandIn
 from tests.real_shards import RealShards, redis_servers, shards
@@ -25,7 +26,7 @@ from tests.router.stand_ins import AbortedError, Clock, CommittersStandIn, Conte
 __all__ = ["redis_servers", "shards"]
 
 # In one slot, more than a shard looks at in one call.
-LARGE = [f"{{large}}:{number:04}" for number in range(2500)]
+LARGE = [f"{{large}}:{number:04}" for number in range(4500)]
 
 
 @dataclass(slots=True)
@@ -152,8 +153,10 @@ async def test_a_page_that_finds_little_is_short_and_goes_on(
     """It looks at a limited number of accounts; it ends at a place, and is not taken for the last one."""
     monkeypatch.setattr(account_pages, "MAX_LOOKED", 1)
     monkeypatch.setattr(account_pages, "_SLOTS_AT_ONCE", SLOT_COUNT)
-    names = drawn(4, 4500)
-    await town.open(names)
+    # More on each shard than it looks at in one call.
+    names = drawn(4, 14_000)
+    for first in range(0, len(names), MAX_BATCH):
+        await town.open(names[first : first + MAX_BATCH])
     pages = [page async for page in town.pages(prefix="user:", page_size=1000)]
     assert list(chain.from_iterable(pages)) == in_order(name for name in names if name.startswith("user:"))
     assert len(pages) > 1

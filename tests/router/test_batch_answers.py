@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -12,21 +13,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from router.execution.engine import Engine
-from router.execution.journal_engine import JournalEngine
-from router.requests.reader import RequestReader
-from shard_node.contract.calls import Post
 
-from router.requests import batches
-from router.services import refusals
+from router.execution import Dispatcher
+from router.requests import TransactionReader, batch_reader
+from router.services import WalletService, refusals
 from router.services.batch_answers import answer
 from router.services.refusals import refusal
-from router.services.wallet_service import WalletService
+from shard_node.client import ask
 from shard_node.cluster.slots import SLOT_COUNT
-from shard_node.contract.outcomes import PAYEE, Outcome
+from shard_node.contract import Answer, Outcome
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.exponents import CurrenciesStandIn
-from tests.router.batch_samples import SETTINGS, UNUSUAL, Request, agree, batches_in_order, with_field
+from tests.router.batch_agreement import agree
+from tests.router.batch_samples import SETTINGS, UNUSUAL, Request, batches_in_order, with_field
 from tests.router.samples import NOW_MS, reader, uuid7
 from tests.router.stand_ins import (
     COMMITTED,
@@ -36,86 +35,84 @@ from tests.router.stand_ins import (
     MapsStandIn,
     ShardStandIn,
     cluster_cut_at,
-    unpacked,
+    first_amounts,
 )
 
 if TYPE_CHECKING:
-    from router.requests.byte_tables import Bytes
-    from shard_node.contract.calls import Call
-    from shard_node.contract.journal_calls import JournalCall
+    from router.requests import Bytes
 
-# What shards say, by amount; and what a coordinator says.
+# What shards and coordinators say, by amount, and of which leg.
 VERDICTS = (
-    Outcome.COMMITTED,
-    Outcome.INSUFFICIENT_FUNDS,
-    Outcome.COMMITTED,
-    Outcome.BALANCE_LIMIT | PAYEE,
-    Outcome.OUTCOME_UNKNOWN,
-    Outcome.ACCOUNT_NOT_FOUND | PAYEE,
+    (Outcome.COMMITTED, 0),
+    (Outcome.INSUFFICIENT_FUNDS, 0),
+    (Outcome.COMMITTED, 0),
+    (Outcome.BALANCE_LIMIT, 1),
+    (Outcome.OUTCOME_UNKNOWN, 0),
+    (Outcome.ACCOUNT_NOT_FOUND, 1),
 )
 
 
-def _verdicts(amounts: bytes) -> bytes:
-    return bytes(VERDICTS[amount % len(VERDICTS)] for amount in unpacked(amounts))
+def _verdicts(bundle: bytes) -> tuple[bytes, bytes]:
+    """Codes and legs."""
+    found = [VERDICTS[amount % len(VERDICTS)] for amount in first_amounts(bundle)]
+    return bytes(code for code, _ in found), bytes(leg for _, leg in found)
 
 
 class JudgingShard(ShardStandIn):
     """A shard whose answer depends on the amount alone."""
 
-    async def call(self, call: Call | JournalCall) -> Any:
+    async def call(self, command: Any) -> Answer:
         """A verdict a row."""
-        assert isinstance(call, Post)
-        return replace(await super().call(call), codes=(_verdicts(call.bundle.amounts),))
+        codes, legs = _verdicts(command.bundle)
+        return replace(await super().call(command), codes=(codes,), legs=(legs,))
 
 
 class JudgingCommitters(CommittersStandIn):
     """Coordinators whose answer depends on the amount alone."""
 
-    async def commit(self, parts: Any, *rest: Any, **more: Any) -> Any:
+    async def commit_attempts(self, parts: Any, *rest: Any, **more: Any) -> Any:
         """A verdict a row."""
-        response: Any = await super().commit(parts, *rest, **more)
-        for (_, _, bundle), result in zip(parts, response.results, strict=True):
-            result.outcomes = _verdicts(bundle.amounts)
+        response: Any = await super().commit_attempts(parts, *rest, **more)
+        for part, result in zip(parts, response.results, strict=True):
+            result.codes, result.legs = _verdicts(part.bundle)
         return response
 
 
 async def served(
-    requests: Sequence[Request], *, return_balances: bool
+    requests: Sequence[Request], *, return_balances: bool, by_columns: bool
 ) -> tuple[bool, wallet_pb2.BatchTransferResponse]:
-    """Whether the answer came from the hot loop, and what a caller reads; balances are taken out of it."""
+    """Whether the answer came from the hot loop, and what a caller reads."""
     shards = JudgingShard("left"), JudgingShard("right")
-    maps, committers = MapsStandIn(Clock(), cluster_cut_at(1, SLOT_COUNT // 2, *shards)), JudgingCommitters()
-    service = WalletService(
-        Engine(maps, committers), JournalEngine(maps, committers), maps, reader(), CurrenciesStandIn()
-    )
+    maps = MapsStandIn(Clock(), cluster_cut_at(1, SLOT_COUNT // 2, *shards))
+    currencies: Any = CurrenciesStandIn()
+    service = WalletService(Dispatcher(maps, JudgingCommitters(), ask), maps, reader(), currencies)
     asked = wallet_pb2.BatchTransferRequest(transfers=requests, return_balances=return_balances)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "LEAST_BYTES", 0)
-        patch.setattr(RequestReader, "transfers", careful := Mock(wraps=service._reader.transfers))
+        patch.setattr(batch_reader, "LEAST_BYTES", 0 if by_columns else 2**40)
+        careful = Mock(side_effect=TransactionReader(reader()).transfers)
+        patch.setattr(TransactionReader, "transfers", careful)
         answered = await service.BatchTransfer(asked.SerializeToString(), Context())
-    told = wallet_pb2.BatchTransferResponse.FromString(answered)
-    for result in told.results:
-        result.ClearField("from_available")
-        result.ClearField("to_available")
-    return not careful.called, told
+    return not careful.called, wallet_pb2.BatchTransferResponse.FromString(answered)
 
 
 @settings(SETTINGS, max_examples=80)
 @given(
-    requests=batches_in_order(),
+    batches=st.lists(batches_in_order(4), min_size=1, max_size=2),
     unusual=st.lists(st.tuples(st.integers(0, 8), st.sampled_from(UNUSUAL)), max_size=2),
+    return_balances=st.booleans(),
 )
 def test_both_ways_a_caller_is_told_the_same(
-    requests: list[Request], unusual: list[tuple[int, tuple[str, Any, bool]]]
+    batches: list[list[Request]], unusual: list[tuple[int, tuple[str, Any, bool]]], *, return_balances: bool
 ) -> None:
-    """Who asks for balances, and so takes the careful way, gets the same results but for these."""
+    """Results and balances are the same, and the hot loop serves what it takes."""
+    # Also of two currencies.
+    requests = list(chain.from_iterable(batches))
     for row, (field, value, _) in unusual:
         at = row % len(requests)
         requests[at] = with_field(requests[at], field, value)
-    hot, told = asyncio.run(served(requests, return_balances=False))
-    careful, expected = asyncio.run(served(requests, return_balances=True))
-    assert hot == agree(requests)
-    assert not careful
+    hot, told = asyncio.run(served(requests, return_balances=return_balances, by_columns=True))
+    careful, expected = asyncio.run(served(requests, return_balances=return_balances, by_columns=False))
+    assert (hot, careful) == (agree(requests), False)
     assert told == expected
     assert len(told.results) == len(requests)
 
@@ -127,7 +124,6 @@ REFUSED = [
         for code in Outcome
         if Outcome.COMMITTED < code < Outcome.VALID and code != Outcome.INVALID_ARGUMENT
     ),
-    *(code | PAYEE for code in (Outcome.ACCOUNT_FROZEN, Outcome.CURRENCY_MISMATCH, Outcome.BALANCE_LIMIT)),
     *(Outcome.SETTLED, Outcome.STALE_EPOCH),
 ]
 
@@ -151,9 +147,9 @@ def test_answer(codes: list[int], kind: Callable[[list[int]], Sequence[int]]) ->
         if code == COMMITTED:
             expected.results.add(transaction_id=text, outcome=outcome_pb2.OUTCOME_COMMITTED)
         else:
-            why = refusal(code)
+            why = refusal(code, "from_account")
             expected.results.add(transaction_id=text, outcome=why.outcome, refusal=why)
-    told = answer(_table(texts), kind(codes))
+    told = answer(_table(texts), kind(codes), bytes(len(codes)))
     assert wallet_pb2.BatchTransferResponse.FromString(told) == expected
     assert told == expected.SerializeToString()
 
@@ -177,7 +173,9 @@ def test_the_leg_that_is_refused() -> None:
 def test_any_outcomes(codes: list[int]) -> None:
     """Each result has its own id and its own outcome."""
     texts = [uuid7(NOW_MS, seed) for seed in range(len(codes))]
-    told = wallet_pb2.BatchTransferResponse.FromString(answer(_table(texts), bytearray(codes)))
+    told = wallet_pb2.BatchTransferResponse.FromString(
+        answer(_table(texts), bytearray(codes), bytes(len(codes)))
+    )
     assert [result.transaction_id for result in told.results] == texts
     for result, code in zip(told.results, codes, strict=True):
         if code == COMMITTED:
@@ -185,4 +183,7 @@ def test_any_outcomes(codes: list[int]) -> None:
                 transaction_id=result.transaction_id, outcome=outcome_pb2.OUTCOME_COMMITTED
             )
         else:
-            assert (result.refusal, result.outcome) == (refusal(code), refusal(code).outcome)
+            assert (result.refusal, result.outcome) == (
+                refusal(code, "from_account"),
+                refusals.wire_outcome(code),
+            )

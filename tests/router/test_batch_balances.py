@@ -21,9 +21,7 @@ def answered(request: wallet_pb2.BatchTransferRequest) -> wallet_pb2.BatchTransf
     """What a cluster of its own answers, each account of which has ten euros."""
     cluster, _ = funded(model_shards(SHARDS))
     fields = FieldReader(EXPONENTS, lambda: NOW_MS)
-    calls = BatchCalls(
-        cluster.dispatcher, fields, CurrenciesStandIn(), Validator(cluster.maps), KeptTasks()
-    )
+    calls = BatchCalls(cluster.dispatcher, fields, CurrenciesStandIn(), Validator(cluster.maps), KeptTasks())
     answer = asyncio.run(calls.transfers(request.SerializeToString(), Context()))
     return wallet_pb2.BatchTransferResponse.FromString(answer)
 

@@ -40,7 +40,8 @@ from tests.router.samples import ID, NOW_MS, reader, uuid7
 def test_what_is_in_order_is_packed_alike(requests: list[Request], data: st.DataObject) -> None:
     """Any such batch is taken, and any of its rows make the same bundles."""
     rows = data.draw(st.lists(st.sampled_from(range(len(requests))), min_size=1, unique=True))
-    assert agree(requests, rows)
+    request = BatchRequest(transfers=requests, return_balances=data.draw(st.booleans()))
+    assert agree_on(request.SerializeToString(), rows)
 
 
 @SETTINGS
@@ -175,6 +176,8 @@ def with_part(number: int, *instead: bytes) -> bytes:
     return field(1, b"".join([*PLAIN[: number - 1], *instead, *PLAIN[number:]]))
 
 
+# What serializers write behind all rows, and the hot loop takes there alone.
+RETURN_BALANCES = b"\x10\x01"
 # A row of more than 127 bytes, without its head.
 LONG = with_part(6, field(6, b"x" * 100))[3:]
 # Each a row, or what may stand between two, and whether it is taken between two ordinary ones.
@@ -199,7 +202,7 @@ FORMS: dict[str, tuple[bytes, bool]] = {
     "an account with the head of an id": (with_part(2, field(2, b"pay\n$5")), False),
     "a row of nothing": (field(1, b""), False),
     "backwards": (field(1, b"".join(PLAIN[4::-1])), False),
-    "balances wanted": (b"\x10\x01", False),
+    "balances wanted": (RETURN_BALANCES, False),
     "balances not wanted": (b"\x10\x00", False),
     "unknown beside rows": (field(15, b"".join(PLAIN)), False),
     "a tag of two bytes": (field(1, b"".join(PLAIN[:5]), tag_bytes=2), False),
@@ -251,6 +254,7 @@ def test_forms_of_a_message(form: str, place: str) -> None:
     """A message that is not as serializers write it is left alone, unless nothing else could be read."""
     one, is_taken = FORMS[form]
     raw = {"alone": one, "first": one + ROW, "between": between(form), "last": ROW + one}[place]
+    is_taken |= place == "last" and one == RETURN_BALANCES
     assert agree_on(raw) == (is_taken and bool(raw))
 
 
@@ -316,7 +320,7 @@ FAULTS = [
     Fault("lengths of two bytes", "(first << 7)", "(first << 8)"),
     Fault("lengths of three bytes", "(first < _MORE) & ", ""),
     Fault("what is before the first row", "starts[0] != begin or ", ""),
-    Fault("what is behind the last row", " or ends[-1] != last", ""),
+    Fault("what is behind the last row", 'behind not in (b"", _RETURN_BALANCES)', "False"),
     Fault("what is between rows", "_require(ends[:-1] == starts[1:])", ""),
     Fault("a currency's length", "_require(begin(amount_ends, _CURRENCY) == _CURRENCY_CHARS)", ""),
     Fault("empty fields", "int(lengths.min()) < 1 or ", ""),
@@ -330,7 +334,9 @@ FAULTS = [
     Fault("UTF-8", "text.decode()", ""),
     Fault("texts that end in the next", "_require(octets[starts] & 0xC0 != 0x80)", ""),
     Fault("several currencies", "if not np.count_nonzero(currencies != currencies[0]):", "if True:"),
-    Fault("amounts of other currencies", "minor[rows] =", "minor[:] ="),
+    Fault("amounts of other currencies", "minor[rows], ", "minor[:], "),
+    Fault("balances that nobody wants", "ids, ends, bool(behind)", "ids, ends, True"),
+    Fault("balances that are wanted", "ids, ends, bool(behind)", "ids, ends, False"),
     Fault("an account with itself", "_check_pairs(accounts, slots, count)", ""),
     Fault("dashes anywhere", "for dash in _DASHES:", "for dash in ():"),
     Fault("a NUL in a reference", 'if b"\\0" in text:', "if False:"),
@@ -368,6 +374,8 @@ FAULTS = [
     Fault("ids that are not sorted", "self.ids[order]", "self.ids[: len(order)]", COLUMNS),
     Fault("currencies that are not sorted", "ordered = currencies[order]", "ordered = currencies", COLUMNS),
     Fault("one currency of several", "if (part != part[0]).any() else", "if False else", COLUMNS),
+    Fault("payees' balances", "rows + len(self)", "rows + len(rows)", COLUMNS),
+    Fault("balances within a shard", "else (np.concatenate((payers, payees)),)", "else (payers,)", COLUMNS),
     Fault("the principal", "            len(principal),", "            0,", COLUMNS),
 ]
 
@@ -395,8 +403,9 @@ def corpus() -> Iterator[tuple[bytes, bool | None]]:
         yield BatchRequest(transfers=requests).SerializeToString(), is_taken
     for form, (one, is_taken) in FORMS.items():
         yield between(form), is_taken
-        yield ROW + one, is_taken
+        yield ROW + one, is_taken or one == RETURN_BALANCES
     yield b"".join(with_part(6, field(6, half)) for half in (b"\xc3", b"\xa9")), False
+    yield between("with a reference") + RETURN_BALANCES, True
     raw = with_part(6, PLAIN[5]) + ROW
     for at in range(len(raw)):
         for step in (-1, 1):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from shard_node.contract.records import Account
 
-from deploy.local.launcher import LocalCluster
+from deploy.local.launcher import ClusterSpec, LocalCluster
+from shard_node.cluster.slots import slot
+from shard_node.contract import Outcome, new_attempt_id
 from tests.router.bank import Bank, payment, wait_for
 from tests.router.contract import Client, Contract
+from tests.router.samples import wall_ms
 from tests.router.test_wallet_bad_input import invalid
 
 pytestmark = pytest.mark.cluster
@@ -130,17 +132,20 @@ def test_verify(anyone: Client, bank: Bank) -> None:
 
 
 def test_verify_finds_money_made(operators: Client, bank: Bank) -> None:
-    """One minor unit too many on one account is found, in its currency alone."""
-    account = bank.open(bank.tags[2], "5.00", "ALL")
-    with bank.redis(bank.shard_of(account)) as redis:
-        record = redis.hget("accounts", account)
-        assert isinstance(record, bytes)
-        honest = Account.unpack(record)
-        redis.hset("accounts", account, replace(honest, available_minor=honest.available_minor + 1).pack())
-        try:
-            result = verified_at_rest(operators)
-        finally:
-            redis.hset("accounts", account, record)
+    """An account that is on two shards is found, in its currency alone."""
+    account = "money-made-twice"
+    bank.wallet.call("OpenAccount", account_id=account, currency="ALL")
+    bank.fund(account, "0.01", "ALL")
+    number = slot(account)
+    shards = operators.call("GetTopology").shards
+    owns = [any(one.first <= number <= one.last for one in shard.slots) for shard in shards]
+    source, other = shards[owns.index(True)].shard_id, shards[owns.index(False)].shard_id
+    _, chunk = bank.command(source, "slot.export", number, b"", 65536)
+    bank.command(other, "slot.import", number, chunk)
+    try:
+        result = verified_at_rest(operators)
+    finally:
+        assert bank.command(other, "slot.drop", number, 100) == 0
     assert operators.name("Verdict", result.verdict) == "VERDICT_BROKEN"
     assert {sums.currency: sums.total for sums in result.currencies if sums.total.strip("0.")} == {
         "ALL": "0.01"
@@ -148,14 +153,19 @@ def test_verify_finds_money_made(operators: Client, bank: Bank) -> None:
     assert operators.name("Verdict", verified_at_rest(operators).verdict) == "VERDICT_BALANCED"
 
 
-def test_verify_tells_of_alarms(operators: Client, bank: Bank) -> None:
+def test_verify_tells_of_alarms(contract: Contract, tmp_path: Path) -> None:
     """A shard that missed a leg breaks the verdict whatever the sums say."""
-    with bank.redis(bank.shard_of(bank.name(bank.tags[1]))) as redis:
-        redis.hincrby("meta", "alarms", 1)
-        try:
-            result = verified_at_rest(operators)
-        finally:
-            redis.hincrby("meta", "alarms", -1)
+    with (
+        LocalCluster(tmp_path / "data", ClusterSpec(shards=1)) as own,
+        grpc.insecure_channel(own.router_addresses[0]) as channel,
+    ):
+        operators = contract.client("ClusterService", channel)
+        bank = Bank(contract, own, contract.client("WalletService", channel), operators)
+        # Committed, says whoever asks; but it was never prepared here.
+        attempt_id, codes = new_attempt_id(wall_ms()), bytes((Outcome.COMMITTED,))
+        (answered, _) = bank.command("shard-0", "finish", 0, attempt_id, codes)
+        assert answered == [bytes((Outcome.MISSING_LEG,))]
+        result = verified_at_rest(operators)
     assert (operators.name("Verdict", result.verdict), result.alarms) == ("VERDICT_BROKEN", 1)
 
 

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from typing import TYPE_CHECKING
 
 import pytest
 
 from router.execution.coalescer import MAX_BATCHES, MAX_WAITING, Coalescer, OverloadedError
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Outcome
 from shard_node.limits import MAX_BATCH
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from shard_node.contract.transfers import Row
 
 COMMITTED = int(Outcome.COMMITTED)
 
-Gatherer = Coalescer["Row", tuple[int, int, int]]
-
-
-def row(number: int) -> Row:
-    """A row told from others by its amount."""
-    return (struct.pack("<24x"), "alice", "bob", number, "EUR", b"", 0, 0)
-
-
-def numbers(rows: Sequence[Row]) -> list[int]:
-    """Which rows these are."""
-    return [r[3] for r in rows]
+# Items are numbers, which tell them apart.
+Gatherer = Coalescer[int, tuple[int, int, int]]
 
 
 class Carrier:
@@ -40,9 +24,9 @@ class Carrier:
         self._answers: list[asyncio.Future[list[tuple[int, int, int]]]] = []
         self._taken = asyncio.Condition()
 
-    async def execute(self, rows: list[Row]) -> list[tuple[int, int, int]]:
+    async def execute(self, rows: list[int]) -> list[tuple[int, int, int]]:
         """Keeps the batch under way until it is answered."""
-        self.batches.append(numbers(rows))
+        self.batches.append(rows)
         answer: asyncio.Future[list[tuple[int, int, int]]] = asyncio.get_running_loop().create_future()
         self._answers.append(answer)
         async with self._taken:
@@ -91,13 +75,13 @@ async def turns() -> None:
 async def fill(coalescer: Gatherer) -> None:
     """Sends as many batches as may be under way, each of one row (numbers -1, -2, ...)."""
     for number in range(MAX_BATCHES):
-        coalescer.submit(row(-1 - number))
+        coalescer.submit(-1 - number)
         await turns()
 
 
 async def test_leaves_at_once_when_idle(coalescer: Gatherer, carrier: Carrier) -> None:
     """With nothing under way a single transfer waits for nobody."""
-    future = coalescer.submit(row(7))
+    future = coalescer.submit(7)
     await turns()
     assert carrier.batches == [[7]]
     carrier.answer(0)
@@ -108,7 +92,7 @@ async def test_leaves_at_once_when_idle(coalescer: Gatherer, carrier: Carrier) -
 
 async def test_what_comes_together_leaves_together(coalescer: Gatherer, carrier: Carrier) -> None:
     """All that is submitted in one turn of the loop makes one batch, and each gets its own result."""
-    futures = [coalescer.submit(row(n)) for n in range(100)]
+    futures = [coalescer.submit(n) for n in range(100)]
     await turns()
     assert carrier.batches == [list(range(100))]
     carrier.answer(0)
@@ -117,11 +101,11 @@ async def test_what_comes_together_leaves_together(coalescer: Gatherer, carrier:
 
 async def test_one_at_a_time(patient: Gatherer, carrier: Carrier) -> None:
     """What comes while a batch is under way gathers, and leaves when that one returns."""
-    first = patient.submit(row(0))
+    first = patient.submit(0)
     await turns()
-    rest = [patient.submit(row(n)) for n in (1, 2)]
+    rest = [patient.submit(n) for n in (1, 2)]
     await turns()
-    rest.append(patient.submit(row(3)))
+    rest.append(patient.submit(3))
     await turns()
     assert carrier.batches == [[0]]
     carrier.answer(0)
@@ -135,9 +119,9 @@ async def test_one_at_a_time(patient: Gatherer, carrier: Carrier) -> None:
 async def test_a_failed_batch_keeps_nobody_back(patient: Gatherer, carrier: Carrier) -> None:
     """The next batch leaves when the one before it has returned, be it with an error."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    failing = patient.submit(row(0))
+    failing = patient.submit(0)
     await turns()
-    fine = patient.submit(row(1))
+    fine = patient.submit(1)
     carrier.fail(0, ZeroDivisionError("a defect"))
     with pytest.raises(ZeroDivisionError):
         await failing
@@ -149,10 +133,10 @@ async def test_a_failed_batch_keeps_nobody_back(patient: Gatherer, carrier: Carr
 async def test_a_slow_batch_keeps_others_back_for_a_time(carrier: Carrier) -> None:
     """When its patience is over, what has gathered leaves; the late return of the slow one harms nobody."""
     coalescer: Gatherer = Coalescer(carrier.execute, patience_seconds=0.01)
-    slow = coalescer.submit(row(0))
+    slow = coalescer.submit(0)
     await turns()
     assert carrier.batches == [[0]]
-    others = [coalescer.submit(row(n)) for n in (1, 2)]
+    others = [coalescer.submit(n) for n in (1, 2)]
     await carrier.has(2)
     assert carrier.batches == [[0], [1, 2]]
     carrier.answer(1)
@@ -168,7 +152,7 @@ async def test_an_impatient_one_sends_more(coalescer: Gatherer, carrier: Carrier
     """Up to MAX_BATCHES are under way at once; they may return in any order."""
     futures = []
     for number in range(MAX_BATCHES):
-        futures.append(coalescer.submit(row(number)))
+        futures.append(coalescer.submit(number))
         await turns()
     assert carrier.batches == [[number] for number in range(MAX_BATCHES)]
     for number in reversed(range(MAX_BATCHES)):
@@ -180,7 +164,7 @@ async def test_gathers_while_busy(coalescer: Gatherer, carrier: Carrier) -> None
     """With no room all waits, and leaves as one batch when the first one returns."""
     await fill(coalescer)
     for number in range(10):
-        coalescer.submit(row(number))
+        coalescer.submit(number)
         await turns()
     assert len(carrier.batches) == MAX_BATCHES
     assert repr(coalescer) == f"Coalescer(waiting=10, batches={MAX_BATCHES})"
@@ -193,7 +177,7 @@ async def test_gathers_while_busy(coalescer: Gatherer, carrier: Carrier) -> None
 async def test_batches_are_bounded(patient: Gatherer, carrier: Carrier) -> None:
     """No batch has more than MAX_BATCH rows; full ones follow at once, the rest waits for the newest."""
     for number in range(2 * MAX_BATCH + 1):
-        patient.submit(row(number))
+        patient.submit(number)
     await turns()
     assert [len(batch) for batch in carrier.batches] == [MAX_BATCH, MAX_BATCH]
     carrier.answer(0)
@@ -209,13 +193,13 @@ async def test_overload(coalescer: Gatherer, carrier: Carrier) -> None:
     """At MAX_WAITING the next is refused, the others stay, and room comes back with an answer."""
     await fill(coalescer)
     for number in range(MAX_WAITING):
-        coalescer.submit(row(number))
+        coalescer.submit(number)
     with pytest.raises(OverloadedError):
-        coalescer.submit(row(MAX_WAITING))
+        coalescer.submit(MAX_WAITING)
     carrier.answer(0)
     await turns()
     assert carrier.batches[-1] == list(range(MAX_BATCH))
-    late = coalescer.submit(row(MAX_WAITING))
+    late = coalescer.submit(MAX_WAITING)
     for batch in range(1, 10):
         if batch < len(carrier.batches):
             carrier.answer(batch)
@@ -228,9 +212,9 @@ async def test_overload(coalescer: Gatherer, carrier: Carrier) -> None:
 async def test_a_failure_reaches_every_waiter(coalescer: Gatherer, carrier: Carrier) -> None:
     """All rows of a failed batch get its error, those of other batches their results."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    failing = [coalescer.submit(row(n)) for n in range(3)]
+    failing = [coalescer.submit(n) for n in range(3)]
     await turns()
-    fine = coalescer.submit(row(3))
+    fine = coalescer.submit(3)
     await turns()
     carrier.fail(0, ZeroDivisionError("a defect"))
     answers = await asyncio.gather(*failing, return_exceptions=True)
@@ -238,7 +222,7 @@ async def test_a_failure_reaches_every_waiter(coalescer: Gatherer, carrier: Carr
     carrier.answer(1)
     assert await fine == (COMMITTED, -3, 3)
     # The batch that failed made room, and what comes later is carried out.
-    later = coalescer.submit(row(4))
+    later = coalescer.submit(4)
     await turns()
     carrier.answer(2)
     assert await later == (COMMITTED, -4, 4)
@@ -248,7 +232,7 @@ async def test_a_failure_reaches_every_waiter(coalescer: Gatherer, carrier: Carr
 
 async def test_a_waiter_that_leaves_disturbs_nobody(coalescer: Gatherer, carrier: Carrier) -> None:
     """A cancelled caller's row is carried out with its batch; the others get their own results."""
-    futures = [coalescer.submit(row(n)) for n in range(3)]
+    futures = [coalescer.submit(n) for n in range(3)]
     futures[0].cancel()
     await turns()
     futures[1].cancel()
@@ -262,7 +246,7 @@ async def test_a_waiter_that_leaves_disturbs_nobody(coalescer: Gatherer, carrier
 async def test_a_waiter_that_leaves_a_failing_batch(coalescer: Gatherer, carrier: Carrier) -> None:
     """A cancelled caller does not keep the error from those who still wait."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    futures = [coalescer.submit(row(n)) for n in range(2)]
+    futures = [coalescer.submit(n) for n in range(2)]
     await turns()
     futures[0].cancel()
     carrier.fail(0, ZeroDivisionError("a defect"))
@@ -273,7 +257,7 @@ async def test_a_waiter_that_leaves_a_failing_batch(coalescer: Gatherer, carrier
 async def test_finish_all(coalescer: Gatherer, carrier: Carrier) -> None:
     """The end is awaited by whoever drains: what is under way, what waits, what has not left yet."""
     await fill(coalescer)
-    future = coalescer.submit(row(1))
+    future = coalescer.submit(1)
     finished = asyncio.ensure_future(coalescer.finish_all())
     for batch in range(MAX_BATCHES):
         assert not finished.done()
@@ -288,7 +272,7 @@ async def test_finish_all(coalescer: Gatherer, carrier: Carrier) -> None:
 
 async def test_finish_all_before_the_first_departure(coalescer: Gatherer, carrier: Carrier) -> None:
     """A row submitted in the very turn in which draining begins is carried out too."""
-    future = coalescer.submit(row(1))
+    future = coalescer.submit(1)
     finished = asyncio.ensure_future(coalescer.finish_all())
     await turns()
     carrier.answer(0)
@@ -300,19 +284,19 @@ async def test_finish_all_before_the_first_departure(coalescer: Gatherer, carrie
 async def test_heavy_items_fill_a_batch_sooner(carrier: Carrier) -> None:
     """Where items weigh more than one, weight is what bounds a batch and what waits; the order stays."""
     heavy: Gatherer = Coalescer(
-        carrier.execute, weigh=lambda one: MAX_BATCH // 2 if one[3] % 2 else 1, patience_seconds=0
+        carrier.execute, weigh=lambda one: MAX_BATCH // 2 if one % 2 else 1, patience_seconds=0
     )
     for number in range(1, 7):
-        heavy.submit(row(number))
+        heavy.submit(number)
     await turns()
     # Odd numbers weigh half a batch: two of them fill it, and an even one fits no more.
     assert carrier.batches == [[1, 2], [3, 4], [5, 6]]
-    heavy.submit(row(8))
+    heavy.submit(8)
     await turns()
     for _ in range(MAX_WAITING // MAX_BATCH * 2 - 1):
-        heavy.submit(row(7))
-    heavy.submit(row(8))
+        heavy.submit(7)
+    heavy.submit(8)
     with pytest.raises(OverloadedError):
-        heavy.submit(row(7))
+        heavy.submit(7)
     # What is too heavy does not keep out what is not.
-    heavy.submit(row(8))
+    heavy.submit(8)

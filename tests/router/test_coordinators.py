@@ -159,7 +159,9 @@ async def test_full_after_a_lost_try(start: Start, status: grpc.StatusCode, expe
     full = CoordinatorStandIn(codes=bytes([Outcome.RESOURCE_EXHAUSTED]))
     # The first batch is begun with the second of those in turn.
     coordinators = await start(full, CoordinatorStandIn(status))
-    assert await commit(coordinators, [*ONE_PART, Part(1, (0, 2), ROWS, b"other")]) == [bytes((expected,))] * 2
+    assert (
+        await commit(coordinators, [*ONE_PART, Part(1, (0, 2), ROWS, b"other")]) == [bytes((expected,))] * 2
+    )
 
 
 async def test_full_for_some_rows_after_a_lost_try(start: Start) -> None:

@@ -13,9 +13,7 @@ from router.execution import dispatch, maps
 from router.execution.dispatch import Dispatcher, Results
 from router.requests.transactions import TransactionRequest, Transactions
 from shard_node.client.asking import NoReply
-from shard_node.contract.commands import Answer
-from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import Bundle
+from shard_node.contract import Answer, Bundle, Outcome
 from shard_node.limits import NO_BALANCE
 from tests.router.transaction_cluster import (
     FUNDS_MINOR,

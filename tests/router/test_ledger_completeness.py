@@ -227,7 +227,7 @@ class Waiting(ShardStandIn):
         """What waits."""
         return LedgerState(self.number, b"", "0-0", 0, 0, len(self.waiting), 0)
 
-    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, bytes]]:
+    async def ledger_after(self, stream_id: str, count: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """Counts how often that is read."""
         self.read += 1
         if self.archived_while_read:

@@ -17,12 +17,12 @@ from uuid import UUID
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from shard_node.contract.transfers import Kind
 from sqlalchemy import Engine
 
 from router.execution.ledger_reader import LedgerReader, TooManyQuestionsError
 from router.services.ledger_service import LedgerService
 from router.services.ledger_watch import WatchSettings
+from shard_node.contract import Kind
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.questions import following
 from shard_node.ledger.questions.history import History

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from router.execution.dispatch import Results
 from router.execution.validation import Verdict
 from router.requests.transactions import TransactionRequest, Transactions
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import Outcome
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import NOW_MS, uuid7
 from tests.router.transaction_cluster import (

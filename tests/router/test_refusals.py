@@ -9,8 +9,8 @@ import pytest
 from google.rpc import error_details_pb2
 
 from router.execution.purchases import Purchase
-from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
 from router.requests import TransactionRequest
+from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
 from router.services import refusals
 from shard_node.cluster.slots import slot
 from shard_node.contract import Outcome

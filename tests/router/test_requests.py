@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from router.requests import Opening, TransactionRequest, read_opening
 from router.requests.fields import BadField, minimum_balance
 from shard_node.cluster.slots import slot
-from shard_node.contract import AccountTerms, Kind, unpack_details
+from shard_node.contract import AccountTerms, Kind
+from shard_node.contract.details import unpack_details
 from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from tallystick.v1 import wallet_pb2
 from tests.exponents import EXPONENTS

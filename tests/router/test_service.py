@@ -42,7 +42,10 @@ async def test_too_many_single_transactions(bench: Bench, monkeypatch: pytest.Mo
     for number in (1, 2, 3):
         calls.append(asyncio.ensure_future(bench.service.Transfer(payment(number), Context())))
         await turns()
-    asked: list[tuple[Handler, Any]] = [(bench.service.Transfer, payment(4)), (bench.service.Hold, a_hold(5))]
+    asked: list[tuple[Handler, Any]] = [
+        (bench.service.Transfer, payment(4)),
+        (bench.service.Hold, a_hold(5)),
+    ]
     for call, request in asked:
         context, info = await aborted(call, request)
         assert (context.code, info.reason) == FULL

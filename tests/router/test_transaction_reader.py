@@ -185,7 +185,9 @@ def test_void() -> None:
 def test_refund() -> None:
     """A refund takes from the purchase's merchant, bounded by what was paid; the merchant's leg decides."""
     request = wallet_pb2.RefundRequest(**ASKED, purchase_transaction_id=OTHER, customer_account="alice")
-    assert transactions().refund(request).transaction(Purchase("shop", 4000, EUR), slot("shop")) == request_of(
+    assert transactions().refund(request).transaction(
+        Purchase("shop", 4000, EUR), slot("shop")
+    ) == request_of(
         Kind.REFUND,
         Leg("shop", Effect.DEBIT, 1250, EUR),
         Leg("alice", Effect.REFUND, 1250, EUR),
@@ -306,7 +308,7 @@ def test_any_balanced_journal(amounts: list[int], seed: Any) -> None:
 def test_a_batch_is_read_row_by_row(
     requests: list[Request], unusual: list[tuple[int, tuple[str, Any]]]
 ) -> None:
-    """Each row is read as if alone; what is bad or only to be checked is put aside, the rest has its order."""
+    """Each row is read as if alone; the bad and the checked are put aside, the rest has its order."""
     for place, (name, value) in unusual:
         at = place % len(requests)
         requests[at] = with_field(requests[at], name, value)

@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
-from shard_node.contract.records import AccountState
 
+from shard_node.contract import AccountState
 from tests.router.bank import Bank
 from tests.router.contract import Refusal
 
@@ -74,15 +74,16 @@ def test_account_not_found(bank: Bank) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "name"), [(AccountState.FROZEN, "FROZEN"), (AccountState.CLOSED, "CLOSED")]
+    ("state", "name", "available"),
+    [(AccountState.FROZEN, "FROZEN", "5.00"), (AccountState.CLOSED, "CLOSED", "0.00")],
 )
-def test_states_are_shown(bank: Bank, state: AccountState, name: str) -> None:
+def test_states_are_shown(bank: Bank, state: AccountState, name: str, available: str) -> None:
     """A frozen or closed account can be read, and says so."""
     account_id = bank.open(bank.tags[1], "5.00")
     bank.set_state(account_id, state)
     account = bank.wallet.call("GetAccount", account_id=account_id)
     assert account.state == bank.contract.number("AccountState", f"ACCOUNT_STATE_{name}")
-    assert account.available == "5.00"
+    assert account.available == available
 
 
 def test_batch_open_answers_in_order(bank: Bank) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from random import Random
 
 import pytest
-from shard_node.contract.records import AccountState
 
+from shard_node.contract import AccountState
 from tests.router.bank import Bank, Route, payment
 
 pytestmark = pytest.mark.cluster

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from shard_node.contract.records import AccountState
 
+from shard_node.contract import AccountState
 from shard_node.limits import MAX_MINOR
 from tests.router.bank import Bank, Route, new_id, payment
 from tests.router.contract import Refusal, read_refusal

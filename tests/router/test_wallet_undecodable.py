@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from deploy.local.launcher import LocalCluster
-from router.services.transfer_calls import MAX_ECHOED_CHARS
+from router.services.batch_calls import MAX_ECHOED_CHARS
 from shard_node.limits import MAX_BATCH, MAX_MESSAGE_BYTES
 from tests.router.bank import Bank, Route, payment
 from tests.router.contract import CALL_TIMEOUT_SECONDS, PACKAGE, Contract, Refusal, read_refusal

@@ -16,38 +16,35 @@ from coordinator.attempt_steps import Batch as Steps
 from coordinator.attempts import Answers, Attempt, Calls
 from router.execution.dispatch import Dispatcher, Results
 from router.execution.validation import Validator, Verdict
-from router.requests.fields import FieldReader
-from router.requests.parts import Batch, Part
-from router.requests.transaction_reader import TransactionReader
-from router.requests.transactions import TransactionRequest, Transactions
+from router.requests import Batch, Part, TransactionReader, TransactionRequest, Transactions
 from shard_node.client.asking import NoReply
 from shard_node.client.directory import Cluster
 from shard_node.cluster.slots import SLOT_COUNT, slot
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
-from shard_node.contract.accounts import AccountRecord, AccountTerms
-from shard_node.contract.commands import Answer, Command, Settle, new_attempt_id, start_ms
-from shard_node.contract.layout import ALL_OWNERS, BUNDLE_HEAD, OUTCOME_RECORD
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract import (
+    ALL_OWNERS,
+    BUNDLE_HEAD,
+    AccountRecord,
+    AccountTerms,
+    Answer,
+    Command,
+    Outcome,
+    RememberedOutcome,
+    Settle,
+    new_attempt_id,
+    start_ms,
+    unpack_outcomes,
+)
 from tallystick.v1 import coordinator_pb2, wallet_pb2
 from tests.engine.shard import EngineShard
-from tests.exponents import EXPONENTS
 from tests.model import EngineModel
-from tests.router.samples import NOW_MS, uuid7
+from tests.router.samples import NOW_MS, transactions, uuid7
 from tests.router.stand_ins import Clock, MapsStandIn
 
 STALE = bytes((Outcome.STALE_EPOCH,))
 SHARDS = 3
 # Of each account at the beginning.
 FUNDS_MINOR = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """An outcome that a shard remembers."""
-
-    outcome: Outcome
-    leg: int
-    fingerprint: bytes
 
 
 class CallableShard(Protocol):
@@ -65,7 +62,7 @@ class CallableShard(Protocol):
     async def horizon_ms(self) -> int:
         """Ids of an earlier time may be forgotten: none."""
 
-    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Recalled | None]:
+    async def outcomes(self, decisions: Sequence[bytes]) -> list[RememberedOutcome | None]:
         """What is remembered under decisions."""
 
     async def check(self, bundle: bytes, owner: int) -> bytes:
@@ -79,14 +76,9 @@ class RealShard(EngineShard):
         """Nothing is forgotten."""
         return 0
 
-    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Recalled | None]:
+    async def outcomes(self, decisions: Sequence[bytes]) -> list[RememberedOutcome | None]:
         """What is remembered under decisions."""
-        return [self._outcome(self.fenced("outcomes", one)) for one in decisions]
-
-    @staticmethod
-    def _outcome(packed: bytes) -> Recalled | None:
-        code, leg, _, _, _, fingerprint = OUTCOME_RECORD.unpack_from(packed)
-        return Recalled(Outcome(code), leg, fingerprint) if code else None
+        return unpack_outcomes(self.fenced("outcomes", b"".join(decisions)))
 
     async def check(self, bundle: bytes, owner: int) -> bytes:
         """A code for each leg of that owner."""
@@ -122,10 +114,17 @@ class ModelShard:
         """Nothing is forgotten."""
         return 0
 
-    async def outcomes(self, decisions: Sequence[bytes]) -> Sequence[Recalled | None]:
+    async def outcomes(self, decisions: Sequence[bytes]) -> list[RememberedOutcome | None]:
         """What is remembered under decisions."""
         found = [self.model.outcome(one) for one in decisions]
-        return [Recalled(Outcome(one.code), one.leg, one.fingerprint) if one else None for one in found]
+        return [
+            RememberedOutcome(
+                Outcome(one.code), one.leg, one.at_ms, one.amount_minor, one.currency, one.fingerprint
+            )
+            if one
+            else None
+            for one in found
+        ]
 
     async def check(self, bundle: bytes, owner: int) -> bytes:
         """A code for each leg of that owner."""
@@ -184,7 +183,7 @@ class TransactionCluster:
     @property
     def reader(self) -> TransactionReader:
         """Reads requests at the shards' time."""
-        return TransactionReader(FieldReader(EXPONENTS, lambda: NOW_MS))
+        return transactions()
 
     def names(self, shard: int) -> Iterator[str]:
         """Account ids that belong to a shard."""

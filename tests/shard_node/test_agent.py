@@ -22,7 +22,8 @@ from shard_node.__main__ import main
 from shard_node.agent import agent as agent_module
 from shard_node.agent.agent import Agent, AgentSettings
 from shard_node.agent.binding import Holding, bind, claim
-from shard_node.client.shard import Shard, connect
+from shard_node.client.connection import connect
+from shard_node.client.shard import Shard
 from shard_node.cluster.registry import Registry, bootstrap
 from shard_node.cluster.topology import Topology
 from shard_node.errors import ShardNodeError, StaleEpochError, WrongShardError
@@ -273,30 +274,33 @@ async def test_an_agent_that_cannot_start_leaves_an_adopted_redis_alone(own_clus
 
 
 async def test_an_epoch_that_could_not_be_bound_is_tried_again(own_cluster: LocalCluster) -> None:
-    """The shard's Redis gives no answer at first; nobody would bind it later if the agent gave up."""
-    redis_pid = own_cluster.pid("redis:shard-0")
-    async with registry_of(own_cluster.zookeeper_address) as registry:
-        os.kill(redis_pid, signal.SIGSTOP)
-        try:
-            raised = await registry.change_topology(
-                lambda t: t.changed(
-                    replace(s, epoch=s.epoch + 1) if s.shard_id == "shard-0" else s for s in t.shards
-                )
+    """The shard's Redis refuses at first; nobody would bind it later if the agent gave up."""
+    async with (
+        registry_of(own_cluster.zookeeper_address) as registry,
+        client_of(own_cluster.shard_addresses["shard-0"]) as client,
+    ):
+        # A replica, though of nobody who answers, refuses all writes.
+        await client.replicaof("127.0.0.1", "1")
+        raised = await registry.change_topology(
+            lambda t: t.changed(
+                replace(s, epoch=s.epoch + 1) if s.shard_id == "shard-0" else s for s in t.shards
             )
+        )
+        info = raised.shard("shard-0")
+        async with Shard(info.shard_id, raised.fence(info), connect(info.primary)) as shard:
             deadline = time.monotonic() + 20
             while "cannot raise the epoch yet" not in own_cluster.log("shard-0").read_text():
                 assert time.monotonic() < deadline, "the agent did not try"
                 await asyncio.sleep(0.05)
-        finally:
-            os.kill(redis_pid, signal.SIGCONT)
-        info = raised.shard("shard-0")
-        async with Shard(info.shard_id, raised.fence(info), connect(info.primary)) as shard:
+            with pytest.raises(StaleEpochError):
+                await shard.info()
+            await client.replicaof("NO", "ONE")
             while True:
                 try:
                     await shard.info()
                     break
                 except StaleEpochError:
-                    assert time.monotonic() < deadline + 20, "the agent did not try again"
+                    assert time.monotonic() < deadline, "the agent did not try again"
                     await asyncio.sleep(0.05)
 
 

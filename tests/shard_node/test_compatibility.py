@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
 from shard_node.agent import redis_process
 from shard_node.agent.binding import bind, claim
-from shard_node.agent.compatibility import require_parts, server_program, why_ended
-from shard_node.agent.redis_process import RedisProcess, free_port
+from shard_node.agent.compatibility import require_parts, why_ended
+from shard_node.agent.redis_process import RedisProcess
 from shard_node.client.shard import Shard
 from shard_node.cluster.topology import Topology
 from shard_node.contract.accounts import AccountTerms
 from shard_node.engine import engine_path
 from shard_node.errors import IncompatibleError, ShardNodeError, ShardUnavailableError
-from tests.shard_node.redis_on import process_on, running
+from tests.shard_node.redis_on import plain_server, process_on, running
 
 if TYPE_CHECKING:
     from shard_node.client.connection import ShardRedis
@@ -176,24 +172,6 @@ async def rewritten(redis: ShardRedis) -> None:
         if not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]:
             assert info["aof_last_bgrewrite_status"] == "ok"
             return
-
-
-@contextlib.contextmanager
-def plain_server(data: Path) -> Iterator[tuple[int, Redis]]:
-    """A server without the engine, as releases before it had them: its process id, and a client."""
-    port = free_port("127.0.0.1")
-    # By it whoever starts next finds this server.
-    (data / "redis.conf").write_text(f"port {port}\nbind 127.0.0.1\nappendonly yes\n")
-    with subprocess.Popen(
-        [server_program(), str(data / "redis.conf"), "--dir", str(data)], stdout=subprocess.DEVNULL
-    ) as process:
-        try:
-            # It answers as soon as it has read its data.
-            with Redis("127.0.0.1", port, retry=Retry(ConstantBackoff(0.05), 200)) as client:
-                client.ping()
-                yield process.pid, client
-        finally:
-            process.terminate()
 
 
 def an_old_function(redis: Redis) -> None:

@@ -59,7 +59,7 @@ class Sealed:
 def canonical(header: Header, rows: Sequence[Row]) -> bytes:
     """The bytes that stand for a batch; equal for equal batches only.
 
-    ``rows`` are what :func:`..entries.decode` makes, or plain tuples of the columns of ``schema.entries`` as
+    ``rows`` are what :func:`..frames.decode` makes, or plain tuples of the columns of ``schema.entries`` as
     a database's driver returns them. Raises TypeError, ValueError or OverflowError for values that no
     archiver stores.
     """

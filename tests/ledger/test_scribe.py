@@ -1,17 +1,16 @@
-"""Frames that the shard engine really appended: what the scribe says of them, and the same rows."""
+"""The scribe against a real shard, which is asked the same: equal frames, and the same rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from shard_node.contract.kinds import NO_ID, Effect
-from shard_node.contract.kinds import Kind
-from shard_node.contract.details import Details, pack_details
 
 from shard_node.cluster.slots import slot
 from shard_node.contract.accounts import AccountTerms
 from shard_node.contract.commands import Decide, Decided, Finish, Post, Prepare, Prepared, new_attempt_id
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import FrameKind
 from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import Bundle, Leg, Transaction
@@ -92,7 +91,7 @@ class Both:
 
 
 @pytest.mark.servers
-def test_frames_of_the_engine_are_as_the_contract_says(tmp_path: Path) -> None:
+def test_a_shard_makes_the_frames_that_the_scribe_does(tmp_path: Path) -> None:
     """Every kind of frame, plain bundles and others, several attempts a call, some refused."""
     server = EngineServer(tmp_path / "server", manual_clock=True)
     server.start()
