@@ -6,13 +6,13 @@ an answer or no time left, so it moves money once at the most.
 
 # ruff: noqa: PLR0913 - they are the fields of the contract's messages, most of them given by name
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from tallystick import transport as wallet
 from tallystick import wire
+from tallystick.connecting import ConnectionT, LoopClient
 from tallystick.transport import Method, RequestT, ResponseT
 from tallystick.v1 import wallet_pb2
 from tallystick.values import (
@@ -25,7 +25,7 @@ from tallystick.values import (
 )
 
 
-class MoneyOperations(ABC):
+class MoneyOperations(LoopClient[ConnectionT]):
     """The operations of a client.
 
     All take `timeout_s`, the seconds in all, retries included (`settings.timeout_s` when None); those that
@@ -34,20 +34,6 @@ class MoneyOperations(ABC):
     and nothing moves: the outcome is VALID, or what the id was used for before, or the error is raised that
     the call would get now.
     """
-
-    @abstractmethod
-    async def _call(
-        self,
-        method: Method[RequestT, ResponseT],
-        request: RequestT,
-        timeout_s: float | None,
-        transaction_id: str = "",
-    ) -> ResponseT:
-        """Call until there is an answer, a refusal, or no time left."""
-
-    @abstractmethod
-    def _identity(self, transaction_id: str | UUID | None) -> str:
-        """The id as text, a new one for None."""
 
     async def deposit(
         self,
@@ -257,6 +243,9 @@ class MoneyOperations(ABC):
         """
         _, response = await self._ask(wallet.CLOSE_ACCOUNT, locals())
         return wire.account(response)
+
+    def _identity(self, transaction_id: str | UUID | None) -> str:
+        return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
 
     async def _ask(
         self, method: Method[RequestT, ResponseT], arguments: dict[str, Any]
