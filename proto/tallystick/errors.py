@@ -40,7 +40,7 @@ not leave the package: `status` turns each into one of these.
 
 from datetime import datetime
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from tallystick.v1 import outcome_pb2
 
@@ -122,7 +122,7 @@ class TallystickError(Exception):
         """What to do, unless the sentence says so already; empty for nothing."""
         return ""
 
-    def concerning(self, transaction_id: str) -> "TallystickError":
+    def concerning(self, transaction_id: str) -> Self:
         """The same error, said of one transfer of a batch that failed as a whole."""
         message, _, *others = self.args
         return type(self)(message, transaction_id, *others)

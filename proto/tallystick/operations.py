@@ -6,8 +6,8 @@ an answer or no time left, so it moves money once at the most.
 
 # ruff: noqa: PLR0913 - they are the fields of the contract's messages, most of them given by name
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 from uuid import UUID
 
 from tallystick import transport as wallet
@@ -23,6 +23,8 @@ from tallystick.values import (
     JournalResult,
     TransferResult,
 )
+
+ResultT = TypeVar("ResultT")
 
 
 class MoneyOperations(LoopClient[ConnectionT]):
@@ -61,7 +63,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        return await self._move(wallet.DEPOSIT, locals())
+        return await self._ask(wallet.DEPOSIT, locals(), wire.transfer_result)
 
     async def withdraw(
         self,
@@ -77,7 +79,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """Take money from an account to outside. Arguments and errors as for `deposit`."""
-        return await self._move(wallet.WITHDRAW, locals())
+        return await self._ask(wallet.WITHDRAW, locals(), wire.transfer_result)
 
     async def purchase(
         self,
@@ -93,7 +95,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """A customer pays a merchant: a transfer that can be refunded, by its transaction_id."""
-        return await self._move(wallet.PURCHASE, locals())
+        return await self._ask(wallet.PURCHASE, locals(), wire.transfer_result)
 
     async def refund(
         self,
@@ -124,7 +126,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
             PurchaseNotFound: the customer made no such purchase.
             InsufficientFunds: the merchant's account has too little.
         """
-        return await self._move(wallet.REFUND, locals())
+        return await self._ask(wallet.REFUND, locals(), wire.transfer_result)
 
     async def hold(
         self,
@@ -150,7 +152,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        return await self._hold(wallet.HOLD, locals())
+        return await self._ask(wallet.HOLD, locals(), wire.hold_result)
 
     async def capture(
         self,
@@ -182,7 +184,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
             HoldNotActive: it was captured or voided, or has expired, or was never made.
             CaptureExceedsHold: the amount is more than it reserves.
         """
-        return await self._move(wallet.CAPTURE, locals())
+        return await self._ask(wallet.CAPTURE, locals(), wire.transfer_result)
 
     async def void(
         self,
@@ -199,7 +201,7 @@ class MoneyOperations(LoopClient[ConnectionT]):
         Raises:
             HoldNotActive: it was captured or voided, or has expired, or was never made.
         """
-        return await self._hold(wallet.VOID, locals())
+        return await self._ask(wallet.VOID, locals(), wire.hold_result)
 
     async def post_journal(
         self,
@@ -215,22 +217,19 @@ class MoneyOperations(LoopClient[ConnectionT]):
 
         A refusal names the leg it concerns by its place: `legs[3].account_id`.
         """
-        request, response = await self._ask(wallet.POST_JOURNAL, locals())
-        return wire.journal_result(response, request)
+        return await self._ask(wallet.POST_JOURNAL, locals(), wire.journal_result)
 
     async def freeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account neither pay nor be paid, until it is unfrozen. Done again, it does nothing."""
-        _, response = await self._ask(wallet.FREEZE_ACCOUNT, locals())
-        return wire.account(response)
+        return await self._ask(wallet.FREEZE_ACCOUNT, locals(), _account)
 
     async def unfreeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account take part again. Done again, it does nothing."""
-        _, response = await self._ask(wallet.UNFREEZE_ACCOUNT, locals())
-        return wire.account(response)
+        return await self._ask(wallet.UNFREEZE_ACCOUNT, locals(), _account)
 
     async def close_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
@@ -241,32 +240,26 @@ class MoneyOperations(LoopClient[ConnectionT]):
             AccountNotEmpty: its balance is not zero, or a hold is active.
             AccountInUse: something is on its way to it; try again soon.
         """
-        _, response = await self._ask(wallet.CLOSE_ACCOUNT, locals())
-        return wire.account(response)
+        return await self._ask(wallet.CLOSE_ACCOUNT, locals(), _account)
 
     def _identity(self, transaction_id: str | UUID | None) -> str:
         return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
 
     async def _ask(
-        self, method: Method[RequestT, ResponseT], arguments: dict[str, Any]
-    ) -> tuple[RequestT, ResponseT]:
-        """Call with the arguments of an operation: but for these two they are the fields of its message."""
+        self,
+        method: Method[RequestT, ResponseT],
+        arguments: dict[str, Any],
+        result_of: Callable[[ResponseT, RequestT], ResultT],
+    ) -> ResultT:
+        """Call with the arguments of an operation; but for `self` and `timeout_s` they are its message's."""
         timeout_s = arguments.pop("timeout_s")
         del arguments["self"]
         identity = ""
         if "transaction_id" in arguments:
             identity = arguments["transaction_id"] = self._identity(arguments["transaction_id"])
         request = wire.request_of(method, arguments)
-        return request, await self._call(method, request, timeout_s, identity)
+        return result_of(await self._call(method, request, timeout_s, identity), request)
 
-    async def _move(
-        self, method: Method[Any, wallet_pb2.TransferResponse], arguments: dict[str, Any]
-    ) -> TransferResult:
-        request, response = await self._ask(method, arguments)
-        return wire.unary_result(response, request.transaction_id, validate_only=request.validate_only)
 
-    async def _hold(
-        self, method: Method[Any, wallet_pb2.HoldResponse], arguments: dict[str, Any]
-    ) -> HoldResult:
-        request, response = await self._ask(method, arguments)
-        return wire.hold_result(response, request)
+def _account(response: wallet_pb2.Account, _: object) -> Account:
+    return wire.account(response)
