@@ -8,47 +8,18 @@ are `python -m bench`.
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Annotated
 
-import grpc.aio
 import typer
 import uvloop
 
+from bench.stand_in import stand_in
 from tallystick import Client, Transfer
-from tallystick.v1 import outcome_pb2, wallet_pb2, wallet_pb2_grpc
 
-_SERVE = "--serve"
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _PAYMENT = Transfer("acct:000123", "acct:000456", "12.50", "EUR")
-
-
-class _CommitsEverything(wallet_pb2_grpc.WalletServiceServicer):
-    async def BatchTransfer(  # noqa: N802 -- the contract's name
-        self,
-        request: wallet_pb2.BatchTransferRequest,
-        _: grpc.aio.ServicerContext[wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferResponse],
-    ) -> wallet_pb2.BatchTransferResponse:
-        committed = outcome_pb2.OUTCOME_COMMITTED
-        return wallet_pb2.BatchTransferResponse(
-            results=[
-                wallet_pb2.TransferResponse(transaction_id=item.transaction_id, outcome=committed)
-                for item in request.transfers
-            ]
-        )
-
-
-async def _serve() -> None:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)])
-    wallet_pb2_grpc.add_WalletServiceServicer_to_server(_CommitsEverything(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +65,9 @@ def main(
     runs: Annotated[int, typer.Option(min=1, max=100, help="Runs of each kind.")] = 3,
 ) -> None:
     """Measure the client against a stand-in in another process."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.client_cpu", _SERVE], stdout=subprocess.PIPE, text=True
-    ) as service:
-        try:
-            address = service.stdout.readline().strip() if service.stdout else ""
-            uvloop.run(_measure(address, callers, max(callers, transfers), runs))
-        finally:
-            service.terminate()
+    with stand_in() as service:
+        uvloop.run(_measure(service.address, callers, max(callers, transfers), runs))
 
 
 if __name__ == "__main__":
-    if _SERVE in sys.argv:
-        uvloop.run(_serve())
-    else:
-        typer.run(main)
+    typer.run(main)

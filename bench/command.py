@@ -1,59 +1,80 @@
 """The frame of a measuring command: progress on standard error, figures on standard output, a clean end.
 
+The options of a command are fields of its settings, which say their limits and help (see `bench.settings`).
 Whatever ends a command early (an error, Ctrl-C, the end of a CI job), what it started is stopped first.
 """
 
 from __future__ import annotations
 
+import inspect
 import signal
-from collections.abc import Callable, Mapping
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from bench.settings import LONGEST_RUN_SECONDS, MAX_ACCOUNTS, MAX_RUNS, MAX_SERVERS
+from bench.errors import BenchError
 from deploy.terminal import Screen, err, faint, out, plain_errors, write_json
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Progress = Callable[[str], None]
+Settings = TypeVar("Settings")
 Figures = TypeVar("Figures")
 
-AccountsOption = Annotated[
-    int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
-]
-SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
-RunsOption = Annotated[int, typer.Option(min=1, max=MAX_RUNS, help="Runs; the median counts.")]
-SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
-ShardsOption = Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")]
-ArchiversOption = Annotated[
-    int,
-    typer.Option(min=0, max=MAX_SERVERS, help="Archivers; with 0 the ledger waits on the shards."),
-]
 JsonOption = Annotated[
     bool,
     typer.Option("--json", help="One line of JSON on standard output; the tables go to standard error."),
 ]
 
 
-def carry_out(
-    work: Callable[[Progress], Figures],
-    show: Callable[[Screen, Figures], None],
-    document: Callable[[Figures], Mapping[str, object]],
-    *,
-    as_json: bool,
-) -> None:
-    """Measures, then prints tables, and with ``as_json`` the document on one line.
+def command(
+    work: Callable[[Settings, Progress], Figures],
+    show: Callable[[Screen, Settings, Figures], None],
+    document: Callable[[Settings, Figures], Mapping[str, object]],
+    defaults: Settings,
+    fields: Iterable[str] = (),
+    **changed: Any,
+) -> Callable[..., None]:
+    """A command for typer, whose options are fields of a frozen dataclass; its help is that of ``work``.
 
-    Raises SystemExit, after a sentence that says why, when there are none to print: see `plain_errors`.
+    It measures, then prints tables, and with ``--json`` the document on one line. It raises SystemExit, after
+    a sentence that says why, when there are none to print: see `plain_errors`.
+
+    Args:
+        work: measures; raises BenchError when the figures are not worth printing.
+        show: prints the tables.
+        document: the figures for programs.
+        defaults: the settings when no option is given.
+        fields: which fields are options; all when empty.
+        changed: by field, an option of another name, help or limits than the field's own.
     """
-    for ending in _ENDINGS:
-        signal.signal(ending, _interrupt_once)
-    with plain_errors(as_json=as_json):
-        figures = work(lambda step: err.print(faint(step)))
-        show(err if as_json else out, figures)
-        if as_json:
-            write_json(document(figures), one_line=True)
+    hints = {**get_type_hints(type(defaults), include_extras=True), **changed}
+
+    def main(*, as_json: bool, **given: Any) -> None:
+        try:
+            settings = replace(defaults, **given)  # type: ignore[type-var]
+        except BenchError as error:
+            raise typer.BadParameter(str(error)) from None
+        for ending in _ENDINGS:
+            signal.signal(ending, _interrupt_once)
+        with plain_errors(as_json=as_json):
+            figures = work(settings, lambda step: err.print(faint(step)))
+            show(err if as_json else out, settings, figures)
+            if as_json:
+                write_json(document(settings, figures), one_line=True)
+
+    options = [_option(name, getattr(defaults, name), hints[name]) for name in fields or hints]
+    signature = inspect.Signature([*options, _option("as_json", default=False, annotation=JsonOption)])
+    main.__signature__ = signature  # type: ignore[attr-defined]
+    main.__doc__ = inspect.getdoc(work)
+    return main
+
+
+def _option(name: str, default: object, annotation: object) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
 def _interrupt_once(*_: object) -> None:

@@ -1,13 +1,18 @@
 """What a measurement is asked for: the cluster's shape, the load's shape, how long and how often.
 
-Plain values, checked once when they are made; nothing here needs the packages that the load itself needs.
+Plain values, checked once when they are made. A field is an option of a command, too: its limits and its help
+stand here once (see `bench.command`). Nothing here needs the packages that the load itself needs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
 
 from bench.errors import BenchError
 from shard_node.limits import MAX_BATCH
@@ -18,11 +23,11 @@ LONGEST_RUN_SECONDS = 600.0
 MAX_ACCOUNTS = 1_000_000
 MAX_TRANSFERS = 20_000_000
 MAX_SERVERS = 64
-MAX_RUNS = 100
-MAX_IN_FLIGHT = 4096
-MAX_RATE = 10_000_000.0
+MAX_IN_FLIGHT = 100_000
+# As nice(1) has it.
+_MAX_NICENESS = 19
 # Steeper than this, a handful of accounts does everything: that is what a hot account is for.
-MAX_THETA = 3.0
+_MAX_THETA = 3.0
 # Two entries a transfer: more than the longest run makes, so that no shard refuses for its archiver's sake.
 MAX_BACKLOG_ENTRIES = 50_000_000
 # Archiving is work for later: on a busy machine it gives way to the transfers, and its backlog says how much.
@@ -30,6 +35,9 @@ ARCHIVER_NICENESS = 10
 # Calls in flight when nobody says: enough to keep a small cluster busy, or to let a late one pile up.
 CLOSED_IN_FLIGHT = 8
 OPEN_IN_FLIGHT = 256
+
+# Titles of `--help`: who reads it looks for one of these.
+_CLUSTER, _LOAD, _WHO, _LENGTH, _OUTPUT = "Cluster", "Load", "Who pays whom", "Length", "Output"
 
 
 class CrossShare(StrEnum):
@@ -61,6 +69,64 @@ class Arrivals(StrEnum):
     EVEN = "even"
 
 
+ShardsOption = Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")]
+ArchiversOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=MAX_SERVERS,
+        help="Archivers; with 0 the ledger waits on the shards till the end.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+BatchOption = Annotated[
+    int, typer.Option(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.", rich_help_panel=_LOAD)
+]
+AccountsOption = Annotated[
+    int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
+]
+SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
+RunsOption = Annotated[int, typer.Option(min=1, max=100, help="Runs; the median counts.")]
+SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
+_DistributionOption = Annotated[
+    Distribution, typer.Option(help="How accounts are chosen.", rich_help_panel=_WHO)
+]
+_ThetaOption = Annotated[
+    float,
+    typer.Option(min=0.0, max=_MAX_THETA, help="Of zipfian: how uneven it is.", rich_help_panel=_WHO),
+]
+_HotOption = Annotated[
+    HotAccount | None,
+    typer.Option(
+        "--hot-account",
+        help="One and the same account in every transfer: a merchant on a great day (payee), or payday.",
+        show_default=False,
+        rich_help_panel=_WHO,
+    ),
+]
+_SameShardOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        metavar="SHARE",
+        help="Share of transfers within a shard (ids get hash tags). Default: as it happens.",
+        show_default=False,
+        rich_help_panel=_WHO,
+    ),
+]
+_RejectionsOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        metavar="SHARE",
+        help="Share of transfers whose payer has no funds; each must be refused for that.",
+        rich_help_panel=_WHO,
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Who pays whom: everything about the transfers but when they are sent.
@@ -69,19 +135,15 @@ class Shape:
     share that asks a payer without funds. Raises BenchError for values that contradict each other.
     """
 
-    accounts: int = 100_000
-    distribution: Distribution = Distribution.UNIFORM
-    theta: float = 0.99
-    hot: HotAccount | None = None
-    same_shard: float | None = None
-    rejections: float = 0.0
+    accounts: AccountsOption = 100_000
+    distribution: _DistributionOption = Distribution.UNIFORM
+    theta: _ThetaOption = 0.99
+    hot: _HotOption = None
+    same_shard: _SameShardOption = None
+    rejections: _RejectionsOption = 0.0
 
     def __post_init__(self) -> None:
-        _within("accounts", self.accounts, 2, MAX_ACCOUNTS)
-        _within("theta", self.theta, 0.0, MAX_THETA)
-        _within("rejections", self.rejections, 0.0, 1.0)
-        if self.same_shard is not None:
-            _within("same_shard", self.same_shard, 0.0, 1.0)
+        check_limits(self)
         if self.hot is HotAccount.PAYER and self.rejections:
             raise BenchError("rejections: a hot payer has funds, so no transfer of it is refused")
 
@@ -96,49 +158,127 @@ class BenchSettings:
     Raises BenchError for values out of their limits.
     """
 
-    shards: int = 2
-    routers: int = 1
-    coordinators: int = 1
-    accounts: int = 100_000
-    batch: int = 1000
-    concurrency: int | None = None
-    seconds: float = 10.0
-    transfers: int | None = None
-    runs: int = 5
-    seed: int = 1
-    cross_share: CrossShare = CrossShare.ANY
-    # The same as ``hot=HotAccount.PAYEE``.
-    hot_payee: bool = False
-    archivers: int = 1
-    # A temporary folder when None, removed at the end unless ``keep``.
-    data: Path | None = None
-    keep: bool = False
-    clients: int = 1
-    # Single Transfer calls in place of batches.
-    unary: bool = False
-    rate: float | None = None
-    arrivals: Arrivals = Arrivals.POISSON
-    distribution: Distribution = Distribution.UNIFORM
-    theta: float = 0.99
-    hot: HotAccount | None = None
-    same_shard: float | None = None
-    rejections: float = 0.0
-    max_backlog: int = MAX_BACKLOG_ENTRIES
-    archiver_niceness: int = ARCHIVER_NICENESS
-    # host:port of the routers of a cluster that runs already, in place of one of its own.
-    routers_at: tuple[str, ...] = ()
+    shards: ShardsOption = 2
+    routers: Annotated[
+        int, typer.Option(min=1, max=MAX_SERVERS, help="Routers, used in turn.", rich_help_panel=_CLUSTER)
+    ] = 1
+    coordinators: Annotated[
+        int, typer.Option(min=1, max=MAX_SERVERS, help="Coordinators.", rich_help_panel=_CLUSTER)
+    ] = 1
+    archivers: ArchiversOption = 1
+    archiver_niceness: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=_MAX_NICENESS,
+            help="How far archivers give way to transfers on a busy machine, as nice(1) has it. What they "
+            "leave for later is reported as the backlog.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = ARCHIVER_NICENESS
+    max_backlog: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="ENTRIES",
+            help="So many that wait to be archived, and a shard refuses transfers.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = MAX_BACKLOG_ENTRIES
+    routers_at: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT[,...]",
+            help="Aim at a cluster that runs already, in place of one of its own; then the CPU time of the "
+            "clients alone is known. It keeps the accounts.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = ""
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the cluster is kept; stays. Default: a temporary folder, removed at the end.",
+            show_default=False,
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the temporary folder.", rich_help_panel=_CLUSTER)
+    ] = False
+    batch: BatchOption = 1000
+    unary: Annotated[
+        bool, typer.Option("--unary", help="Single Transfer calls, no batches.", rich_help_panel=_LOAD)
+    ] = False
+    clients: Annotated[
+        int, typer.Option(min=1, max=MAX_SERVERS, help="Load processes.", rich_help_panel=_LOAD)
+    ] = 1
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_IN_FLIGHT,
+            help="Calls in flight, all load processes together. Default: "
+            f"{CLOSED_IN_FLIGHT}; with --rate, where it is only a bound, {OPEN_IN_FLIGHT}.",
+            show_default=False,
+            rich_help_panel=_LOAD,
+        ),
+    ] = None
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=10_000_000.0,
+            help="Transfers a second, due at times fixed in advance (an open loop), from which latencies "
+            "count. Default: a call follows an answer (a closed loop).",
+            show_default=False,
+            rich_help_panel=_LOAD,
+        ),
+    ] = None
+    arrivals: Annotated[
+        Arrivals, typer.Option(help="With --rate, how calls are spaced.", rich_help_panel=_LOAD)
+    ] = Arrivals.POISSON
+    accounts: AccountsOption = 100_000
+    distribution: _DistributionOption = Distribution.UNIFORM
+    theta: _ThetaOption = 0.99
+    hot: _HotOption = None
+    hot_payee: Annotated[
+        bool,
+        typer.Option("--hot-payee", help="The same as --hot-account payee.", rich_help_panel=_WHO),
+    ] = False
+    same_shard: _SameShardOption = None
+    cross_share: Annotated[
+        CrossShare,
+        typer.Option(help="Which transfers cross shards: as it happens, all, or none.", rich_help_panel=_WHO),
+    ] = CrossShare.ANY
+    rejections: _RejectionsOption = 0.0
+    seed: SeedOption = 1
+    seconds: SecondsOption = 10.0
+    transfers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_TRANSFERS,
+            help="Transfers in a run, in place of --seconds.",
+            show_default=False,
+            rich_help_panel=_LENGTH,
+        ),
+    ] = None
+    runs: RunsOption = 5
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write report.json, report.md and pictures there.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        for name in ("shards", "routers", "coordinators", "clients"):
-            _within(name, getattr(self, name), 1, MAX_SERVERS)
-        _within("archivers", self.archivers, 0, MAX_SERVERS)
-        _within("batch", self.batch, 1, MAX_BATCH)
-        _within("seconds", self.seconds, 0.1, LONGEST_RUN_SECONDS)
-        _within("runs", self.runs, 1, MAX_RUNS)
+        check_limits(self)
         if self.transfers is not None:
             _within("transfers", self.transfers, self.clients, MAX_TRANSFERS)
-        if self.rate is not None:
-            _within("rate", self.rate, 0.1, MAX_RATE)
         if self.concurrency is not None:
             _within("concurrency", self.concurrency, self.clients, MAX_IN_FLIGHT)
         if self.same_shard is not None and self.cross_share is not CrossShare.ANY:
@@ -176,6 +316,23 @@ class BenchSettings:
     def longest_seconds(self) -> float:
         """How long calls are sent at most."""
         return self.seconds if self.transfers is None else LONGEST_RUN_SECONDS
+
+    def document(self) -> dict[str, Any]:
+        """What was asked for, in values that JSON has: short forms as what they stand for."""
+        asked = asdict(self)
+        for name in ("data", "keep", "report", "hot_payee", "cross_share"):
+            del asked[name]
+        shape = self.shape
+        return {**asked, "hot": shape.hot, "same_shard": shape.same_shard, "concurrency": self.in_flight}
+
+
+def check_limits(settings: object) -> None:
+    """Raises BenchError for a field that is out of the limits of its option."""
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        for option in getattr(hint, "__metadata__", ()):
+            if value is not None and option.min is not None:
+                _within(name, value, option.min, math.inf if option.max is None else option.max)
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

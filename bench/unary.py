@@ -22,30 +22,21 @@ from bench.cluster import (
     check_balance,
     check_durability,
     check_moves,
-    cluster_spec,
     local_cluster,
     process_ids,
     read_cpu,
+    read_topology,
 )
-from bench.command import (
-    AccountsOption,
-    ArchiversOption,
-    JsonOption,
-    Progress,
-    SecondsOption,
-    SeedOption,
-    ShardsOption,
-    carry_out,
-)
-from bench.echo import Echo, echo_server
+from bench.command import Progress, command
+from bench.echo import echo_server
 from bench.errors import BenchError
 from bench.load import PERCENTILES, Load, RunResult, load_processes
 from bench.reporting import MICROS
-from bench.settings import LONGEST_RUN_SECONDS, MAX_IN_FLIGHT, BenchSettings
+from bench.settings import LONGEST_RUN_SECONDS, BenchSettings
+from bench.stand_in import ServiceProcess
 from bench.transfers import slot_owners
-from deploy.local import CALL_TIMEOUT_SECONDS, LocalCluster, cluster_service
+from deploy.local import LocalCluster, cluster_service
 from deploy.terminal import Screen, Table, strong
-from tallystick.v1 import cluster_pb2
 
 # What the project asks of a router: see the README.
 TARGET_RATIO, TARGET_P99_MS = 1.4, 25.0
@@ -54,33 +45,9 @@ _ROUTER, _ECHO = "router-0", "echo"
 _PEAK_FACTOR = 4
 # Before anything counts: tables are built, connections made, code paths taken for the first time.
 _WARM_UP_CALLS = 500
-_MAX_ROUNDS = 50
+# So many that none is held back: a call that waits to be sent would be late, not left out.
+_MOST_IN_FLIGHT = 4096
 _MAX_CLIENTS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class UnarySettings:
-    """What to measure. ``seconds`` for each of the measurements; ``clients`` are processes."""
-
-    shards: int
-    archivers: int
-    accounts: int
-    clients: int
-    concurrency: int
-    rounds: int
-    seconds: float
-    seed: int
-
-    def load(self) -> BenchSettings:
-        """The load in the words of `bench.load.processes`."""
-        return BenchSettings(
-            shards=self.shards,
-            accounts=self.accounts,
-            clients=self.clients,
-            concurrency=self.concurrency,
-            seed=self.seed,
-            unary=True,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +92,6 @@ class HalfPeak:
 class UnaryFigures:
     """Everything that was measured."""
 
-    settings: UnarySettings
     rounds: Sequence[Round]
     peak: Peak
     half: HalfPeak
@@ -161,36 +127,39 @@ class _Counter:
         return result
 
 
-def measure_unary(settings: UnarySettings, progress: Progress) -> UnaryFigures:
-    """Starts the cluster and the echo server, measures, checks, stops everything.
+def _measure(settings: BenchSettings, progress: Progress) -> UnaryFigures:
+    """Measure what a single Transfer costs a router, and how long it takes at half the peak.
 
-    Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
+    Each client is a process with an event loop that sends ready-made bytes and looks at every answer.
+
+    Prints the router's CPU time a call, that of an echo server, and their ratio; then the peak rate.
+
+    Then latencies at half the peak, open loop, counted from when each call was due.
+
+    Checks that each transfer moved money once.
     """
-    # One router: the CPU time of several would have to be told apart by their calls.
-    spec = cluster_spec(settings.shards, settings.archivers)
-    with local_cluster(spec, progress) as cluster, echo_server() as echo:
+    with local_cluster(settings, progress) as cluster, echo_server() as echo:
         machine = check_durability(cluster.shard_addresses)
         with cluster_service(cluster.router_addresses) as service:
-            topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        owners = slot_owners(topology)
+            owners = slot_owners(read_topology(service))
         counter = _Counter()
-        with load_processes(settings.load(), cluster.router_addresses, owners) as router_load:
+        with load_processes(settings, cluster.router_addresses, owners) as router_load:
             progress(f"opening {settings.accounts:,} accounts")
             before = router_load.open_accounts()
-            with load_processes(settings.load(), [echo.address], owners) as echo_load:
+            with load_processes(settings, [echo.address], owners) as echo_load:
                 rounds = _rounds(settings, cluster, echo, (router_load, echo_load), counter, progress)
             peak = _peak(settings, cluster, owners, router_load, counter, progress)
             half = _half_peak(settings, cluster, owners, peak.rate / 2, counter, progress)
             progress("verifying")
             check_moves(router_load.read_accounts() - before, counter.committed)
         check_balance(cluster.router_addresses)
-        return UnaryFigures(settings, rounds, peak, half, machine)
+        return UnaryFigures(rounds, peak, half, machine)
 
 
 def _rounds(
-    settings: UnarySettings,
+    settings: BenchSettings,
     cluster: LocalCluster,
-    echo: Echo,
+    echo: ServiceProcess,
     loads: tuple[Load, Load],
     counter: _Counter,
     progress: Progress,
@@ -201,8 +170,8 @@ def _rounds(
     counter.echo(echo_load)
     counter.move(router_load)
     rounds = []
-    for number in range(1, settings.rounds + 1):
-        progress(f"round {number} of {settings.rounds}: echo server, router")
+    for number in range(1, settings.runs + 1):
+        progress(f"round {number} of {settings.runs}: echo server, router")
         before = read_cpu(pids)
         echoed = counter.echo(echo_load, settings.seconds)
         between = read_cpu(pids)
@@ -224,7 +193,7 @@ def _rounds(
 
 
 def _peak(
-    settings: UnarySettings,
+    settings: BenchSettings,
     cluster: LocalCluster,
     owners: Sequence[int],
     load: Load,
@@ -232,11 +201,11 @@ def _peak(
     progress: Progress,
 ) -> Peak:
     """The highest rate that closed loops reach: ``load`` as it is, and one with more in flight."""
-    more = replace(settings.load(), concurrency=_PEAK_FACTOR * settings.concurrency)
+    more = replace(settings, concurrency=_PEAK_FACTOR * settings.in_flight)
     with load_processes(more, cluster.router_addresses, owners) as wider:
         counter.move(wider)
         peaks = []
-        for tried, concurrency in ((load, settings.concurrency), (wider, more.in_flight)):
+        for tried, concurrency in ((load, settings.in_flight), (wider, more.in_flight)):
             progress(f"peak: {concurrency} in flight")
             pids = {**tried.pids, **process_ids(cluster.record)}
             before = read_cpu(pids)
@@ -248,7 +217,7 @@ def _peak(
 
 
 def _half_peak(
-    settings: UnarySettings,
+    settings: BenchSettings,
     cluster: LocalCluster,
     owners: Sequence[int],
     rate: float,
@@ -256,8 +225,7 @@ def _half_peak(
     progress: Progress,
 ) -> HalfPeak:
     progress(f"half the peak: {rate:,.0f} calls a second, open loop")
-    # So many may wait that none is held back: a call that waits to be sent would be late, not left out.
-    asked = replace(settings.load(), concurrency=MAX_IN_FLIGHT, rate=rate)
+    asked = replace(settings, concurrency=_MOST_IN_FLIGHT, rate=rate)
     with load_processes(asked, cluster.router_addresses, owners) as load:
         # Until every process is ready: one that is late would have to catch up, in an open loop.
         load.read_accounts()
@@ -273,38 +241,7 @@ def _half_peak(
     )
 
 
-def main(  # noqa: PLR0913 -- a parameter an option
-    *,
-    shards: ShardsOption = 2,
-    archivers: ArchiversOption = 1,
-    accounts: AccountsOption = 100_000,
-    clients: Annotated[int, typer.Option(min=1, max=_MAX_CLIENTS, help="Load processes.")] = 2,
-    concurrency: Annotated[
-        int,
-        typer.Option(min=_MAX_CLIENTS, max=MAX_IN_FLIGHT // _PEAK_FACTOR, help="Calls in flight at once."),
-    ] = 64,
-    rounds: Annotated[
-        int, typer.Option(min=1, max=_MAX_ROUNDS, help="Times that echo server and router take turns.")
-    ] = 5,
-    seconds: SecondsOption = 5.0,
-    seed: SeedOption = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure what a single Transfer costs a router, and how long it takes at half the peak.
-
-    Each client is a process with an event loop that sends ready-made bytes and looks at every answer.
-
-    Prints the router's CPU time a call, that of an echo server, and their ratio; then the peak rate.
-
-    Then latencies at half the peak, open loop, counted from when each call was due.
-
-    Checks that each transfer moved money once.
-    """
-    settings = UnarySettings(shards, archivers, accounts, clients, concurrency, rounds, seconds, seed)
-    carry_out(lambda progress: measure_unary(settings, progress), _show, _document, as_json=as_json)
-
-
-def _show(screen: Screen, figures: UnaryFigures) -> None:
+def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> None:
     columns = ("round", "echo server", "router", "ratio", "echo calls/s", "router calls/s")
     table = Table(*columns, right=columns, title="CPU microseconds a call")
     for number, one in enumerate(figures.rounds, start=1):
@@ -317,13 +254,13 @@ def _show(screen: Screen, figures: UnaryFigures) -> None:
             f"{one.router_rate:,.0f}",
         )
     screen.table(table)
-    peak, half, settings = figures.peak, figures.half, figures.settings
+    peak, half = figures.peak, figures.half
     parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us.items())
     percentiles = ", ".join(f"p{level:g} {ms:.1f} ms" for level, ms in half.percentiles_ms.items())
     screen.print(
         strong(f"router: {figures.ratio:.2f} times the echo server's CPU a call"),
         f" (at most {TARGET_RATIO}), the median of {len(figures.rounds)} rounds at "
-        f"{settings.concurrency} in flight",
+        f"{settings.in_flight} in flight",
     )
     screen.print(
         strong(f"peak: {peak.rate:,.0f} calls/s"),
@@ -340,7 +277,7 @@ def _show(screen: Screen, figures: UnaryFigures) -> None:
     )
 
 
-def _document(figures: UnaryFigures) -> Mapping[str, object]:
+def _document(settings: BenchSettings, figures: UnaryFigures) -> Mapping[str, object]:
     return {
         "router_to_echo_ratio": round(figures.ratio, 3),
         "router_us_per_call": round(statistics.median(one.router_us for one in figures.rounds), 2),
@@ -358,10 +295,28 @@ def _document(figures: UnaryFigures) -> Mapping[str, object]:
             "max_ms": figures.half.max_ms,
             "generator_lag_p99_ms": figures.half.lag_p99_ms,
         },
-        "settings": asdict(figures.settings),
+        "settings": settings.document(),
         "machine": asdict(figures.machine),
     }
 
+
+# One router: the CPU time of several would have to be told apart by their calls.
+main = command(
+    _measure,
+    _show,
+    _document,
+    BenchSettings(unary=True, clients=2, concurrency=64, seconds=5.0),
+    ("shards", "archivers", "accounts", "clients", "concurrency", "runs", "seconds", "seed"),
+    clients=Annotated[int, typer.Option(min=1, max=_MAX_CLIENTS, help="Load processes.")],
+    concurrency=Annotated[
+        int,
+        typer.Option(min=_MAX_CLIENTS, max=_MOST_IN_FLIGHT // _PEAK_FACTOR, help="Calls in flight at once."),
+    ],
+    runs=Annotated[
+        int,
+        typer.Option("--rounds", min=1, max=50, help="Times that echo server and router take turns."),
+    ],
+)
 
 if __name__ == "__main__":
     typer.run(main)

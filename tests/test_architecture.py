@@ -84,6 +84,7 @@ ROOMS: Final[Mapping[str, str]] = {
     "bench.settings": "",
     "bench.transfers": "shard_node.cluster",
     "bench.command": "deploy.terminal",
+    "bench.stand_in": "bench.transfers",
     "bench.cluster": "deploy.local deploy.terminal bench.transfers bench.command",
     "bench.load": "deploy.local bench.transfers bench.cluster",
     "bench.reporting": "deploy.terminal bench.command bench.cluster bench.load",
@@ -92,8 +93,8 @@ ROOMS: Final[Mapping[str, str]] = {
         shard_node.cluster deploy.local deploy.terminal bench.transfers bench.command bench.cluster
         bench.load bench.reporting""",
     "bench.locust_rig": """
-        deploy.local deploy.terminal bench.transfers bench.command bench.cluster bench.reporting
-        bench.scaling""",
+        shard_node.cluster deploy.local deploy.terminal bench.transfers bench.stand_in bench.command
+        bench.cluster bench.reporting bench.scaling""",
     "bench.load_command": "deploy.local bench.command bench.load bench.reporting",
     "deploy.cli": """
         shard_node.cluster shard_node.contract shard_node.ledger.proof deploy.local deploy.terminal
@@ -107,7 +108,7 @@ ROOMS: Final[Mapping[str, str]] = {
         shard_node.agent shard_node.client shard_node.cluster shard_node.contract shard_node.serving
         shard_node.ledger.store shard_node.ledger.store.migrations shard_node.ledger.questions
         shard_node.ledger.proof shard_node.archiver deploy.local deploy.terminal deploy.cli
-        bench.transfers bench.command bench.cluster bench.load bench.reporting""",
+        bench.transfers bench.stand_in bench.command bench.cluster bench.load bench.reporting""",
 }
 # All modules of what other services install are public.
 _WITHOUT_FACE: Final = {"tallystick"}

@@ -19,17 +19,27 @@ import redis
 
 from bench.command import Progress
 from bench.errors import BenchError
-from bench.settings import ARCHIVER_NICENESS, MAX_BACKLOG_ENTRIES
+from bench.settings import BenchSettings
 from bench.transfers import CURRENCY, MINIMUM_BALANCE
-from deploy.local import ClusterRecord, ClusterSpec, Kind, LocalCluster, cluster_service, explain
+from deploy.local import (
+    CALL_TIMEOUT_SECONDS,
+    ClusterRecord,
+    ClusterSpec,
+    Kind,
+    LocalCluster,
+    cluster_service,
+    explain,
+)
 from deploy.terminal import verify_balance
 from tallystick import NewAccount, SyncClient
 from tallystick.v1 import cluster_pb2
+from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
 # Sixteen shards, their nodes and Redis servers start on as few as two CPUs.
 _READY_SECONDS = 180.0
 # For each piece of 8192 accounts: the clusters measured here may be slow, they do not hang.
 _ACCOUNTS_TIMEOUT_SECONDS = 60.0
+_FOLDER = "tallystick-bench-"
 _DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 
 
@@ -69,33 +79,59 @@ class Machine:
         return f"Redis {self.redis}, appendfsync always on {self.file_system}, {self.cpus} CPUs"
 
 
-def cluster_spec(shards: int, archivers: int) -> ClusterSpec:
-    """A cluster of one router and one coordinator, whose archivers work as `python -m bench` has them."""
-    return ClusterSpec(
-        shards,
-        1,
-        1,
-        archivers=archivers,
-        max_backlog=MAX_BACKLOG_ENTRIES,
-        archiver_niceness=ARCHIVER_NICENESS,
-    )
-
-
 @contextmanager
-def local_cluster(spec: ClusterSpec, progress: Progress) -> Iterator[LocalCluster]:
-    """A cluster that runs for as long as the block lasts; its folder goes with it.
+def local_cluster(settings: BenchSettings, progress: Progress) -> Iterator[LocalCluster]:
+    """A cluster of the settings' shape that runs for as long as the block lasts.
 
     Raises BenchError for a failed call within the block, DeployError when the cluster does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as folder:
+    spec = ClusterSpec(
+        settings.shards,
+        settings.routers,
+        settings.coordinators,
+        archivers=settings.archivers,
+        max_backlog=settings.max_backlog,
+        archiver_niceness=settings.archiver_niceness,
+    )
+    with _data_folder(settings, progress) as folder:
         progress(f"starting a cluster of {spec.shards} shard{'s'[: spec.shards != 1]}")
-        with LocalCluster(Path(folder), spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
+        with LocalCluster(folder, spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
             try:
                 yield cluster
             except grpc.RpcError as error:
                 raise BenchError(explain(error)) from error
             except redis.RedisError as error:
                 raise BenchError(f"a shard's Redis did not answer: {error}") from error
+
+
+@contextmanager
+def _data_folder(settings: BenchSettings, progress: Progress) -> Iterator[Path]:
+    """The folder for the cluster. One that was named, or is to be kept, stays."""
+    if settings.data is not None:
+        yield settings.data
+    elif settings.keep:
+        folder = tempfile.mkdtemp(prefix=_FOLDER)
+        progress(f"the cluster's data will stay in {folder}")
+        yield Path(folder)
+    else:
+        with tempfile.TemporaryDirectory(prefix=_FOLDER) as passing:
+            yield Path(passing)
+
+
+def read_topology(service: ClusterServiceStub) -> cluster_pb2.Topology:
+    """The shards and their slots, as a router knows them."""
+    topology: cluster_pb2.Topology = service.GetTopology(
+        cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS
+    )
+    return topology
+
+
+def read_backlog(service: ClusterServiceStub) -> int:
+    """How many entries wait to be archived, on all shards. Raises BenchError when one does not say."""
+    answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
+    if unknown := [backlog.shard_id for backlog in answer.backlogs if backlog.unknown]:
+        raise BenchError(f"{', '.join(unknown)}: it is not known how much waits to be archived")
+    return sum(backlog.entries_waiting for backlog in answer.backlogs)
 
 
 def process_ids(record: ClusterRecord) -> dict[str, int]:

@@ -19,10 +19,10 @@ import uvloop
 
 from bench.errors import BenchError
 from bench.load.arrivals import due_times
-from bench.load.generator import CALL_TIMEOUT_SECONDS, Generator, Method, Supply
+from bench.load.generator import CALL_TIMEOUT_SECONDS, Generator, Method
 from bench.load.tally import Tally
 from bench.settings import LONGEST_RUN_SECONDS, Arrivals, Shape
-from bench.transfers import CURRENCY, Wire, Workload, make_accounts
+from bench.transfers import CURRENCY, Supply, Wire, Workload, make_accounts
 from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 
 # The most that BatchOpenAccounts and BatchGetAccounts take is 8192; smaller ones leave a small router's tail.
@@ -110,8 +110,8 @@ class LoadClient:
     def __init__(self, settings: LoadSettings) -> None:
         self._settings = settings
         self._accounts = make_accounts(settings.shape)
-        workload = Workload(settings.shape, self._accounts, settings.owners)
-        self._supply = Supply(workload, Wire(self._accounts.ids), settings.transfers_a_call)
+        self._workload = Workload(settings.shape, self._accounts, settings.owners)
+        self._supply = Supply(self._workload, Wire(self._accounts.ids), settings.transfers_a_call)
         self._channels = [grpc.aio.insecure_channel(r, options=_CHANNEL_OPTIONS) for r in settings.routers]
         self._stubs = [wallet_pb2_grpc.WalletServiceStub(channel) for channel in self._channels]
         name = "Transfer" if settings.unary else "BatchTransfer"
@@ -139,20 +139,28 @@ class LoadClient:
         for channel in self._channels:
             await channel.close()
 
+    async def send(self, order: Run, seed: str, tally: Tally) -> None:
+        """Sends the load of a run, and counts every answer; BenchError for one that should not be."""
+        settings = self._settings
+        generator = Generator(self._methods, self._supply, tally, unary=settings.unary)
+        if settings.rate is None:
+            await generator.closed(settings.concurrency, self._sizes(order))
+        else:
+            calls_a_second = settings.rate / settings.transfers_a_call
+            due = due_times(calls_a_second, settings.arrivals, seed, settings.process, settings.processes)
+            await generator.open(settings.concurrency, self._scheduled(order, due))
+
     async def _open_accounts(self) -> int:
         changes = 0
-        minimum_balances = self._accounts.minimum_balances
-        for number, page in self._pages():
+        ids, minimum_balances = self._accounts.ids, self._accounts.minimum_balances
+        for stub, page in self._pages():
             requests = [
                 wallet_pb2.OpenAccountRequest(
-                    account_id=self._accounts.ids[at],
-                    currency=CURRENCY,
-                    minimum_balance=minimum_balances[at],
+                    account_id=ids[at], currency=CURRENCY, minimum_balance=minimum_balances[at]
                 )
                 for at in page
             ]
-            # In turn, so that every channel is connected before the first run.
-            response = await self._stubs[number % len(self._stubs)].BatchOpenAccounts(
+            response = await stub.BatchOpenAccounts(
                 wallet_pb2.BatchOpenAccountsRequest(accounts=requests), timeout=CALL_TIMEOUT_SECONDS
             )
             changes += _versions(response, len(page))
@@ -160,34 +168,29 @@ class LoadClient:
 
     async def _read_accounts(self) -> int:
         changes = 0
-        for number, page in self._pages():
+        for stub, page in self._pages():
             ids = [self._accounts.ids[at] for at in page]
-            response = await self._stubs[number % len(self._stubs)].BatchGetAccounts(
+            response = await stub.BatchGetAccounts(
                 wallet_pb2.BatchGetAccountsRequest(account_ids=ids), timeout=CALL_TIMEOUT_SECONDS
             )
             changes += _versions(response, len(page))
         return changes
 
-    def _pages(self) -> Iterator[tuple[int, range]]:
-        """This process' share of the accounts: in numbered pages, their positions."""
+    def _pages(self) -> Iterator[tuple[wallet_pb2_grpc.WalletServiceStub, range]]:
+        """This process' share of the accounts in pages, their positions, each for a router to be asked."""
         total = len(self._accounts.ids)
         firsts = range(0, total, ACCOUNTS_A_CALL)
         for number in range(self._settings.process, len(firsts), self._settings.processes):
-            yield number, range(firsts[number], min(firsts[number] + ACCOUNTS_A_CALL, total))
+            # In turn, so that every channel is connected before the first run.
+            stub = self._stubs[number % len(self._stubs)]
+            yield stub, range(firsts[number], min(firsts[number] + ACCOUNTS_A_CALL, total))
 
     async def _run(self, order: Run) -> Counted:
-        settings = self._settings
-        seed = f"{settings.seed}/{settings.process}/{order.number}"
+        seed = f"{self._settings.seed}/{self._settings.process}/{order.number}"
         self._supply.start(seed)
         tally = Tally(order.begin_at)
-        generator = Generator(self._methods, self._supply, tally, unary=settings.unary)
         await asyncio.sleep(max(0.0, order.begin_at - time.monotonic()))
-        if settings.rate is None:
-            await generator.closed(settings.concurrency, self._sizes(order))
-        else:
-            calls_a_second = settings.rate / settings.transfers_a_call
-            due = due_times(calls_a_second, settings.arrivals, seed, settings.process, settings.processes)
-            await generator.open(settings.concurrency, self._scheduled(order, due))
+        await self.send(order, seed, tally)
         seconds = time.monotonic() - order.begin_at
         count = tally.committed + tally.refused
         if order.transfers is not None and count < self._share(order.transfers):
@@ -232,11 +235,15 @@ class LoadClient:
 
 
 class LoadHandler:
-    """A load process: carries out orders, one at a time, on an event loop of its own."""
+    """A load process: a client carries out orders, one at a time, on an event loop of its own."""
 
-    def __init__(self, settings: LoadSettings) -> None:
+    def __init__(self, settings: LoadSettings, client_type: type[LoadClient] = LoadClient) -> None:
+        async def connected() -> LoadClient:
+            # A channel belongs to the event loop that runs when it is made.
+            return client_type(settings)
+
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._client = self._runner.run(_connected(settings))
+        self._client = self._runner.run(connected())
 
     def carry_out(self, order: Order) -> Answer:
         """The answer to an order; BenchError when it cannot be carried out."""
@@ -246,11 +253,6 @@ class LoadHandler:
         """Closes the channels and the loop."""
         self._runner.run(self._client.close())
         self._runner.close()
-
-
-async def _connected(settings: LoadSettings) -> LoadClient:
-    # A channel belongs to the event loop that runs when it is made.
-    return LoadClient(settings)
 
 
 def _versions(response: wallet_pb2.BatchAccountsResponse, count: int) -> int:

@@ -17,15 +17,13 @@ import grpc.aio
 
 from bench.errors import BenchError
 from bench.load.tally import Tally
-from bench.transfers import Call, Wire, Workload
+from bench.transfers import Supply
 
 # Longer than a router's own deadline for a call that brings none: its answer says more than our time-out.
 CALL_TIMEOUT_SECONDS = 15.0
 # How far an open loop may fall behind before the run has failed. With the time-out it is below a minute,
 # which is the most that the histogram of latencies can tell.
 LONGEST_LAG_SECONDS = 30.0
-# Rows of a block: fewer cost more each, more would keep the event loop from its answers for milliseconds.
-_BLOCK_ROWS = 4096
 # The event loop's timers count in milliseconds; less than one would have it spin.
 _SHORTEST_SLEEP_SECONDS = 0.001
 
@@ -35,31 +33,6 @@ class Method(Protocol):
 
     def __call__(self, request: bytes, *, timeout: float) -> Coroutine[Any, Any, bytes]:
         """The serialized answer; raises AioRpcError."""
-
-
-class Supply:
-    """Calls, ready to be sent, of at most ``transfers_a_call`` transfers each."""
-
-    def __init__(self, workload: Workload, wire: Wire, transfers_a_call: int) -> None:
-        self._workload = workload
-        self._wire = wire
-        self._rows = transfers_a_call * max(1, _BLOCK_ROWS // transfers_a_call)
-        self._call: Call | None = None
-
-    def start(self, seed: str) -> None:
-        """From here on the transfers depend on this seed alone."""
-        self._workload.start(seed)
-        self._call = None
-
-    def next(self, size: int) -> Call:
-        """The next call, with so many transfers."""
-        last = self._call
-        if last is None or last.last + size > len(last.block):
-            block = self._wire.block(self._workload.draw(self._rows))
-            self._call = Call(block, 0, size)
-        else:
-            self._call = Call(last.block, last.last, last.last + size)
-        return self._call
 
 
 class Generator:

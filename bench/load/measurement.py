@@ -7,12 +7,10 @@ answers; each transfer that the client counted moved money exactly once; no mone
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import grpc
 import redis
@@ -23,19 +21,21 @@ from bench.cluster import (
     check_balance,
     check_durability,
     check_moves,
+    local_cluster,
     process_ids,
+    read_backlog,
     read_cpu,
+    read_topology,
 )
 from bench.errors import BenchError
+from bench.load.client import LoadHandler, LoadSettings
 from bench.load.processes import Load, RunResult, load_processes
+from bench.load.worker import Handler
 from bench.settings import BenchSettings
 from bench.transfers import make_accounts, slot_owners
-from deploy.local import CALL_TIMEOUT_SECONDS, ClusterSpec, LocalCluster, cluster_service, explain
-from tallystick.v1 import cluster_pb2
+from deploy.local import cluster_service, explain
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
-# Sixteen shards, their nodes and Redis servers start on as few as two CPUs.
-_READY_SECONDS = 180.0
 # A committed transfer makes two: one for the payer, one for the payee.
 ENTRIES_A_TRANSFER = 2
 _UNKNOWN = "unknown"
@@ -88,43 +88,62 @@ class _Target:
     pids: Mapping[str, int] = field(default_factory=dict)
 
 
-def measure(settings: BenchSettings, progress: Callable[[str], None]) -> Measurement:
+def measure(
+    settings: BenchSettings,
+    progress: Callable[[str], None],
+    make: Callable[[LoadSettings], Handler] = LoadHandler,
+    warm_up_seconds: float = 0.0,
+) -> Measurement:
     """Starts the cluster, runs the load, verifies, stops everything.
 
     Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
+
+    Args:
+        settings: what to measure.
+        progress: gets what is done next, in words.
+        make: the load process; it carries out the orders of `bench.load.client`.
+        warm_up_seconds: how long calls are sent before the first run.
     """
     target = _external if settings.routers_at else _local
     try:
-        with target(settings, progress) as cluster, cluster_service(cluster.routers) as service:
-            return _measure(settings, cluster, service, progress)
+        with (
+            target(settings, progress) as cluster,
+            cluster_service(cluster.routers) as service,
+            load_processes(settings, cluster.routers, slot_owners(read_topology(service)), make) as load,
+        ):
+            return _measure(settings, cluster, service, load, warm_up_seconds, progress)
     except grpc.RpcError as error:
         raise BenchError(explain(error)) from error
 
 
 def _measure(
-    settings: BenchSettings, cluster: _Target, service: ClusterServiceStub, progress: Callable[[str], None]
+    settings: BenchSettings,
+    cluster: _Target,
+    service: ClusterServiceStub,
+    load: Load,
+    warm_up_seconds: float,
+    progress: Callable[[str], None],
 ) -> Measurement:
-    topology = _topology(service)
     total = len(make_accounts(settings.shape).ids)
-    with load_processes(settings, cluster.routers, slot_owners(topology)) as load:
-        progress(f"opening {total:,} accounts")
-        before = load.open_accounts()
-        if settings.archivers and not settings.routers_at:
-            _await_archived(service, progress)
-        pids = {**load.pids, **cluster.pids}
-        runs = []
-        for number in range(1, settings.runs + 1):
-            progress(f"run {number} of {settings.runs}")
-            runs.append(_run(number, settings, load, service, pids))
-        progress("verifying")
-        after = load.read_accounts()
-    check_moves(after - before, sum(run.result.committed for run in runs))
+    progress(f"opening {total:,} accounts")
+    before = load.open_accounts()
+    if settings.archivers and not settings.routers_at:
+        _await_archived(service, progress)
+    committed = load.run(0, warm_up_seconds, None).committed if warm_up_seconds else 0
+    pids = {**load.pids, **cluster.pids}
+    runs = []
+    for number in range(1, settings.runs + 1):
+        progress(f"run {number} of {settings.runs}")
+        runs.append(_run(number, settings, load, service, pids))
+    progress("verifying")
+    committed += sum(run.result.committed for run in runs)
+    check_moves(load.read_accounts() - before, committed)
     check_balance(cluster.routers)
     return Measurement(
         tuple(runs),
         cluster.machine,
         total,
-        len(topology.shards),
+        len(read_topology(service).shards),
         cluster.durable,
         external=bool(settings.routers_at),
     )
@@ -137,11 +156,11 @@ def _run(
     service: ClusterServiceStub,
     pids: Mapping[str, int],
 ) -> MeasuredRun:
-    backlog_before = _backlog(service)
+    backlog_before = read_backlog(service)
     before = read_cpu(pids)
     result = load.run(number, settings.longest_seconds, settings.transfers)
     cpu = before.until(read_cpu(pids))
-    backlog = _backlog(service)
+    backlog = read_backlog(service)
     if not result.committed and settings.rejections < 1:
         raise BenchError("nothing was committed: the run was too short, or nobody had funds")
     growth = backlog - backlog_before
@@ -149,25 +168,10 @@ def _run(
     return MeasuredRun(result, cpu, Archiving(archived, growth, backlog))
 
 
-def _topology(service: ClusterServiceStub) -> cluster_pb2.Topology:
-    topology: cluster_pb2.Topology = service.GetTopology(
-        cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS
-    )
-    return topology
-
-
-def _backlog(service: ClusterServiceStub) -> int:
-    """How many entries wait to be archived, on all shards."""
-    answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    if unknown := [backlog.shard_id for backlog in answer.backlogs if backlog.unknown]:
-        raise BenchError(f"{', '.join(unknown)}: it is not known how much waits to be archived")
-    return sum(backlog.entries_waiting for backlog in answer.backlogs)
-
-
 def _await_archived(service: ClusterServiceStub, progress: Callable[[str], None]) -> None:
     """Waits until nothing waits to be archived: what opening accounts left is no part of the first run."""
     deadline = time.monotonic() + _ARCHIVED_SECONDS
-    while backlog := _backlog(service):
+    while backlog := read_backlog(service):
         if time.monotonic() > deadline:
             progress(f"{backlog:,} entries of opening the accounts are archived during the first run")
             return
@@ -177,27 +181,17 @@ def _await_archived(service: ClusterServiceStub, progress: Callable[[str], None]
 @contextmanager
 def _local(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator[_Target]:
     """A cluster of its own on this machine."""
-    spec = ClusterSpec(
-        settings.shards,
-        settings.routers,
-        settings.coordinators,
-        archivers=settings.archivers,
-        max_backlog=settings.max_backlog,
-        archiver_niceness=settings.archiver_niceness,
-    )
-    with _data_folder(settings, progress) as data:
-        progress("starting the cluster")
-        with LocalCluster(data, spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
-            machine = check_durability(cluster.shard_addresses)
-            yield _Target(cluster.router_addresses, machine, durable=True, pids=process_ids(cluster.record))
+    with local_cluster(settings, progress) as cluster:
+        machine = check_durability(cluster.shard_addresses)
+        yield _Target(cluster.router_addresses, machine, durable=True, pids=process_ids(cluster.record))
 
 
 @contextmanager
 def _external(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator[_Target]:
     """A cluster that runs already."""
-    routers = list(settings.routers_at)
+    routers = [address.strip() for address in settings.routers_at.split(",") if address.strip()]
     with cluster_service(routers) as service:
-        topology = _topology(service)
+        topology = read_topology(service)
     try:
         machine = check_durability({shard.shard_id: shard.primary for shard in topology.shards})
     except redis.RedisError as error:
@@ -206,17 +200,3 @@ def _external(settings: BenchSettings, progress: Callable[[str], None]) -> Itera
     else:
         # The folder that a shard names is on a machine of its own.
         yield _Target(routers, replace(machine, file_system=_UNKNOWN), durable=True)
-
-
-@contextmanager
-def _data_folder(settings: BenchSettings, progress: Callable[[str], None]) -> Iterator[Path]:
-    """The folder for the cluster. One that was named, or is to be kept, stays."""
-    if settings.data is not None:
-        yield settings.data
-    elif settings.keep:
-        folder = tempfile.mkdtemp(prefix="tallystick-bench-")
-        progress(f"the cluster's data will stay in {folder}")
-        yield Path(folder)
-    else:
-        with tempfile.TemporaryDirectory(prefix="tallystick-bench-") as passing:
-            yield Path(passing)

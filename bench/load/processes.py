@@ -7,7 +7,7 @@ transfers of its own from a seed of its own. All begin a run at the same moment.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,7 @@ from bench.load.client import (
 )
 from bench.load.generator import CALL_TIMEOUT_SECONDS, LONGEST_LAG_SECONDS
 from bench.load.latency import Latencies
-from bench.load.worker import Worker, ask_all, workers
+from bench.load.worker import Handler, Worker, ask_all, workers
 from bench.settings import BenchSettings
 
 # On top of a run's own bound: how late an open loop may be, its last calls, a machine that is busy.
@@ -98,10 +98,15 @@ class Load:
 
 
 @contextmanager
-def load_processes(settings: BenchSettings, routers: Sequence[str], owners: Sequence[int]) -> Iterator[Load]:
+def load_processes(
+    settings: BenchSettings,
+    routers: Sequence[str],
+    owners: Sequence[int],
+    make: Callable[[LoadSettings], Handler] = LoadHandler,
+) -> Iterator[Load]:
     """The load processes that the settings ask for; they end with this context, whatever happens.
 
-    ``owners`` is the shard of each slot, as a number.
+    ``owners`` is the shard of each slot, as a number; ``make`` makes what each process does.
     """
     load = LoadSettings(
         routers,
@@ -117,7 +122,7 @@ def load_processes(settings: BenchSettings, routers: Sequence[str], owners: Sequ
     )
     each, more = divmod(settings.in_flight, settings.clients)
     makes = [
-        partial(LoadHandler, replace(load, process=number, concurrency=each + (number < more)))
+        partial(make, replace(load, process=number, concurrency=each + (number < more)))
         for number in range(settings.clients)
     ]
     with workers("client", makes) as group:

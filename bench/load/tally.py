@@ -43,7 +43,7 @@ class Tally:
         """Counts a BatchTransferResponse. Raises BenchError for one that should not be."""
         # Nearly every answer is just what it should be, so it is not looked at one by one.
         if answer == call.committed_answer() and not any(call.refused()):
-            self._count(len(call), 0, now)
+            self.count(len(call), 0, now)
             return
         try:
             results = wallet_pb2.BatchTransferResponse.FromString(answer).results
@@ -54,7 +54,7 @@ class Tally:
         refused = call.refused()
         for result, refuse in zip(results, refused, strict=True):
             _check_outcome(result, refuse=refuse)
-        self._count(len(call) - sum(refused), sum(refused), now)
+        self.count(len(call) - sum(refused), sum(refused), now)
 
     def add_single(self, call: Call, answer: bytes, now: float) -> None:
         """Counts a TransferResponse. Raises BenchError for one that should not be."""
@@ -65,7 +65,7 @@ class Tally:
         if [result.transaction_id] != call.ids():
             raise BenchError("an answer is not that of its transfer")
         _check_outcome(result, refuse=call.refused()[0])
-        self._count(1, 0, now)
+        self.count(1, 0, now)
 
     def add_status(self, call: Call, status: grpc.aio.AioRpcError, now: float) -> None:
         """Counts a single call's status as the refusal that was expected; raises it when none was."""
@@ -73,9 +73,10 @@ class Tally:
         lacks_funds = isinstance(error, InsufficientFunds) and [error.transaction_id] == call.ids()
         if not (call.refused()[0] and lacks_funds):
             raise status
-        self._count(0, 1, now)
+        self.count(0, 1, now)
 
-    def _count(self, committed: int, refused: int, now: float) -> None:
+    def count(self, committed: int, refused: int, now: float) -> None:
+        """Counts transfers that had the outcome which they should have."""
         self.committed += committed
         self.refused += refused
         second = max(0, int(now - self._begun))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import grpc
 from google.protobuf.message import DecodeError
 
-from bench.locust_rig.transfer_bytes import Batch, Single
+from bench.transfers import Call
 from tallystick.status import from_rpc_error
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
@@ -22,39 +22,37 @@ WRONG_ANSWER = "WRONG_ANSWER"
 Answer = bytes | Exception
 
 
-def batch_outcomes(batch: Batch, answer: Answer) -> Mapping[str, int]:
-    """How many of the batch's transfers had which outcome, by name."""
-    if answer == batch.committed:
-        return {COMMITTED: batch.size}
+def batch_outcomes(batch: Call, answer: Answer) -> Mapping[str, int]:
+    """How many of the transfers of a BatchTransfer had which outcome, by name."""
+    if answer == batch.committed_answer():
+        return {COMMITTED: len(batch)}
     if isinstance(answer, Exception):
-        return {_outcome_of_failure(answer): batch.size}
+        return {_outcome_of_failure(answer): len(batch)}
     try:
         results = wallet_pb2.BatchTransferResponse.FromString(answer).results
     except DecodeError:
-        return {WRONG_ANSWER: batch.size}
-    sent = wallet_pb2.BatchTransferRequest.FromString(batch.request).transfers
+        return {WRONG_ANSWER: len(batch)}
     outcomes = Counter(
-        _name(result.outcome) if result.transaction_id == transfer.transaction_id else WRONG_ANSWER
-        for result, transfer in zip(results, sent, strict=False)
+        _name(result.outcome) if result.transaction_id == sent else WRONG_ANSWER
+        for result, sent in zip(results, batch.ids(), strict=False)
     )
     # Left out, or too many.
-    if missing := batch.size - len(results):
+    if missing := len(batch) - len(results):
         outcomes[WRONG_ANSWER] += max(missing, 0)
     return +outcomes
 
 
-def single_outcome(single: Single, answer: Answer) -> str:
-    """The outcome of a single transfer, by name."""
+def single_outcome(single: Call, answer: Answer) -> str:
+    """The outcome of a Transfer, by name."""
     if isinstance(answer, Exception):
         return _outcome_of_failure(answer)
-    if answer.startswith(single.committed_prefix):
+    if answer.startswith(single.single_answer()):
         return COMMITTED
     try:
         response = wallet_pb2.TransferResponse.FromString(answer)
     except DecodeError:
         return WRONG_ANSWER
-    sent = wallet_pb2.TransferRequest.FromString(single.request)
-    return _name(response.outcome) if response.transaction_id == sent.transaction_id else WRONG_ANSWER
+    return _name(response.outcome) if [response.transaction_id] == single.ids() else WRONG_ANSWER
 
 
 def _outcome_of_failure(error: Exception) -> str:

@@ -21,15 +21,14 @@ from typing import Annotated
 import typer
 
 from bench.cluster import Part
-from bench.command import JsonOption, Progress, carry_out
+from bench.command import Progress, command
 from bench.errors import BenchError
 from bench.locust_rig.settings import Mode
-from bench.locust_rig.stand_in_process import StandInProcess
 from bench.reporting import measure_cluster
 from bench.scaling import Assumptions, Plan, Point, make_plan
-from bench.settings import BenchSettings
+from bench.settings import BatchOption, BenchSettings
+from bench.stand_in import stand_in
 from deploy.terminal import Screen, Table
-from shard_node.limits import MAX_BATCH
 
 _PARTS = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
 # The share of a core that a process is planned to use, so that it sends and reads when it should.
@@ -41,6 +40,24 @@ _SHARDS = 2
 _LEAST_CLUSTER_SECONDS = 3.0
 # More workers than a test can sensibly have: another way of sending does it with a handful.
 _MANY_WORKERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CapacitySettings:
+    """What to measure, and what to plan for."""
+
+    rate: Annotated[float, typer.Option(min=1, max=1e9, help="Transfers/s to plan for.")] = 1_000_000
+    batch: BatchOption = 1000
+    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long each is measured.")] = 5.0
+    batch_users: Annotated[int, typer.Option(min=1, max=1000, help="Batches in flight at once.")] = 4
+    unary_users: Annotated[int, typer.Option(min=1, max=10_000, help="Single calls in flight at once.")] = 64
+    cluster_us: Annotated[
+        str,
+        typer.Option(
+            metavar="PART=US,...",
+            help=f"CPU microseconds a transfer of {', '.join(_PARTS)}, in place of a measurement here.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +95,8 @@ class Figures:
 
 def measure(mode: Mode, batch: int, users: int, seconds: float) -> Capacity:
     """Runs one worker. Raises BenchError when it fails, or any of its transfers did."""
-    with StandInProcess() as stand_in:
-        command = [sys.executable, "-m", "bench.locust_rig.one_worker", "--routers", stand_in.address]
+    with stand_in() as router:
+        command = [sys.executable, "-m", "bench.locust_rig.one_worker", "--routers", router.address]
         command += ["--mode", mode, "--batch", str(batch), "--users", str(users), "--seconds", str(seconds)]
         try:
             done = subprocess.run(
@@ -133,41 +150,22 @@ def given_costs(text: str) -> Point:
     return Point(_SHARDS, 1.0, costs)
 
 
-def main(
-    *,
-    rate: Annotated[float, typer.Option(min=1, max=1e9, help="Transfers/s to plan for.")] = 1_000_000,
-    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.")] = 1000,
-    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="How long each is measured.")] = 5.0,
-    batch_users: Annotated[int, typer.Option(min=1, max=1000, help="Batches in flight at once.")] = 4,
-    unary_users: Annotated[int, typer.Option(min=1, max=10_000, help="Single calls in flight at once.")] = 64,
-    cluster_us: Annotated[
-        str,
-        typer.Option(
-            metavar="PART=US,...",
-            help=f"CPU microseconds a transfer of {', '.join(_PARTS)}, in place of a measurement here.",
-        ),
-    ] = "",
-    as_json: JsonOption = False,
-) -> None:
+def _measure(settings: CapacitySettings, progress: Progress) -> Figures:
     """Measure what a Locust worker drives and what a transfer costs a cluster; plan both for a rate."""
-
-    def work(progress: Progress) -> Figures:
-        costs = given_costs(cluster_us) if cluster_us else None
-        modes = []
-        for mode, users in ((Mode.BATCH, batch_users), (Mode.UNARY, unary_users)):
-            progress(f"{mode}: {users} users for {seconds:g} s")
-            modes.append(measure(mode, batch, users, seconds))
-        measured = "as given"
-        if costs is None:
-            costs = measure_costs(batch, seconds, progress)
-            measured = f"measured here at {costs.rate:,.0f} transfers/s on {os.cpu_count()} CPUs"
-        plan = make_plan([costs], Assumptions(rate, PLANNED_SHARE, PLANNED_SHARE))
-        return Figures(rate, modes, plan, measured)
-
-    carry_out(work, _show, _document, as_json=as_json)
+    costs = given_costs(settings.cluster_us) if settings.cluster_us else None
+    modes = []
+    for mode, users in ((Mode.BATCH, settings.batch_users), (Mode.UNARY, settings.unary_users)):
+        progress(f"{mode}: {users} users for {settings.seconds:g} s")
+        modes.append(measure(mode, settings.batch, users, settings.seconds))
+    measured = "as given"
+    if costs is None:
+        costs = measure_costs(settings.batch, settings.seconds, progress)
+        measured = f"measured here at {costs.rate:,.0f} transfers/s on {os.cpu_count()} CPUs"
+    plan = make_plan([costs], Assumptions(settings.rate, PLANNED_SHARE, PLANNED_SHARE))
+    return Figures(settings.rate, modes, plan, measured)
 
 
-def _document(figures: Figures) -> dict[str, object]:
+def _document(_: CapacitySettings, figures: Figures) -> dict[str, object]:
     plan = figures.plan
     return {
         "target_transfers_per_second": figures.rate,
@@ -195,7 +193,7 @@ def _document(figures: Figures) -> dict[str, object]:
     }
 
 
-def _show(screen: Screen, figures: Figures) -> None:
+def _show(screen: Screen, _: CapacitySettings, figures: Figures) -> None:
     rate = f"{figures.rate:,.0f} transfers/s"
     columns = ("batch", "CPU µs/transfer", "transfers/s a core", "workers", "measured/s")
     table = Table("users", *columns, right=columns)
@@ -232,6 +230,8 @@ def _show(screen: Screen, figures: Figures) -> None:
         f"{_SHARDS}. It costs more: 'python -m bench.scaling' measures how much."
     )
 
+
+main = command(_measure, _show, _document, CapacitySettings())
 
 if __name__ == "__main__":
     typer.run(main)

@@ -14,15 +14,22 @@ from dataclasses import dataclass
 
 import grpc
 
-from bench.cluster import Part, by_part, changes, open_accounts, process_ids, read_cpu, read_tree
+from bench.cluster import (
+    Part,
+    by_part,
+    changes,
+    open_accounts,
+    process_ids,
+    read_cpu,
+    read_topology,
+    read_tree,
+)
 from bench.errors import BenchError
 from bench.locust_rig.settings import RigSettings
-from bench.locust_rig.transfer_bytes import POOR_ACCOUNTS, account_id, poor_account_id
 from deploy.errors import DeployError, NoClusterError
-from deploy.local import CALL_TIMEOUT_SECONDS, cluster_file, cluster_service, explain
+from deploy.local import cluster_file, cluster_service, explain
 from shard_node.limits import MAX_BATCH
 from tallystick import SyncClient
-from tallystick.v1 import cluster_pb2
 
 _MICROS = 1_000_000
 _PROGRESS_STEPS = 10
@@ -35,7 +42,7 @@ def check_cluster(settings: RigSettings) -> None:
     """Raises BenchError unless a router answers."""
     try:
         with cluster_service(list(settings.routers)) as service:
-            service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+            read_topology(service)
     except NoClusterError as error:
         raise BenchError(f"no router answers at {', '.join(settings.routers)}: {_HELP}") from error
     except grpc.RpcError as error:
@@ -44,13 +51,13 @@ def check_cluster(settings: RigSettings) -> None:
 
 def open_all(client: SyncClient, settings: RigSettings) -> None:
     """Opens all accounts; those that are open already stay as they are. Raises BenchError when it cannot."""
-    ids = [account_id(number) for number in range(settings.accounts)]
-    piece = max(MAX_BATCH, -(-len(ids) // _PROGRESS_STEPS))
-    for first in range(0, len(ids), piece):
-        open_accounts(client, ids[first : first + piece])
-        _log.info("opened %s of %s accounts", f"{min(first + piece, len(ids)):,}", f"{len(ids):,}")
-    if settings.reject_share:
-        open_accounts(client, [poor_account_id(number) for number in range(POOR_ACCOUNTS)], "0")
+    accounts = settings.all_accounts
+    piece = max(MAX_BATCH, -(-accounts.rich // _PROGRESS_STEPS))
+    for first in range(0, accounts.rich, piece):
+        last = min(first + piece, accounts.rich)
+        open_accounts(client, accounts.ids[first:last])
+        _log.info("opened %s of %s accounts", f"{last:,}", f"{accounts.rich:,}")
+    open_accounts(client, accounts.ids[accounts.rich :], "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Watch:
 
     def __init__(self, settings: RigSettings, client: SyncClient) -> None:
         self._client = client
-        self._accounts = [account_id(number) for number in range(settings.accounts)]
+        self._accounts = settings.all_accounts.ids
         self._pids, self._cpu_unknown = _processes(settings)
         self._changes = changes(client, self._accounts)
         self._cpu, self._load = read_cpu(self._pids), _load_seconds()

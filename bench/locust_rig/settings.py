@@ -16,7 +16,8 @@ from typing import Any
 from bench.errors import BenchError
 from bench.locust_rig.knee import Limits
 from bench.locust_rig.service_levels import ServiceLevels
-from bench.locust_rig.transfer_bytes import MAX_ACCOUNTS
+from bench.settings import MAX_ACCOUNTS, Shape
+from bench.transfers import Accounts, make_accounts
 from deploy.local import DEFAULT_DATA, find_routers
 from shard_node.limits import MAX_BATCH
 
@@ -57,6 +58,16 @@ class RigSettings:
     expect_insufficient_funds: bool
     limits: Limits
     levels: ServiceLevels
+
+    @property
+    def accounts_shape(self) -> Shape:
+        """Who pays whom: all alike."""
+        return Shape(self.accounts, rejections=self.reject_share)
+
+    @property
+    def all_accounts(self) -> Accounts:
+        """The accounts, of names of their own: a test does not meet what another measurement left behind."""
+        return make_accounts(self.accounts_shape, "locust")
 
 
 # Locust's page makes labels of these names, and their values come back under what it makes of the labels: a

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from locust.stats import RequestStats, StatsError
 
 from bench.locust_rig.answers import COMMITTED, batch_outcomes, single_outcome
 from bench.locust_rig.settings import RigSettings
-from bench.locust_rig.transfer_bytes import TransferRequests
+from bench.transfers import Supply, Wire, Workload
+from shard_node.cluster import SLOT_COUNT
 from tallystick import Outcome, Overloaded, Refused, TallystickError
 from tallystick.errors import ERROR_TYPES
 from tallystick.locust import TallystickUser
@@ -85,7 +87,12 @@ class Rig:
 
     def __init__(self, settings: RigSettings) -> None:
         self.settings = settings
-        self.requests = TransferRequests(settings.accounts, settings.reject_share)
+        accounts = settings.all_accounts
+        # Which shard an account is on decides nothing here.
+        workload = Workload(settings.accounts_shape, accounts, [0] * SLOT_COUNT)
+        self.supply = Supply(workload, Wire(accounts.ids), settings.batch)
+        # Every process draws other pairs.
+        self.supply.start(secrets.token_hex())
         self.routers = Routers(settings.routers, settings.call_timeout_seconds)
         self.expected = {Outcome.INSUFFICIENT_FUNDS} if settings.expect_insufficient_funds else set()
 
@@ -143,8 +150,8 @@ class BatchTransferUser(TransferUser):
     @task
     def batch_transfer(self) -> None:
         """One batch."""
-        batch = self.rig.requests.batch(self.rig.settings.batch)
-        done = self._router.batch_transfer(batch.request)
+        batch = self.rig.supply.next(self.rig.settings.batch)
+        done = self._router.batch_transfer(batch.batch_request())
         self._count(BATCH, done, batch_outcomes(batch, done.error or done.result))
 
 
@@ -164,8 +171,8 @@ class UnaryTransferUser(TransferUser):
     @task
     def transfer(self) -> None:
         """One transfer."""
-        single = self.rig.requests.single()
-        done = self._router.transfer(single.request)
+        single = self.rig.supply.next(1)
+        done = self._router.transfer(single.single_request())
         self._count(SINGLE, done, {single_outcome(single, done.error or done.result): 1})
 
 

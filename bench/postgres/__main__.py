@@ -7,27 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
 import typer
 
-from bench.command import (
-    AccountsOption,
-    JsonOption,
-    Progress,
-    RunsOption,
-    SecondsOption,
-    SeedOption,
-    carry_out,
-)
+from bench.command import Progress, command
 from bench.postgres.baseline import PostgresFigures, PostgresSettings, measure_postgres
 from bench.reporting import ClusterFigures, measure_cluster
 from bench.settings import BenchSettings
 from deploy.terminal import Screen, Table, strong
-from shard_node.limits import MAX_BATCH
 
-_MAX_PROCESSES = 16
-_MAX_CONNECTIONS = 64
 # The fewest that a machine of two CPUs can show two-phase commit on.
 _CLUSTER_SHARDS = 2
 
@@ -38,34 +26,7 @@ class _Comparison:
     cluster: ClusterFigures | None
 
 
-def main(  # noqa: PLR0913 -- a parameter an option
-    *,
-    accounts: AccountsOption = 100_000,
-    processes: Annotated[int, typer.Option(min=1, max=_MAX_PROCESSES, help="Processes that call.")] = 2,
-    connections: Annotated[
-        int, typer.Option(min=1, max=_MAX_CONNECTIONS, help="Connections of each process.")
-    ] = 8,
-    group: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=MAX_BATCH,
-            help="Transfers in one transaction, by a function that takes many. 1: the wallet as services "
-            "use it, each call a transfer of its own.",
-        ),
-    ] = 1,
-    seconds: SecondsOption = 10.0,
-    runs: RunsOption = 5,
-    seed: SeedOption = 1,
-    beside: Annotated[
-        bool,
-        typer.Option("--beside", help="Then measure a cluster under the same load, and print the ratio."),
-    ] = False,
-    batch: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH, help="With --beside: transfers in one BatchTransfer.")
-    ] = 1000,
-    as_json: JsonOption = False,
-) -> None:
+def _measure(settings: PostgresSettings, progress: Progress) -> _Comparison:
     """Measure the wallet that one would build on PostgreSQL, under the load that `python -m bench` makes.
 
     A row an account, a row a transfer under its id, two ledger rows; row locks, every commit on disk.
@@ -74,21 +35,22 @@ def main(  # noqa: PLR0913 -- a parameter an option
 
     Checks afterwards that each transfer moved money once, and that none was made or lost.
     """
-    settings = PostgresSettings(accounts, processes, connections, group, seconds, runs, seed)
+    figures = measure_postgres(settings, progress)
+    if not settings.beside:
+        return _Comparison(figures, None)
     cluster = BenchSettings(
-        shards=_CLUSTER_SHARDS, accounts=accounts, batch=batch, seconds=seconds, runs=runs, seed=seed
+        shards=_CLUSTER_SHARDS,
+        accounts=settings.accounts,
+        batch=settings.batch,
+        seconds=settings.seconds,
+        runs=settings.runs,
+        seed=settings.seed,
     )
-
-    def work(progress: Progress) -> _Comparison:
-        figures = measure_postgres(settings, progress)
-        return _Comparison(figures, measure_cluster(cluster, progress) if beside else None)
-
-    carry_out(work, _show, _document, as_json=as_json)
+    return _Comparison(figures, measure_cluster(cluster, progress))
 
 
-def _show(screen: Screen, comparison: _Comparison) -> None:
+def _show(screen: Screen, settings: PostgresSettings, comparison: _Comparison) -> None:
     figures = comparison.postgres
-    settings = figures.settings
     columns = ("run", "transfers", "seconds", "transfers/s", "server", "client", "CPUs others used")
     table = Table(*columns, right=columns, title="PostgreSQL: CPU in microseconds a transfer")
     for number, run in enumerate(figures.runs, start=1):
@@ -136,7 +98,7 @@ def _cpu_ratio(comparison: _Comparison) -> float:
     return in_all_us / comparison.cluster.in_all_us if comparison.cluster else 0.0
 
 
-def _document(comparison: _Comparison) -> Mapping[str, object]:
+def _document(settings: PostgresSettings, comparison: _Comparison) -> Mapping[str, object]:
     figures = comparison.postgres
     document: dict[str, object] = {
         "transfers_per_second": round(figures.rate),
@@ -145,7 +107,7 @@ def _document(comparison: _Comparison) -> Mapping[str, object]:
             "client": round(figures.client_us, 2),
         },
         "runs": [asdict(run) | {"transfers_per_second": round(run.rate)} for run in figures.runs],
-        "settings": asdict(figures.settings),
+        "settings": asdict(settings),
         "machine": {
             "cpus": figures.cpus,
             "postgresql": figures.version,
@@ -164,6 +126,8 @@ def _document(comparison: _Comparison) -> Mapping[str, object]:
         }
     return document
 
+
+main = command(_measure, _show, _document, PostgresSettings())
 
 if __name__ == "__main__":
     typer.run(main)

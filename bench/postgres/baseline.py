@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import psycopg
+import typer
 
 from bench.cluster import file_system, read_cpu, read_tree
 from bench.command import Progress
@@ -23,8 +25,9 @@ from bench.load import Worker, ask_all, workers
 from bench.postgres.caller import Caller, CallerSettings, Outcomes, Run
 from bench.postgres.server import PostgresqlServer, postgresql_server
 from bench.reporting import MICROS
-from bench.settings import Shape
+from bench.settings import AccountsOption, RunsOption, SecondsOption, SeedOption, Shape
 from bench.transfers import CURRENCY, MINIMUM_BALANCE, make_accounts
+from shard_node.limits import MAX_BATCH
 
 # On top of a run's seconds: its last commits, on a machine that is busy with something else.
 _ANSWER_SECONDS = 60.0
@@ -45,13 +48,28 @@ _SPARE_CONNECTIONS = 10
 class PostgresSettings:
     """What to measure. ``group`` transfers make one transaction."""
 
-    accounts: int
-    processes: int
-    connections: int
-    group: int
-    seconds: float
-    runs: int
-    seed: int
+    accounts: AccountsOption = 100_000
+    processes: Annotated[int, typer.Option(min=1, max=16, help="Processes that call.")] = 2
+    connections: Annotated[int, typer.Option(min=1, max=64, help="Connections of each process.")] = 8
+    group: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Transfers in one transaction, by a function that takes many. 1: the wallet as services "
+            "use it, each call a transfer of its own.",
+        ),
+    ] = 1
+    seconds: SecondsOption = 10.0
+    runs: RunsOption = 5
+    seed: SeedOption = 1
+    beside: Annotated[
+        bool,
+        typer.Option("--beside", help="Then measure a cluster under the same load, and print the ratio."),
+    ] = False
+    batch: Annotated[
+        int, typer.Option(min=1, max=MAX_BATCH, help="With --beside: transfers in one BatchTransfer.")
+    ] = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +108,6 @@ class PostgresRun:
 class PostgresFigures:
     """All runs, and where they ran."""
 
-    settings: PostgresSettings
     runs: Sequence[PostgresRun]
     version: str
     file_system: str
@@ -141,7 +158,7 @@ def measure_postgres(settings: PostgresSettings, progress: Progress) -> Postgres
                 _run(Run(number, settings.seconds), server, callers, runs)
         progress("checking the books")
         check_books(conninfo, sum(run.committed for run in runs))
-        return PostgresFigures(settings, runs[1:], version, file_system(server.folder), os.cpu_count() or 1)
+        return PostgresFigures(runs[1:], version, file_system(server.folder), os.cpu_count() or 1)
 
 
 def make_wallet(conninfo: str, accounts: Sequence[str]) -> str:

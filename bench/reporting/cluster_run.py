@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.cluster import Part, by_part
+from bench.cluster import Part
 from bench.command import Progress
 from bench.errors import BenchError
 from bench.load import ENTRIES_A_TRANSFER, MeasuredRun, measure
-from bench.reporting.figures import MICROS, median, medians, part_us, rate
+from bench.reporting import figures
+from bench.reporting.figures import median, medians, part_us, rate
 from bench.settings import BenchSettings
 
 
@@ -50,8 +51,7 @@ def archived_share(run: MeasuredRun) -> float:
 
 def archiver_us(runs: Sequence[MeasuredRun]) -> float:
     """The archivers' CPU microseconds for a transfer that they stored, over all runs together."""
-    spent = sum(by_part(run.cpu.by_process).get(Part.ARCHIVER, 0.0) for run in runs)
-    stored = sum(run.archiving.archived_entries for run in runs) / ENTRIES_A_TRANSFER
-    if stored <= 0:
+    an_entry = figures.archiver_us(runs)
+    if an_entry is None:
         raise BenchError("seconds: the archivers stored nothing meanwhile, the runs were too short")
-    return spent * MICROS / stored
+    return an_entry * ENTRIES_A_TRANSFER

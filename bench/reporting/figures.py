@@ -100,12 +100,8 @@ def document(settings: BenchSettings, measurement: Measurement) -> dict[str, Any
         "archiver_cpu_us_per_entry": _rounded_if(archiver_us(runs)),
         "archived_entries_per_second": round(median(archived_rate, runs)),
         "runs": [_run_document(run) for run in runs],
-        "settings": _settings_document(settings),
-        "machine": {
-            "cpus": measurement.machine.cpus,
-            "redis": measurement.machine.redis,
-            "file_system": measurement.machine.file_system,
-        },
+        "settings": settings.document(),
+        "machine": asdict(measurement.machine),
         "cluster": {
             "external": measurement.external,
             "shards": measurement.shards,
@@ -113,14 +109,6 @@ def document(settings: BenchSettings, measurement: Measurement) -> dict[str, Any
         },
         "verified": {"balanced": True, "accounts": measurement.accounts},
     }
-
-
-def _settings_document(settings: BenchSettings) -> dict[str, Any]:
-    asked = asdict(settings)
-    for name in ("data", "keep", "hot_payee", "cross_share"):
-        del asked[name]
-    shape = settings.shape
-    return {**asked, "hot": shape.hot, "same_shard": shape.same_shard, "concurrency": settings.in_flight}
 
 
 def _run_document(run: MeasuredRun) -> dict[str, Any]:

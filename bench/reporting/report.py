@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.cluster import by_part, part_of
-from bench.load import MeasuredRun, Measurement
+from bench.load import Latencies, MeasuredRun, Measurement
 from bench.reporting.figures import (
     MICROS,
     archived_rate,
@@ -53,17 +53,15 @@ def markdown(settings: BenchSettings, measurement: Measurement) -> str:
 def tables(measurement: Measurement) -> list[Figures]:
     """All tables of a measurement."""
     runs = measurement.runs
-    return [
-        _runs_table(runs),
-        _archiving_table(runs),
-        _latency_table("Milliseconds from when a call was due to its answer", runs, lags=False),
-        *(
-            [_latency_table("Milliseconds that calls were sent late", runs, lags=True)]
-            if any(run.result.lags.count for run in runs)
-            else []
-        ),
-        _cpu_table(measurement),
-    ]
+    shown = [_runs_table(runs), _archiving_table(runs)]
+    if all(run.result.latencies.count for run in runs):
+        title = "Milliseconds from when a call was due to its answer"
+        shown.append(_latency_table(title, [run.result.latencies for run in runs]))
+    if any(run.result.lags.count for run in runs):
+        shown.append(
+            _latency_table("Milliseconds that calls were sent late", [run.result.lags for run in runs])
+        )
+    return [*shown, _cpu_table(measurement)]
 
 
 def sentences(settings: BenchSettings, measurement: Measurement) -> list[str]:
@@ -157,8 +155,8 @@ def _archiving_table(runs: Sequence[MeasuredRun]) -> Figures:
     )
 
 
-def _latency_table(title: str, runs: Sequence[MeasuredRun], *, lags: bool) -> Figures:
-    told = [percentiles_ms(run.result.lags if lags else run.result.latencies) for run in runs]
+def _latency_table(title: str, runs: Sequence[Latencies]) -> Figures:
+    told = [percentiles_ms(latencies) for latencies in runs]
     return Figures(
         title,
         ("run", *told[0]),

@@ -14,11 +14,14 @@ from bench.settings import BenchSettings
 JSON, MARKDOWN = "report.json", "report.md"
 
 
-def prepare(folder: Path) -> None:
-    """Makes the folder, before anything is measured: BenchError when nothing can be written there."""
+def prepare(folder: Path, name: str = JSON) -> None:
+    """Makes the folder, and an empty file of that name in it, before anything is measured.
+
+    Raises BenchError when nothing can be written there.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / JSON).touch()
+        (folder / name).touch()
     except OSError as error:
         raise BenchError(f"report: {error}") from error
 

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.cluster import Part
-from bench.errors import BenchError
 from bench.scaling.plan import TRANSFER_PATH, Assumptions, Plan, Point, growth
 
-_MARKDOWN, _JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"
+_MARKDOWN, JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"
 _PLOT_INCHES = (8.0, 5.0)
 _PLOT_DPI = 120
 
@@ -79,19 +78,10 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def prepare(folder: Path) -> None:
-    """Makes the folder, before anything is measured: BenchError when nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _JSON).touch()
-    except OSError as error:
-        raise BenchError(f"report: {error}") from error
-
-
 def write(folder: Path, figures: ScalingFigures) -> None:
     """Writes the report, the document and the plot into a folder that was prepared."""
     (folder / _MARKDOWN).write_text(f"{markdown(figures)}\n![CPU by part]({_PLOT})\n")
-    (folder / _JSON).write_text(json.dumps(document(figures), indent=2) + "\n")
+    (folder / JSON).write_text(json.dumps(document(figures), indent=2) + "\n")
     _plot(folder / _PLOT, figures)
 
 

@@ -17,18 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.transfers.choices import BoolArray
-from bench.transfers.workload import AMOUNTS, CURRENCY, Payments
+from bench.transfers.workload import AMOUNTS, CURRENCY, Payments, Workload
 from tallystick.v1 import outcome_pb2, wallet_pb2
 
 ByteArray = NDArray[np.uint8]
 
 ID_WIDTH = 36
-# In front of each item of a repeated field: its number and type, and its length in one byte.
-_ITEM_HEADER = 2
+# In front of each item of a repeated field: its number and type, and its length in one byte. An item without
+# it is a message of its own.
+ITEM_HEADER_BYTES = 2
 _LONGEST_ITEM = 127
+# Rows of a block: fewer cost more each, more would keep the event loop from its answers for milliseconds.
+_BLOCK_ROWS = 4096
 # In an id as text: version and variant, the six digits around them, and the twelve at its end, are random.
 _RANDOM_BYTES = 10
 _VERSION, _VARIANT, _NODE = slice(14, 18), slice(19, 23), slice(24, 36)
+# A BatchTransferResponse with a single item, committed.
+BLANK_ANSWER = wallet_pb2.BatchTransferResponse(
+    results=[
+        wallet_pb2.TransferResponse(transaction_id="-" * ID_WIDTH, outcome=outcome_pb2.OUTCOME_COMMITTED)
+    ]
+).SerializeToString()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,11 +69,15 @@ class Call:
 
     def single_request(self) -> bytes:
         """A TransferRequest: the first row."""
-        return self.block.requests[self.first, _ITEM_HEADER:].tobytes()
+        return self.block.requests[self.first, ITEM_HEADER_BYTES:].tobytes()
 
     def committed_answer(self) -> bytes:
         """The BatchTransferResponse that says of every transfer that it is committed."""
         return self.block.answers[self.first : self.last].tobytes()
+
+    def single_answer(self) -> bytes:
+        """How the TransferResponse to the first row begins when it is committed: balances may follow."""
+        return self.block.answers[self.first, ITEM_HEADER_BYTES:].tobytes()
 
     def refused(self) -> Sequence[bool]:
         """For each transfer whether it must be refused."""
@@ -73,7 +86,7 @@ class Call:
 
     def ids(self) -> Sequence[str]:
         """The transaction ids, in order."""
-        start = 2 * _ITEM_HEADER
+        start = 2 * ITEM_HEADER_BYTES
         rows = self.block.answers[self.first : self.last, start : start + ID_WIDTH]
         text = rows.tobytes().decode()
         return [text[at : at + ID_WIDTH] for at in range(0, len(text), ID_WIDTH)]
@@ -111,11 +124,9 @@ class Wire:
             currency=CURRENCY,
         )
         self._blank_request = np.frombuffer(blank.SerializeToString(), np.uint8)
-        if len(self._blank_request) > _ITEM_HEADER + _LONGEST_ITEM:
+        if len(self._blank_request) > ITEM_HEADER_BYTES + _LONGEST_ITEM:
             raise ValueError(f"a request of {len(self._blank_request)} bytes has a length of two bytes")
-        answer = wallet_pb2.BatchTransferResponse()
-        answer.results.add(transaction_id="-" * ID_WIDTH, outcome=outcome_pb2.OUTCOME_COMMITTED)
-        self._blank_answer = np.frombuffer(answer.SerializeToString(), np.uint8)
+        self._blank_answer = np.frombuffer(BLANK_ANSWER, np.uint8)
 
     def block(self, payments: Payments) -> Block:
         """Requests for payments, each under a new UUIDv7."""
@@ -125,7 +136,7 @@ class Wire:
         answers: ByteArray = np.empty((count, len(self._blank_answer)), dtype=np.uint8)
         answers[:] = self._blank_answer
         # After an item's header and each field's own: number and type, and length.
-        at = 2 * _ITEM_HEADER
+        at = 2 * ITEM_HEADER_BYTES
         ids = requests[:, at : at + ID_WIDTH]
         self._fill_ids(ids)
         answers[:, at : at + ID_WIDTH] = ids
@@ -135,7 +146,7 @@ class Wire:
             (self._accounts, payments.payees),
             (self._amounts, payments.amounts),
         ):
-            at += _ITEM_HEADER
+            at += ITEM_HEADER_BYTES
             width = table.itemsize
             requests[:, at : at + width] = table[positions].view(np.uint8).reshape(count, width)
             at += width
@@ -152,6 +163,31 @@ class Wire:
         ):
             ids[:, part] = np.stack(columns, axis=1).view(np.uint8)
         ids[:, _NODE] = self._pairs[random[:, 4:]].view(np.uint8)
+
+
+class Supply:
+    """Calls, ready to be sent, of at most ``transfers_a_call`` transfers each."""
+
+    def __init__(self, workload: Workload, wire: Wire, transfers_a_call: int) -> None:
+        self._workload = workload
+        self._wire = wire
+        self._rows = transfers_a_call * max(1, _BLOCK_ROWS // transfers_a_call)
+        self._call: Call | None = None
+
+    def start(self, seed: str) -> None:
+        """From here on the transfers depend on this seed alone."""
+        self._workload.start(seed)
+        self._call = None
+
+    def next(self, size: int) -> Call:
+        """The next call, with so many transfers."""
+        last = self._call
+        if last is None or last.last + size > len(last.block):
+            block = self._wire.block(self._workload.draw(self._rows))
+            self._call = Call(block, 0, size)
+        else:
+            self._call = Call(last.block, last.last, last.last + size)
+        return self._call
 
 
 def _table(texts: Sequence[bytes]) -> NDArray[np.void]:

@@ -6,7 +6,7 @@ each time: an id used twice would be answered from memory instead of moving mone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,16 +57,20 @@ class Payments:
     amounts: IntArray
     refused: BoolArray
 
+    def rows(self) -> Iterator[tuple[int, int, int]]:
+        """Payer, payee and amount of each, by their positions."""
+        return zip(self.payers.tolist(), self.payees.tolist(), self.amounts.tolist(), strict=True)
 
-def make_accounts(shape: Shape) -> Accounts:
-    """The accounts for a load. Where the shard matters their ids carry hash tags."""
+
+def make_accounts(shape: Shape, prefix: str = "bench") -> Accounts:
+    """The accounts for a load, their ids with that prefix. Where the shard matters these carry hash tags."""
     tagged = shape.same_shard is not None
     poor = max(_FEWEST_POOR, shape.accounts // _POOR_SHARE) if shape.rejections else 0
     names = [f"{number:06}" for number in range(shape.accounts)] + [f"x{number:05}" for number in range(poor)]
     if tagged:
-        ids = [f"{{bench-{number % HASH_TAGS:04}}}:{name}" for number, name in enumerate(names)]
+        ids = [f"{{{prefix}-{number % HASH_TAGS:04}}}:{name}" for number, name in enumerate(names)]
     else:
-        ids = [f"bench-{name}" for name in names]
+        ids = [f"{prefix}-{name}" for name in names]
     return Accounts(ids, shape.accounts)
 
 

@@ -14,7 +14,6 @@ from uuid import UUID
 from tallystick import connecting, limits, wire
 from tallystick import transport as wallet
 from tallystick.coalescer import Coalescer
-from tallystick.connecting import LoopClient
 from tallystick.errors import ClientClosed, InvalidArgument
 from tallystick.operations import MoneyOperations
 from tallystick.sender import Sender
@@ -60,7 +59,7 @@ class _Connection(connecting.Connection[Transport]):
         await super().close(grace_s)
 
 
-class Client(LoopClient[_Connection], MoneyOperations):
+class Client(MoneyOperations[_Connection]):
     """A wallet client for one event loop. Any number of tasks may share it; make one and keep it.
 
     It connects at the first call. Every method takes `timeout_s`, the seconds it may
@@ -327,9 +326,6 @@ class Client(LoopClient[_Connection], MoneyOperations):
             wallet_pb2.GetTransferRequest, transaction_id=identity, from_account=from_account
         )
         return wire.transfer_record(await self._call(wallet.GET_TRANSFER, request, timeout_s, identity))
-
-    def _identity(self, transaction_id: str | UUID | None) -> str:
-        return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
 
     def _transfer_request(self, transfer: Transfer) -> wallet_pb2.TransferRequest:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from datetime import UTC
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from tallystick import limits
@@ -30,6 +30,13 @@ _MOST_BITS = 3 * limits.MAX_AMOUNT_BYTES
 _OF_VERSIONS = (int, type(None))
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _STATES = {state.value: state for state in AccountState}
+
+
+class _MovesMoney(Protocol):
+    """What the requests have in common that move money: fields of generated messages."""
+
+    transaction_id: str
+    validate_only: bool
 
 
 def amount_text(amount: Amount, field: str = "amount") -> str:
@@ -196,56 +203,45 @@ def committed_result(response: wallet_pb2.TransferResponse, transaction_id: str)
     )
 
 
-def unary_result(
-    response: wallet_pb2.TransferResponse, transaction_id: str, *, validate_only: bool = False
-) -> TransferResult:
+def transfer_result(response: wallet_pb2.TransferResponse, request: _MovesMoney) -> TransferResult:
     """The result of a unary call, which answers every other outcome with a status.
 
     Raises:
         TallystickError: the response is not of this id, or not COMMITTED (or VALID, if asked for) after all.
     """
-    if _outcome(response, transaction_id, response.refusal, validate_only=validate_only) is Outcome.VALID:
-        return TransferResult(transaction_id, Outcome.VALID)
-    return committed_result(response, transaction_id)
+    if _outcome(response, request, response.refusal) is Outcome.VALID:
+        return TransferResult(request.transaction_id, Outcome.VALID)
+    return committed_result(response, request.transaction_id)
 
 
-def hold_result(
-    response: wallet_pb2.HoldResponse, request: wallet_pb2.HoldRequest | wallet_pb2.VoidRequest
-) -> HoldResult:
-    """The result of a hold or void. Raises as `unary_result`."""
-    identity = request.transaction_id
-    outcome = _outcome(response, identity, validate_only=request.validate_only)
+def hold_result(response: wallet_pb2.HoldResponse, request: _MovesMoney) -> HoldResult:
+    """The result of a hold or void. Raises as `transfer_result`."""
+    outcome = _outcome(response, request)
     available = Decimal(response.available) if response.HasField("available") else None
-    return HoldResult(identity, outcome, available)
+    return HoldResult(request.transaction_id, outcome, available)
 
 
-def journal_result(
-    response: wallet_pb2.PostJournalResponse, request: wallet_pb2.PostJournalRequest
-) -> JournalResult:
-    """The result of a journal. Raises as `unary_result`."""
-    identity = request.transaction_id
-    outcome = _outcome(response, identity, validate_only=request.validate_only)
-    return JournalResult(
-        identity, outcome, tuple(Decimal(text) if text else None for text in response.available)
-    )
+def journal_result(response: wallet_pb2.PostJournalResponse, request: _MovesMoney) -> JournalResult:
+    """The result of a journal. Raises as `transfer_result`."""
+    outcome = _outcome(response, request)
+    available = tuple(Decimal(text) if text else None for text in response.available)
+    return JournalResult(request.transaction_id, outcome, available)
 
 
 def _outcome(
     response: wallet_pb2.TransferResponse | wallet_pb2.HoldResponse | wallet_pb2.PostJournalResponse,
-    transaction_id: str,
+    request: _MovesMoney,
     refusal: wallet_pb2.Refusal | None = None,
-    *,
-    validate_only: bool,
 ) -> Outcome:
     """COMMITTED, or VALID when that was all that was asked for; anything else is raised."""
-    if response.transaction_id != transaction_id:
-        raise OutcomeUnknown("the router answered for another transaction_id", transaction_id)
+    if response.transaction_id != request.transaction_id:
+        raise OutcomeUnknown("the router answered for another transaction_id", request.transaction_id)
     if response.outcome == outcome_pb2.OUTCOME_COMMITTED:
         return Outcome.COMMITTED
-    if response.outcome == outcome_pb2.OUTCOME_VALID and validate_only:
+    if response.outcome == outcome_pb2.OUTCOME_VALID and request.validate_only:
         return Outcome.VALID
     why = refusal or wallet_pb2.Refusal()
-    raise from_refusal(response.outcome, why.message, why.field, transaction_id)
+    raise from_refusal(response.outcome, why.message, why.field, request.transaction_id)
 
 
 def account(message: wallet_pb2.Account) -> Account:

@@ -84,7 +84,8 @@ static arguments mark_arguments = {FENCE, END};
 
 static arguments rotate_arguments = {
     FENCE, NUMBER("min-age-ms", "how long ago the last rotation must be"),
-    NUMBER("once-archived", "1 to wait until the archive has all that would be forgotten"), END};
+    NUMBER("once-archived", "1 to wait until the archive has all that would be forgotten"),
+    MAYBE("rotated-ms", "the last rotation that the caller knows of: after another one, nothing is done"), END};
 
 static arguments expire_arguments = {FENCE, NUMBER("limit", "how many holds at most"), END};
 
@@ -146,7 +147,7 @@ const struct command commands[] = {
     {"tallystick.in_doubt", body_in_doubt, COMMAND_FENCED, 2, 0, 0,
      "Lists attempts that are prepared here and commits that are not finished everywhere, oldest first.",
      "O(N) with N all of them", in_doubt_arguments},
-    {"tallystick.rotate", body_rotate, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS, 2, 0, 0,
+    {"tallystick.rotate", body_rotate, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS, 2, 1, 0,
      "Forgets the older generation of outcomes; those of unsettled commits are carried over.",
      "O(N) with N what is forgotten and carried over", rotate_arguments},
     {"tallystick.expire", body_expire, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS, 1, 0, 0,

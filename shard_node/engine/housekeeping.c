@@ -89,10 +89,14 @@ static bool is_archived(const struct meta *meta) {
 
 enum call_result body_rotate(struct call *call) {
     struct meta *meta = &call->state->meta;
-    int64_t min_age_ms, once_archived, now_ms = call_now_ms(call);
+    int64_t min_age_ms, once_archived, rotated_ms = meta->rotated_ms, now_ms = call_now_ms(call);
     if (!call_number(call, 0, 0, MAX_MINOR, &min_age_ms)) return call_refuse(call, "ERR malformed age: milliseconds");
     if (!call_number(call, 1, 0, 1, &once_archived)) return call_refuse(call, "ERR malformed once-archived: 0 or 1");
-    if (!call->replaying && (now_ms - meta->rotated_ms < min_age_ms || (once_archived && !is_archived(meta)))) {
+    if (call->count > 2 && !call_number(call, 2, 0, MAX_MINOR, &rotated_ms))
+        return call_refuse(call, "ERR malformed rotated: milliseconds");
+    /* Whoever decided on it before another rotation did not want to forget two generations. */
+    bool is_late = rotated_ms != meta->rotated_ms;
+    if (!call->replaying && (is_late || now_ms - meta->rotated_ms < min_age_ms || (once_archived && !is_archived(meta)))) {
         RM_ReplyWithLongLong(call->ctx, TOO_EARLY);
         return CALL_IDLE;
     }

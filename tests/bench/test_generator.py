@@ -9,10 +9,10 @@ import pytest
 
 from bench.errors import BenchError
 from bench.load.arrivals import due_times
-from bench.load.generator import LONGEST_LAG_SECONDS, Generator, Method, Supply
+from bench.load.generator import LONGEST_LAG_SECONDS, Generator, Method
 from bench.load.tally import Tally
 from bench.settings import Arrivals, Shape
-from bench.transfers.wire import Wire
+from bench.transfers.wire import Supply, Wire
 from bench.transfers.workload import Workload, make_accounts
 from tallystick.v1 import outcome_pb2, wallet_pb2
 

@@ -18,7 +18,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.locust_rig.capacity import given_costs
-from bench.locust_rig.stand_in_process import StandInProcess
+from bench.stand_in.service import stand_in
 from deploy.local import cluster_file
 from deploy.local.launcher import LocalCluster
 from deploy.local.ports import free_port
@@ -59,21 +59,21 @@ def await_json(url: str, ready: Callable[[Any], bool]) -> Any:
 @pytest.mark.servers
 def test_locust_counts_the_transfers_that_were_sent() -> None:
     """Batches and single ones, to the last; levels that are kept exit with 0."""
-    with StandInProcess() as stand_in:
+    with stand_in() as router:
         ran = run_headless(
             *SHORT,
             "--mode=both",
-            f"--routers={stand_in.address}",
+            f"--routers={router.address}",
             "--slo-p99-ms=10000",
             "--follow-share=0.1",
         )
-    assert stand_in.seen["accounts"] == 500
+    assert router.seen["accounts"] == 500
     assert ran.requests.keys() == {"BatchTransfer", "Transfer"}
     assert ran.requests["BatchTransfer"] % 100 == 0
-    assert sum(ran.requests.values()) == stand_in.seen["transfers"]
-    assert ran.requests["BatchTransfer"] // 100 + ran.requests["Transfer"] == stand_in.seen["calls"]
+    assert sum(ran.requests.values()) == router.seen["transfers"]
+    assert ran.requests["BatchTransfer"] // 100 + ran.requests["Transfer"] == router.seen["calls"]
     assert ran.errors == {}
-    sent = f"{stand_in.seen['transfers']:,}"
+    sent = f"{router.seen['transfers']:,}"
     assert f"the shards moved {sent} (Locust was told of {sent})" in ran.output
     assert "PASS: " in ran.output
     assert ran.exit_code == 0
@@ -83,17 +83,17 @@ def test_locust_counts_the_transfers_that_were_sent() -> None:
 def test_failures_are_counted_by_outcome() -> None:
     """INSUFFICIENT_FUNDS apart where it is expected, lost and wrong answers as what they are; exit code 1."""
     faults = ("--poor-every=10", "--frozen-every=25", "--lost-every=7", "--swapped-every=3")
-    with StandInProcess(*faults) as stand_in:
+    with stand_in(*faults) as router:
         ran = run_headless(
             *SHORT,
             "--mode=both",
-            f"--routers={stand_in.address}",
+            f"--routers={router.address}",
             "--expect-insufficient-funds",
             "--follow-share=0.1",
             "--slo-max-failures=0.01",
         )
-    outcomes = stand_in.seen["outcomes"]
-    assert sum(ran.requests.values()) == stand_in.seen["transfers"]
+    outcomes = router.seen["outcomes"]
+    assert sum(ran.requests.values()) == router.seen["transfers"]
     apart = {name: count for name, count in ran.requests.items() if name.endswith(" INSUFFICIENT_FUNDS")}
     assert sum(apart.values()) == outcomes["INSUFFICIENT_FUNDS"] > 0
     assert all(not ran.failures[name] for name in apart)
@@ -119,7 +119,7 @@ def test_a_slow_cluster_is_late_for_all_that_was_due() -> None:
 
     Also when the shards did not move all that was answered as committed.
     """
-    with StandInProcess("--delay-ms=700", "--poor-every=50", "--unmoved=3") as stand_in:
+    with stand_in("--delay-ms=700", "--poor-every=50", "--unmoved=3") as router:
         ran = run_headless(
             *SHORT,
             *("--processes=2", *local_master()),
@@ -127,7 +127,7 @@ def test_a_slow_cluster_is_late_for_all_that_was_due() -> None:
             "--batch-user-rate=4",
             "--follow-share=0.1",
             "--slo-p99-ms=140",
-            f"--routers={stand_in.address}",
+            f"--routers={router.address}",
         )
     p99_ms = re.search(r"p99 of ([\d,]+) ms is above 140 ms", ran.output)
     assert p99_ms is not None, ran.output
@@ -135,15 +135,13 @@ def test_a_slow_cluster_is_late_for_all_that_was_due() -> None:
     assert int(p99_ms[1].replace(",", "")) > 1000
     # A user that is new at every try is no later at the second one.
     assert re.search(r"^ +again +\d+ +[\d,]+  strained$", ran.output, re.MULTILINE)
-    committed = stand_in.seen["outcomes"]["COMMITTED"]
+    committed = router.seen["outcomes"]["COMMITTED"]
     moved = re.search(r"the shards moved .* NOT KEPT", ran.output)
     assert moved is not None, ran.output
     assert moved[0] == f"the shards moved {committed - 3:,} (Locust was told of {committed:,}) NOT KEPT"
     # Also those that were on their way when Locust stopped their users, for longer than it waits by itself.
-    assert sum(ran.requests.values()) == stand_in.seen["transfers"]
-    assert ran.errors == {
-        "BatchTransfer: INSUFFICIENT_FUNDS": stand_in.seen["outcomes"]["INSUFFICIENT_FUNDS"]
-    }
+    assert sum(ran.requests.values()) == router.seen["transfers"]
+    assert ran.errors == {"BatchTransfer: INSUFFICIENT_FUNDS": router.seen["outcomes"]["INSUFFICIENT_FUNDS"]}
     assert ran.exit_code == 1
 
 
@@ -160,7 +158,7 @@ def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
         "--expect-workers=2",
         f"--html={report}",
     ]
-    with StandInProcess("--frozen-every=50") as stand_in:
+    with stand_in("--frozen-every=50") as router:
         workers = [
             subprocess.Popen(
                 command("--worker", "--master-host=127.0.0.1", f"--master-port={port}"),
@@ -171,7 +169,7 @@ def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
         ]
         try:
             done = subprocess.run(
-                command(*master_options, *SHORT, f"--routers={stand_in.address}", "--slo-max-failures=0.02"),
+                command(*master_options, *SHORT, f"--routers={router.address}", "--slo-max-failures=0.02"),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -185,8 +183,8 @@ def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
                 worker.kill()
                 worker.wait()
     ran = summary(done.returncode, done.stdout)
-    assert ran.requests == {"BatchTransfer": stand_in.seen["transfers"]}
-    assert ran.errors == {"BatchTransfer: ACCOUNT_FROZEN": stand_in.seen["outcomes"]["ACCOUNT_FROZEN"]}
+    assert ran.requests == {"BatchTransfer": router.seen["transfers"]}
+    assert ran.errors == {"BatchTransfer: ACCOUNT_FROZEN": router.seen["outcomes"]["ACCOUNT_FROZEN"]}
     # By the second, from both: five users of 100 transfers/s, less the frozen ones.
     achieved = re.search(r"^ +500 +(\d+) +\d+  held$", ran.output, re.MULTILINE)
     assert achieved is not None, ran.output
@@ -194,7 +192,7 @@ def test_a_master_adds_up_what_its_workers_sent(tmp_path: Path) -> None:
     assert ran.exit_code == 0
     page = report.read_text()
     assert "knee: " in page
-    assert f"the shards moved {stand_in.seen['outcomes']['COMMITTED']:,}" in page
+    assert f"the shards moved {router.seen['outcomes']['COMMITTED']:,}" in page
     assert "PASS: " in page
     assert '"BatchTransferUser": {"ratio": 1.0' in page
 
@@ -204,9 +202,9 @@ def test_the_web_page_shows_transfers() -> None:
     """Started by its form, which may change options; it counts what the stand-in saw, and reports."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with StandInProcess() as stand_in:
+    with stand_in() as router:
         locust = subprocess.Popen(
-            command("--web-host=127.0.0.1", f"--web-port={port}", f"--routers={stand_in.address}", *SHORT),
+            command("--web-host=127.0.0.1", f"--web-port={port}", f"--routers={router.address}", *SHORT),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -223,7 +221,7 @@ def test_the_web_page_shows_transfers() -> None:
             locust.wait()
     assert "transfers/s (at least 1,000,000) NOT KEPT" in report
     total = next(entry for entry in document["stats"] if entry["name"] == "Aggregated")
-    assert total["num_requests"] == stand_in.seen["transfers"] == 50 * stand_in.seen["calls"] > 0
+    assert total["num_requests"] == router.seen["transfers"] == 50 * router.seen["calls"] > 0
     assert total["total_rps"] > 100
     assert exit_code == 1
 

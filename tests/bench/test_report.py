@@ -131,5 +131,6 @@ def test_a_report_is_a_folder_with_json_markdown_and_pictures(tmp_path: Path) ->
 def test_a_folder_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
     """Not after an hour of measuring."""
     (tmp_path / "file").touch()
-    with pytest.raises(BenchError, match="report"):
-        report_files.prepare(tmp_path / "file" / "report")
+    for name in (report_files.JSON, "scaling.json"):
+        with pytest.raises(BenchError, match="report"):
+            report_files.prepare(tmp_path / "file" / "report", name)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 
 from bench.cluster.cpu import CpuSpent
 from bench.cluster.local import Part
@@ -14,9 +13,10 @@ from bench.errors import BenchError
 from bench.load.latency import Latencies
 from bench.load.measurement import Archiving, MeasuredRun
 from bench.load.processes import RunResult
+from bench.reporting import report_files
 from bench.reporting.cluster_run import archived_share, archiver_us
 from bench.scaling import report
-from bench.scaling.__main__ import _counts
+from bench.scaling.__main__ import ScalingSettings
 from bench.scaling.plan import TRANSFER_PATH, Assumptions, Line, Point, fit, growth, make_plan
 from tests.bench.commands import figures_of
 
@@ -116,7 +116,7 @@ def test_a_report_is_written(tmp_path: Path) -> None:
     """Markdown with the arithmetic and the assumptions, JSON that says the same, a plot."""
     points = [LEVEL[0], *rising(0.2)]
     figures = report.ScalingFigures(points, make_plan(points, Assumptions()), 8000, 2)
-    report.prepare(tmp_path / "new")
+    report_files.prepare(tmp_path / "new", report.JSON)
     report.write(tmp_path / "new", figures)
     text = (tmp_path / "new" / "scaling.md").read_text()
     assert "1,000,000/s x 10.80 us = 10.80" in text
@@ -129,19 +129,12 @@ def test_a_report_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "scaling.png").stat().st_size > 1000
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_anything_is_measured(tmp_path: Path) -> None:
-    """Not after ten minutes of measuring."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BenchError, match="report"):
-        report.prepare(tmp_path / "file" / "folder")
-
-
 def test_numbers_of_shards() -> None:
     """Each once, rising; what is none, or too many, or only one, is refused by name."""
-    assert _counts("8,2,2,1") == [1, 2, 8]
+    assert ScalingSettings("8,2,2,1").counts == [1, 2, 8]
     for text, complaint in (("two", "no list"), ("0,2", "0 is not within"), ("65", "65"), ("1", "crosses")):
-        with pytest.raises(typer.BadParameter, match=complaint):
-            _counts(text)
+        with pytest.raises(BenchError, match=complaint):
+            ScalingSettings(text)
 
 
 @pytest.mark.cluster

@@ -37,7 +37,7 @@ def test_the_echo_server_is_called_as_a_router_is() -> None:
 def test_an_echo_server_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence, not a wait without end."""
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(BenchError, match="echo server ended by itself, status 1"), echo_server():
+    with pytest.raises(BenchError, match=r"bench\.echo ended by itself, status 1"), echo_server():
         pass
 
 

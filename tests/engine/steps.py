@@ -401,7 +401,8 @@ class Drawer:
         return "expire", (self.random.randint(1, 3),)
 
     def _rotate(self) -> Step:
-        return "rotate", (self.random.randint(0, WINDOW_MS // 2), self._rarely(3))
+        rotated_ms = self._one((None, self.model.rotated_ms, self.model.rotated_ms, 0))
+        return "rotate", (self.random.randint(0, WINDOW_MS // 2), self._rarely(3), rotated_ms)
 
     def _archived(self) -> Step:
         return "archived", (self.random.randint(0, 9),)

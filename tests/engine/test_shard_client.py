@@ -212,6 +212,16 @@ async def test_refused_leg_is_told(client: Shard) -> None:
     assert (found.outcome, found.leg) == (Outcome.ACCOUNT_NOT_FOUND, 1)
 
 
+async def test_rotation_that_others_made_is_not_made_again(shard: EngineShard, client: Shard) -> None:
+    """Whoever decided on one before another is told that it is too early."""
+    await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
+    await client.call(Post(deposit(1, ALICE, 70)))
+    rotated_ms = (await client.info()).rotated_ms
+    assert await client.rotate(rotated_ms=rotated_ms) == 0
+    assert await client.rotate(rotated_ms=rotated_ms) is None
+    assert await client.outcome(decision(1, ALICE)) is not None
+
+
 async def test_rotation_waits_for_its_time(shard: EngineShard, client: Shard) -> None:
     """Too early says None and forgets nothing; two rotations forget."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])

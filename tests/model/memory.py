@@ -108,11 +108,16 @@ class Memory(Legs):
 
     # ------------------------------------------------------------------ forgetting
 
-    def rotate(self, minimum_age_ms: int = 0, *, once_archived: bool = False) -> int:
+    def rotate(
+        self, minimum_age_ms: int = 0, *, once_archived: bool = False, rotated_ms: int | None = None
+    ) -> int:
         """Forgets the older generation; how many outcomes are carried over, -1 when it is too early.
 
-        Carried over is what unsettled commits committed.
+        So it is after another rotation than that at ``rotated_ms``. Carried over is what unsettled commits
+        committed.
         """
+        if rotated_ms not in {None, self.rotated_ms}:
+            return -1
         if self.now_ms - self.rotated_ms < minimum_age_ms:
             return -1
         if once_archived and self.backlog > 0 and self.archived_ms <= self.rotated_ms:

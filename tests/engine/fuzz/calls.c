@@ -377,6 +377,7 @@ static void make_in_doubt(struct input *input, struct made_call *call) {
 static void make_rotate(struct input *input, struct made_call *call) {
     call_add_number(call, pick(input, 4) * 20000);
     call_add_number(call, pick(input, 2));
+    if (rarely(input, 3)) call_add_number(call, NOW_MS + pick(input, 4) * 20000);
 }
 
 static void make_expire(struct input *input, struct made_call *call) { call_add_number(call, pick(input, 4)); }

@@ -1,12 +1,9 @@
 """A router that does nothing: it answers every transfer at once, and counts what it was sent.
 
-With it the generator's own speed and its counting are known apart from a cluster's:
-`bench.locust_rig.capacity` and the tests run Locust against it. It understands only what
-`bench.locust_rig.transfer_bytes` builds. Faults are planted by count, so that what Locust must report is
-known to the transfer.
-
-`python -m bench.locust_rig.stand_in` prints its address as the first line, runs until its standard input ends
-(so never longer than who started it), and prints what it saw as a line of JSON.
+With it a sender's own speed and its counting are known apart from a cluster's. It understands only calls
+whose transfers are all of one length, with ids of 36 characters, as `bench.transfers` builds them. Faults are
+planted by count, so that what the sender must report is known to the transfer. What it saw is a line of JSON
+at its end.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,14 +21,16 @@ import numpy as np
 import uvloop
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from bench.locust_rig.transfer_bytes import ITEM_HEADER_BYTES, TransferRequests, account_id
+from bench.stand_in.service import serve
+from bench.transfers import BLANK_ANSWER, ID_WIDTH, ITEM_HEADER_BYTES
 from tallystick.v1 import cluster_pb2, outcome_pb2, wallet_pb2
 
 _WALLET, _CLUSTER = "tallystick.v1.WalletService", "tallystick.v1.ClusterService"
-_MESSAGE_BYTES = 16 * 2**20
 # In an item of a batch: after its own header, and that of the id, the message's first field.
-_ID_AT, _ID_BYTES = 2 * ITEM_HEADER_BYTES, 36
-_COMMITTED_TAIL = bytes([0x10, outcome_pb2.OUTCOME_COMMITTED])
+_ID = slice(2 * ITEM_HEADER_BYTES, 2 * ITEM_HEADER_BYTES + ID_WIDTH)
+_ANSWER = np.frombuffer(BLANK_ANSWER, np.uint8).reshape(1, -1)
+# How the id of the account ends that has seen all changes.
+_FIRST_ACCOUNT = "-000000"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[bytes, Context], Awaitable[bytes]]
@@ -56,7 +54,7 @@ class Faults:
     delay_ms: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass
 class Seen:
     """What came in. ``outcomes`` counts the transfers' answers by name, or those of a call under its fault.
 
@@ -67,15 +65,6 @@ class Seen:
     transfers: int = 0
     accounts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-
-    def document(self) -> dict[str, object]:
-        """As the line of JSON has it."""
-        return {
-            "calls": self.calls,
-            "transfers": self.transfers,
-            "accounts": self.accounts,
-            "outcomes": dict(self.outcomes),
-        }
 
 
 class StandIn:
@@ -102,26 +91,27 @@ class StandIn:
         ]
 
     async def _transfer(self, request: bytes, context: Context) -> bytes:
-        id_at = _ID_AT - ITEM_HEADER_BYTES
-        transaction_id = request[id_at : id_at + _ID_BYTES]
         call, first = await self._begin(1)
         await self._lose(context, call, 1)
         outcome = self._outcome(first)
         self.seen.outcomes[outcome_name(outcome)] += 1
         if outcome != outcome_pb2.OUTCOME_COMMITTED:
             await _refuse(context, outcome_name(outcome))
-        return b"\x0a\x24" + transaction_id + _COMMITTED_TAIL
+        answer = wallet_pb2.TransferResponse(
+            transaction_id=wallet_pb2.TransferRequest.FromString(request).transaction_id, outcome=outcome
+        )
+        return answer.SerializeToString()
 
     async def _batch_transfer(self, request: bytes, context: Context) -> bytes:
-        size, odd = divmod(len(request), _REQUEST_BYTES)
+        width = ITEM_HEADER_BYTES + request[1]
+        size, odd = divmod(len(request), width)
         if odd:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a batch as the rig builds it")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the transfers differ in length")
         call, first = await self._begin(size)
         await self._lose(context, call, size)
         answers = np.repeat(_ANSWER, size, axis=0)
-        requests = np.frombuffer(request, np.uint8).reshape(size, _REQUEST_BYTES)
-        answers[:, _ID_AT : _ID_AT + _ID_BYTES] = requests[:, _ID_AT : _ID_AT + _ID_BYTES]
-        outcomes: Counter[int] = Counter({outcome_pb2.OUTCOME_COMMITTED: size})
+        answers[:, _ID] = np.frombuffer(request, np.uint8).reshape(size, width)[:, _ID]
+        outcomes: Counter[outcome_pb2.Outcome] = Counter({outcome_pb2.OUTCOME_COMMITTED: size})
         if self._faults.poor_every or self._faults.frozen_every:
             row_by_row = [self._outcome(first + place) for place in range(size)]
             answers[:, -1] = row_by_row
@@ -146,7 +136,7 @@ class StandIn:
         changes = 2 * max(0, moved - self._faults.unmoved)
         response = wallet_pb2.BatchAccountsResponse()
         for account in wallet_pb2.BatchGetAccountsRequest.FromString(request).account_ids:
-            version = changes if account == account_id(0) else 0
+            version = changes if account.endswith(_FIRST_ACCOUNT) else 0
             response.results.add().account.MergeFrom(_account(account, version))
         return response.SerializeToString()
 
@@ -168,7 +158,7 @@ class StandIn:
             self.seen.outcomes["LOST"] += size
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
 
-    def _outcome(self, number: int) -> int:
+    def _outcome(self, number: int) -> outcome_pb2.Outcome:
         faults = self._faults
         if _is_turn(number, faults.poor_every):
             return outcome_pb2.OUTCOME_INSUFFICIENT_FUNDS
@@ -182,7 +172,7 @@ def _account(name: str, version: int) -> wallet_pb2.Account:
     return wallet_pb2.Account(account_id=name, currency="EUR", version=version, **zero)
 
 
-def outcome_name(outcome: int) -> str:
+def outcome_name(outcome: outcome_pb2.Outcome) -> str:
     """An outcome as the contract's reasons name it: COMMITTED, INSUFFICIENT_FUNDS."""
     return outcome_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")
 
@@ -201,37 +191,16 @@ async def _refuse(context: Context, reason: str) -> None:
     )
 
 
-async def _serve(faults: Faults) -> None:
-    stand_in = StandIn(faults)
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MESSAGE_BYTES),
-        ]
-    )
-    server.add_generic_rpc_handlers(stand_in.handlers())
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await server.stop(None)
-    print(json.dumps(stand_in.seen.document()), flush=True)
-
-
-_SAMPLE = TransferRequests(2).batch(1)
-_REQUEST_BYTES = len(_SAMPLE.request)
-_ANSWER = np.frombuffer(_SAMPLE.committed, np.uint8).reshape(1, -1)
-
-
 def main() -> None:
     """Serves until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m bench.locust_rig.stand_in", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.stand_in", description=__doc__)
     for name in ("poor", "frozen", "lost", "swapped"):
         parser.add_argument(f"--{name}-every", type=int, default=0, metavar="N")
     parser.add_argument("--unmoved", type=int, default=0, metavar="N")
     parser.add_argument("--delay-ms", type=float, default=0.0)
-    uvloop.run(_serve(Faults(**vars(parser.parse_args()))))
+    stand_in = StandIn(Faults(**vars(parser.parse_args())))
+    uvloop.run(serve(stand_in.handlers()))
+    print(json.dumps(vars(stand_in.seen)))
 
 
 if __name__ == "__main__":
