@@ -183,6 +183,21 @@ def test_system_account_can_be_frozen_before_its_first_use(funded: EngineShard) 
     assert posted(funded, journal(2, *legs)) == [Outcome.ACCOUNT_FROZEN]
 
 
+def test_entry_of_others_behind_which_no_frame_has_place_is_no_end(funded: EngineShard) -> None:
+    """Whatever would be logged is refused before it changes anything, until somebody takes the entry out."""
+    greatest, last = f"{2**64 - 1}-{2**64 - 1}", funded.info()["last_frame"]
+    funded.raw("XADD", "ledger", greatest, "a", "b")
+    before = funded.digest()
+    sent = transfer(uuid7(NOW_MS, 2), ALICE, BOB, 5)
+    for ask in (lambda: posted(funded, sent), lambda: funded.fenced("expire", 1), funded.bind):
+        with pytest.raises(ResponseError, match="not the shard's"):
+            ask()
+    assert (funded.digest(), funded.account(ALICE).available_minor) == (before, 1_000)
+    funded.raw("XDEL", "ledger", greatest)
+    funded.raw("XSETID", "ledger", last)
+    assert posted(funded, sent) == [Outcome.COMMITTED]
+
+
 def test_snapshot_without_its_numbers_is_refused(funded: EngineShard) -> None:
     """Its fence would be the empty one, and its horizons none."""
     payload = dumped(funded)
