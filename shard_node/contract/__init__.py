@@ -60,10 +60,7 @@ from shard_node.contract.lookups import (
     read_doubts,
     unpack_outcomes,
 )
-from shard_node.contract.outcomes import (
-    PARTICIPANT_REFUSALS,
-    Outcome,
-)
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import (
     Bundle,
     Leg,
@@ -83,7 +80,6 @@ __all__ = [
     "MAX_ATTEMPTS",
     "NO_ID",
     "NO_VERSION",
-    "PARTICIPANT_REFUSALS",
     "SYSTEM_SLOT",
     "Abandon",
     "AccountRecord",

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-<<<<<<< HEAD
-from shard_node.contract import Effect, Leg
-=======
 from shard_node.contract.kinds import Effect
 from shard_node.contract.transactions import Leg
->>>>>>> switch
 from shard_node.limits import MAX_MINOR
 
 _SIGNS: Final = {Effect.CREDIT: 1, Effect.REFUND: 1, Effect.DEBIT: -1, Effect.CAPTURE: -1}

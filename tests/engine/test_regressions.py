@@ -10,10 +10,6 @@ from redis.exceptions import ResponseError
 from shard_node.cluster.slots import slot
 from shard_node.contract import (
     LAYOUT_VERSION,
-<<<<<<< HEAD
-    PARTICIPANT_REFUSALS,
-=======
->>>>>>> switch
     Abandon,
     Command,
     Decide,
@@ -29,10 +25,7 @@ from shard_node.contract import (
     bundle_of,
 )
 from shard_node.contract.layout import CHUNK_HEAD, MOVED_ACCOUNT, MOVED_OUTCOME, RecordKind
-<<<<<<< HEAD
-=======
 from shard_node.contract.outcomes import PARTICIPANT_REFUSALS
->>>>>>> switch
 from shard_node.limits import MAX_MINOR
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shard_node.contract import (
-    PARTICIPANT_REFUSALS,
     Abandon,
     Answer,
     BundleFlag,
@@ -22,6 +21,7 @@ from shard_node.contract import (
     Prepared,
     Settle,
 )
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS
 from shard_node.limits import NO_BALANCE
 from tests.model.memory import Memory
 from tests.model.state import (
