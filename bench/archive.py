@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,7 +24,9 @@ import uvloop
 from sqlalchemy import Engine
 
 from bench.cluster import read_cpu
+from bench.command import apart
 from bench.errors import BenchError
+from deploy.terminal import plain_errors
 from shard_node.agent import RedisProcess
 from shard_node.archiver import BATCH_ENTRIES, ShardArchiver
 from shard_node.client import Shard, connect
@@ -47,7 +47,6 @@ from shard_node.ledger.store import Archive, open_ledger
 from shard_node.ledger.store.migrations import upgrade
 from shard_node.limits import MAX_BATCH
 
-_MEASURE = "--measure"
 _SHARD = "shard-0"
 _WINDOW_MS = 3_600_000
 _CALL_TRANSFERS = 1000
@@ -149,6 +148,10 @@ async def _archive(address: str, fence: str, ledger: str, limit: int) -> None:
     engine.dispose()
 
 
+def _archive_all(address: str, fence: str, ledger: str, limit: int) -> None:
+    uvloop.run(_archive(address, fence, ledger, limit))
+
+
 async def _run(folder: Path, entries: int, accounts: int, limit: int, ledger: str | None) -> None:
     process = RedisProcess(folder / "redis", "127.0.0.1", None, 0)
     await process.start()
@@ -161,10 +164,7 @@ async def _run(folder: Path, entries: int, accounts: int, limit: int, ledger: st
             await shard.bind(_WINDOW_MS, 2 * entries + accounts)
             await _fill(shard, url, entries, accounts)
         before = read_cpu({"Redis": process.pid})
-        command = [sys.executable, "-m", "bench.archive", _MEASURE, process.address, fence, url, str(limit)]
-        measured = await asyncio.to_thread(subprocess.run, command, check=False)
-        if measured.returncode:
-            raise BenchError("the archiver failed")
+        await asyncio.to_thread(apart, _archive_all, process.address, fence, url, limit)
         redis_s = before.until(read_cpu({"Redis": process.pid})).in_all
         print(f"Redis spent {redis_s / entries * 1e6:.2f} us each")
         if ledger is None:
@@ -187,17 +187,9 @@ def main(
     ] = None,
 ) -> None:
     """Measure how fast one shard is archived."""
-    with tempfile.TemporaryDirectory(prefix="tallystick-archive-") as folder:
-        try:
-            uvloop.run(_run(Path(folder), entries, accounts, limit, ledger))
-        except BenchError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
+    with tempfile.TemporaryDirectory(prefix="tallystick-archive-") as folder, plain_errors(as_json=False):
+        uvloop.run(_run(Path(folder), entries, accounts, limit, ledger))
 
 
 if __name__ == "__main__":
-    if _MEASURE in sys.argv:
-        address, fence, ledger, limit = sys.argv[-4:]
-        uvloop.run(_archive(address, fence, ledger, int(limit)))
-    else:
-        typer.run(main)
+    typer.run(main)

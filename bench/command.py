@@ -7,10 +7,11 @@ Whatever ends a command early (an error, Ctrl-C, the end of a CI job), what it s
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
@@ -22,6 +23,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Progress = Callable[[str], None]
 Settings = TypeVar("Settings")
 Figures = TypeVar("Figures")
+P = ParamSpec("P")
 
 JsonOption = Annotated[
     bool,
@@ -70,6 +72,22 @@ def command(
     main.__signature__ = signature  # type: ignore[attr-defined]
     main.__doc__ = inspect.getdoc(work)
     return main
+
+
+def apart(function: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:
+    """Runs a function of a module in a new process, so that CPU time and memory are its own.
+
+    Raises BenchError when it fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=function, args=arguments, kwargs=named)
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
+    if process.exitcode:
+        raise BenchError(f"what was measured ended with status {process.exitcode}")
 
 
 def _option(name: str, default: object, annotation: object) -> inspect.Parameter:

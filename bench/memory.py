@@ -22,14 +22,15 @@ from bench.cluster import (
     check_balance,
     check_durability,
     check_moves,
-    cluster_spec,
     local_cluster,
     open_accounts,
+    read_backlog,
+    read_topology,
     shard_redis,
 )
-from bench.command import AccountsOption, JsonOption, Progress, SeedOption, ShardsOption, carry_out
+from bench.command import Progress, command
 from bench.errors import BenchError
-from bench.settings import MAX_SERVERS, MAX_TRANSFERS, Shape
+from bench.settings import MAX_SERVERS, MAX_TRANSFERS, BenchSettings
 from bench.transfers import AMOUNTS, CURRENCY, Payments, Workload, make_accounts, slot_owners
 from deploy.local import CALL_TIMEOUT_SECONDS, LocalCluster, cluster_service
 from deploy.terminal import Screen, Table, strong
@@ -44,17 +45,6 @@ _BATCH = 8000
 # Two entries a transfer: a slow archiver stores some thousand a second.
 _MOST_QUIET_SECONDS = 600.0
 _POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class MemorySettings:
-    """What to measure: so many accounts, then so many transfers among them."""
-
-    shards: int
-    archivers: int
-    accounts: int
-    transfers: int
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +75,9 @@ class ShardMemory:
 class MemoryFigures:
     """Every shard, and where they ran."""
 
-    settings: MemorySettings
     shards: Sequence[ShardMemory]
+    # Of the load: each is remembered on one shard, or on two.
+    transfers: int
     machine: Machine
 
     @property
@@ -102,41 +93,53 @@ class MemoryFigures:
     @property
     def bytes_per_transfer(self) -> float:
         """Bytes of the whole cluster for a transfer of this load, some of them remembered on two shards."""
-        return sum(s.transfers_bytes for s in self.shards) / self.settings.transfers
+        return sum(s.transfers_bytes for s in self.shards) / self.transfers
 
 
-def measure_memory(settings: MemorySettings, progress: Progress) -> MemoryFigures:
-    """Starts the cluster, opens accounts, makes transfers, reads memory in between, stops everything.
+def _measure(settings: BenchSettings, progress: Progress) -> MemoryFigures:
+    """Measure the memory that a shard needs for an account, and for a transfer that it remembers.
 
-    Raises BenchError when the figures are not worth printing, DeployError when the cluster does not start.
+    Opens accounts and makes transfers, with memory read before, between and after.
+
+    It is read only once the ledger is archived and nothing is in flight.
+
+    Prints bytes for each shard.
     """
-    shape = Shape(settings.accounts)
-    ids = make_accounts(shape).ids
-    with local_cluster(cluster_spec(settings.shards, settings.archivers), progress) as cluster:
+    accounts = make_accounts(settings.shape)
+    ids, transfers = accounts.ids, settings.transfers or 0
+    with local_cluster(settings, progress) as cluster:
         machine = check_durability(cluster.shard_addresses)
-        with cluster_service(cluster.router_addresses) as service:
-            topology = service.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        with (
+            cluster_service(cluster.router_addresses) as service,
+            SyncClient(cluster.router_addresses) as client,
+        ):
+            topology = read_topology(service)
             names = [shard.shard_id for shard in topology.shards]
             owners = slot_owners(topology)
             homes = [owners[slot(account_id)] for account_id in ids]
-            with SyncClient(cluster.router_addresses) as client:
-                empty = _readings(cluster, service, names)
-                progress(f"opening {settings.accounts:,} accounts")
-                open_accounts(client, ids)
-                opened = _readings(cluster, service, names)
-                before = changes(client, ids)
-                workload = Workload(shape, make_accounts(shape), owners)
-                remembered = _make_transfers(settings, client, ids, workload, homes, progress)
-                check_moves(changes(client, ids) - before, settings.transfers)
+            empty = _readings(cluster, service, names)
+            progress(f"opening {settings.accounts:,} accounts")
+            open_accounts(client, ids)
+            opened = _readings(cluster, service, names)
+            before = changes(client, ids)
+            workload = Workload(settings.shape, accounts, owners)
+            workload.start(str(settings.seed))
+            remembered: Counter[int] = Counter()
+            for first in range(0, transfers, _BATCH):
+                payments = workload.draw(min(_BATCH, transfers - first))
+                remembered.update(touched(payments, homes))
+                _make(client, ids, payments)
+                progress(f"{min(first + _BATCH, transfers):,} of {transfers:,} transfers")
+            check_moves(changes(client, ids) - before, transfers)
             progress("waiting for the archivers")
             done = _readings(cluster, service, names)
         check_balance(cluster.router_addresses)
-    accounts = Counter(homes)
+    opened_on = Counter(homes)
     shards = [
-        shard_memory(name, (empty[i], opened[i], done[i]), accounts[i], remembered[i])
+        shard_memory(name, (empty[i], opened[i], done[i]), opened_on[i], remembered[i])
         for i, name in enumerate(names)
     ]
-    return MemoryFigures(settings, shards, machine)
+    return MemoryFigures(shards, transfers, machine)
 
 
 def shard_memory(shard: str, readings: tuple[int, int, int], accounts: int, transfers: int) -> ShardMemory:
@@ -147,53 +150,31 @@ def shard_memory(shard: str, readings: tuple[int, int, int], accounts: int, tran
     if not accounts or not transfers:
         raise BenchError(f"{shard} has {accounts} accounts and {transfers} transfers: ask for more")
     empty, opened, done = readings
-    return ShardMemory(
-        shard,
-        accounts,
-        opened - empty,
-        transfers,
-        done - opened,
-    )
+    return ShardMemory(shard, accounts, opened - empty, transfers, done - opened)
 
 
 def touched(payments: Payments, homes: Sequence[int]) -> Counter[int]:
     """How many of the payments each shard takes part in, and so remembers."""
     shards: Counter[int] = Counter()
-    for payer, payee in zip(payments.payers.tolist(), payments.payees.tolist(), strict=True):
+    for payer, payee, _ in payments.rows():
         shards.update({homes[payer], homes[payee]})
     return shards
 
 
-def _make_transfers(
-    settings: MemorySettings,
-    client: SyncClient,
-    ids: Sequence[str],
-    workload: Workload,
-    homes: Sequence[int],
-    progress: Progress,
-) -> Counter[int]:
-    """Makes the transfers, each of which must be committed; how many each shard remembers."""
-    workload.start(str(settings.seed))
-    remembered: Counter[int] = Counter()
-    for first in range(0, settings.transfers, _BATCH):
-        count = min(_BATCH, settings.transfers - first)
-        payments = workload.draw(count)
-        remembered.update(touched(payments, homes))
-        columns = (payments.payers.tolist(), payments.payees.tolist(), payments.amounts.tolist())
-        batch = [
-            Transfer(ids[payer], ids[payee], AMOUNTS[amount], CURRENCY)
-            for payer, payee, amount in zip(*columns, strict=True)
-        ]
-        for result in client.transfers(batch):
-            if result.error is not None:
-                raise BenchError(f"a transfer failed: {result.error}")
-        progress(f"{first + count:,} of {settings.transfers:,} transfers")
-    return remembered
+def _make(client: SyncClient, ids: Sequence[str], payments: Payments) -> None:
+    """Makes the transfers; BenchError when one is not committed."""
+    batch = [
+        Transfer(ids[payer], ids[payee], AMOUNTS[amount], CURRENCY)
+        for payer, payee, amount in payments.rows()
+    ]
+    for result in client.transfers(batch):
+        if result.error is not None:
+            raise BenchError(f"a transfer failed: {result.error}")
 
 
 def _readings(cluster: LocalCluster, service: ClusterServiceStub, names: Sequence[str]) -> list[int]:
     """Bytes of data on each shard, in the order of the names, once nothing waits on any of them."""
-    _await(lambda: _waiting_entries(service) == 0, "archivers have not caught up")
+    _await(lambda: not read_backlog(service), "archivers have not caught up")
     _await(lambda: _in_flight(service) == 0, "transfers are in flight")
     addresses = cluster.shard_addresses
     return [_data_bytes(addresses[name]) for name in names]
@@ -207,11 +188,6 @@ def _await(ready: Callable[[], bool], complaint: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _waiting_entries(service: ClusterServiceStub) -> int:
-    answer = service.ListBacklogs(cluster_pb2.ListBacklogsRequest(), timeout=CALL_TIMEOUT_SECONDS)
-    return sum(1 if backlog.unknown else backlog.entries_waiting for backlog in answer.backlogs)
-
-
 def _in_flight(service: ClusterServiceStub) -> int:
     answer = service.ListInDoubt(cluster_pb2.ListInDoubtRequest(limit=1), timeout=CALL_TIMEOUT_SECONDS)
     return len(answer.transfers)
@@ -223,32 +199,7 @@ def _data_bytes(address: str) -> int:
         return int(stats["dataset.bytes"])
 
 
-def main(
-    *,
-    shards: ShardsOption = 2,
-    archivers: Annotated[
-        int, typer.Option(min=1, max=MAX_SERVERS, help="Archivers; what they have not stored is waited for.")
-    ] = 1,
-    accounts: AccountsOption = 100_000,
-    transfers: Annotated[
-        int, typer.Option(min=1, max=MAX_TRANSFERS, help="Transfers to remember, between random accounts.")
-    ] = 200_000,
-    seed: SeedOption = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the memory that a shard needs for an account, and for a transfer that it remembers.
-
-    Opens accounts and makes transfers, with memory read before, between and after.
-
-    It is read only once the ledger is archived and nothing is in flight.
-
-    Prints bytes for each shard.
-    """
-    settings = MemorySettings(shards, archivers, accounts, transfers, seed)
-    carry_out(lambda progress: measure_memory(settings, progress), _show, _document, as_json=as_json)
-
-
-def _show(screen: Screen, figures: MemoryFigures) -> None:
+def _show(screen: Screen, settings: BenchSettings, figures: MemoryFigures) -> None:
     columns = ("accounts", "bytes each", "transfers", "bytes each")
     table = Table("shard", *columns, right=columns, title="Bytes on each shard")
     for shard in figures.shards:
@@ -260,14 +211,13 @@ def _show(screen: Screen, figures: MemoryFigures) -> None:
             f"{shard.bytes_per_transfer:.1f}",
         )
     screen.table(table)
-    settings = figures.settings
     screen.print(
         strong(f"{figures.bytes_per_account:.0f} bytes an account"),
         f" (at most {TARGET_ACCOUNT_BYTES}), ",
         strong(f"{figures.bytes_per_remembered:.0f} bytes a remembered transfer"),
         f" (at most {TARGET_TRANSFER_BYTES}) on each shard that takes part: "
         f"{figures.bytes_per_transfer:.0f} bytes a transfer of this load in the whole cluster. "
-        f"{settings.accounts:,} accounts, {settings.transfers:,} transfers, {settings.shards} shards, "
+        f"{settings.accounts:,} accounts, {figures.transfers:,} transfers, {settings.shards} shards, "
         f"seed {settings.seed}",
     )
     screen.print(
@@ -280,7 +230,7 @@ def _show(screen: Screen, figures: MemoryFigures) -> None:
     screen.print(f"{figures.machine}; verified: balanced, each transfer moved money once")
 
 
-def _document(figures: MemoryFigures) -> Mapping[str, object]:
+def _document(settings: BenchSettings, figures: MemoryFigures) -> Mapping[str, object]:
     return {
         "bytes_per_account": round(figures.bytes_per_account, 2),
         "bytes_per_remembered_transfer": round(figures.bytes_per_remembered, 2),
@@ -293,10 +243,24 @@ def _document(figures: MemoryFigures) -> Mapping[str, object]:
             }
             for shard in figures.shards
         ],
-        "settings": asdict(figures.settings),
+        "settings": settings.document(),
         "machine": asdict(figures.machine),
     }
 
+
+main = command(
+    _measure,
+    _show,
+    _document,
+    BenchSettings(transfers=200_000),
+    ("shards", "archivers", "accounts", "transfers", "seed"),
+    archivers=Annotated[
+        int, typer.Option(min=1, max=MAX_SERVERS, help="Archivers; what they have not stored is waited for.")
+    ],
+    transfers=Annotated[
+        int, typer.Option(min=1, max=MAX_TRANSFERS, help="Transfers to remember, between random accounts.")
+    ],
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from bench.command import apart
 from bench.errors import BenchError
 from shard_node.contract import Kind
 from shard_node.ledger.proof import Findings, Replay
@@ -27,7 +26,6 @@ from shard_node.ledger.questions import History, HistoryQuery
 from shard_node.ledger.store import Archive, Header, Row, entry_id, open_ledger, seal
 from shard_node.ledger.store.migrations import upgrade
 
-_MEASURE = "--measure"
 _SHARDS = 4
 _BATCH = 4096
 _START_MS = 1_750_000_000_000
@@ -204,11 +202,8 @@ def main(
         print(
             f"stored                {entries:10,} entries in {time.perf_counter() - begun:.1f} s", flush=True
         )
-        subprocess.run([sys.executable, "-m", "bench.replay", _MEASURE, url], check=True)
+        apart(_measure, url)
 
 
 if __name__ == "__main__":
-    if _MEASURE in sys.argv:
-        _measure(sys.argv[-1])
-    else:
-        typer.run(main)
+    typer.run(main)

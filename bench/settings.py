@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -36,8 +37,12 @@ ARCHIVER_NICENESS = 10
 CLOSED_IN_FLIGHT = 8
 OPEN_IN_FLIGHT = 256
 
-# Titles of `--help`: who reads it looks for one of these.
-_CLUSTER, _LOAD, _WHO, _LENGTH, _OUTPUT = "Cluster", "Load", "Who pays whom", "Length", "Output"
+# Options under the titles of `--help`: who reads it looks for one of these.
+_cluster = partial(typer.Option, rich_help_panel="Cluster")
+_load = partial(typer.Option, rich_help_panel="Load")
+_who = partial(typer.Option, rich_help_panel="Who pays whom")
+_length = partial(typer.Option, rich_help_panel="Length")
+_output = partial(typer.Option, rich_help_panel="Output")
 
 
 class CrossShare(StrEnum):
@@ -72,57 +77,40 @@ class Arrivals(StrEnum):
 ShardsOption = Annotated[int, typer.Option(min=1, max=MAX_SERVERS, help="Redis shards.")]
 ArchiversOption = Annotated[
     int,
-    typer.Option(
-        min=0,
-        max=MAX_SERVERS,
-        help="Archivers; with 0 the ledger waits on the shards till the end.",
-        rich_help_panel=_CLUSTER,
-    ),
+    _cluster(min=0, max=MAX_SERVERS, help="Archivers; with 0 the ledger waits on the shards till the end."),
 ]
-BatchOption = Annotated[
-    int, typer.Option(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.", rich_help_panel=_LOAD)
-]
+BatchOption = Annotated[int, _load(min=1, max=MAX_BATCH, help="Transfers in one BatchTransfer.")]
 AccountsOption = Annotated[
     int, typer.Option(min=2, max=MAX_ACCOUNTS, help="Accounts, all with a credit line.")
 ]
 SecondsOption = Annotated[float, typer.Option(min=0.1, max=LONGEST_RUN_SECONDS, help="How long a run lasts.")]
 RunsOption = Annotated[int, typer.Option(min=1, max=100, help="Runs; the median counts.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed draws the same transfers.")]
-_DistributionOption = Annotated[
-    Distribution, typer.Option(help="How accounts are chosen.", rich_help_panel=_WHO)
-]
-_ThetaOption = Annotated[
-    float,
-    typer.Option(min=0.0, max=_MAX_THETA, help="Of zipfian: how uneven it is.", rich_help_panel=_WHO),
-]
+_DistributionOption = Annotated[Distribution, _who(help="How accounts are chosen.")]
+_ThetaOption = Annotated[float, _who(min=0.0, max=_MAX_THETA, help="Of zipfian: how uneven it is.")]
 _HotOption = Annotated[
     HotAccount | None,
-    typer.Option(
+    _who(
         "--hot-account",
         help="One and the same account in every transfer: a merchant on a great day (payee), or payday.",
-        show_default=False,
-        rich_help_panel=_WHO,
     ),
 ]
 _SameShardOption = Annotated[
     float | None,
-    typer.Option(
+    _who(
         min=0.0,
         max=1.0,
         metavar="SHARE",
         help="Share of transfers within a shard (ids get hash tags). Default: as it happens.",
-        show_default=False,
-        rich_help_panel=_WHO,
     ),
 ]
 _RejectionsOption = Annotated[
     float,
-    typer.Option(
+    _who(
         min=0.0,
         max=1.0,
         metavar="SHARE",
         help="Share of transfers whose payer has no funds; each must be refused for that.",
-        rich_help_panel=_WHO,
     ),
 ]
 
@@ -159,120 +147,80 @@ class BenchSettings:
     """
 
     shards: ShardsOption = 2
-    routers: Annotated[
-        int, typer.Option(min=1, max=MAX_SERVERS, help="Routers, used in turn.", rich_help_panel=_CLUSTER)
-    ] = 1
-    coordinators: Annotated[
-        int, typer.Option(min=1, max=MAX_SERVERS, help="Coordinators.", rich_help_panel=_CLUSTER)
-    ] = 1
+    routers: Annotated[int, _cluster(min=1, max=MAX_SERVERS, help="Routers, used in turn.")] = 1
+    coordinators: Annotated[int, _cluster(min=1, max=MAX_SERVERS, help="Coordinators.")] = 1
     archivers: ArchiversOption = 1
     archiver_niceness: Annotated[
         int,
-        typer.Option(
+        _cluster(
             min=0,
             max=_MAX_NICENESS,
             help="How far archivers give way to transfers on a busy machine, as nice(1) has it. What they "
             "leave for later is reported as the backlog.",
-            rich_help_panel=_CLUSTER,
         ),
     ] = ARCHIVER_NICENESS
     max_backlog: Annotated[
         int,
-        typer.Option(
-            min=1,
-            metavar="ENTRIES",
-            help="So many that wait to be archived, and a shard refuses transfers.",
-            rich_help_panel=_CLUSTER,
+        _cluster(
+            min=1, metavar="ENTRIES", help="So many that wait to be archived, and a shard refuses transfers."
         ),
     ] = MAX_BACKLOG_ENTRIES
     routers_at: Annotated[
         str,
-        typer.Option(
+        _cluster(
             metavar="HOST:PORT[,...]",
             help="Aim at a cluster that runs already, in place of one of its own; then the CPU time of the "
             "clients alone is known. It keeps the accounts.",
-            rich_help_panel=_CLUSTER,
         ),
     ] = ""
     data: Annotated[
         Path | None,
-        typer.Option(
+        _cluster(
             metavar="DIR",
             help="Where the cluster is kept; stays. Default: a temporary folder, removed at the end.",
-            show_default=False,
-            rich_help_panel=_CLUSTER,
         ),
     ] = None
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the temporary folder.", rich_help_panel=_CLUSTER)
-    ] = False
+    keep: Annotated[bool, _cluster("--keep", help="Keep the temporary folder.")] = False
     batch: BatchOption = 1000
-    unary: Annotated[
-        bool, typer.Option("--unary", help="Single Transfer calls, no batches.", rich_help_panel=_LOAD)
-    ] = False
-    clients: Annotated[
-        int, typer.Option(min=1, max=MAX_SERVERS, help="Load processes.", rich_help_panel=_LOAD)
-    ] = 1
+    unary: Annotated[bool, _load("--unary", help="Single Transfer calls, no batches.")] = False
+    clients: Annotated[int, _load(min=1, max=MAX_SERVERS, help="Load processes.")] = 1
     concurrency: Annotated[
         int | None,
-        typer.Option(
+        _load(
             min=1,
             max=MAX_IN_FLIGHT,
             help="Calls in flight, all load processes together. Default: "
             f"{CLOSED_IN_FLIGHT}; with --rate, where it is only a bound, {OPEN_IN_FLIGHT}.",
-            show_default=False,
-            rich_help_panel=_LOAD,
         ),
     ] = None
     rate: Annotated[
         float | None,
-        typer.Option(
+        _load(
             min=0.1,
             max=10_000_000.0,
             help="Transfers a second, due at times fixed in advance (an open loop), from which latencies "
             "count. Default: a call follows an answer (a closed loop).",
-            show_default=False,
-            rich_help_panel=_LOAD,
         ),
     ] = None
-    arrivals: Annotated[
-        Arrivals, typer.Option(help="With --rate, how calls are spaced.", rich_help_panel=_LOAD)
-    ] = Arrivals.POISSON
+    arrivals: Annotated[Arrivals, _load(help="With --rate, how calls are spaced.")] = Arrivals.POISSON
     accounts: AccountsOption = 100_000
     distribution: _DistributionOption = Distribution.UNIFORM
     theta: _ThetaOption = 0.99
     hot: _HotOption = None
-    hot_payee: Annotated[
-        bool,
-        typer.Option("--hot-payee", help="The same as --hot-account payee.", rich_help_panel=_WHO),
-    ] = False
+    hot_payee: Annotated[bool, _who("--hot-payee", help="The same as --hot-account payee.")] = False
     same_shard: _SameShardOption = None
     cross_share: Annotated[
-        CrossShare,
-        typer.Option(help="Which transfers cross shards: as it happens, all, or none.", rich_help_panel=_WHO),
+        CrossShare, _who(help="Which transfers cross shards: as it happens, all, or none.")
     ] = CrossShare.ANY
     rejections: _RejectionsOption = 0.0
     seed: SeedOption = 1
     seconds: SecondsOption = 10.0
     transfers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MAX_TRANSFERS,
-            help="Transfers in a run, in place of --seconds.",
-            show_default=False,
-            rich_help_panel=_LENGTH,
-        ),
+        int | None, _length(min=1, max=MAX_TRANSFERS, help="Transfers in a run, in place of --seconds.")
     ] = None
     runs: RunsOption = 5
     report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Also write report.json, report.md and pictures there.",
-            show_default=False,
-            rich_help_panel=_OUTPUT,
-        ),
+        Path | None, _output(metavar="DIR", help="Also write report.json, report.md and pictures there.")
     ] = None
 
     def __post_init__(self) -> None:

@@ -26,6 +26,10 @@ from tallystick import Client, TallystickError
 
 # What the project asks of the client: see the README.
 TARGET_RATE = 25_000
+CallersOption = Annotated[
+    int,
+    typer.Option("--callers", min=1, max=MAX_IN_FLIGHT, help="Tasks, each with one transfer at a time."),
+]
 # Connections, tables, code paths taken for the first time.
 _WARM_UP_SECONDS = 1.0
 # Drawn at once: more would keep the event loop from its answers for milliseconds.
@@ -72,13 +76,15 @@ class SinglesClient(LoadClient):
                 yield ids[payer], ids[payee], AMOUNTS[amount]
 
 
+singles_handler = partial(LoadHandler, client_type=SinglesClient)
+
+
 def _measure(settings: BenchSettings, progress: Progress) -> Measurement:
     """Measure single transfers through the Python client: many tasks of one process, one transfer each.
 
     Prints transfers a second and CPU time by part; checks that each transfer moved money once.
     """
-    make = partial(LoadHandler, client_type=SinglesClient)
-    return measure(settings, progress, make, _WARM_UP_SECONDS)
+    return measure(settings, progress, singles_handler, _WARM_UP_SECONDS)
 
 
 def _show(screen: Screen, settings: BenchSettings, measurement: Measurement) -> None:
@@ -92,10 +98,7 @@ main = command(
     document,
     BenchSettings(unary=True, concurrency=2000),
     ("shards", "archivers", "accounts", "concurrency", "seconds", "runs", "seed"),
-    concurrency=Annotated[
-        int,
-        typer.Option("--callers", min=1, max=MAX_IN_FLIGHT, help="Tasks, each with one transfer at a time."),
-    ],
+    concurrency=CallersOption,
 )
 
 if __name__ == "__main__":

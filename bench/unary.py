@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
@@ -30,13 +31,12 @@ from bench.cluster import (
 from bench.command import Progress, command
 from bench.echo import echo_server
 from bench.errors import BenchError
-from bench.load import PERCENTILES, Load, RunResult, load_processes
-from bench.reporting import MICROS
+from bench.load import Load, RunResult, load_processes
+from bench.reporting import MICROS, Figures, percentiles_ms
 from bench.settings import LONGEST_RUN_SECONDS, BenchSettings
-from bench.stand_in import ServiceProcess
 from bench.transfers import slot_owners
 from deploy.local import LocalCluster, cluster_service
-from deploy.terminal import Screen, Table, strong
+from deploy.terminal import Screen, strong
 
 # What the project asks of a router: see the README.
 TARGET_RATIO, TARGET_P99_MS = 1.4, 25.0
@@ -76,15 +76,14 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class HalfPeak:
-    """An open loop at half the peak: calls a second asked for and done, latencies in milliseconds.
+    """An open loop at half the peak: calls a second asked for and done, milliseconds by percentile.
 
     ``lag_p99_ms`` is how late the generator itself was, which the latencies include.
     """
 
     asked: float
     done: float
-    percentiles_ms: Mapping[float, float]
-    max_ms: float
+    latency_ms: Mapping[str, float]
     lag_p99_ms: float
 
 
@@ -104,7 +103,7 @@ class UnaryFigures:
 
 
 @dataclass(slots=True)
-class _Counter:
+class Counter:
     """Numbers the runs, so that each draws transfers of its own, and counts what they committed."""
 
     runs: int = 0
@@ -127,6 +126,97 @@ class _Counter:
         return result
 
 
+class _Steps:
+    """The steps of the measurement, on one cluster."""
+
+    def __init__(self, settings: BenchSettings, cluster: LocalCluster, progress: Progress) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._progress = progress
+        with cluster_service(cluster.router_addresses) as service:
+            self._owners = slot_owners(read_topology(service))
+        self._counter = Counter()
+
+    def measure(self, machine: Machine) -> UnaryFigures:
+        """All steps in order, and the proof that each transfer moved money once."""
+        settings = self._settings
+        with self._load(settings) as router_load:
+            self._progress(f"opening {settings.accounts:,} accounts")
+            before = router_load.open_accounts()
+            rounds = self._rounds(router_load)
+            peak = self._peak(router_load)
+            half = self._half_peak(peak.rate / 2)
+            self._progress("verifying")
+            check_moves(router_load.read_accounts() - before, self._counter.committed)
+        check_balance(self._cluster.router_addresses)
+        return UnaryFigures(rounds, peak, half, machine)
+
+    def _load(self, settings: BenchSettings) -> AbstractContextManager[Load]:
+        return load_processes(settings, self._cluster.router_addresses, self._owners)
+
+    def _rounds(self, router_load: Load) -> list[Round]:
+        """The echo server and the router in turn: a machine that changes speed changes it for both."""
+        settings, counter = self._settings, self._counter
+        with echo_server() as echo, load_processes(settings, [echo.address], self._owners) as echo_load:
+            pids = {_ROUTER: self._cluster.pid(_ROUTER), _ECHO: echo.pid}
+            counter.echo(echo_load)
+            counter.move(router_load)
+            rounds = []
+            for number in range(1, settings.runs + 1):
+                self._progress(f"round {number} of {settings.runs}: echo server, router")
+                before = read_cpu(pids)
+                echoed = counter.echo(echo_load, settings.seconds)
+                between = read_cpu(pids)
+                routed = counter.move(router_load, settings.seconds)
+                after = read_cpu(pids)
+                echo_cpu = before.until(between).by_process[_ECHO]
+                router_cpu = between.until(after).by_process[_ROUTER]
+                if not echo_cpu:
+                    raise BenchError(
+                        f"seconds: {settings.seconds:g} are too few to see any CPU time of a server"
+                    )
+                rounds.append(
+                    Round(
+                        echo_cpu * MICROS / echoed.transfers,
+                        router_cpu * MICROS / routed.transfers,
+                        echoed.transfers / echoed.seconds,
+                        routed.transfers / routed.seconds,
+                    )
+                )
+        return rounds
+
+    def _peak(self, load: Load) -> Peak:
+        """The highest rate that closed loops reach: ``load`` as it is, and one with more in flight."""
+        settings = self._settings
+        more = replace(settings, concurrency=_PEAK_FACTOR * settings.in_flight)
+        with self._load(more) as wider:
+            self._counter.move(wider)
+            peaks = []
+            for tried, concurrency in ((load, settings.in_flight), (wider, more.in_flight)):
+                self._progress(f"peak: {concurrency} in flight")
+                pids = {**tried.pids, **process_ids(self._cluster.record)}
+                before = read_cpu(pids)
+                result = self._counter.move(tried, settings.seconds)
+                spent = before.until(read_cpu(pids))
+                cpu_us = {name: cpu * MICROS / result.transfers for name, cpu in spent.by_process.items()}
+                peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
+        return max(peaks, key=lambda peak: peak.rate)
+
+    def _half_peak(self, rate: float) -> HalfPeak:
+        self._progress(f"half the peak: {rate:,.0f} calls a second, open loop")
+        with self._load(replace(self._settings, concurrency=_MOST_IN_FLIGHT, rate=rate)) as load:
+            # Until every process is ready: one that is late would have to catch up, in an open loop.
+            load.read_accounts()
+            self._counter.move(load)
+            result = self._counter.move(load, self._settings.seconds)
+        return HalfPeak(
+            rate,
+            result.transfers / result.seconds,
+            percentiles_ms(result.latencies),
+            result.lags.percentile_ms(99.0),
+        )
+
+
 def _measure(settings: BenchSettings, progress: Progress) -> UnaryFigures:
     """Measure what a single Transfer costs a router, and how long it takes at half the peak.
 
@@ -138,125 +228,28 @@ def _measure(settings: BenchSettings, progress: Progress) -> UnaryFigures:
 
     Checks that each transfer moved money once.
     """
-    with local_cluster(settings, progress) as cluster, echo_server() as echo:
+    with local_cluster(settings, progress) as cluster:
         machine = check_durability(cluster.shard_addresses)
-        with cluster_service(cluster.router_addresses) as service:
-            owners = slot_owners(read_topology(service))
-        counter = _Counter()
-        with load_processes(settings, cluster.router_addresses, owners) as router_load:
-            progress(f"opening {settings.accounts:,} accounts")
-            before = router_load.open_accounts()
-            with load_processes(settings, [echo.address], owners) as echo_load:
-                rounds = _rounds(settings, cluster, echo, (router_load, echo_load), counter, progress)
-            peak = _peak(settings, cluster, owners, router_load, counter, progress)
-            half = _half_peak(settings, cluster, owners, peak.rate / 2, counter, progress)
-            progress("verifying")
-            check_moves(router_load.read_accounts() - before, counter.committed)
-        check_balance(cluster.router_addresses)
-        return UnaryFigures(rounds, peak, half, machine)
-
-
-def _rounds(
-    settings: BenchSettings,
-    cluster: LocalCluster,
-    echo: ServiceProcess,
-    loads: tuple[Load, Load],
-    counter: _Counter,
-    progress: Progress,
-) -> list[Round]:
-    """The echo server and the router in turn, so that a machine that changes speed changes it for both."""
-    router_load, echo_load = loads
-    pids = {_ROUTER: cluster.pid(_ROUTER), _ECHO: echo.pid}
-    counter.echo(echo_load)
-    counter.move(router_load)
-    rounds = []
-    for number in range(1, settings.runs + 1):
-        progress(f"round {number} of {settings.runs}: echo server, router")
-        before = read_cpu(pids)
-        echoed = counter.echo(echo_load, settings.seconds)
-        between = read_cpu(pids)
-        routed = counter.move(router_load, settings.seconds)
-        after = read_cpu(pids)
-        echo_cpu = before.until(between).by_process[_ECHO]
-        router_cpu = between.until(after).by_process[_ROUTER]
-        if not echo_cpu:
-            raise BenchError(f"seconds: {settings.seconds:g} are too few to see any CPU time of a server")
-        rounds.append(
-            Round(
-                echo_cpu * MICROS / echoed.transfers,
-                router_cpu * MICROS / routed.transfers,
-                echoed.transfers / echoed.seconds,
-                routed.transfers / routed.seconds,
-            )
-        )
-    return rounds
-
-
-def _peak(
-    settings: BenchSettings,
-    cluster: LocalCluster,
-    owners: Sequence[int],
-    load: Load,
-    counter: _Counter,
-    progress: Progress,
-) -> Peak:
-    """The highest rate that closed loops reach: ``load`` as it is, and one with more in flight."""
-    more = replace(settings, concurrency=_PEAK_FACTOR * settings.in_flight)
-    with load_processes(more, cluster.router_addresses, owners) as wider:
-        counter.move(wider)
-        peaks = []
-        for tried, concurrency in ((load, settings.in_flight), (wider, more.in_flight)):
-            progress(f"peak: {concurrency} in flight")
-            pids = {**tried.pids, **process_ids(cluster.record)}
-            before = read_cpu(pids)
-            result = counter.move(tried, settings.seconds)
-            spent = before.until(read_cpu(pids))
-            cpu_us = {name: cpu * MICROS / result.transfers for name, cpu in spent.by_process.items()}
-            peaks.append(Peak(result.transfers / result.seconds, concurrency, by_part(cpu_us)))
-    return max(peaks, key=lambda peak: peak.rate)
-
-
-def _half_peak(
-    settings: BenchSettings,
-    cluster: LocalCluster,
-    owners: Sequence[int],
-    rate: float,
-    counter: _Counter,
-    progress: Progress,
-) -> HalfPeak:
-    progress(f"half the peak: {rate:,.0f} calls a second, open loop")
-    asked = replace(settings, concurrency=_MOST_IN_FLIGHT, rate=rate)
-    with load_processes(asked, cluster.router_addresses, owners) as load:
-        # Until every process is ready: one that is late would have to catch up, in an open loop.
-        load.read_accounts()
-        counter.move(load)
-        result = counter.move(load, settings.seconds)
-    latencies = result.latencies
-    return HalfPeak(
-        rate,
-        result.transfers / result.seconds,
-        {percentile: latencies.percentile_ms(percentile) for percentile in PERCENTILES},
-        latencies.max_ms,
-        result.lags.percentile_ms(99.0),
-    )
+        return _Steps(settings, cluster, progress).measure(machine)
 
 
 def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> None:
     columns = ("round", "echo server", "router", "ratio", "echo calls/s", "router calls/s")
-    table = Table(*columns, right=columns, title="CPU microseconds a call")
-    for number, one in enumerate(figures.rounds, start=1):
-        table.add_row(
+    rows = [
+        [
             str(number),
             f"{one.echo_us:.1f}",
             f"{one.router_us:.1f}",
             f"{one.ratio:.2f}",
             f"{one.echo_rate:,.0f}",
             f"{one.router_rate:,.0f}",
-        )
-    screen.table(table)
+        ]
+        for number, one in enumerate(figures.rounds, start=1)
+    ]
+    screen.table(Figures("CPU microseconds a call", columns, rows).table())
     peak, half = figures.peak, figures.half
     parts = ", ".join(f"{part} {us:.1f}" for part, us in peak.cpu_us.items())
-    percentiles = ", ".join(f"p{level:g} {ms:.1f} ms" for level, ms in half.percentiles_ms.items())
+    percentiles = ", ".join(f"{name} {ms:.1f} ms" for name, ms in half.latency_ms.items())
     screen.print(
         strong(f"router: {figures.ratio:.2f} times the echo server's CPU a call"),
         f" (at most {TARGET_RATIO}), the median of {len(figures.rounds)} rounds at "
@@ -268,7 +261,7 @@ def _show(screen: Screen, settings: BenchSettings, figures: UnaryFigures) -> Non
     )
     screen.print(
         strong(f"at {half.asked:,.0f} calls/s: {percentiles}"),
-        f", longest {half.max_ms:.1f} ms (p99 at most {TARGET_P99_MS:g} ms); open loop, from when each call "
+        f" (p99 at most {TARGET_P99_MS:g} ms); open loop, from when each call "
         f"was due; the generator itself was late by {half.lag_p99_ms:.1f} ms at p99",
     )
     screen.print(
@@ -291,8 +284,7 @@ def _document(settings: BenchSettings, figures: UnaryFigures) -> Mapping[str, ob
         "half_peak": {
             "calls_per_second_asked": round(figures.half.asked),
             "calls_per_second": round(figures.half.done),
-            **{f"p{level:g}_ms": ms for level, ms in figures.half.percentiles_ms.items()},
-            "max_ms": figures.half.max_ms,
+            **{f"{name}_ms": ms for name, ms in figures.half.latency_ms.items()},
             "generator_lag_p99_ms": figures.half.lag_p99_ms,
         },
         "settings": settings.document(),

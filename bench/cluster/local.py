@@ -56,15 +56,7 @@ class Part(StrEnum):
 
 
 # By the first word of a process' name in the figures of a cluster: "redis:shard-0", "router-1", "client".
-_PARTS = {
-    "client": Part.CLIENT,
-    "router": Part.ROUTER,
-    "coordinator": Part.COORDINATOR,
-    "redis": Part.SHARD,
-    "shard-node": Part.SHARD_NODE,
-    "archiver": Part.ARCHIVER,
-    "zookeeper": Part.ZOOKEEPER,
-}
+_PARTS = {part.replace(" ", "-"): part for part in Part if part is not Part.SHARD} | {"redis": Part.SHARD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +85,7 @@ def local_cluster(settings: BenchSettings, progress: Progress) -> Iterator[Local
         max_backlog=settings.max_backlog,
         archiver_niceness=settings.archiver_niceness,
     )
-    with _data_folder(settings, progress) as folder:
+    with data_folder(settings.data, progress, keep=settings.keep) as folder:
         progress(f"starting a cluster of {spec.shards} shard{'s'[: spec.shards != 1]}")
         with LocalCluster(folder, spec, ready_timeout_seconds=_READY_SECONDS) as cluster:
             try:
@@ -105,11 +97,11 @@ def local_cluster(settings: BenchSettings, progress: Progress) -> Iterator[Local
 
 
 @contextmanager
-def _data_folder(settings: BenchSettings, progress: Progress) -> Iterator[Path]:
-    """The folder for the cluster. One that was named, or is to be kept, stays."""
-    if settings.data is not None:
-        yield settings.data
-    elif settings.keep:
+def data_folder(named: Path | None, progress: Progress, *, keep: bool = False) -> Iterator[Path]:
+    """The folder for a cluster: a temporary one, unless it is named. One that is named, or kept, stays."""
+    if named is not None:
+        yield named
+    elif keep:
         folder = tempfile.mkdtemp(prefix=_FOLDER)
         progress(f"the cluster's data will stay in {folder}")
         yield Path(folder)

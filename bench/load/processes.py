@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -26,7 +26,7 @@ from bench.load.client import (
 )
 from bench.load.generator import CALL_TIMEOUT_SECONDS, LONGEST_LAG_SECONDS
 from bench.load.latency import Latencies
-from bench.load.worker import Handler, Worker, ask_all, workers
+from bench.load.worker import Handler, Worker
 from bench.settings import BenchSettings
 
 # On top of a run's own bound: how late an open loop may be, its last calls, a machine that is busy.
@@ -94,7 +94,9 @@ class Load:
         )
 
     def _ask(self, order: Order, kind: type[A], seconds: float) -> list[A]:
-        return ask_all(self._group, [order] * len(self._group), kind, seconds)
+        for worker in self._group:
+            worker.send(order)
+        return [worker.receive(kind, seconds) for worker in self._group]
 
 
 @contextmanager
@@ -121,9 +123,9 @@ def load_processes(
         processes=settings.clients,
     )
     each, more = divmod(settings.in_flight, settings.clients)
-    makes = [
-        partial(make, replace(load, process=number, concurrency=each + (number < more)))
-        for number in range(settings.clients)
-    ]
-    with workers("client", makes) as group:
-        yield Load(group)
+    with ExitStack() as group:
+        workers = []
+        for number in range(settings.clients):
+            share = replace(load, process=number, concurrency=each + (number < more))
+            workers.append(group.enter_context(Worker(f"client-{number}", partial(make, share))))
+        yield Load(workers)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -73,11 +72,6 @@ class Worker:
             raise TypeError(f"{self._name} answered {answer!r}, not with a {kind.__name__}")
         return answer
 
-    def ask(self, order: object, kind: type[A], timeout_seconds: float) -> A:
-        """Gives an order and waits for its answer."""
-        self.send(order)
-        return self.receive(kind, timeout_seconds)
-
     def _ended(self) -> BenchError:
         self._process.join(_JOIN_SECONDS)
         return BenchError(f"{self._name} ended by itself, status {self._process.exitcode}")
@@ -97,20 +91,6 @@ class Worker:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-
-
-@contextmanager
-def workers(name: str, makes: Sequence[Callable[[], Handler]]) -> Iterator[list[Worker]]:
-    """Several workers, named with a number each, for as long as the block lasts."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(Worker(f"{name}-{i}", make)) for i, make in enumerate(makes)]
-
-
-def ask_all(group: Sequence[Worker], orders: Sequence[object], kind: type[A], seconds: float) -> list[A]:
-    """Gives each worker its order, all at once, and waits for all answers."""
-    for worker, order in zip(group, orders, strict=True):
-        worker.send(order)
-    return [worker.receive(kind, seconds) for worker in group]
 
 
 def _serve(orders: Connection, make: Callable[[], Handler]) -> None:

@@ -11,11 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from bench.cluster import data_folder
 from bench.locust_rig.settings import add_options
 from deploy.errors import DeployError
 from deploy.local import ClusterSpec, LocalCluster, ports
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(ending, _interrupt)
     spec = ClusterSpec(options.shards, options.cluster_routers, options.coordinators)
     try:
-        with _folder(options.data) as data:
+        with data_folder(options.data, _say) as data:
             _say(f"starting a cluster of {options.shards} shards in {data}")
             with LocalCluster(data, spec), ports.chosen(("web", "master")) as free:
                 return _run_locust(data, options.web_port or free["web"], free["master"], for_locust)
@@ -116,15 +116,6 @@ def _ended(locust: subprocess.Popen[bytes]) -> int:
         return locust.wait(_LOCUST_ENDS_SECONDS)
     except subprocess.TimeoutExpired:
         return _INTERRUPTED
-
-
-@contextmanager
-def _folder(named: Path | None) -> Iterator[Path]:
-    if named is not None:
-        yield named
-        return
-    with tempfile.TemporaryDirectory(prefix="tallystick-locust-") as passing:
-        yield Path(passing)
 
 
 def _interrupt(*_: object) -> None:

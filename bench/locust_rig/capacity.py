@@ -24,11 +24,12 @@ from bench.cluster import Part
 from bench.command import Progress, command
 from bench.errors import BenchError
 from bench.locust_rig.settings import Mode
+from bench.reporting import Figures as TextTable
 from bench.reporting import measure_cluster
 from bench.scaling import Assumptions, Plan, Point, make_plan
 from bench.settings import BatchOption, BenchSettings
 from bench.stand_in import stand_in
-from deploy.terminal import Screen, Table
+from deploy.terminal import Screen
 
 _PARTS = (Part.SHARD, Part.ROUTER, Part.COORDINATOR, Part.ARCHIVER)
 # The share of a core that a process is planned to use, so that it sends and reads when it should.
@@ -195,23 +196,24 @@ def _document(_: CapacitySettings, figures: Figures) -> dict[str, object]:
 
 def _show(screen: Screen, _: CapacitySettings, figures: Figures) -> None:
     rate = f"{figures.rate:,.0f} transfers/s"
-    columns = ("batch", "CPU µs/transfer", "transfers/s a core", "workers", "measured/s")
-    table = Table("users", *columns, right=columns)
-    for capacity in figures.modes:
-        table.add_row(
+    columns = ("users", "batch", "CPU µs/transfer", "transfers/s a core", "workers", "measured/s")
+    modes = [
+        [
             capacity.mode,
             f"{capacity.batch:,}",
             f"{capacity.cpu_us_per_transfer:.2f}",
             f"{capacity.per_core:,.0f}",
             f"{capacity.workers(figures.rate):,}",
             f"{capacity.transfers_per_second:,.0f} on {capacity.cores_used:.2f} cores",
-        )
-    figures_of_part = ("CPU µs/transfer", "cores busy", "processes")
-    cluster = Table("part", *figures_of_part, right=figures_of_part)
-    for row in figures.plan.rows:
-        cluster.add_row(row.part, f"{row.cpu_us:.2f}", f"{row.cores_busy:.2f}", f"{row.processes:,}")
+        ]
+        for capacity in figures.modes
+    ]
+    parts = [
+        [row.part, f"{row.cpu_us:.2f}", f"{row.cores_busy:.2f}", f"{row.processes:,}"]
+        for row in figures.plan.rows
+    ]
     screen.print(f"Locust's workers for {rate}:")
-    screen.table(table)
+    screen.table(TextTable("", columns, modes).table())
     for capacity in figures.modes:
         if capacity.mode is Mode.UNARY and capacity.workers(figures.rate) > _MANY_WORKERS:
             screen.print(
@@ -222,7 +224,8 @@ def _show(screen: Screen, _: CapacitySettings, figures: Figures) -> None:
     screen.print(
         f"The cluster for {rate} in batches of {figures.modes[0].batch:,}, its costs {figures.measured}:"
     )
-    screen.table(cluster)
+    part_columns = ("part", "CPU µs/transfer", "cores busy", "processes")
+    screen.table(TextTable("", part_columns, parts).table())
     screen.print(
         f"In all {figures.plan.cores:,} cores, Locust's aside. Assumed: each process uses "
         f"{PLANNED_SHARE:.0%} of a core, for beyond that latencies are partly its own; neither disk nor "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +69,49 @@ class RigSettings:
         return make_accounts(self.accounts_shape, "locust")
 
 
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """An option that is a number, of the default's type: its limits, its help."""
+
+    default: float
+    least: float
+    most: float
+    text: str
+    metavar: str = "N"
+
+    def read(self, option: str, value: Any) -> float:
+        """The value as a number; BenchError that names the option, its limits and the value."""
+        try:
+            number = type(self.default)(value)
+        except ValueError:
+            raise BenchError(f"{option} must be a number, not {value!r}") from None
+        # Written so that NaN is refused too.
+        if not self.least <= number <= self.most:
+            limits = f"{self.least:,} to {self.most:,}"
+            if self.most == math.inf:
+                limits = f"at least {self.least:,}"
+            raise BenchError(f"{option} must be {limits}, not {value}")
+        return number
+
+
+_NUMBERS = {
+    "--accounts": _Number(100_000, 2, MAX_ACCOUNTS, "opened when a test starts"),
+    "--batch": _Number(1000, 1, MAX_BATCH, "transfers in one BatchTransfer"),
+    "--target-rate": _Number(20_000.0, 1, MAX_RATE, "transfers/s to climb to"),
+    "--step": _Number(2_000.0, 1, MAX_RATE, "transfers/s that each step adds"),
+    "--step-seconds": _Number(10.0, 1, MAX_STEP_SECONDS, "how long each step is measured"),
+    "--settle-seconds": _Number(2.0, 0, MAX_STEP_SECONDS, "how long each step runs before it is measured"),
+    "--batch-user-rate": _Number(1.0, 0.01, 1e6, "batches/s of one batch user"),
+    "--unary-user-rate": _Number(10.0, 0.01, 1e6, "transfers/s of one unary user"),
+    "--call-timeout-seconds": _Number(15.0, 0.01, 600, "how long an answer may take"),
+    "--reject-share": _Number(0.0, 0, 1, "share of transfers whose payer has no funds, 0 to 1", "SHARE"),
+    "--follow-share": _Number(0.95, 0.1, 1, "share of a step's rate that it must reach, 0 to 1", "SHARE"),
+    "--slo-p99-ms": _Number(0.0, 0, math.inf, "service level of each step: p99 in ms at most; 0: any"),
+    "--slo-min-rate": _Number(0.0, 0, MAX_RATE, "service level: transfers/s at the knee at least"),
+    "--slo-max-failures": _Number(0.0, 0, 1, "service level: of all transfers at most, 0 to 1", "SHARE"),
+}
+# They are of a whole run, not of a test.
+_NOT_ON_PAGE = ("--routers", "--data", "--mode")
 # Locust's page makes labels of these names, and their values come back under what it makes of the labels: a
 # digit would not survive that.
 _FIELDS = {
@@ -85,44 +127,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Tallystick", "The climb of bench/locustfile.py, and its service levels."
     )
 
-    def add(
-        option: str, default: Any, text: str, metavar: str = "N", *, on_page: bool = True, **more: Any
-    ) -> None:
+    def add(option: str, default: Any, text: str, metavar: str = "N", **more: Any) -> None:
         if not isinstance(default, bool):
             more |= {"type": type(default), "metavar": metavar}
         action = group.add_argument(option, dest=field_of(option), default=default, help=text, **more)
         # What Locust's parser keeps of an option, but not its groups.
         for name in ("is_secret", "is_required", "is_multiple"):
             setattr(action, name, False)
-        action.include_in_web_ui = on_page  # type: ignore[attr-defined]
+        action.include_in_web_ui = option not in _NOT_ON_PAGE  # type: ignore[attr-defined]
 
-    add("--routers", "", "Routers; default: those of --data", "HOST:PORT,...", on_page=False)
-    add("--data", str(DEFAULT_DATA), "Folder of a cluster of this machine", "DIR", on_page=False)
+    add("--routers", "", "Routers; default: those of --data", "HOST:PORT,...")
+    add("--data", str(DEFAULT_DATA), "Folder of a cluster of this machine", "DIR")
     modes = [mode.value for mode in Mode]
-    add(
-        "--mode",
-        Mode.BATCH.value,
-        "Users: batch, unary, or as many of both",
-        "MODE",
-        on_page=False,
-        choices=modes,
-    )
-    add("--accounts", 100_000, "opened when a test starts")
-    add("--batch", 1000, "transfers in one BatchTransfer")
-    add("--target-rate", 20_000.0, "transfers/s to climb to")
-    add("--step", 2_000.0, "transfers/s that each step adds")
-    add("--step-seconds", 10.0, "how long each step is measured")
-    add("--settle-seconds", 2.0, "how long each step runs before it is measured")
-    add("--batch-user-rate", 1.0, "batches/s of one batch user")
-    add("--unary-user-rate", 10.0, "transfers/s of one unary user")
-    add("--call-timeout-seconds", 15.0, "how long an answer may take")
-    add("--reject-share", 0.0, "share of transfers whose payer has no funds, 0 to 1", "SHARE")
+    add("--mode", Mode.BATCH.value, "Users: batch, unary, or as many of both", "MODE", choices=modes)
+    for option, number in _NUMBERS.items():
+        add(option, number.default, number.text, number.metavar)
     text = "INSUFFICIENT_FUNDS is no failure, and counted apart; so with a reject share above 0"
     add("--expect-insufficient-funds", default=False, text=text, action="store_true")
-    add("--follow-share", 0.95, "share of a step's rate that it must reach, 0 to 1", "SHARE")
-    add("--slo-p99-ms", 0.0, "service level of each step: p99 in ms at most; 0: any")
-    add("--slo-min-rate", 0.0, "service level: transfers/s at the knee at least")
-    add("--slo-max-failures", 0.0, "service level: of all transfers at most, 0 to 1", "SHARE")
 
 
 def field_of(option: str) -> str:
@@ -160,56 +181,20 @@ def read_settings(options: argparse.Namespace, host: str = "") -> RigSettings:
         options: Locust's, with the rig's.
         host: the routers, as Locust's page may have changed them; empty: those of the options.
     """
-    check, data = _Checked(options), Path(options.data)
-    reject_share = check.between("reject_share", 0, 1)
-    target_rate, step = check.between("target_rate", 1, MAX_RATE), check.between("step", 1, MAX_RATE)
-    if target_rate / step > MAX_STEPS:
-        raise BenchError(
-            f"--step: at most {MAX_STEPS} steps lead to --target-rate, not {target_rate / step:.0f}"
-        )
-    p99_ms = check.between("slo_p99_ms", 0, math.inf)
+    data = Path(options.data)
+    numbers: dict[str, Any] = {
+        field_of(option): number.read(option, getattr(options, field_of(option)))
+        for option, number in _NUMBERS.items()
+    }
+    steps = numbers["target_rate"] / numbers["step"]
+    if steps > MAX_STEPS:
+        raise BenchError(f"--step: at most {MAX_STEPS} steps lead to --target-rate, not {steps:.0f}")
+    p99_ms, min_rate, max_failures = (numbers.pop(name) for name in _FIELDS.values())
     return RigSettings(
         routers=tuple(find_routers(host or options.routers or None, data)),
         data=data,
-        accounts=check.whole("accounts", 2, MAX_ACCOUNTS),
-        batch=check.whole("batch", 1, MAX_BATCH),
-        batch_user_rate=check.between("batch_user_rate", 0.01, 1e6),
-        unary_user_rate=check.between("unary_user_rate", 0.01, 1e6),
-        target_rate=target_rate,
-        step=step,
-        step_seconds=check.between("step_seconds", 1, MAX_STEP_SECONDS),
-        settle_seconds=check.between("settle_seconds", 0, MAX_STEP_SECONDS),
-        call_timeout_seconds=check.between("call_timeout_seconds", 0.01, 600),
-        reject_share=reject_share,
-        expect_insufficient_funds=bool(options.expect_insufficient_funds) or reject_share > 0,
-        limits=Limits(p99_ms, check.between("follow_share", 0.1, 1)),
-        levels=ServiceLevels(
-            p99_ms, check.between("slo_min_rate", 0, MAX_RATE), check.between("slo_max_failures", 0, 1)
-        ),
+        expect_insufficient_funds=bool(options.expect_insufficient_funds) or numbers["reject_share"] > 0,
+        limits=Limits(p99_ms, numbers.pop("follow_share")),
+        levels=ServiceLevels(p99_ms, min_rate, max_failures),
+        **numbers,
     )
-
-
-class _Checked:
-    """Reads numbers and names the option, its limits and the value when one is out of them."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-
-    def between(self, name: str, least: float, most: float) -> float:
-        return self._read(name, least, most, float)
-
-    def whole(self, name: str, least: int, most: int) -> int:
-        return int(self._read(name, least, most, int))
-
-    def _read(self, name: str, least: float, most: float, kind: Callable[[str], float]) -> float:
-        option = "--" + name.replace("_", "-")
-        value = getattr(self._options, field_of(option))
-        try:
-            number = kind(value)
-        except ValueError:
-            raise BenchError(f"{option} must be a number, not {value!r}") from None
-        # Written so that NaN is refused too.
-        if not least <= number <= most:
-            limits = f"at least {least:,}" if most == math.inf else f"{least:,} to {most:,}"
-            raise BenchError(f"{option} must be {limits}, not {value}")
-        return number

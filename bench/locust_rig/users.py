@@ -11,7 +11,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
@@ -32,20 +31,12 @@ from tallystick.locust.greenlets import Done, to_its_end
 from tallystick.locust.reporting import Outcomes, reported
 from tallystick.transport import CHANNEL_OPTIONS
 
-# How transfers are named in the statistics.
+# The methods, and how transfers are named in the statistics.
 BATCH, SINGLE = "BatchTransfer", "Transfer"
 _SERVICE = "/tallystick.v1.WalletService/"
 
-# Its error, if it has one, is a grpc.RpcError.
-Call = Callable[[bytes], Done[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class RouterCalls:
-    """The calls of one router."""
-
-    transfer: Call
-    batch_transfer: Call
+# Calls a method by its name. Its error, if it has one, is a grpc.RpcError.
+Router = Callable[[str, bytes], Done[bytes]]
 
 
 class Routers:
@@ -53,9 +44,9 @@ class Routers:
 
     def __init__(self, addresses: Sequence[str], timeout_seconds: float) -> None:
         self._channels = [grpc.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
-        self._turns = itertools.cycle([_calls(channel, timeout_seconds) for channel in self._channels])
+        self._turns = itertools.cycle([_router(channel, timeout_seconds) for channel in self._channels])
 
-    def next(self) -> RouterCalls:
+    def next(self) -> Router:
         """The router whose turn it is."""
         return next(self._turns)
 
@@ -65,21 +56,20 @@ class Routers:
             channel.close()
 
 
-def _calls(channel: grpc.Channel, timeout_seconds: float) -> RouterCalls:
-    def call(method: str) -> Call:
-        # Neither serializer nor parser: bytes.
-        multi_callable: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_SERVICE + method)
+def _router(channel: grpc.Channel, timeout_seconds: float) -> Router:
+    # Neither serializer nor parser: bytes.
+    methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
+        name: channel.unary_unary(_SERVICE + name) for name in (BATCH, SINGLE)
+    }
 
-        def answer(request: bytes) -> bytes:
-            future = multi_callable.future(request, timeout=timeout_seconds)
-            ended = Event()
-            future.add_done_callback(lambda _: ended.set())
-            ended.wait()
-            return future.result()
+    def answer(name: str, request: bytes) -> bytes:
+        future = methods[name].future(request, timeout=timeout_seconds)
+        ended = Event()
+        future.add_done_callback(lambda _: ended.set())
+        ended.wait()
+        return future.result()
 
-        return lambda request: to_its_end(lambda: answer(request))
-
-    return RouterCalls(call("Transfer"), call("BatchTransfer"))
+    return lambda name, request: to_its_end(lambda: answer(name, request))
 
 
 class Rig:
@@ -112,12 +102,12 @@ class TransferUser(TallystickUser):
     @classmethod
     def transfers_per_second(cls, settings: RigSettings) -> float:
         """How many transfers a user of this class sends."""
-        raise NotImplementedError
+        return cls.calls_per_second(settings)
 
     def on_start(self) -> None:
         """Takes a router, and a moment of its own, so that the users do not all send at once."""
         self.expected = self.rig.expected
-        self._router: RouterCalls = self.rig.routers.next()
+        self._router: Router = self.rig.routers.next()
         self._interval_seconds = 1 / self.calls_per_second(self.rig.settings)
         gevent.sleep(random.uniform(0, self._interval_seconds))
         self._due = time.perf_counter()
@@ -151,7 +141,7 @@ class BatchTransferUser(TransferUser):
     def batch_transfer(self) -> None:
         """One batch."""
         batch = self.rig.supply.next(self.rig.settings.batch)
-        done = self._router.batch_transfer(batch.batch_request())
+        done = self._router(BATCH, batch.batch_request())
         self._count(BATCH, done, batch_outcomes(batch, done.error or done.result))
 
 
@@ -163,16 +153,11 @@ class UnaryTransferUser(TransferUser):
         """Transfers a second."""
         return settings.unary_user_rate
 
-    @classmethod
-    def transfers_per_second(cls, settings: RigSettings) -> float:
-        """The same."""
-        return settings.unary_user_rate
-
     @task
     def transfer(self) -> None:
         """One transfer."""
         single = self.rig.supply.next(1)
-        done = self._router.transfer(single.single_request())
+        done = self._router(SINGLE, single.single_request())
         self._count(SINGLE, done, {single_outcome(single, done.error or done.result): 1})
 
 

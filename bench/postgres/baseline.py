@@ -21,16 +21,15 @@ import typer
 from bench.cluster import file_system, read_cpu, read_tree
 from bench.command import Progress
 from bench.errors import BenchError
-from bench.load import Worker, ask_all, workers
-from bench.postgres.caller import Caller, CallerSettings, Outcomes, Run
+from bench.load import Load, load_processes
+from bench.postgres.caller import Caller
 from bench.postgres.server import PostgresqlServer, postgresql_server
 from bench.reporting import MICROS
-from bench.settings import AccountsOption, RunsOption, SecondsOption, SeedOption, Shape
+from bench.settings import AccountsOption, BenchSettings, RunsOption, SecondsOption, SeedOption, Shape
 from bench.transfers import CURRENCY, MINIMUM_BALANCE, make_accounts
+from shard_node.cluster import SLOT_COUNT
 from shard_node.limits import MAX_BATCH
 
-# On top of a run's seconds: its last commits, on a machine that is busy with something else.
-_ANSWER_SECONDS = 60.0
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 # As for a machine of this size; checkpoints, which would slow some runs and not others, come seldom.
 _SETTINGS = {
@@ -106,7 +105,7 @@ class PostgresRun:
 
 @dataclass(frozen=True, slots=True)
 class PostgresFigures:
-    """All runs, and where they ran."""
+    """All runs, and where they ran. Figures are their medians."""
 
     runs: Sequence[PostgresRun]
     version: str
@@ -115,17 +114,17 @@ class PostgresFigures:
 
     @property
     def rate(self) -> float:
-        """Transfers a second, the median of the runs."""
+        """Transfers a second."""
         return statistics.median(run.rate for run in self.runs)
 
     @property
     def server_us(self) -> float:
-        """CPU microseconds a transfer in the server, the median of the runs."""
+        """CPU microseconds a transfer in the server."""
         return statistics.median(run.server_us for run in self.runs)
 
     @property
     def client_us(self) -> float:
-        """CPU microseconds a transfer in the callers, the median of the runs."""
+        """CPU microseconds a transfer in the callers."""
         return statistics.median(run.client_us for run in self.runs)
 
 
@@ -140,22 +139,21 @@ def measure_postgres(settings: PostgresSettings, progress: Progress) -> Postgres
         conninfo = server.create_database("wallet")
         progress(f"opening {settings.accounts:,} accounts")
         version = make_wallet(conninfo, make_accounts(Shape(settings.accounts)).ids)
-        makes = [
-            partial(
-                Caller,
-                CallerSettings(
-                    conninfo, i, settings.connections, settings.accounts, settings.seed, settings.group
-                ),
-            )
-            for i in range(settings.processes)
-        ]
-        runs: list[PostgresRun] = []
-        with workers("client", makes) as callers:
+        load_settings = BenchSettings(
+            accounts=settings.accounts,
+            seed=settings.seed,
+            clients=settings.processes,
+            concurrency=settings.processes * settings.connections,
+            unary=True,
+        )
+        make = partial(Caller, conninfo=conninfo, group=settings.group)
+        # To PostgreSQL all accounts are in one place.
+        with load_processes(load_settings, [], [0] * SLOT_COUNT, make) as load:
             # Connects, and lets every server process plan its statements.
-            _run(Run(0, min(1.0, settings.seconds)), server, callers, runs)
+            runs = [_run(0, min(1.0, settings.seconds), server, load)]
             for number in range(1, settings.runs + 1):
                 progress(f"run {number} of {settings.runs}")
-                _run(Run(number, settings.seconds), server, callers, runs)
+                runs.append(_run(number, settings.seconds, server, load))
         progress("checking the books")
         check_books(conninfo, sum(run.committed for run in runs))
         return PostgresFigures(runs[1:], version, file_system(server.folder), os.cpu_count() or 1)
@@ -219,22 +217,18 @@ def _one(connection: psycopg.Connection, query: str) -> object:
     return row[0] if row else None
 
 
-def _run(order: Run, server: PostgresqlServer, callers: Sequence[Worker], runs: list[PostgresRun]) -> None:
-    pids = {f"client-{i}": caller.pid for i, caller in enumerate(callers)}
-    server_before, before = read_tree("PostgreSQL", server.pid), read_cpu(pids)
-    answers = ask_all(callers, [order] * len(callers), Outcomes, order.seconds + _ANSWER_SECONDS)
-    spent = before.until(read_cpu(pids))
+def _run(number: int, seconds: float, server: PostgresqlServer, load: Load) -> PostgresRun:
+    server_before, before = read_tree("PostgreSQL", server.pid), read_cpu(load.pids)
+    result = load.run(number, seconds, None)
+    spent = before.until(read_cpu(load.pids))
     server_cpu = read_tree("PostgreSQL", server.pid) - server_before
-    committed = sum(answer.committed for answer in answers)
-    if not committed:
+    if not result.committed:
         raise BenchError("nothing was committed: the run was too short, or nobody had funds")
-    runs.append(
-        PostgresRun(
-            committed,
-            sum(answer.insufficient_funds for answer in answers),
-            max(answer.seconds for answer in answers),
-            server_cpu,
-            spent.in_all,
-            max(0.0, spent.elsewhere - server_cpu),
-        )
+    return PostgresRun(
+        result.committed,
+        result.insufficient_funds,
+        result.seconds,
+        server_cpu,
+        spent.in_all,
+        max(0.0, spent.elsewhere - server_cpu),
     )

@@ -12,15 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import psycopg
 from psycopg.pq import ExecStatus
 
 from bench.errors import BenchError
-from bench.settings import Shape
+from bench.load import Counted, Latencies, LoadSettings, Run
 from bench.transfers import AMOUNTS, Payments, Workload, make_accounts
-from shard_node.cluster import SLOT_COUNT
 from tallystick import new_transaction_id
 
 COMMITTED, INSUFFICIENT_FUNDS = 1, 2
@@ -32,59 +30,38 @@ _ONE = "PREPARE pay (uuid, text, text, bigint) AS SELECT transfer($1, $2, $3, $4
 _MANY = "PREPARE pay (uuid[], text[], text[], bigint[]) AS SELECT unnest(transfer_batch($1, $2, $3, $4))"
 
 
-@dataclass(frozen=True, slots=True)
-class CallerSettings:
-    """What a process does in every run. ``group`` transfers make one transaction; 1: a call a transfer."""
-
-    conninfo: str
-    process: int
-    connections: int
-    accounts: int
-    seed: int
-    group: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Order: send transfers for so long. Answer: :class:`Outcomes`."""
-
-    number: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """What a process saw in a run. ``seconds`` is how long it took, the last answers included."""
-
-    committed: int
-    insufficient_funds: int
-    seconds: float
-
-
 class Caller:
-    """Carries out runs over its connections, which stay open from one run to the next."""
+    """Carries out runs over its connections, which stay open from one run to the next.
 
-    def __init__(self, settings: CallerSettings) -> None:
+    Args:
+        settings: ``concurrency`` is how many connections it has.
+        conninfo: how libpq connects to the database.
+        group: transfers of one transaction; 1: a call a transfer.
+    """
+
+    def __init__(self, settings: LoadSettings, conninfo: str, group: int) -> None:
         self._settings = settings
-        shape = Shape(settings.accounts)
-        accounts = make_accounts(shape)
+        self._group = group
+        accounts = make_accounts(settings.shape)
         self._ids = accounts.ids
         with ExitStack() as stack:
-            self._threads = stack.enter_context(ThreadPoolExecutor(settings.connections))
-            self._connections = [stack.enter_context(_connect(settings)) for _ in range(settings.connections)]
+            self._threads = stack.enter_context(ThreadPoolExecutor(settings.concurrency))
+            self._connections = [
+                stack.enter_context(_connect(conninfo, group)) for _ in range(settings.concurrency)
+            ]
             # Everything is there: from here on `close` ends it.
             self._stack = stack.pop_all()
-        # One for each thread. To PostgreSQL all accounts are in one place.
-        one_place = [0] * SLOT_COUNT
-        self._workloads = [Workload(shape, accounts, one_place) for _ in self._connections]
+        # One for each thread.
+        self._workloads = [Workload(settings.shape, accounts, settings.owners) for _ in self._connections]
 
-    def carry_out(self, order: Run) -> Outcomes:
+    def carry_out(self, order: Run) -> Counted:
         """Sends transfers over all connections at once. Raises BenchError for an odd outcome, or an error."""
+        # Not at the order's moment: the first one has waited for the connections.
         begun = time.monotonic()
         until = begun + order.seconds
         runs = [
             self._threads.submit(self._send, number, order.number, until)
-            for number in range(self._settings.connections)
+            for number in range(len(self._connections))
         ]
         outcomes: Counter[int] = Counter()
         for run in runs:
@@ -92,7 +69,8 @@ class Caller:
         seconds = time.monotonic() - begun
         if odd := outcomes.keys() - {COMMITTED, INSUFFICIENT_FUNDS}:
             raise BenchError(f"PostgreSQL answered with the outcomes {sorted(odd)}")
-        return Outcomes(outcomes[COMMITTED], outcomes[INSUFFICIENT_FUNDS], seconds)
+        none = Latencies().encoded()
+        return Counted(outcomes[COMMITTED], outcomes[INSUFFICIENT_FUNDS], seconds, none, none, [])
 
     def close(self) -> None:
         """Closes the connections."""
@@ -104,7 +82,7 @@ class Caller:
         outcomes: Counter[int] = Counter()
         call = connection.pgconn.exec_prepared
         while True:
-            for parameters in self._calls(workload.draw(max(_DRAWN_AT_ONCE, settings.group))):
+            for parameters in self._calls(workload.draw(max(_DRAWN_AT_ONCE, self._group))):
                 if time.monotonic() > until:
                     return outcomes
                 result = call(b"pay", parameters)
@@ -115,7 +93,7 @@ class Caller:
 
     def _calls(self, payments: Payments) -> Iterator[list[bytes]]:
         """The parameters of each call, in PostgreSQL's text format; amounts in minor units."""
-        ids, group = self._ids, self._settings.group
+        ids, group = self._ids, self._group
         payers = [ids[position] for position in payments.payers.tolist()]
         payees = [ids[position] for position in payments.payees.tolist()]
         amounts = [_MINOR[position] for position in payments.amounts.tolist()]
@@ -134,11 +112,11 @@ class Caller:
                 yield [f"{{{','.join(column)}}}".encode() for column in values]
 
 
-def _connect(settings: CallerSettings) -> psycopg.Connection:
+def _connect(conninfo: str, group: int) -> psycopg.Connection:
     """A connection, each statement a transaction of its own. Raises BenchError."""
     try:
-        connection = psycopg.connect(settings.conninfo, autocommit=True)
-        connection.execute(_ONE if settings.group == 1 else _MANY)
+        connection = psycopg.connect(conninfo, autocommit=True)
+        connection.execute(_ONE if group == 1 else _MANY)
     except psycopg.Error as error:
         raise BenchError(f"PostgreSQL does not answer: {error}") from error
     return connection

@@ -31,11 +31,29 @@ class Figures:
     rows: Sequence[Sequence[str]]
     total: Sequence[str] = ()
 
+    def table(self) -> Table:
+        """For a terminal."""
+        table = Table(*self.columns, right=self.columns[1:], title=self.title)
+        for row in self.rows:
+            table.add_row(*row)
+        if self.total:
+            table.add_section()
+            table.add_row(*self.total)
+        return table
+
+    def markdown(self) -> str:
+        """For a document."""
+        lines = ["| " + " | ".join(self.columns) + " |", "|---" + "|---:" * (len(self.columns) - 1) + "|"]
+        # Markdown drops spaces at the start of a cell; these indent a process under its part.
+        rows = [*self.rows, self.total] if self.total else self.rows
+        lines += ["| " + " | ".join(cell.replace("  ", "&emsp;") for cell in row) + " |" for row in rows]
+        return "\n".join([*([f"**{self.title}**", ""] if self.title else []), *lines])
+
 
 def show(screen: Screen, settings: BenchSettings, measurement: Measurement) -> None:
     """Prints the tables, and what was measured on what."""
     for figures in tables(measurement):
-        screen.table(_table(figures))
+        screen.table(figures.table())
     headline, *more = sentences(settings, measurement)
     screen.print(strong(headline))
     for sentence in more:
@@ -46,7 +64,7 @@ def markdown(settings: BenchSettings, measurement: Measurement) -> str:
     """The same as a Markdown document, with the pictures of `bench.reporting.plots` beside it."""
     parts = ["# Tallystick under load"]
     parts += [f"{sentence}." for sentence in sentences(settings, measurement)]
-    parts += [_markdown_table(figures) for figures in tables(measurement)]
+    parts += [figures.markdown() for figures in tables(measurement)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -186,26 +204,3 @@ def _cpu_cells(seconds: Sequence[float], runs: Sequence[MeasuredRun]) -> list[st
     micros = [spent * MICROS / run.result.transfers for spent, run in zip(seconds, runs, strict=True)]
     share = statistics.median(spent / run.result.seconds for spent, run in zip(seconds, runs, strict=True))
     return [f"{statistics.median(micros):.2f}", f"{min(micros):.2f}", f"{max(micros):.2f}", f"{share:.0%}"]
-
-
-def _table(figures: Figures) -> Table:
-    table = Table(*figures.columns, right=figures.columns[1:], title=figures.title)
-    for row in figures.rows:
-        table.add_row(*row)
-    if figures.total:
-        table.add_section()
-        table.add_row(*figures.total)
-    return table
-
-
-def _markdown_table(figures: Figures) -> str:
-    rows = [*figures.rows, figures.total] if figures.total else figures.rows
-    lines = [
-        f"**{figures.title}**",
-        "",
-        "| " + " | ".join(figures.columns) + " |",
-        "|---" + "|---:" * (len(figures.columns) - 1) + "|",
-    ]
-    # Markdown drops spaces at the start of a cell; these indent a process under its part.
-    lines += ["| " + " | ".join(cell.replace("  ", "&emsp;") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)

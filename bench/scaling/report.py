@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.cluster import Part
-from bench.scaling.plan import TRANSFER_PATH, Assumptions, Plan, Point, growth
+from bench.reporting import Figures
+from bench.scaling.plan import TRANSFER_PATH, Plan, Point, growth
 
 _MARKDOWN, JSON, _PLOT = "scaling.md", "scaling.json", "scaling.png"
 _PLOT_INCHES = (8.0, 5.0)
@@ -27,18 +28,8 @@ class ScalingFigures:
 
 def markdown(figures: ScalingFigures) -> str:
     """The report, with the arithmetic of the plan and what it assumes."""
-    return "\n".join(
-        [
-            "# CPU a transfer over shards, and what a rate takes",
-            "",
-            *_costs(figures),
-            "",
-            *_arithmetic(figures),
-            "",
-            *_assumed(figures),
-            "",
-        ]
-    )
+    title = "# CPU a transfer over shards, and what a rate takes"
+    return "\n".join([title, "", *_costs(figures), "", *_arithmetic(figures), "", _assumed(figures), ""])
 
 
 def document(figures: ScalingFigures) -> dict[str, object]:
@@ -96,10 +87,8 @@ def _costs(figures: ScalingFigures) -> Iterator[str]:
     )
     yield ""
     columns = ["shards", "transfers/s", *parts, "path", "growth", "in all", "growth"]
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
-    for point in figures.points:
-        cells = [
+    rows = [
+        [
             str(point.shards),
             f"{point.rate:,.0f}",
             *(f"{point.cpu_us.get(part, 0.0):.2f}" for part in parts),
@@ -108,7 +97,9 @@ def _costs(figures: ScalingFigures) -> Iterator[str]:
             f"{point.in_all_us:.2f}",
             _times(grown.get(point.shards)),
         ]
-        yield f"| {' | '.join(cells)} |"
+        for point in figures.points
+    ]
+    yield Figures("", columns, rows).markdown()
 
 
 def _times(value: float | None) -> str:
@@ -120,14 +111,18 @@ def _arithmetic(figures: ScalingFigures) -> Iterator[str]:
     rate = plan.assumptions.transfers_per_second
     yield f"## {rate:,.0f} transfers a second, all across shards"
     yield ""
-    yield "| part | us a transfer on n shards | on n = " + str(plan.shards) + " | cores busy | processes |"
-    yield "|---|---|---|---|---|"
-    for row in plan.rows:
-        yield (
-            f"| {row.part} | {row.line.fixed_us:.2f} + {row.line.per_shard_us:.3f} n | {row.cpu_us:.2f} "
-            f"| {rate:,.0f}/s x {row.cpu_us:.2f} us = {row.cores_busy:.2f} "
-            f"| {row.cores_busy:.2f} / {row.busy:g} -> {row.processes} |"
-        )
+    columns = ("part", "us a transfer on n shards", f"on n = {plan.shards}", "cores busy", "processes")
+    rows = [
+        [
+            row.part,
+            f"{row.line.fixed_us:.2f} + {row.line.per_shard_us:.3f} n",
+            f"{row.cpu_us:.2f}",
+            f"{rate:,.0f}/s x {row.cpu_us:.2f} us = {row.cores_busy:.2f}",
+            f"{row.cores_busy:.2f} / {row.busy:g} -> {row.processes}",
+        ]
+        for row in plan.rows
+    ]
+    yield Figures("", columns, rows).markdown()
     yield ""
     counted = " + ".join(str(row.processes) for row in plan.rows)
     beside = f" + {plan.cores_beside:.2f} for shard nodes and ZooKeeper"
@@ -143,27 +138,21 @@ def _arithmetic(figures: ScalingFigures) -> Iterator[str]:
         yield f"{plan.shards} shards are beyond the {most} that were measured: the lines are carried on."
 
 
-def _assumed(figures: ScalingFigures) -> Iterator[str]:
-    assumed: Assumptions = figures.plan.assumptions
-    yield "What this assumes:"
-    yield ""
-    yield (
-        f"- One Redis is one core, at most {assumed.shard_busy:.0%} busy; so is one router, coordinator or "
-        f"archiver, at most {assumed.process_busy:.0%} busy."
-    )
-    yield (
-        f"- Every transfer crosses shards; accounts are uniformly random; every coordinator sees batches of "
-        f"{figures.batch}, however many routers and shards there are."
-    )
-    yield (
-        "- The cost of a part is a straight line over the number of shards, fitted to what was measured; "
-        "where it would fall, it is level."
-    )
-    yield "- A core is one of the machine that was measured, where all parts shared its caches; fsync is on."
-    yield "- Shard nodes and ZooKeeper take as much of a core for each shard as the most that was measured."
-    yield "- Archivers keep up, each with shards of its own and a database that takes what it stores."
-    yield "- No replicas, no network: with machines of their own, packets cost more than a loopback's."
-    yield "- Disks keep up: every shard syncs its own log."
+def _assumed(figures: ScalingFigures) -> str:
+    assumed = figures.plan.assumptions
+    return f"""What this assumes:
+
+- One Redis is one core, at most {assumed.shard_busy:.0%} busy; so is one router, coordinator or archiver, at
+  most {assumed.process_busy:.0%} busy.
+- Every transfer crosses shards; accounts are uniformly random; every coordinator sees batches of
+  {figures.batch}, however many routers and shards there are.
+- The cost of a part is a straight line over the number of shards, fitted to what was measured; where it would
+  fall, it is level.
+- A core is one of the machine that was measured, where all parts shared its caches; fsync is on.
+- Shard nodes and ZooKeeper take as much of a core for each shard as the most that was measured.
+- Archivers keep up, each with shards of its own and a database that takes what it stores.
+- No replicas, no network: with machines of their own, packets cost more than a loopback's.
+- Disks keep up: every shard syncs its own log."""
 
 
 def _plot(path: Path, figures: ScalingFigures) -> None:
@@ -172,6 +161,11 @@ def _plot(path: Path, figures: ScalingFigures) -> None:
 
     figure = Figure(figsize=_PLOT_INCHES, layout="constrained")
     axes = figure.subplots()
+    axes.set(
+        title=f"CPU a cross-shard transfer by part, batches of {figures.batch}",
+        xlabel="shards (1: nothing crosses)",
+        ylabel="CPU microseconds a transfer",
+    )
     names = [str(point.shards) for point in figures.points]
     bottoms = [0.0] * len(names)
     for part in Part:
@@ -183,10 +177,5 @@ def _plot(path: Path, figures: ScalingFigures) -> None:
     for place, point in enumerate(figures.points):
         if point.shards in grown:
             axes.annotate(_times(grown[point.shards]), (place, bottoms[place]), ha="center", va="bottom")
-    axes.set(
-        xlabel="shards (1: nothing crosses)",
-        ylabel="CPU microseconds a transfer",
-        title=f"CPU a cross-shard transfer by part, batches of {figures.batch}",
-    )
     axes.legend()
     figure.savefig(path, dpi=_PLOT_DPI)

@@ -103,10 +103,7 @@ class Client(MoneyOperations[_Connection]):
         Raises:
             AccountExists: it was opened with other attributes.
         """
-        new = NewAccount(
-            account_id, currency, minimum_balance, maximum_balance, maximum_transfer, validate_only
-        )
-        return wire.account(await self._call(wallet.OPEN_ACCOUNT, wire.open_account_request(new), timeout_s))
+        return await self._ask(wallet.OPEN_ACCOUNT, locals(), wire.account)
 
     async def open_accounts(
         self, accounts: Iterable[NewAccount], *, timeout_s: float | None = None
@@ -146,8 +143,7 @@ class Client(MoneyOperations[_Connection]):
         Raises:
             AccountNotFound: no account has this id.
         """
-        request = limits.request(wallet_pb2.GetAccountRequest, account_id=account_id)
-        return wire.account(await self._call(wallet.GET_ACCOUNT, request, timeout_s))
+        return await self._ask(wallet.GET_ACCOUNT, locals(), wire.account)
 
     async def get_accounts(
         self, account_ids: Iterable[str], *, timeout_s: float | None = None
@@ -196,11 +192,7 @@ class Client(MoneyOperations[_Connection]):
             page_token: the `next_token` of the page before, with the same prefix.
             timeout_s: seconds in all, retries included.
         """
-        request = limits.request(
-            wallet_pb2.ListAccountsRequest, prefix=prefix, page_size=page_size, page_token=page_token
-        )
-        response = await self._call(wallet.LIST_ACCOUNTS, request, timeout_s)
-        return AccountPage(tuple(map(wire.account, response.accounts)), response.next_page_token)
+        return await self._ask(wallet.LIST_ACCOUNTS, locals(), wire.account_page)
 
     async def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> AsyncIterator[Account]:
         """All accounts whose id begins with a prefix, page by page; `timeout_s` is a page's.

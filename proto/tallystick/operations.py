@@ -2,19 +2,18 @@
 
 Every call that moves money has a transaction id, given or made, and is sent again under it until there is
 an answer or no time left, so it moves money once at the most.
+
+The arguments of each method have the names of its message's fields, so it hands all of them on: `locals()`.
 """
 
 # ruff: noqa: PLR0913 - they are the fields of the contract's messages, most of them given by name
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
 from uuid import UUID
 
 from tallystick import transport as wallet
 from tallystick import wire
 from tallystick.connecting import ConnectionT, LoopClient
-from tallystick.transport import Method, RequestT, ResponseT
-from tallystick.v1 import wallet_pb2
 from tallystick.values import (
     Account,
     Amount,
@@ -23,8 +22,6 @@ from tallystick.values import (
     JournalResult,
     TransferResult,
 )
-
-ResultT = TypeVar("ResultT")
 
 
 class MoneyOperations(LoopClient[ConnectionT]):
@@ -223,13 +220,13 @@ class MoneyOperations(LoopClient[ConnectionT]):
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account neither pay nor be paid, until it is unfrozen. Done again, it does nothing."""
-        return await self._ask(wallet.FREEZE_ACCOUNT, locals(), _account)
+        return await self._ask(wallet.FREEZE_ACCOUNT, locals(), wire.account)
 
     async def unfreeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account take part again. Done again, it does nothing."""
-        return await self._ask(wallet.UNFREEZE_ACCOUNT, locals(), _account)
+        return await self._ask(wallet.UNFREEZE_ACCOUNT, locals(), wire.account)
 
     async def close_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
@@ -240,26 +237,8 @@ class MoneyOperations(LoopClient[ConnectionT]):
             AccountNotEmpty: its balance is not zero, or a hold is active.
             AccountInUse: something is on its way to it; try again soon.
         """
-        return await self._ask(wallet.CLOSE_ACCOUNT, locals(), _account)
+        return await self._ask(wallet.CLOSE_ACCOUNT, locals(), wire.account)
 
     def _identity(self, transaction_id: str | UUID | None) -> str:
+        """As the base does; a new id for None."""
         return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
-
-    async def _ask(
-        self,
-        method: Method[RequestT, ResponseT],
-        arguments: dict[str, Any],
-        result_of: Callable[[ResponseT, RequestT], ResultT],
-    ) -> ResultT:
-        """Call with the arguments of an operation; but for `self` and `timeout_s` they are its message's."""
-        timeout_s = arguments.pop("timeout_s")
-        del arguments["self"]
-        identity = ""
-        if "transaction_id" in arguments:
-            identity = arguments["transaction_id"] = self._identity(arguments["transaction_id"])
-        request = wire.request_of(method, arguments)
-        return result_of(await self._call(method, request, timeout_s, identity), request)
-
-
-def _account(response: wallet_pb2.Account, _: object) -> Account:
-    return wire.account(response)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import count
@@ -17,9 +18,12 @@ import psycopg
 import pytest
 
 from bench.errors import BenchError
+from bench.load.client import LoadSettings, Run
 from bench.postgres.baseline import check_books, make_wallet
-from bench.postgres.caller import Caller, CallerSettings, Run
+from bench.postgres.caller import Caller
 from bench.postgres.server import PostgresqlServer, postgresql_server
+from bench.settings import Shape
+from shard_node.cluster.slots import SLOT_COUNT
 from tallystick import new_transaction_id
 from tests.bench.commands import figures_of, reachable_folder
 
@@ -28,6 +32,12 @@ pytestmark = pytest.mark.servers
 COMMITTED, INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, ID_REUSED = 1, 2, 7, 8
 ACCOUNTS = ("anna", "berta", "carla")
 NAMES = (f"wallet_{number}" for number in count())
+
+
+def load_settings(connections: int) -> LoadSettings:
+    """What a process that calls has to do."""
+    shape = Shape(100)
+    return LoadSettings([], [0] * SLOT_COUNT, shape, 1, unary=True, concurrency=connections, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -171,17 +181,17 @@ def test_a_caller_without_its_server_fails_the_measurement(server: PostgresqlSer
     """A sentence: neither a traceback nor a figure."""
     away = server.conninfo("nowhere")
     with pytest.raises(BenchError, match="does not answer"):
-        Caller(CallerSettings(away, process=0, connections=2, accounts=100, seed=1, group=1))
+        Caller(load_settings(2), away, group=1)
     with pytest.raises(BenchError, match="PostgreSQL said"):
         check_books(away, 1)
 
 
 def test_an_odd_outcome_fails_the_run(wallet: str) -> None:
     """Callers that pay accounts which are not there: nothing of that is a figure."""
-    caller = Caller(CallerSettings(wallet, process=0, connections=1, accounts=100, seed=1, group=1))
+    caller = Caller(load_settings(1), wallet, group=1)
     try:
         with pytest.raises(BenchError, match=r"outcomes \[7\]"):
-            caller.carry_out(Run(1, 0.1))
+            caller.carry_out(Run(1, time.monotonic(), 0.1))
     finally:
         caller.close()
 

@@ -8,7 +8,7 @@ from bench.echo import echo_server
 from bench.errors import BenchError
 from bench.load.processes import load_processes
 from bench.settings import BenchSettings
-from bench.unary import Round, _Counter
+from bench.unary import Counter, Round
 from shard_node.cluster.slots import SLOT_COUNT
 from tests.bench.commands import figures_of
 
@@ -24,7 +24,7 @@ def test_the_ratio_is_of_cpu_time_a_call() -> None:
 def test_the_echo_server_is_called_as_a_router_is() -> None:
     """Every answer is taken for a committed transfer, but none counts towards the cluster's books."""
     settings = BenchSettings(accounts=100, clients=1, concurrency=4, unary=True)
-    counter = _Counter()
+    counter = Counter()
     with echo_server() as echo, load_processes(settings, [echo.address], ONE_PLACE) as load:
         result = counter.echo(load)
         assert result.committed == result.latencies.count == 500
