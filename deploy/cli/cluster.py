@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,11 @@ _WATCH_SECONDS = 0.5
 _DataFolder = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where everything is kept.")]
 
 
+def _optional(**settings: Any) -> Any:
+    """An option whose help says what holds without it."""
+    return typer.Option(show_default=False, **settings)
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.command()(up)
@@ -40,45 +45,36 @@ def add_to(app: typer.Typer) -> None:
 def up(
     *,
     data: _DataFolder = DEFAULT_DATA,
-    shards: Annotated[
-        int | None, typer.Option(min=1, help=f"Redis shards. [default: {DEFAULT_SHARDS}]", show_default=False)
-    ] = None,
-    routers: Annotated[int | None, typer.Option(min=1, help="[default: 1]", show_default=False)] = None,
-    coordinators: Annotated[int | None, typer.Option(min=1, help="[default: 1]", show_default=False)] = None,
+    shards: Annotated[int | None, _optional(min=1, help=f"Redis shards. [default: {DEFAULT_SHARDS}]")] = None,
+    routers: Annotated[int | None, _optional(min=1, help="[default: 1]")] = None,
+    coordinators: Annotated[int | None, _optional(min=1, help="[default: 1]")] = None,
     archivers: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="They move the ledger into its database; 0: no history. [default: 1]",
-            show_default=False,
-        ),
+        _optional(min=0, help="They move the ledger into its database; 0: no history. [default: 1]"),
     ] = None,
     archiver_niceness: Annotated[
         int | None,
-        typer.Option(
+        _optional(
             min=0,
             max=MAX_NICENESS,
             help="How far archivers give way to transfers on a busy machine, as nice(1) has it; their "
             "backlog grows meanwhile. [default: 0, not at all]",
-            show_default=False,
         ),
     ] = None,
     max_backlog: Annotated[
         int | None,
-        typer.Option(
+        _optional(
             min=1,
             metavar="ENTRIES",
             help="So many that wait to be archived, and a shard refuses new transfers. [default: 5000000]",
-            show_default=False,
         ),
     ] = None,
     ledger: Annotated[
         str | None,
-        typer.Option(
+        _optional(
             metavar="URL",
             help="The ledger's database, for SQLAlchemy: postgresql+psycopg://user@host/name. Its password "
             "is best left to ~/.pgpass, for processes show their arguments. [default: SQLite in --data]",
-            show_default=False,
         ),
     ] = None,
     detach: Annotated[
@@ -86,10 +82,8 @@ def up(
     ] = False,
     dedupe_window_seconds: Annotated[
         int | None,
-        typer.Option(
-            min=MIN_WINDOW_SECONDS,
-            help="How long outcomes are remembered at least. [default: an hour]",
-            show_default=False,
+        _optional(
+            min=MIN_WINDOW_SECONDS, help="How long outcomes are remembered at least. [default: an hour]"
         ),
     ] = None,
     new_ports: Annotated[
@@ -155,14 +149,13 @@ def adopt(
     data: _DataFolder = DEFAULT_DATA,
     cluster_id: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="The copy's own id. [default: made up]", show_default=False),
+        _optional(metavar="ID", help="The copy's own id. [default: made up]"),
     ] = None,
     ledger: Annotated[
         str | None,
-        typer.Option(
+        _optional(
             metavar="URL",
             help="A database with a copy of the original's ledger; needed when that is not in the folder.",
-            show_default=False,
         ),
     ] = None,
     moved: Annotated[

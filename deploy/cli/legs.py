@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import DeployError
 from deploy.importing import CsvTable
+from tallystick import JournalLeg
 
 COLUMNS = ("account_id", "amount", "currency")
 # More than a journal may have: the cluster's answer to a payments file typed by mistake would say less.
@@ -23,16 +23,7 @@ class LegsError(DeployError):
     """A leg that cannot be understood; the text says which, and how one looks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One account's part: ``amount`` is decimal text, a leading "-" makes it a debit."""
-
-    account_id: str
-    amount: str
-    currency: str
-
-
-def parse_legs(words: Sequence[str], currency: str) -> list[Leg]:
+def parse_legs(words: Sequence[str], currency: str) -> list[JournalLeg]:
     """Legs from ACCOUNT=AMOUNT or ACCOUNT=AMOUNT:CURRENCY; ``currency`` is that of those without one.
 
     Raises LegsError at the first that is neither.
@@ -46,7 +37,7 @@ def parse_legs(words: Sequence[str], currency: str) -> list[Leg]:
     return legs
 
 
-def read_legs(file: Path, currency: str) -> list[Leg]:
+def read_legs(file: Path, currency: str) -> list[JournalLeg]:
     """Legs from a CSV file with the columns account_id, amount and, unless ``currency`` serves all, currency.
 
     Raises TableError when the file cannot be read without guessing, LegsError at the first wrong row.
@@ -56,7 +47,7 @@ def read_legs(file: Path, currency: str) -> list[Leg]:
         table = CsvTable(str(file), source, needed, COLUMNS[len(needed) :])
         if table.rows_total > MAX_LEGS:
             raise LegsError(f"{file} has {table.rows_total} legs, more than {MAX_LEGS}")
-        legs: list[Leg] = []
+        legs: list[JournalLeg] = []
         for row in table:
             where = f"{file}, line {row.line}"
             if row.defect:
@@ -66,7 +57,7 @@ def read_legs(file: Path, currency: str) -> list[Leg]:
         return legs
 
 
-def _leg(account_id: str, amount: str, currency: str, where: str) -> Leg:
+def _leg(account_id: str, amount: str, currency: str, where: str) -> JournalLeg:
     if not currency:
         raise LegsError(f"{where}: in which currency? Give --currency, or write alice=-10.00:EUR")
     amount = amount.strip()
@@ -75,4 +66,4 @@ def _leg(account_id: str, amount: str, currency: str, where: str) -> Leg:
         amount = amount[1:]
         if amount[:1] in {"+", "-"}:
             raise LegsError(f"{where}: the amount {'+' + amount!r} has two signs")
-    return Leg(account_id.strip(), amount, currency.strip())
+    return JournalLeg(account_id.strip(), amount, currency.strip())

@@ -18,7 +18,7 @@ from deploy.cli.options import (
     parsed_duration,
     with_options,
 )
-from tallystick import JournalLeg, SyncClient
+from tallystick import SyncClient
 
 _HoldId = Annotated[str, typer.Argument(metavar="HOLD", help="The transaction id of the hold.")]
 
@@ -171,8 +171,7 @@ def journal(
     if (file is None) == (not legs):
         raise LegsError("name the legs as arguments, or their file with --file: one of the two")
     parsed = read_legs(file, currency) if file is not None else parse_legs(legs or [], currency)
-    sent = [JournalLeg(leg.account_id, leg.amount, leg.currency) for leg in parsed]
-    result = operation.send(SyncClient.post_journal, sent, initiated_by=initiated_by)
+    result = operation.send(SyncClient.post_journal, parsed, initiated_by=initiated_by)
     # A repetition of what was done before comes without balances.
     balances = zip(parsed, result.available, strict=False)
     operation.show(result, *((leg.account_id, available, leg.currency) for leg, available in balances))

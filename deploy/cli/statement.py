@@ -9,44 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
-from typing import Generic, Protocol, TypeVar
 
 from deploy.errors import DeployError
+from tallystick.ledger import Entry
 
 
 class StatementError(DeployError):
     """The ledger's own figures contradict each other: `tallystick audit` says where."""
 
 
-class Entry(Protocol):
-    """What a statement needs of a ledger entry. Decimals in the currency's unit."""
-
-    @property
-    def version(self) -> int:
-        """Rises by one with each entry of the account."""
-
-    @property
-    def at(self) -> datetime:
-        """When it was made."""
-
-    @property
-    def delta(self) -> Decimal:
-        """Change of the balance, available and held together."""
-
-    @property
-    def held_delta(self) -> Decimal:
-        """Change of what is held."""
-
-    @property
-    def balance(self) -> Decimal:
-        """The balance after it, as it was noted then."""
-
-
 _ZERO = Decimal(0)
-
-EntryT = TypeVar("EntryT", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +42,16 @@ def unopened(account_id: str, zero: Decimal = _ZERO) -> Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Line(Generic[EntryT]):
+class Line:
     """An entry, and how the account stood after it."""
 
-    entry: EntryT
+    entry: Entry
     after: Position
 
 
 def statement_lines(
-    account_id: str, opening: Position, entries: Iterable[EntryT], closing: Position
-) -> Iterator[Line[EntryT]]:
+    account_id: str, opening: Position, entries: Iterable[Entry], closing: Position
+) -> Iterator[Line]:
     """The entries, oldest first, each with the account as counted after it.
 
     Raises StatementError at the first that does not fit the one before it, and in the end when the last one

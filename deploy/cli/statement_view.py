@@ -21,7 +21,7 @@ from deploy.cli.statement import Line, Position, statement_lines, unopened
 from deploy.moments import local_text, moment_text, parse_moment, times
 from deploy.terminal import Sink, Table, out, strong
 from tallystick import AccountNotFound, SyncLedgerClient
-from tallystick.ledger import BalanceAt, Entry, EntryOrder
+from tallystick.ledger import BalanceAt, EntryOrder
 
 CSV_COLUMNS = (
     "time",
@@ -50,7 +50,7 @@ class Statement:
     from_time: datetime | None
     to_time: datetime
     opening: Position
-    lines: list[Line[Entry]]
+    lines: list[Line]
     closing: Position
     # Nothing that happened up to then is missing; None: not known.
     complete_until: datetime | None

@@ -15,11 +15,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -73,8 +72,7 @@ _PER_THOUSAND = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(NamedTuple):
     """One row, and what it is meant to show."""
 
     kind: Kind
@@ -88,14 +86,7 @@ class Payment:
     @property
     def texts(self) -> tuple[str, ...]:
         """The six columns."""
-        return (
-            self.transaction_id,
-            self.from_account,
-            self.to_account,
-            self.amount,
-            self.currency,
-            self.reference,
-        )
+        return self[1:]
 
 
 class PaymentsGenerator:
@@ -161,32 +152,31 @@ class PaymentsGenerator:
 
     def _special(self, kind: Kind, number: int) -> Payment:
         if kind is Kind.REPEATED:
-            return replace(self._earlier(), kind=kind)
+            return self._earlier()._replace(kind=kind)
         if kind is Kind.REUSED_ID:
             earlier = self._earlier()
-            return replace(earlier, kind=kind, amount=f"{int(earlier.amount.partition('.')[0]) + 1}")
+            return earlier._replace(kind=kind, amount=f"{int(earlier.amount.partition('.')[0]) + 1}")
         # Between accounts that are there, and under an id of its own.
-        p = replace(
-            self._random.choice(self._ordinary), kind=kind, transaction_id=self._transaction_id(number)
-        )
+        p = self._random.choice(self._ordinary)
+        p = p._replace(kind=kind, transaction_id=self._transaction_id(number))
         if kind is Kind.NO_FUNDS:
-            return replace(p, amount=_TOO_MUCH)
+            return p._replace(amount=_TOO_MUCH)
         if kind is Kind.WRONG_CURRENCY:
-            return replace(p, currency="USD" if p.currency == "EUR" else "EUR", amount="5")
+            return p._replace(currency="USD" if p.currency == "EUR" else "EUR", amount="5")
         return self._malformed(p)
 
     def _malformed(self, p: Payment) -> Payment:
         return self._random.choice(
             [
-                replace(p, amount="-5.00"),
-                replace(p, amount="1e3"),
-                replace(p, amount="12.345"),
-                replace(p, amount="0"),
-                replace(p, currency="EURO"),
-                replace(p, to_account=p.from_account),
-                replace(p, to_account="a shop with spaces"),
-                replace(p, transaction_id="payment-17"),
-                replace(p, reference="x" * 257),
+                p._replace(amount="-5.00"),
+                p._replace(amount="1e3"),
+                p._replace(amount="12.345"),
+                p._replace(amount="0"),
+                p._replace(currency="EURO"),
+                p._replace(to_account=p.from_account),
+                p._replace(to_account="a shop with spaces"),
+                p._replace(transaction_id="payment-17"),
+                p._replace(reference="x" * 257),
             ]
         )
 

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from deploy.errors import DeployError
@@ -130,9 +129,7 @@ class Knowledge:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def find(self, keys: Iterable[bytes]) -> dict[bytes, list[Record]]:

@@ -2,7 +2,7 @@
 
 from deploy.local import cluster_file, ports
 from deploy.local.cluster_file import ClusterRecord, Kind
-from deploy.local.cluster_survey import Part, State, Survey, Verdict, survey
+from deploy.local.cluster_survey import State, Survey, Verdict, survey
 from deploy.local.connection import (
     CALL_TIMEOUT_SECONDS,
     DEFAULT_DATA,
@@ -32,7 +32,6 @@ __all__ = [
     "ClusterSpec",
     "Kind",
     "LocalCluster",
-    "Part",
     "State",
     "Survey",
     "Verdict",

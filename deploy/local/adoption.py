@@ -234,7 +234,7 @@ async def _rename_shard(address: str, old: str, shard: ShardInfo, new: str, chec
         if status.archived_number:
             check(shard.shard_id, status.archived_number, status.archived_head)
         raised = max(shard.epoch, status.epoch) + 1
-        await Shard(shard.shard_id, status.fence, client).rename(after, raised)
+        await Shard(shard.shard_id, status.fence, client).rename(new, raised)
     finally:
         await disconnect(client)
     return replace(shard, primary=address, epoch=raised)

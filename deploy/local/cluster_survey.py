@@ -156,16 +156,15 @@ def count_in_doubt(service: ClusterServiceStub) -> tuple[int | None, str]:
 def redis_part(name: str, address: str, pid: int | None, answers: Mapping[str, Answer]) -> Part:
     """A shard's Redis, by whether each router and coordinator gets an answer from it, at their epoch."""
     shard = name.partition(":")[2]
-    if not answers:
-        how = "nobody answers who could tell whether it serves"
-        return Part(name, Kind.REDIS, State.UNKNOWN, address, pid, how)
     silent = [
         server for server, one in answers.items() if shard not in one.backlogs or one.backlogs[shard].unknown
     ]
-    if silent:
-        how = f"{', '.join(silent)} got no answer from it at the topology's epoch"
-        return Part(name, Kind.REDIS, State.SILENT, address, pid, how)
-    return Part(name, Kind.REDIS, State.PRESENT, address, pid)
+    state, how = State.PRESENT, ""
+    if not answers:
+        state, how = State.UNKNOWN, "nobody answers who could tell whether it serves"
+    elif silent:
+        state, how = State.SILENT, f"{', '.join(silent)} got no answer from it at the topology's epoch"
+    return Part(name, Kind.REDIS, state, address, pid, how)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from deploy.errors import DataError, NoClusterError, StartError
 from deploy.local import cluster_file, processes
@@ -24,8 +24,6 @@ from deploy.local.processes import ProcessIdentity
 from deploy.local.starter import Starter, redis_record
 from deploy.local.stopper import STOP_GRACE_SECONDS, redis_servers, stop_processes
 from shard_node.redis_files import CONFIGURATION as REDIS_CONFIGURATION
-
-T = TypeVar("T")
 
 # Java and five Python processes on two busy cores take some seconds; a hang is not worth waiting for.
 READY_TIMEOUT_SECONDS = 60.0
@@ -220,22 +218,19 @@ class LocalCluster:
     def _planned(self) -> ClusterRecord:
         """The record to start from: what is remembered, with what was asked for, and what runs."""
         spec = self._spec
-        old = cluster_file.read(self.data) or ClusterRecord(_given(spec.shards, DEFAULT_SHARDS))
+        old = cluster_file.read(self.data) or ClusterRecord(
+            DEFAULT_SHARDS if spec.shards is None else spec.shards
+        )
         if spec.shards is not None and spec.shards != old.shards:
             raise DataError(
                 f"{self.data} holds a cluster of {old.shards} shards, not {spec.shards}: "
                 f"leave --shards out, or choose another folder with --data"
             )
-        new = replace(
-            old,
-            routers=_given(spec.routers, old.routers),
-            coordinators=_given(spec.coordinators, old.coordinators),
-            dedupe_window_seconds=_given(spec.dedupe_window_seconds, old.dedupe_window_seconds),
-            archivers=_given(spec.archivers, old.archivers),
-            ledger=old.ledger if spec.ledger is None else checked(spec.ledger),
-            max_backlog=_given(spec.max_backlog, old.max_backlog),
-            archiver_niceness=_given(spec.archiver_niceness, old.archiver_niceness),
-        )
+        asked = {name: value for name, value in asdict(spec).items() if value is not None}
+        new_ports = asked.pop("new_ports")
+        if "ledger" in asked:
+            asked["ledger"] = checked(asked["ledger"])
+        new = replace(old, **asked)
         if not all(1 <= count <= MAX_OF_A_KIND for count in (new.shards, new.routers, new.coordinators)):
             raise DataError(f"a local cluster has 1 to {MAX_OF_A_KIND} shards, routers and coordinators each")
         if not 0 <= new.archivers <= MAX_OF_A_KIND:
@@ -243,7 +238,7 @@ class LocalCluster:
         if not 0 <= new.archiver_niceness <= MAX_NICENESS:
             raise DataError(f"the niceness of archivers is 0 to {MAX_NICENESS}")
         alive = living(self.data, old)
-        if alive and (new != old or spec.new_ports):
+        if alive and (new != old or new_ports):
             raise DataError(f"the cluster in {self.data} runs with other settings: 'tallystick down' first")
         return replace(new, processes=tuple(alive))
 
@@ -306,11 +301,6 @@ class LocalCluster:
                 time.sleep(_POLL_SECONDS)
         with _locked(self.data):
             cluster_file.write(self.data, self.record.with_processes([redis]))
-
-
-def _given(asked: T | None, remembered: T) -> T:
-    """What was asked for, zero included; without that what is remembered."""
-    return remembered if asked is None else asked
 
 
 @contextmanager

@@ -20,12 +20,7 @@ from deploy.errors import StartError
 from deploy.local.cluster_file import Kind
 from shard_node.cluster import MEMBERS, MemberKind
 
-_FOLDERS = {
-    Kind.SHARD_NODE: f"{MEMBERS}/{MemberKind.SHARD_NODE.value}",
-    Kind.COORDINATOR: f"{MEMBERS}/{MemberKind.COORDINATOR.value}",
-    Kind.ROUTER: f"{MEMBERS}/{MemberKind.ROUTER.value}",
-    Kind.ARCHIVER: f"{MEMBERS}/{MemberKind.ARCHIVER.value}",
-}
+_FOLDERS = {Kind[kind.name]: f"{MEMBERS}/{kind.value}" for kind in MemberKind}
 _CONNECT_SECONDS = 20.0
 _CALL_SECONDS = 5.0
 

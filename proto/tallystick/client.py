@@ -14,7 +14,6 @@ from uuid import UUID
 from tallystick import connecting, limits, wire
 from tallystick import transport as wallet
 from tallystick.coalescer import Coalescer
-from tallystick.connecting import LoopClient
 from tallystick.errors import ClientClosed, InvalidArgument
 from tallystick.operations import MoneyOperations
 from tallystick.sender import Sender
@@ -60,7 +59,7 @@ class _Connection(connecting.Connection[Transport]):
         await super().close(grace_s)
 
 
-class Client(LoopClient[_Connection], MoneyOperations):
+class Client(MoneyOperations[_Connection]):
     """A wallet client for one event loop. Any number of tasks may share it; make one and keep it.
 
     It connects at the first call. Every method takes `timeout_s`, the seconds it may
@@ -104,10 +103,7 @@ class Client(LoopClient[_Connection], MoneyOperations):
         Raises:
             AccountExists: it was opened with other attributes.
         """
-        new = NewAccount(
-            account_id, currency, minimum_balance, maximum_balance, maximum_transfer, validate_only
-        )
-        return wire.account(await self._call(wallet.OPEN_ACCOUNT, wire.open_account_request(new), timeout_s))
+        return await self._ask(wallet.OPEN_ACCOUNT, locals(), wire.account)
 
     async def open_accounts(
         self, accounts: Iterable[NewAccount], *, timeout_s: float | None = None
@@ -147,8 +143,7 @@ class Client(LoopClient[_Connection], MoneyOperations):
         Raises:
             AccountNotFound: no account has this id.
         """
-        request = limits.request(wallet_pb2.GetAccountRequest, account_id=account_id)
-        return wire.account(await self._call(wallet.GET_ACCOUNT, request, timeout_s))
+        return await self._ask(wallet.GET_ACCOUNT, locals(), wire.account)
 
     async def get_accounts(
         self, account_ids: Iterable[str], *, timeout_s: float | None = None
@@ -197,11 +192,7 @@ class Client(LoopClient[_Connection], MoneyOperations):
             page_token: the `next_token` of the page before, with the same prefix.
             timeout_s: seconds in all, retries included.
         """
-        request = limits.request(
-            wallet_pb2.ListAccountsRequest, prefix=prefix, page_size=page_size, page_token=page_token
-        )
-        response = await self._call(wallet.LIST_ACCOUNTS, request, timeout_s)
-        return AccountPage(tuple(map(wire.account, response.accounts)), response.next_page_token)
+        return await self._ask(wallet.LIST_ACCOUNTS, locals(), wire.account_page)
 
     async def accounts(self, prefix: str = "", *, timeout_s: float | None = None) -> AsyncIterator[Account]:
         """All accounts whose id begins with a prefix, page by page; `timeout_s` is a page's.
@@ -327,9 +318,6 @@ class Client(LoopClient[_Connection], MoneyOperations):
             wallet_pb2.GetTransferRequest, transaction_id=identity, from_account=from_account
         )
         return wire.transfer_record(await self._call(wallet.GET_TRANSFER, request, timeout_s, identity))
-
-    def _identity(self, transaction_id: str | UUID | None) -> str:
-        return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)
 
     def _transfer_request(self, transfer: Transfer) -> wallet_pb2.TransferRequest:
         try:

@@ -3,10 +3,10 @@
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
-from tallystick import limits
+from tallystick import limits, wire
 from tallystick.addresses import router_addresses
 from tallystick.caller import Caller
 from tallystick.errors import ClientClosed, WrongEventLoop
@@ -18,6 +18,7 @@ from tallystick.surroundings import Surroundings
 from tallystick.transport import Method, RequestT, ResponseT, Transport
 
 TransportT = TypeVar("TransportT", bound=Transport)
+ResultT = TypeVar("ResultT")
 
 
 class Connection(Generic[TransportT]):
@@ -121,6 +122,31 @@ class LoopClient(ABC, Generic[ConnectionT]):
         elif connection.loop is not asyncio.get_running_loop():
             raise WrongEventLoop
         return connection
+
+    async def _ask(
+        self,
+        method: Method[RequestT, ResponseT],
+        arguments: dict[str, Any],
+        result_of: Callable[[ResponseT, RequestT], ResultT],
+    ) -> ResultT:
+        """Call, with the arguments of a method of this client for the fields of the message.
+
+        Args:
+            method: what to call.
+            arguments: all of them, `self` and `timeout_s` included, which are no fields.
+            result_of: makes a value of the answer and the request.
+        """
+        timeout_s = arguments.pop("timeout_s")
+        del arguments["self"]
+        identity = ""
+        if "transaction_id" in arguments:
+            identity = arguments["transaction_id"] = self._identity(arguments["transaction_id"])
+        request = wire.request_of(method.request, arguments)
+        return result_of(await self._call(method, request, timeout_s, identity), request)
+
+    def _identity(self, transaction_id: Any) -> str:
+        """A transaction id as text."""
+        return wire.id_text(transaction_id)
 
     async def _call(
         self,

@@ -40,7 +40,7 @@ not leave the package: `status` turns each into one of these.
 
 from datetime import datetime
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from tallystick.v1 import outcome_pb2
 
@@ -78,6 +78,10 @@ class Outcome(IntEnum):
     VERSION_MISMATCH = outcome_pb2.OUTCOME_VERSION_MISMATCH
 
 
+ERROR_TYPES: dict[int, type["TallystickError"]] = {}
+"""The error that stands for each outcome but UNSPECIFIED, COMMITTED and VALID, by its number."""
+
+
 class TallystickError(Exception):
     """The root. Catch RetryableError or Refused, or one of their kinds.
 
@@ -90,6 +94,11 @@ class TallystickError(Exception):
 
     outcome: ClassVar[Outcome] = Outcome.UNSPECIFIED
     summary: ClassVar[str] = "the request failed"
+
+    def __init_subclass__(cls) -> None:
+        # The first of an outcome: one that is derived from it, by whomever, stands for no outcome itself.
+        if "outcome" in vars(cls):
+            ERROR_TYPES.setdefault(cls.outcome.value, cls)
 
     def __init__(self, message: str = "", transaction_id: str = "", field: str = "") -> None:
         # All of them go to `args`, so that a pickled error keeps its fields.
@@ -113,9 +122,10 @@ class TallystickError(Exception):
         """What to do, unless the sentence says so already; empty for nothing."""
         return ""
 
-    def concerning(self, transaction_id: str) -> "TallystickError":
+    def concerning(self, transaction_id: str) -> Self:
         """The same error, said of one transfer of a batch that failed as a whole."""
-        return type(self)(self.message, transaction_id, self.field)
+        message, _, *others = self.args
+        return type(self)(message, transaction_id, *others)
 
 
 class RetryableError(TallystickError):
@@ -164,10 +174,6 @@ class Overloaded(RetryableError):
     def _advice(self) -> str:
         return "nothing was begun"
 
-    def concerning(self, transaction_id: str) -> "Overloaded":
-        """The same error, said of one transfer of a batch that failed as a whole."""
-        return type(self)(self.message, transaction_id, self.field, self.retry_after_s)
-
 
 class ClientClosed(RetryableError):
     """The client was closed before this was sent. Another client may send it."""
@@ -208,10 +214,6 @@ class _UpTo(TallystickError):
         super().__init__(message, transaction_id, field)
         self.args = (message, transaction_id, field, complete_until)
         self.complete_until = complete_until
-
-    def concerning(self, transaction_id: str) -> "TallystickError":
-        """The same error, said of one transaction."""
-        return type(self)(self.message, transaction_id, self.field, self.complete_until)
 
 
 class NotYetArchived(_UpTo, RetryableError):
@@ -371,33 +373,3 @@ class InvalidArgument(Refused):
 
     outcome = Outcome.INVALID_ARGUMENT
     summary = "invalid argument"
-
-
-ERROR_TYPES: dict[int, type[TallystickError]] = {
-    kind.outcome.value: kind
-    for kind in (
-        OutcomeUnknown,
-        Overloaded,
-        InsufficientFunds,
-        CurrencyMismatch,
-        AccountFrozen,
-        AccountClosed,
-        BalanceLimit,
-        AccountNotFound,
-        AccountExists,
-        TransactionIdReused,
-        TransactionIdExpired,
-        TransactionNotFound,
-        RefundExceedsPurchase,
-        PurchaseNotFound,
-        HoldNotActive,
-        CaptureExceedsHold,
-        TransferLimit,
-        AccountNotEmpty,
-        AccountInUse,
-        VersionMismatch,
-        Aborted,
-        InvalidArgument,
-    )
-}
-"""The error that stands for each outcome but UNSPECIFIED, COMMITTED and VALID, by its number."""

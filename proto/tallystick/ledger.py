@@ -19,7 +19,7 @@ from uuid import UUID
 import grpc
 import grpc.aio
 
-from tallystick import ledger_values, limits, wire
+from tallystick import ledger_values, limits
 from tallystick.connecting import Connection, LoopClient
 from tallystick.errors import ClientClosed, RetryableError, TallystickError, Unavailable
 from tallystick.ledger_values import (
@@ -62,15 +62,11 @@ SILENCE_S = 30.0
 PATIENCE_S = 60.0
 """How long `watch` and `consistency_check` go without any answer before they give up."""
 
-_LIST: Method[ledger_pb2.ListEntriesRequest, ledger_pb2.ListEntriesResponse] = Method(
-    "ListEntries", only_asks=True
+_LIST = Method("ListEntries", ledger_pb2.ListEntriesRequest, ledger_pb2.ListEntriesResponse, only_asks=True)
+_GET_TRANSFER = Method(
+    "GetTransfer", ledger_pb2.GetLedgerTransferRequest, ledger_pb2.LedgerTransfer, only_asks=True
 )
-_GET_TRANSFER: Method[ledger_pb2.GetLedgerTransferRequest, ledger_pb2.LedgerTransfer] = Method(
-    "GetTransfer", only_asks=True
-)
-_GET_BALANCE: Method[ledger_pb2.GetBalanceAtRequest, ledger_pb2.BalanceAt] = Method(
-    "GetBalanceAt", only_asks=True
-)
+_GET_BALANCE = Method("GetBalanceAt", ledger_pb2.GetBalanceAtRequest, ledger_pb2.BalanceAt, only_asks=True)
 
 
 class _LedgerTransport(GrpcTransport):
@@ -172,23 +168,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
             wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
-        request = limits.ledger_request(
-            ledger_pb2.ListEntriesRequest,
-            account_id=account_id,
-            from_time=ledger_values.timestamp(from_time, "from_time"),
-            to_time=ledger_values.timestamp(to_time, "to_time"),
-            kinds=[limits.instance(kind, EntryKind, "kinds").value for kind in limits.chosen(kinds, "kinds")],
-            order=limits.instance(order, EntryOrder, "order").value,
-            page_size=page_size,
-            page_token=page_token,
-            wait_for=ledger_values.timestamp(wait_for, "wait_for"),
-        )
-        response = await self._call(_LIST, request, timeout_s)
-        return EntryPage(
-            ledger_values.entries(response.entries),
-            response.next_page_token,
-            ledger_values.complete_until(response),
-        )
+        return await self._ask(_LIST, locals(), ledger_values.entry_page)
 
     def entries(
         self,
@@ -235,16 +215,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
             wait_for: answer once the archive is complete up to then; None: at once.
             timeout_s: seconds in all, retries included.
         """
-        identity = wire.id_text(transaction_id)
-        request = limits.ledger_request(
-            ledger_pb2.GetLedgerTransferRequest,
-            transaction_id=identity,
-            from_account=from_account,
-            wait_for=ledger_values.timestamp(wait_for, "wait_for"),
-        )
-        response = await self._call(_GET_TRANSFER, request, timeout_s, identity)
-        found = ledger_values.entries(response.entries)
-        return TransactionEntries(found, ledger_values.complete_until(response))
+        return await self._ask(_GET_TRANSFER, locals(), ledger_values.transaction_entries)
 
     async def balance_at(
         self,
@@ -255,13 +226,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
         timeout_s: float | None = None,
     ) -> BalanceAt:
         """The balance that an account had at a moment, that moment included; the newest when None."""
-        request = limits.ledger_request(
-            ledger_pb2.GetBalanceAtRequest,
-            account_id=account_id,
-            time=ledger_values.timestamp(time, "time"),
-            wait_for=ledger_values.timestamp(wait_for, "wait_for"),
-        )
-        return ledger_values.balance_at(await self._call(_GET_BALANCE, request, timeout_s))
+        return await self._ask(_GET_BALANCE, locals(), ledger_values.balance_at)
 
     async def watch(
         self,
@@ -286,7 +251,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
             limits.text(account_id, "account_ids", limits.MAX_LEDGER_ACCOUNT_ID_BYTES)
 
         def begin() -> ledger_pb2.WatchEntriesRequest:
-            return limits.ledger_request(
+            return limits.request(
                 ledger_pb2.WatchEntriesRequest,
                 account_ids=accounts,
                 cursor=last,
@@ -315,7 +280,7 @@ class LedgerClient(LoopClient[Connection[_LedgerTransport]]):
         """
 
         def begin() -> ledger_pb2.ConsistencyCheckRequest:
-            return limits.ledger_request(ledger_pb2.ConsistencyCheckRequest, max_backlog=max_backlog)
+            return limits.request(ledger_pb2.ConsistencyCheckRequest, max_backlog=max_backlog)
 
         async for message in self._stream("ConsistencyCheck", begin, patience_s):
             if message.HasField("result"):

@@ -194,7 +194,17 @@ def entries(messages: Iterable[ledger_pb2.Entry]) -> tuple[Entry, ...]:
     return tuple(_entry(message) for message in messages)
 
 
-def balance_at(message: ledger_pb2.BalanceAt) -> BalanceAt:
+def entry_page(message: ledger_pb2.ListEntriesResponse, _: object) -> EntryPage:
+    """A page of entries as a value."""
+    return EntryPage(entries(message.entries), message.next_page_token, complete_until(message))
+
+
+def transaction_entries(message: ledger_pb2.LedgerTransfer, _: object) -> TransactionEntries:
+    """The entries of a transaction as a value."""
+    return TransactionEntries(entries(message.entries), complete_until(message))
+
+
+def balance_at(message: ledger_pb2.BalanceAt, _: object) -> BalanceAt:
     """A balance as a value."""
     return BalanceAt(
         message.account_id,

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from tallystick.errors import InvalidArgument
+from tallystick.v1 import ledger_pb2
 
 MessageT = TypeVar("MessageT", bound=Message)
 ValueT = TypeVar("ValueT")
@@ -64,7 +65,7 @@ _KINDS = {
 
 
 def request(kind: type[MessageT], place: str = "", /, **fields: Any) -> MessageT:
-    """A message to the wallet service.
+    """A message to a router. The ledger service also knows the system's accounts.
 
     Args:
         kind: its class.
@@ -74,12 +75,23 @@ def request(kind: type[MessageT], place: str = "", /, **fields: Any) -> MessageT
     Raises:
         InvalidArgument: a field is of another type, or longer than the contract allows.
     """
-    return _request(kind, _MOST_BYTES, place, fields)
-
-
-def ledger_request(kind: type[MessageT], /, **fields: Any) -> MessageT:
-    """A message to the ledger service, which also knows the system's accounts. Raises as `request`."""
-    return _request(kind, _MOST_LEDGER_BYTES, "", fields)
+    most_bytes = _MOST_LEDGER_BYTES if kind.DESCRIPTOR.file is ledger_pb2.DESCRIPTOR else _MOST_BYTES
+    try:
+        for name, value in fields.items():
+            if value is None:
+                field = kind.DESCRIPTOR.fields_by_name[name]
+                if not field.has_presence:
+                    # protobuf would take it for the default: `validate_only=None` would move money.
+                    raise _wrong_type(place + name, _wanted(field.cpp_type), value)
+            elif (most := most_bytes.get(name)) is not None:
+                text(value, place + name, most)
+        return kind(**fields)
+    except InvalidArgument as error:
+        identity = fields.get("transaction_id", "")
+        known = isinstance(identity, str) and len(identity) <= MAX_ID_BYTES
+        raise error.concerning(identity if known else "") from None
+    except (TypeError, ValueError):
+        raise _diagnosis(kind, place, fields) from None
 
 
 def text(value: object, field: str, most_bytes: int) -> str:
@@ -150,27 +162,6 @@ def seconds(value: object, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InvalidArgument(f"must be seconds above zero, is {value!r:.80}", field=field)
     return value
-
-
-def _request(
-    kind: type[MessageT], most_bytes: dict[str, int], place: str, fields: dict[str, Any]
-) -> MessageT:
-    try:
-        for name, value in fields.items():
-            if value is None:
-                field = kind.DESCRIPTOR.fields_by_name[name]
-                if not field.has_presence:
-                    # protobuf would take it for the default: `validate_only=None` would move money.
-                    raise _wrong_type(place + name, _wanted(field.cpp_type), value)
-            elif (most := most_bytes.get(name)) is not None:
-                text(value, place + name, most)
-        return kind(**fields)
-    except InvalidArgument as error:
-        identity = fields.get("transaction_id", "")
-        known = isinstance(identity, str) and len(identity) <= MAX_ID_BYTES
-        raise error.concerning(identity if known else "") from None
-    except (TypeError, ValueError):
-        raise _diagnosis(kind, place, fields) from None
 
 
 def _diagnosis(kind: type[Message], place: str, fields: dict[str, Any]) -> InvalidArgument:

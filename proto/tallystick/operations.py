@@ -2,19 +2,18 @@
 
 Every call that moves money has a transaction id, given or made, and is sent again under it until there is
 an answer or no time left, so it moves money once at the most.
+
+The arguments of each method have the names of its message's fields, so it hands all of them on: `locals()`.
 """
 
 # ruff: noqa: PLR0913 - they are the fields of the contract's messages, most of them given by name
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
 from uuid import UUID
 
 from tallystick import transport as wallet
 from tallystick import wire
-from tallystick.transport import Method, RequestT, ResponseT
-from tallystick.v1 import wallet_pb2
+from tallystick.connecting import ConnectionT, LoopClient
 from tallystick.values import (
     Account,
     Amount,
@@ -25,7 +24,7 @@ from tallystick.values import (
 )
 
 
-class MoneyOperations(ABC):
+class MoneyOperations(LoopClient[ConnectionT]):
     """The operations of a client.
 
     All take `timeout_s`, the seconds in all, retries included (`settings.timeout_s` when None); those that
@@ -34,20 +33,6 @@ class MoneyOperations(ABC):
     and nothing moves: the outcome is VALID, or what the id was used for before, or the error is raised that
     the call would get now.
     """
-
-    @abstractmethod
-    async def _call(
-        self,
-        method: Method[RequestT, ResponseT],
-        request: RequestT,
-        timeout_s: float | None,
-        transaction_id: str = "",
-    ) -> ResponseT:
-        """Call until there is an answer, a refusal, or no time left."""
-
-    @abstractmethod
-    def _identity(self, transaction_id: str | UUID | None) -> str:
-        """The id as text, a new one for None."""
 
     async def deposit(
         self,
@@ -75,7 +60,7 @@ class MoneyOperations(ABC):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        return await self._move(wallet.DEPOSIT, locals())
+        return await self._ask(wallet.DEPOSIT, locals(), wire.transfer_result)
 
     async def withdraw(
         self,
@@ -91,7 +76,7 @@ class MoneyOperations(ABC):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """Take money from an account to outside. Arguments and errors as for `deposit`."""
-        return await self._move(wallet.WITHDRAW, locals())
+        return await self._ask(wallet.WITHDRAW, locals(), wire.transfer_result)
 
     async def purchase(
         self,
@@ -107,7 +92,7 @@ class MoneyOperations(ABC):
         timeout_s: float | None = None,
     ) -> TransferResult:
         """A customer pays a merchant: a transfer that can be refunded, by its transaction_id."""
-        return await self._move(wallet.PURCHASE, locals())
+        return await self._ask(wallet.PURCHASE, locals(), wire.transfer_result)
 
     async def refund(
         self,
@@ -138,7 +123,7 @@ class MoneyOperations(ABC):
             PurchaseNotFound: the customer made no such purchase.
             InsufficientFunds: the merchant's account has too little.
         """
-        return await self._move(wallet.REFUND, locals())
+        return await self._ask(wallet.REFUND, locals(), wire.transfer_result)
 
     async def hold(
         self,
@@ -164,7 +149,7 @@ class MoneyOperations(ABC):
             validate_only: see `MoneyOperations`.
             timeout_s: see `MoneyOperations`.
         """
-        return await self._hold(wallet.HOLD, locals())
+        return await self._ask(wallet.HOLD, locals(), wire.hold_result)
 
     async def capture(
         self,
@@ -196,7 +181,7 @@ class MoneyOperations(ABC):
             HoldNotActive: it was captured or voided, or has expired, or was never made.
             CaptureExceedsHold: the amount is more than it reserves.
         """
-        return await self._move(wallet.CAPTURE, locals())
+        return await self._ask(wallet.CAPTURE, locals(), wire.transfer_result)
 
     async def void(
         self,
@@ -213,7 +198,7 @@ class MoneyOperations(ABC):
         Raises:
             HoldNotActive: it was captured or voided, or has expired, or was never made.
         """
-        return await self._hold(wallet.VOID, locals())
+        return await self._ask(wallet.VOID, locals(), wire.hold_result)
 
     async def post_journal(
         self,
@@ -229,22 +214,19 @@ class MoneyOperations(ABC):
 
         A refusal names the leg it concerns by its place: `legs[3].account_id`.
         """
-        request, response = await self._ask(wallet.POST_JOURNAL, locals())
-        return wire.journal_result(response, request)
+        return await self._ask(wallet.POST_JOURNAL, locals(), wire.journal_result)
 
     async def freeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account neither pay nor be paid, until it is unfrozen. Done again, it does nothing."""
-        _, response = await self._ask(wallet.FREEZE_ACCOUNT, locals())
-        return wire.account(response)
+        return await self._ask(wallet.FREEZE_ACCOUNT, locals(), wire.account)
 
     async def unfreeze_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
     ) -> Account:
         """Let an account take part again. Done again, it does nothing."""
-        _, response = await self._ask(wallet.UNFREEZE_ACCOUNT, locals())
-        return wire.account(response)
+        return await self._ask(wallet.UNFREEZE_ACCOUNT, locals(), wire.account)
 
     async def close_account(
         self, account_id: str, *, validate_only: bool = False, timeout_s: float | None = None
@@ -255,29 +237,8 @@ class MoneyOperations(ABC):
             AccountNotEmpty: its balance is not zero, or a hold is active.
             AccountInUse: something is on its way to it; try again soon.
         """
-        _, response = await self._ask(wallet.CLOSE_ACCOUNT, locals())
-        return wire.account(response)
+        return await self._ask(wallet.CLOSE_ACCOUNT, locals(), wire.account)
 
-    async def _ask(
-        self, method: Method[RequestT, ResponseT], arguments: dict[str, Any]
-    ) -> tuple[RequestT, ResponseT]:
-        """Call with the arguments of an operation: but for these two they are the fields of its message."""
-        timeout_s = arguments.pop("timeout_s")
-        del arguments["self"]
-        identity = ""
-        if "transaction_id" in arguments:
-            identity = arguments["transaction_id"] = self._identity(arguments["transaction_id"])
-        request = wire.request_of(method, arguments)
-        return request, await self._call(method, request, timeout_s, identity)
-
-    async def _move(
-        self, method: Method[Any, wallet_pb2.TransferResponse], arguments: dict[str, Any]
-    ) -> TransferResult:
-        request, response = await self._ask(method, arguments)
-        return wire.unary_result(response, request.transaction_id, validate_only=request.validate_only)
-
-    async def _hold(
-        self, method: Method[Any, wallet_pb2.HoldResponse], arguments: dict[str, Any]
-    ) -> HoldResult:
-        request, response = await self._ask(method, arguments)
-        return wire.hold_result(response, request)
+    def _identity(self, transaction_id: str | UUID | None) -> str:
+        """As the base does; a new id for None."""
+        return self._world.new_id() if transaction_id is None else wire.id_text(transaction_id)

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from tallystick import forking
 from tallystick.errors import ClientClosed, OutcomeUnknown
@@ -16,11 +17,8 @@ from tallystick.rotation import RouterState
 from tallystick.status import Failure, from_rpc_error
 from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 
-RequestT = TypeVar("RequestT")
+RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")
-# Method only names its types; it holds neither.
-RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
-ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # The contract's largest message. Of what `limits` lets pass, 8192 items stay below.
@@ -45,44 +43,48 @@ _POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Method(Generic[RequestT_contra, ResponseT_co]):
-    """A unary method, with the types of its messages.
+class Method(Generic[RequestT, ResponseT]):
+    """A unary method of the contract.
 
     Attributes:
         name: the contract's.
+        request: the class of what is sent.
+        response: the class of what comes back.
         only_asks: whether it changes nothing, so that without an answer nothing has happened.
     """
 
     name: str
+    request: type[RequestT]
+    response: type[ResponseT]
     only_asks: bool = False
 
 
-OPEN_ACCOUNT: Method[wallet_pb2.OpenAccountRequest, wallet_pb2.Account] = Method("OpenAccount")
-OPEN_ACCOUNTS: Method[wallet_pb2.BatchOpenAccountsRequest, wallet_pb2.BatchAccountsResponse] = Method(
-    "BatchOpenAccounts"
+OPEN_ACCOUNT = Method("OpenAccount", wallet_pb2.OpenAccountRequest, wallet_pb2.Account)
+OPEN_ACCOUNTS = Method(
+    "BatchOpenAccounts", wallet_pb2.BatchOpenAccountsRequest, wallet_pb2.BatchAccountsResponse
 )
-GET_ACCOUNT: Method[wallet_pb2.GetAccountRequest, wallet_pb2.Account] = Method("GetAccount", only_asks=True)
-GET_ACCOUNTS: Method[wallet_pb2.BatchGetAccountsRequest, wallet_pb2.BatchAccountsResponse] = Method(
-    "BatchGetAccounts", only_asks=True
+GET_ACCOUNT = Method("GetAccount", wallet_pb2.GetAccountRequest, wallet_pb2.Account, only_asks=True)
+GET_ACCOUNTS = Method(
+    "BatchGetAccounts", wallet_pb2.BatchGetAccountsRequest, wallet_pb2.BatchAccountsResponse, only_asks=True
 )
-LIST_ACCOUNTS: Method[wallet_pb2.ListAccountsRequest, wallet_pb2.ListAccountsResponse] = Method(
-    "ListAccounts", only_asks=True
+LIST_ACCOUNTS = Method(
+    "ListAccounts", wallet_pb2.ListAccountsRequest, wallet_pb2.ListAccountsResponse, only_asks=True
 )
-TRANSFERS: Method[wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferResponse] = Method("BatchTransfer")
-GET_TRANSFER: Method[wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse] = Method(
-    "GetTransfer", only_asks=True
+TRANSFERS = Method("BatchTransfer", wallet_pb2.BatchTransferRequest, wallet_pb2.BatchTransferResponse)
+GET_TRANSFER = Method(
+    "GetTransfer", wallet_pb2.GetTransferRequest, wallet_pb2.GetTransferResponse, only_asks=True
 )
-DEPOSIT: Method[wallet_pb2.DepositRequest, wallet_pb2.TransferResponse] = Method("Deposit")
-WITHDRAW: Method[wallet_pb2.WithdrawRequest, wallet_pb2.TransferResponse] = Method("Withdraw")
-PURCHASE: Method[wallet_pb2.PurchaseRequest, wallet_pb2.TransferResponse] = Method("Purchase")
-REFUND: Method[wallet_pb2.RefundRequest, wallet_pb2.TransferResponse] = Method("Refund")
-HOLD: Method[wallet_pb2.HoldRequest, wallet_pb2.HoldResponse] = Method("Hold")
-CAPTURE: Method[wallet_pb2.CaptureRequest, wallet_pb2.TransferResponse] = Method("Capture")
-VOID: Method[wallet_pb2.VoidRequest, wallet_pb2.HoldResponse] = Method("Void")
-POST_JOURNAL: Method[wallet_pb2.PostJournalRequest, wallet_pb2.PostJournalResponse] = Method("PostJournal")
-FREEZE_ACCOUNT: Method[wallet_pb2.FreezeAccountRequest, wallet_pb2.Account] = Method("FreezeAccount")
-UNFREEZE_ACCOUNT: Method[wallet_pb2.UnfreezeAccountRequest, wallet_pb2.Account] = Method("UnfreezeAccount")
-CLOSE_ACCOUNT: Method[wallet_pb2.CloseAccountRequest, wallet_pb2.Account] = Method("CloseAccount")
+DEPOSIT = Method("Deposit", wallet_pb2.DepositRequest, wallet_pb2.TransferResponse)
+WITHDRAW = Method("Withdraw", wallet_pb2.WithdrawRequest, wallet_pb2.TransferResponse)
+PURCHASE = Method("Purchase", wallet_pb2.PurchaseRequest, wallet_pb2.TransferResponse)
+REFUND = Method("Refund", wallet_pb2.RefundRequest, wallet_pb2.TransferResponse)
+HOLD = Method("Hold", wallet_pb2.HoldRequest, wallet_pb2.HoldResponse)
+CAPTURE = Method("Capture", wallet_pb2.CaptureRequest, wallet_pb2.TransferResponse)
+VOID = Method("Void", wallet_pb2.VoidRequest, wallet_pb2.HoldResponse)
+POST_JOURNAL = Method("PostJournal", wallet_pb2.PostJournalRequest, wallet_pb2.PostJournalResponse)
+FREEZE_ACCOUNT = Method("FreezeAccount", wallet_pb2.FreezeAccountRequest, wallet_pb2.Account)
+UNFREEZE_ACCOUNT = Method("UnfreezeAccount", wallet_pb2.UnfreezeAccountRequest, wallet_pb2.Account)
+CLOSE_ACCOUNT = Method("CloseAccount", wallet_pb2.CloseAccountRequest, wallet_pb2.Account)
 
 
 class CallFailed(Exception):  # noqa: N818 - never leaves the package

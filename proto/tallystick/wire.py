@@ -1,18 +1,21 @@
 """Between the values of this package and the messages of the contract."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from datetime import UTC
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from tallystick import limits
 from tallystick.errors import InvalidArgument, Outcome, OutcomeUnknown, TallystickError
+from tallystick.ledger_values import EntryKind, EntryOrder, timestamp
+from tallystick.limits import MessageT
 from tallystick.status import from_refusal
-from tallystick.transport import Method, RequestT
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tallystick.values import (
     Account,
+    AccountPage,
     AccountResult,
     AccountState,
     Amount,
@@ -30,6 +33,13 @@ _MOST_BITS = 3 * limits.MAX_AMOUNT_BYTES
 _OF_VERSIONS = (int, type(None))
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _STATES = {state.value: state for state in AccountState}
+
+
+class _MovesMoney(Protocol):
+    """What the requests have in common that move money: fields of generated messages."""
+
+    transaction_id: str
+    validate_only: bool
 
 
 def amount_text(amount: Amount, field: str = "amount") -> str:
@@ -135,19 +145,13 @@ def transfer_request(
 def open_account_request(new: NewAccount) -> wallet_pb2.OpenAccountRequest:
     """The message that opens one account. Raises InvalidArgument."""
     limits.instance(new, NewAccount, "accounts")
-    return limits.request(
-        wallet_pb2.OpenAccountRequest,
-        account_id=new.account_id,
-        currency=new.currency,
-        minimum_balance=amount_text(new.minimum_balance, "minimum_balance"),
-        maximum_balance=_optional_text(new.maximum_balance, "maximum_balance"),
-        maximum_transfer=_optional_text(new.maximum_transfer, "maximum_transfer"),
-        validate_only=new.validate_only,
+    return request_of(
+        wallet_pb2.OpenAccountRequest, {field.name: getattr(new, field.name) for field in fields(new)}
     )
 
 
-def request_of(method: Method[RequestT, Any], arguments: dict[str, Any]) -> RequestT:
-    """The message that asks for an operation, from the arguments of the client's method.
+def request_of(kind: type[MessageT], arguments: dict[str, Any]) -> MessageT:
+    """The message of that kind, from the arguments of a client's method.
 
     Raises:
         InvalidArgument: one is of another type, or too long.
@@ -155,9 +159,7 @@ def request_of(method: Method[RequestT, Any], arguments: dict[str, Any]) -> Requ
     for name, as_field in _AS_FIELDS.items():
         if name in arguments:
             arguments[name] = as_field(arguments[name], name)
-    kind = getattr(wallet_pb2, f"{method.name}Request")
-    request: RequestT = limits.request(kind, **arguments)
-    return request
+    return limits.request(kind, **arguments)
 
 
 def _journal_leg(leg: JournalLeg, name: str) -> wallet_pb2.JournalLeg:
@@ -177,12 +179,29 @@ def _journal_legs(legs: Iterable[JournalLeg], field: str) -> list[wallet_pb2.Jou
     return [_journal_leg(leg, f"{field}[{place}]") for place, leg in enumerate(several)]
 
 
-# What of an operation's arguments is not yet as its message has it.
+def _optional_text(amount: Amount | None, field: str) -> str | None:
+    return None if amount is None else amount_text(amount, field)
+
+
+def _kinds(kinds: Iterable[EntryKind] | None, field: str) -> list[int]:
+    return [limits.instance(kind, EntryKind, field).value for kind in limits.chosen(kinds, field)]
+
+
+# What of a method's arguments is not yet as its message has it.
 _AS_FIELDS: dict[str, Callable[[Any, str], object]] = {
     "purchase_transaction_id": id_text,
     "hold_transaction_id": id_text,
     "amount": amount_text,
+    "minimum_balance": amount_text,
+    "maximum_balance": _optional_text,
+    "maximum_transfer": _optional_text,
     "legs": _journal_legs,
+    "from_time": timestamp,
+    "to_time": timestamp,
+    "time": timestamp,
+    "wait_for": timestamp,
+    "kinds": _kinds,
+    "order": lambda order, field: limits.instance(order, EntryOrder, field).value,
 }
 
 
@@ -196,59 +215,48 @@ def committed_result(response: wallet_pb2.TransferResponse, transaction_id: str)
     )
 
 
-def unary_result(
-    response: wallet_pb2.TransferResponse, transaction_id: str, *, validate_only: bool = False
-) -> TransferResult:
+def transfer_result(response: wallet_pb2.TransferResponse, request: _MovesMoney) -> TransferResult:
     """The result of a unary call, which answers every other outcome with a status.
 
     Raises:
         TallystickError: the response is not of this id, or not COMMITTED (or VALID, if asked for) after all.
     """
-    if _outcome(response, transaction_id, response.refusal, validate_only=validate_only) is Outcome.VALID:
-        return TransferResult(transaction_id, Outcome.VALID)
-    return committed_result(response, transaction_id)
+    if _outcome(response, request, response.refusal) is Outcome.VALID:
+        return TransferResult(request.transaction_id, Outcome.VALID)
+    return committed_result(response, request.transaction_id)
 
 
-def hold_result(
-    response: wallet_pb2.HoldResponse, request: wallet_pb2.HoldRequest | wallet_pb2.VoidRequest
-) -> HoldResult:
-    """The result of a hold or void. Raises as `unary_result`."""
-    identity = request.transaction_id
-    outcome = _outcome(response, identity, validate_only=request.validate_only)
+def hold_result(response: wallet_pb2.HoldResponse, request: _MovesMoney) -> HoldResult:
+    """The result of a hold or void. Raises as `transfer_result`."""
+    outcome = _outcome(response, request)
     available = Decimal(response.available) if response.HasField("available") else None
-    return HoldResult(identity, outcome, available)
+    return HoldResult(request.transaction_id, outcome, available)
 
 
-def journal_result(
-    response: wallet_pb2.PostJournalResponse, request: wallet_pb2.PostJournalRequest
-) -> JournalResult:
-    """The result of a journal. Raises as `unary_result`."""
-    identity = request.transaction_id
-    outcome = _outcome(response, identity, validate_only=request.validate_only)
-    return JournalResult(
-        identity, outcome, tuple(Decimal(text) if text else None for text in response.available)
-    )
+def journal_result(response: wallet_pb2.PostJournalResponse, request: _MovesMoney) -> JournalResult:
+    """The result of a journal. Raises as `transfer_result`."""
+    outcome = _outcome(response, request)
+    available = tuple(Decimal(text) if text else None for text in response.available)
+    return JournalResult(request.transaction_id, outcome, available)
 
 
 def _outcome(
     response: wallet_pb2.TransferResponse | wallet_pb2.HoldResponse | wallet_pb2.PostJournalResponse,
-    transaction_id: str,
+    request: _MovesMoney,
     refusal: wallet_pb2.Refusal | None = None,
-    *,
-    validate_only: bool,
 ) -> Outcome:
     """COMMITTED, or VALID when that was all that was asked for; anything else is raised."""
-    if response.transaction_id != transaction_id:
-        raise OutcomeUnknown("the router answered for another transaction_id", transaction_id)
+    if response.transaction_id != request.transaction_id:
+        raise OutcomeUnknown("the router answered for another transaction_id", request.transaction_id)
     if response.outcome == outcome_pb2.OUTCOME_COMMITTED:
         return Outcome.COMMITTED
-    if response.outcome == outcome_pb2.OUTCOME_VALID and validate_only:
+    if response.outcome == outcome_pb2.OUTCOME_VALID and request.validate_only:
         return Outcome.VALID
     why = refusal or wallet_pb2.Refusal()
-    raise from_refusal(response.outcome, why.message, why.field, transaction_id)
+    raise from_refusal(response.outcome, why.message, why.field, request.transaction_id)
 
 
-def account(message: wallet_pb2.Account) -> Account:
+def account(message: wallet_pb2.Account, _: object = None) -> Account:
     """An account as a value."""
     return Account(
         account_id=message.account_id,
@@ -261,6 +269,11 @@ def account(message: wallet_pb2.Account) -> Account:
         maximum_balance=Decimal(message.maximum_balance) if message.maximum_balance else None,
         maximum_transfer=Decimal(message.maximum_transfer) if message.maximum_transfer else None,
     )
+
+
+def account_page(message: wallet_pb2.ListAccountsResponse, _: object) -> AccountPage:
+    """A page of accounts as a value."""
+    return AccountPage(tuple(map(account, message.accounts)), message.next_page_token)
 
 
 def account_result(message: wallet_pb2.AccountResult | None, account_id: str) -> AccountResult:
@@ -288,10 +301,6 @@ def transfer_record(message: wallet_pb2.GetTransferResponse) -> TransferRecord:
         currency=message.currency,
         decided_at=message.decided_at.ToDatetime(tzinfo=UTC) if decided else None,
     )
-
-
-def _optional_text(amount: Amount | None, field: str) -> str | None:
-    return None if amount is None else amount_text(amount, field)
 
 
 def _decimal(text: str) -> Decimal:

@@ -9,7 +9,7 @@ from router.execution.ledger_completeness import MAX_WAIT_SECONDS, CompleteAnswe
 from router.execution.ledger_reader import LedgerReader, TooManyQuestionsError
 from router.execution.maps import Maps, at_owner, spread
 from router.execution.purchases import PurchaseArchive, Purchases
-from router.execution.validation import Validator, Verdict
+from router.execution.validation import Validator
 
 __all__ = [
     "DEFAULT_DEADLINE_SECONDS",
@@ -29,7 +29,6 @@ __all__ = [
     "Results",
     "TooManyQuestionsError",
     "Validator",
-    "Verdict",
     "account_page",
     "at_owner",
     "deadline_of",

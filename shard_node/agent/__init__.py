@@ -1,7 +1,7 @@
 """The shard node: who looks after one Redis."""
 
 from shard_node.agent.agent import Agent, AgentSettings
-from shard_node.agent.binding import DEFAULT_MAX_BACKLOG, bind
+from shard_node.agent.binding import DEFAULT_MAX_BACKLOG
 from shard_node.agent.compatibility import require_parts
 from shard_node.agent.redis_process import RedisProcess
 
@@ -10,6 +10,5 @@ __all__ = [
     "Agent",
     "AgentSettings",
     "RedisProcess",
-    "bind",
     "require_parts",
 ]

@@ -171,15 +171,20 @@ class Shard:
         (found,) = await self.outcomes([decision])
         return found
 
-    async def rotate(self, minimum_age_ms: int = 0, *, once_archived: bool = False) -> int | None:
+    async def rotate(
+        self, minimum_age_ms: int = 0, *, once_archived: bool = False, rotated_ms: int | None = None
+    ) -> int | None:
         """Forgets the older generation of outcomes; how many were carried over, None when it is too early.
 
         Too early is within ``minimum_age_ms`` of the last time, by the shard's clock, and with
-        ``once_archived`` also before the archive has all that would be forgotten.
+        ``once_archived`` also before the archive has all that would be forgotten. Two that decide on the
+        same rotation forget one generation: nothing is done after another one than that at ``rotated_ms``,
+        as ``info`` tells it; None asks for it now.
         """
-        # Once: a repetition would forget another generation.
-        carried: int = await self._send_once(
-            "tallystick.rotate", self.fence, minimum_age_ms, int(once_archived)
+        if rotated_ms is None:
+            rotated_ms = (await self.info()).rotated_ms
+        carried: int = await self._send(
+            "tallystick.rotate", self.fence, minimum_age_ms, int(once_archived), rotated_ms
         )
         return None if carried < 0 else carried
 
@@ -252,6 +257,15 @@ class Shard:
         name, _, epoch = self.fence.rpartition("/")
         await self._send("tallystick.bind", name, epoch, window_ms, backlog_limit)
 
+    async def rename(self, cluster_id: str, epoch: int) -> None:
+        """Makes the shard one of another cluster, which was copied from this one, at a higher epoch.
+
+        From then on it refuses this fence. Raises StaleEpochError where it does so already, and where the
+        epoch is not above the shard's.
+        """
+        # Once: a repetition would find the fence gone.
+        await self._send_once("tallystick.rename", self.fence, cluster_id, epoch)
+
     async def info(self) -> ShardStatus:
         """How the shard is."""
         status, _ = await self._look()
@@ -299,7 +313,7 @@ class Shard:
         return status, answers
 
     async def _send(self, command: str, *arguments: bytes | int | str) -> Any:
-        """A command that may be called twice, as all may but rotate: a repetition finds itself done.
+        """A command that may be called twice: a repetition finds itself done.
 
         After a restart of Redis the connection kept from before is dead, which may show only when it is
         used. So a broken connection is tried once more, with a new one. A time-out is not: the first

@@ -60,9 +60,7 @@ from shard_node.contract.lookups import (
     read_doubts,
     unpack_outcomes,
 )
-from shard_node.contract.outcomes import (
-    Outcome,
-)
+from shard_node.contract.outcomes import Outcome
 from shard_node.contract.transactions import (
     Bundle,
     Leg,

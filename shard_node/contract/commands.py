@@ -115,8 +115,8 @@ class Decided:
     """One attempt as the deciding shard gets it.
 
     ``participants`` are the ids of the shards with the numbers 1, 2, ... in the bundle. ``verdicts`` are 0 to
-    commit, SKIPPED to leave a transaction alone, or the refusal of a participant to record, which concerns
-    the leg in ``legs``: a byte a transaction; ``b""`` for both when all may commit.
+    commit, SKIPPED to leave a transaction alone, or one of PARTICIPANT_REFUSALS to record, which concerns the
+    leg in ``legs``: a byte a transaction; ``b""`` for both when all may commit.
     """
 
     attempt_id: bytes

@@ -15,7 +15,7 @@ from typing import Final
 from shard_node import limits
 from shard_node.contract import layout
 from shard_node.contract.kinds import Effect, Kind
-from shard_node.contract.outcomes import Outcome
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS, Outcome
 
 HEADER: Final = Path(__file__).parent.parent / "engine" / "layout.h"
 
@@ -41,6 +41,9 @@ _CONSTANTS: Final = (
     ("NO_ACCOUNT", layout.NO_ACCOUNT),
     ("ALL_OWNERS", layout.ALL_OWNERS),
     ("MAX_ATTEMPTS", layout.MAX_ATTEMPTS),
+    ("MAX_ID_AHEAD_MS", layout.MAX_ID_AHEAD_MS),
+    # A bit a code.
+    ("PARTICIPANT_REFUSALS", sum(1 << code for code in PARTICIPANT_REFUSALS)),
     ("MAX_BATCH", limits.MAX_BATCH),
     ("MAX_LEGS", limits.MAX_LEGS),
     ("MAX_ACCOUNT_ID_BYTES", limits.MAX_ACCOUNT_ID_CHARS),

@@ -58,6 +58,9 @@ NO_VERSION: Final = -1
 SYSTEM_SLOT: Final = 65535
 # Attempts in one call.
 MAX_ATTEMPTS: Final = 1024
+# A transaction id of the future, by more than this, is malformed: the shard would count all ids before it as
+# expired once it is forgotten. Above what routers allow, whose clocks differ from the shard's.
+MAX_ID_AHEAD_MS: Final = 600_000
 # The state of an account that is not there, in answers.
 NO_ACCOUNT: Final = 255
 # The owner of the legs in a frame, or of those to check: all of them, whoever owns them.

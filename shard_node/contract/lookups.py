@@ -169,7 +169,7 @@ class ShardStatus:
     # Finishes of attempts so old that it is not known any more whether they were applied.
     expired_finishes: int
     now_ms: int
-    # Above 0 the machine's clock jumped ahead by so much, and is not followed.
+    # Other than 0, the machine's clock jumped ahead by so much (below 0: was set back), and is not followed.
     clock_lag_ms: int
 
     @classmethod

@@ -6,6 +6,7 @@ generated from these.
 """
 
 from enum import IntEnum
+from typing import Final
 
 
 class Outcome(IntEnum):
@@ -59,3 +60,21 @@ class Outcome(IntEnum):
     SKIPPED = 43
     # The attempt began so long ago that what is known of it may be forgotten: nothing was done.
     ATTEMPT_EXPIRED = 44
+
+
+# What a participant may refuse a transaction for, and so what may be recorded as its verdict.
+PARTICIPANT_REFUSALS: Final = frozenset(
+    (
+        Outcome.INSUFFICIENT_FUNDS,
+        Outcome.CURRENCY_MISMATCH,
+        Outcome.ACCOUNT_FROZEN,
+        Outcome.ACCOUNT_CLOSED,
+        Outcome.BALANCE_LIMIT,
+        Outcome.ACCOUNT_NOT_FOUND,
+        Outcome.TRANSACTION_ID_EXPIRED,
+        Outcome.REFUND_EXCEEDS_PURCHASE,
+        Outcome.HOLD_NOT_ACTIVE,
+        Outcome.CAPTURE_EXCEEDS_HOLD,
+        Outcome.TRANSFER_LIMIT,
+    )
+)

@@ -79,7 +79,7 @@ static struct terms terms_at(const struct list *list, uint32_t i) {
     return terms;
 }
 
-static const char *check_terms(const struct list *list) {
+static const char *check_terms(const struct list *list, bool replaying) {
     const unsigned char *name = list->names;
     for (uint32_t i = 0; i < list->count; name += list->lengths[i++]) {
         struct terms terms = terms_at(list, i);
@@ -90,6 +90,7 @@ static const char *check_terms(const struct list *list) {
         for (int letter = 0; letter < 3; letter++)
             if (terms.currency[letter] < 'A' || terms.currency[letter] > 'Z') return "a currency";
         if (is_system_name((const char *)name)) return "a system account, which begins with its first use";
+        if (!replaying && !is_text((const char *)name, list->lengths[i])) return "a name that is no text";
     }
     return NULL;
 }
@@ -157,7 +158,7 @@ static void append_opened(struct call *call, const struct opening *opening, uint
 enum call_result body_open(struct call *call) {
     struct opening opening = {0};
     const char *wrong = list_read(call, 0, OPEN_BYTES, &opening.list);
-    if (!wrong) wrong = check_terms(&opening.list);
+    if (!wrong) wrong = check_terms(&opening.list, call->replaying);
     if (wrong) return call_refuse(call, "ERR malformed accounts: %s", wrong);
     if (!opening_memory(call, &opening)) {
         free_unused_extras(&opening);
@@ -259,13 +260,22 @@ static void apply_change(struct changing *changing, struct account *account, uin
     rows_add(&changing->rows, account, change, 0, NULL, 0, NULL, 0);
 }
 
+static const char *check_changes(const struct list *list, bool replaying) {
+    const char *name = (const char *)list->names;
+    for (uint32_t i = 0; i < list->count; name += list->lengths[i++]) {
+        if (list->columns[i] < KIND_FREEZE || list->columns[i] > KIND_CLOSE) return "a change";
+        if (!replaying && is_system_name(name) && !is_world_name(name, list->lengths[i]))
+            return "a system account that there is not";
+    }
+    return NULL;
+}
+
 enum call_result body_set_state(struct call *call) {
     struct changing changing = {0};
     int64_t dry;
     if (!call_number(call, 0, 0, 1, &dry)) return call_refuse(call, "ERR malformed dry: 0 or 1");
     const char *wrong = list_read(call, 1, 1u, &changing.list);
-    for (uint32_t i = 0; !wrong && i < changing.list.count; i++)
-        if (changing.list.columns[i] < KIND_FREEZE || changing.list.columns[i] > KIND_CLOSE) wrong = "a change";
+    if (!wrong) wrong = check_changes(&changing.list, call->replaying);
     if (wrong) return call_refuse(call, "ERR malformed changes: %s", wrong);
     if (!changing_memory(call, &changing)) {
         accounts_end_unused(call->state, changing.begun);

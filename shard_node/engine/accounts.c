@@ -95,6 +95,34 @@ void account_remove_first(struct state *state, uint16_t slot) {
     table_remove(&state->accounts, hash, number);
 }
 
+bool is_world_name(const char *name, uint32_t length) {
+    static const char world[] = "@world:";
+    const uint32_t prefix = sizeof world - 1u;
+    if (length != prefix + 3u || memcmp(name, world, prefix)) return false;
+    for (uint32_t i = prefix; i < length; i++)
+        if (name[i] < 'A' || name[i] > 'Z') return false;
+    return true;
+}
+
+bool is_text(const char *name, uint32_t length) {
+    /* By the number of bytes that follow the first one: the least code that needs so many. */
+    static const uint32_t least[] = {1u, 0x80u, 0x800u, 0x10000u};
+    const unsigned char *at = (const unsigned char *)name, *end = at + length;
+    while (at < end) {
+        const unsigned char first = *at++;
+        if (first >= 0xF8u || (first & 0xC0u) == 0x80u) return false;
+        const uint32_t more = first < 0x80u ? 0 : first < 0xE0u ? 1u : first < 0xF0u ? 2u : 3u;
+        uint32_t code = more ? first & 0x3Fu >> more : first;
+        if ((size_t)(end - at) < more) return false;
+        for (uint32_t i = 0; i < more; i++, at++) {
+            if ((*at & 0xC0u) != 0x80u) return false;
+            code = code << 6 | (*at & 0x3Fu);
+        }
+        if (code < least[more] || code > 0x10FFFFu || (code >= 0xD800u && code <= 0xDFFFu)) return false;
+    }
+    return true;
+}
+
 uint32_t account_begin_system(struct state *state, const char *name, uint32_t length, uint64_t hash) {
     if (!table_reserve(&state->accounts, &hash, 1u)) return NO_RECORD;
     struct account_extra *extra = NULL;

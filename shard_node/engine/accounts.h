@@ -23,6 +23,10 @@ void account_remove_first(struct state *state, uint16_t slot);
 uint32_t account_begin_system(struct state *state, const char *name, uint32_t length, uint64_t hash);
 void accounts_end_unused(struct state *state, uint32_t begun);
 static inline bool is_system_name(const char *name) { return *name == '@'; }
+/* Whether it is one of those that the system has, which are "@world:" and a currency. */
+bool is_world_name(const char *name, uint32_t length);
+/* UTF-8 without NUL: what every archive can store. */
+bool is_text(const char *name, uint32_t length);
 
 static inline struct account *account_at(const struct state *state, uint32_t number) {
     return table_record(&state->accounts, number);

@@ -3,7 +3,8 @@
 
 #include <assert.h>
 
-#include "hash.h"
+#include "accounts.h"
+#include "outcomes.h"
 
 /* ------------------------------------------------------------------ columns */
 
@@ -216,6 +217,59 @@ const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned
     if (!wrong) wrong = check_texts(bundle, head);
     if (!wrong) wrong = bundle->plain ? check_plain(bundle) : check_general(bundle);
     return wrong;
+}
+
+/* ------------------------------------------------------------------ checks of what is new */
+
+/* What a leg adds to its account; a hold only sets aside, and a void gives back what was. */
+static int64_t moved(const struct bundle *bundle, uint32_t leg) {
+    switch (bundle->effects[leg]) {
+    case EFFECT_CREDIT:
+    case EFFECT_REFUND:
+        return bundle_amount(bundle, leg);
+    case EFFECT_DEBIT:
+    case EFFECT_CAPTURE:
+        return -bundle_amount(bundle, leg);
+    default:
+        return 0;
+    }
+}
+
+/* Whether a transaction makes no money and loses none, in any currency. */
+static bool is_balanced(const struct bundle *bundle, uint32_t row) {
+    struct {
+        const char *currency;
+        int64_t minor;
+    } sums[MAX_LEGS];
+    _Static_assert(MAX_LEGS < INT64_MAX / MAX_MINOR, "no sum of amounts overflows");
+    uint32_t count = 0;
+    for (uint32_t leg = bundle->first_leg[row]; leg < bundle->first_leg[row + 1u]; leg++) {
+        const char *currency = bundle_currency(bundle, leg);
+        uint32_t i = 0;
+        while (i < count && memcmp(sums[i].currency, currency, 3u)) i++;
+        if (i == count) {
+            sums[count].currency = currency;
+            sums[count++].minor = 0;
+        }
+        sums[i].minor += moved(bundle, leg);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (sums[i].minor) return false;
+    return true;
+}
+
+const char *bundle_check_new(const struct call *call, const struct bundle *bundle) {
+    const int64_t latest_ms = call_now_ms(call) + MAX_ID_AHEAD_MS;
+    for (uint32_t row = 0; row < bundle->rows; row++)
+        if (id_ms(bundle_id(bundle, row)) > latest_ms) return "bundle: a transaction id of the future";
+    for (uint32_t leg = 0; leg < bundle->leg_count; leg++) {
+        const char *name = bundle_account(bundle, leg);
+        if (is_system_name(name) && !is_world_name(name, bundle->account_lengths[leg]))
+            return "bundle: a system account that there is not";
+    }
+    for (uint32_t row = 0; !bundle->plain && row < bundle->rows; row++)
+        if (!is_balanced(bundle, row)) return "bundle: a transaction whose legs do not sum to zero";
+    return NULL;
 }
 
 /* ------------------------------------------------------------------ fingerprints */

@@ -1,8 +1,9 @@
 /* A batch of transactions as it came, as columns; see shard_node/contract/layout.py for the layout.
 
    Everything that is said of a bundle's bytes is checked here, in bundle_read, before a command changes anything: every
-   length, count, enum and range, and that no account is in two legs of one transaction. What is kept or logged was
-   checked once, and need not be again. */
+   length, count, enum and range, and that no account is in two legs of one transaction. Whatever is asked of a live
+   shard must pass bundle_check_new, too: its transactions move money and make none, their ids are not of the
+   future, and no account begins with them but the system's own. */
 #ifndef TALLYSTICK_BUNDLE_H
 #define TALLYSTICK_BUNDLE_H
 
@@ -30,6 +31,9 @@ const char *bundle_measure(const unsigned char *bytes, size_t size, uint32_t *ro
 size_t bundle_memory(uint32_t rows, uint32_t legs);
 /* Reads and checks all of it. NULL, or what is wrong with it. */
 const char *bundle_read(struct call *call, struct bundle *bundle, const unsigned char *bytes, size_t size);
+/* Checks what a bundle that was read must be besides to be asked for anew. What is kept, or in the log of an engine that
+   did not check this, need not be. NULL, or what is wrong with it. */
+const char *bundle_check_new(const struct call *call, const struct bundle *bundle);
 /* The columns of a bundle that was read before, without account_at, detail_at and first_leg. */
 void bundle_recall(struct bundle *bundle, RedisModuleString *kept);
 /* Makes account_at and detail_at of a bundle that was recalled. */

@@ -81,6 +81,7 @@ enum call_result body_rotate(struct call *call);
 enum call_result body_expire(struct call *call);
 enum call_result body_archived(struct call *call);
 enum call_result body_bind(struct call *call);
+enum call_result body_rename(struct call *call);
 enum call_result body_slot_import(struct call *call);
 enum call_result body_slot_drop(struct call *call);
 /* These change nothing, and are not logged. */

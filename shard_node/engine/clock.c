@@ -4,6 +4,13 @@
 
 #include <time.h>
 
+/* Where it can be had, a clock that goes on while the machine sleeps: waking up is no jump. */
+#ifdef CLOCK_BOOTTIME
+#define ELAPSED_CLOCK CLOCK_BOOTTIME
+#else
+#define ELAPSED_CLOCK CLOCK_MONOTONIC
+#endif
+
 static int64_t microseconds(clockid_t id) {
     struct timespec time;
     clock_gettime(id, &time);
@@ -12,16 +19,17 @@ static int64_t microseconds(clockid_t id) {
 
 int64_t clock_read(struct clock *clock) {
     if (clock->manual) return clock->read_us;
-    int64_t wall = microseconds(CLOCK_REALTIME), monotonic = microseconds(CLOCK_MONOTONIC);
+    int64_t wall = microseconds(CLOCK_REALTIME), monotonic = microseconds(ELAPSED_CLOCK);
     if (!clock->read_us) {
         clock->read_us = wall;
         clock->read_at = monotonic;
     }
     int64_t expected = clock->read_us + (monotonic - clock->read_at);
-    clock->lag_us = wall > expected + MAX_JUMP_US ? wall - expected : 0;
-    /* Back: the last time used stands still until the clock has caught up; what is expected goes on. */
-    if (wall < clock->read_us) return wall;
-    clock->read_us = clock->lag_us ? expected : wall;
+    bool jumped = wall > expected + MAX_JUMP_US || wall < expected - MAX_JUMP_US;
+    clock->lag_us = jumped ? wall - expected : 0;
+    /* A little back: the last time used stands still until the clock has caught up; what is expected goes on. */
+    if (!jumped && wall < clock->read_us) return wall;
+    clock->read_us = jumped ? expected : wall;
     clock->read_at = monotonic;
     return clock->read_us;
 }

@@ -30,6 +30,10 @@ static arguments bind_arguments = {
     NUMBER("window-ms", "how long a transaction id is remembered at least"),
     NUMBER("backlog-limit", "ledger entries that may wait to be archived before new transactions are refused"), END};
 
+static arguments rename_arguments = {
+    FENCE, TEXT("cluster", "the name of the cluster that the shard is of from now on"),
+    NUMBER("epoch", "above the shard's"), END};
+
 static arguments post_arguments = {FENCE, WITH_BALANCES, BUNDLE, END};
 
 static arguments prepare_group = {
@@ -80,7 +84,8 @@ static arguments mark_arguments = {FENCE, END};
 
 static arguments rotate_arguments = {
     FENCE, NUMBER("min-age-ms", "how long ago the last rotation must be"),
-    NUMBER("once-archived", "1 to wait until the archive has all that would be forgotten"), END};
+    NUMBER("once-archived", "1 to wait until the archive has all that would be forgotten"),
+    MAYBE("rotated-ms", "the last rotation that the caller knows of: after another one, nothing is done"), END};
 
 static arguments expire_arguments = {FENCE, NUMBER("limit", "how many holds at most"), END};
 
@@ -142,7 +147,7 @@ const struct command commands[] = {
     {"tallystick.in_doubt", body_in_doubt, COMMAND_FENCED, 2, 0, 0,
      "Lists attempts that are prepared here and commits that are not finished everywhere, oldest first.",
      "O(N) with N all of them", in_doubt_arguments},
-    {"tallystick.rotate", body_rotate, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS, 2, 0, 0,
+    {"tallystick.rotate", body_rotate, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS, 2, 1, 0,
      "Forgets the older generation of outcomes; those of unsettled commits are carried over.",
      "O(N) with N what is forgotten and carried over", rotate_arguments},
     {"tallystick.expire", body_expire, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS, 1, 0, 0,
@@ -151,6 +156,8 @@ const struct command commands[] = {
      "Trims the ledger up to what the archive has stored.", "O(N) with N the frames trimmed", archived_arguments},
     {"tallystick.bind", body_bind, COMMAND_WRITES | COMMAND_LANDS | COMMAND_MAKES | COMMAND_FAST, 4, 0, 0,
      "Binds this Redis to a shard, raises its epoch and sets its limits.", "O(1)", bind_arguments},
+    {"tallystick.rename", body_rename, COMMAND_FENCED | COMMAND_WRITES | COMMAND_LANDS | COMMAND_FAST, 2, 0, 0,
+     "Makes a copied shard one of another cluster, at a higher epoch.", "O(1)", rename_arguments},
     {"tallystick.slot.count", body_slot_count, COMMAND_FENCED, 1, 0, 0,
      "Counts and sums up what a slot holds.", "O(N) with N the slot's records", slot_arguments},
     {"tallystick.slot.export", body_slot_export, COMMAND_FENCED, 3, 0, 0,

@@ -53,16 +53,17 @@ static uint8_t column_at(struct column column, uint32_t row) {
 
 /* ------------------------------------------------------------------ read, check */
 
-static bool is_refusal(uint8_t code) { return code > CODE_COMMITTED && code <= CODE_VERSION_MISMATCH; }
+static bool is_refusal(uint8_t code) { return code < 32u && PARTICIPANT_REFUSALS >> code & 1u; }
 
-static const char *check_verdicts(const struct asked *asked) {
+static const char *check_verdicts(const struct asked *asked, bool replaying) {
     const struct bundle *bundle = &asked->work.bundle;
     if (asked->verdicts.size > 1u && asked->verdicts.size != bundle->rows)
         return "verdicts: not as many as transactions";
     if (asked->legs.size > 1u && asked->legs.size != bundle->rows) return "legs: not as many as transactions";
     for (uint32_t row = 0; row < bundle->rows; row++) {
         uint8_t verdict = column_at(asked->verdicts, row);
-        if (verdict && verdict != CODE_SKIPPED && !is_refusal(verdict)) return "verdicts: one is no refusal";
+        if (!replaying && verdict && verdict != CODE_SKIPPED && !is_refusal(verdict))
+            return "verdicts: one is no refusal of a participant";
         if (column_at(asked->legs, row) >= bundle_legs(bundle, row)) return "legs: a transaction has not so many";
     }
     return NULL;
@@ -97,7 +98,7 @@ static const char *read_attempt(struct call *call, struct decide *decide, uint32
     asked->legs.bytes = call_bytes(call, at + 3, &asked->legs.size);
     const char *wrong = work_read(call, &asked->work, call->arguments[at + 4], 0);
     if (wrong) return wrong;
-    wrong = check_verdicts(asked);
+    wrong = check_verdicts(asked, call->replaying);
     if (!wrong) wrong = check_owners(&asked->work, (uint32_t)participant_count);
     if (wrong) return wrong;
     work_take_codes(call, &asked->work);
@@ -111,8 +112,31 @@ static const char *read_attempt(struct call *call, struct decide *decide, uint32
     return NULL;
 }
 
-/* Memory for all that is to come; false without. */
-static bool find_memory(struct call *call, struct decide *decide) {
+static bool are_same(RedisModuleString *one, RedisModuleString *other) {
+    size_t size, other_size;
+    const char *bytes = RM_StringPtrLen(one, &size), *other_bytes = RM_StringPtrLen(other, &other_size);
+    return size == other_size && !memcmp(bytes, other_bytes, size);
+}
+
+/* An attempt has one bundle: else the codes of one would be answered, and finished, as those of another. */
+static const char *check_bundles(const struct call *call, const struct decide *decide, const uint64_t *hashes) {
+    static const char *const wrong = "attempt: it has another bundle already";
+    for (uint32_t i = 0; i < decide->count; i++) {
+        const struct asked *asked = &decide->attempts[i];
+        uint32_t kept = commit_find(call->state, asked->id);
+        if (kept != NO_RECORD && !are_same(commit_at(call->state, kept)->bundle, asked->work.argument)) return wrong;
+        for (uint32_t j = 0; j < i; j++) {
+            const struct asked *other = &decide->attempts[j];
+            if (hashes[j] == hashes[i] && !memcmp(other->id, asked->id, ATTEMPT_BYTES) &&
+                !are_same(other->work.argument, asked->work.argument))
+                return wrong;
+        }
+    }
+    return NULL;
+}
+
+/* Memory for all that is to come; false without. `hashes` are those of the attempts' ids. */
+static bool find_memory(struct call *call, struct decide *decide, const uint64_t *hashes) {
     struct state *state = call->state;
     struct deciding *deciding = &decide->deciding;
     size_t notes = sizeof deciding->raised_ms;
@@ -123,12 +147,8 @@ static bool find_memory(struct call *call, struct decide *decide) {
         if (!work_need_conditions(call, work, &deciding->needs, true)) return false;
         notes += 1u + 3u * (work->bundle.rows + 1u);
     }
-    uint64_t *hashes = arena_take(call, 2u * decide->count * sizeof *hashes), *ticks = hashes + decide->count;
-    uint64_t tick = deciding_next_tick(deciding);
-    for (uint32_t i = 0; i < decide->count; i++) {
-        hashes[i] = attempt_hash(state, decide->attempts[i].id);
-        ticks[i] = tick_hash(tick + i);
-    }
+    uint64_t *ticks = arena_take(call, decide->count * sizeof *ticks), tick = deciding_next_tick(deciding);
+    for (uint32_t i = 0; i < decide->count; i++) ticks[i] = tick_hash(tick + i);
     return needs_meet(state, &deciding->needs) && table_reserve(&state->commits, hashes, decide->count) &&
            table_reserve(&state->commit_ticks, ticks, decide->count) &&
            table_reserve(&current_generation(state)->ended, hashes, decide->count) && call_reserve_notes(call, notes);
@@ -150,7 +170,7 @@ static enum call_result read_decide(struct call *call, struct decide *decide) {
     if (decide->settled_size % SETTLEMENT_BYTES) return call_refuse(call, "ERR malformed settlements: another length");
     decide->count = (uint32_t)(call->count - ARGUMENTS_BEFORE) / ARGUMENTS_EACH;
     if (decide->count > MAX_ATTEMPTS) return call_refuse(call, "ERR malformed attempts: too many");
-    size_t size = decide->count * (sizeof *decide->attempts + 2u * sizeof(uint64_t)) + 2u * ARENA_SLACK;
+    size_t size = decide->count * (sizeof *decide->attempts + 2u * sizeof(uint64_t)) + 3u * ARENA_SLACK;
     uint32_t rows = 0;
     const char *wrong = work_measure(call, ARGUMENTS_BEFORE + 4, ARGUMENTS_EACH, &rows, &size);
     if (wrong) return call_refuse(call, "ERR malformed %s", wrong);
@@ -161,9 +181,14 @@ static enum call_result read_decide(struct call *call, struct decide *decide) {
     frame_begin(call, &decide->frame, FRAME_DECIDE, decide->count);
     decide->attempts = arena_take(call, decide->count * sizeof *decide->attempts);
     memset(decide->attempts, 0, decide->count * sizeof *decide->attempts);
+    uint64_t *hashes = arena_take(call, decide->count * sizeof *hashes);
     bool memory = true;
-    for (uint32_t i = 0; i < decide->count && !wrong; i++) wrong = read_attempt(call, decide, i, &memory);
-    if (!wrong && memory && find_memory(call, decide)) return CALL_DONE;
+    for (uint32_t i = 0; i < decide->count && !wrong; i++) {
+        wrong = read_attempt(call, decide, i, &memory);
+        if (!wrong) hashes[i] = attempt_hash(call->state, decide->attempts[i].id);
+    }
+    if (!wrong && !call->replaying) wrong = check_bundles(call, decide, hashes);
+    if (!wrong && memory && find_memory(call, decide, hashes)) return CALL_DONE;
     end(decide);
     return wrong ? call_refuse(call, "ERR malformed %s", wrong) : call_refuse(call, OUT_OF_MEMORY);
 }

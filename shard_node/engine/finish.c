@@ -1,6 +1,6 @@
 /* `finish`: a participant carries out what committed of some attempts, and drops the rest.
 
-   Nothing is refused here. R5: what committed, and is neither kept nor known to have ended, is never acknowledged but
+   Nothing is refused here. R5: what committed, and is neither kept nor known to have been finished, is never acknowledged but
    counted and answered as MISSING_LEG; of an attempt that may be forgotten it is counted apart. */
 #include "deciding.h"
 #include "frame.h"
@@ -160,7 +160,8 @@ static void end_attempt(struct call *call, struct finish *finish, struct asked *
 static void answer_unknown(struct call *call, struct asked *asked) {
     const struct state *state = call->state;
     bool commits = memchr(asked->given, CODE_COMMITTED, asked->given_size);
-    if (commits && !ended_find(state, asked->id)) {
+    /* That it was decided or abandoned here says nothing of legs here. */
+    if (commits && ended_find(state, asked->id) != ENDED_FINISHED) {
         asked->codes[0] = attempt_is_expired(state, asked->id) ? CODE_ATTEMPT_EXPIRED : CODE_MISSING_LEG;
         asked->code_count = 1;
         return;

@@ -24,6 +24,14 @@ static bool is_shard_name(const unsigned char *name, size_t length) {
     return memchr(name, '/', length) != NULL;
 }
 
+static void set_shard(struct meta *meta, const unsigned char *shard, size_t length, int64_t epoch) {
+    memcpy(meta->shard, shard, length);
+    meta->shard[length] = 0;
+    meta->shard_length = (uint16_t)length;
+    meta->epoch = epoch;
+    meta_set_fence(meta);
+}
+
 enum call_result body_bind(struct call *call) {
     struct meta *meta = &call->state->meta;
     int64_t epoch, window_ms, backlog_limit;
@@ -40,13 +48,33 @@ enum call_result body_bind(struct call *call) {
         if (epoch < meta->epoch)
             return call_refuse(call, "STALE_EPOCH the shard is at epoch %" PRId64, meta->epoch);
     }
-    memcpy(meta->shard, shard, length);
-    meta->shard[length] = 0;
-    meta->shard_length = (uint16_t)length;
-    meta->epoch = epoch;
-    meta_set_fence(meta);
+    set_shard(meta, shard, length, epoch);
     meta->window_ms = window_ms;
     meta->backlog_limit = backlog_limit;
+    if (!call->replaying) RM_ReplyWithSimpleString(call->ctx, "OK");
+    return CALL_DONE;
+}
+
+/* ------------------------------------------------------------------ rename */
+
+/* The shard keeps its own id. The epoch rises, so that the fence is another one whatever the name is. */
+enum call_result body_rename(struct call *call) {
+    struct meta *meta = &call->state->meta;
+    int64_t epoch;
+    size_t length;
+    unsigned char name[2u * SHARD_NAME_BYTES];
+    const unsigned char *cluster = call_bytes(call, 0, &length);
+    const char *shard = strchr(meta->shard, '/');
+    const size_t shard_length = strlen(shard);
+    if (!length || length > SHARD_NAME_BYTES || memchr(cluster, '/', length))
+        return call_refuse(call, "ERR malformed cluster: a name without a slash");
+    memcpy(name, cluster, length);
+    memcpy(name + length, shard, shard_length);
+    if (!is_shard_name(name, length + shard_length)) return call_refuse(call, "ERR malformed cluster: a name");
+    if (!call_number(call, 1, 0, MAX_MINOR, &epoch)) return call_refuse(call, "ERR malformed epoch: a number");
+    if (!call->replaying && epoch <= meta->epoch)
+        return call_refuse(call, "STALE_EPOCH the shard is at epoch %" PRId64, meta->epoch);
+    set_shard(meta, name, length + shard_length, epoch);
     if (!call->replaying) RM_ReplyWithSimpleString(call->ctx, "OK");
     return CALL_DONE;
 }
@@ -61,10 +89,14 @@ static bool is_archived(const struct meta *meta) {
 
 enum call_result body_rotate(struct call *call) {
     struct meta *meta = &call->state->meta;
-    int64_t min_age_ms, once_archived, now_ms = call_now_ms(call);
+    int64_t min_age_ms, once_archived, rotated_ms = meta->rotated_ms, now_ms = call_now_ms(call);
     if (!call_number(call, 0, 0, MAX_MINOR, &min_age_ms)) return call_refuse(call, "ERR malformed age: milliseconds");
     if (!call_number(call, 1, 0, 1, &once_archived)) return call_refuse(call, "ERR malformed once-archived: 0 or 1");
-    if (!call->replaying && (now_ms - meta->rotated_ms < min_age_ms || (once_archived && !is_archived(meta)))) {
+    if (call->count > 2 && !call_number(call, 2, 0, MAX_MINOR, &rotated_ms))
+        return call_refuse(call, "ERR malformed rotated: milliseconds");
+    /* Whoever decided on it before another rotation did not want to forget two generations. */
+    bool is_late = rotated_ms != meta->rotated_ms;
+    if (!call->replaying && (is_late || now_ms - meta->rotated_ms < min_age_ms || (once_archived && !is_archived(meta)))) {
         RM_ReplyWithLongLong(call->ctx, TOO_EARLY);
         return CALL_IDLE;
     }

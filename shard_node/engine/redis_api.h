@@ -12,6 +12,7 @@
 #define REDIS_READ 1
 #define REDIS_WRITE 2
 #define REDIS_STREAM_AUTOID 1
+#define REDIS_STREAM_REVERSE 2 /* of an iterator */
 #define REDIS_KEY_EMPTY 0
 #define REDIS_KEY_STREAM 7
 #define REDIS_POSTPONED_LENGTH (-1L)
@@ -127,6 +128,9 @@ struct redis_command_info {
     X(int, Replicate, (RedisModuleCtx *, const char *, const char *, ...))                                        \
     X(int, ReplicateVerbatim, (RedisModuleCtx *))                                                                 \
     X(int, StreamAdd, (RedisModuleKey *, int, RedisModuleStreamID *, RedisModuleString **, long))                 \
+    X(int, StreamIteratorStart, (RedisModuleKey *, int, RedisModuleStreamID *, RedisModuleStreamID *))            \
+    X(int, StreamIteratorNextID, (RedisModuleKey *, RedisModuleStreamID *, long *))                               \
+    X(int, StreamIteratorStop, (RedisModuleKey *))                                                                \
     X(long long, StreamTrimByID, (RedisModuleKey *, int, RedisModuleStreamID *))                                  \
     X(void, SaveUnsigned, (RedisModuleIO *, uint64_t))                                                            \
     X(uint64_t, LoadUnsigned, (RedisModuleIO *))                                                                  \

@@ -78,6 +78,18 @@ static bool is_fence(const struct meta *meta, RedisModuleString *fence) {
     return length == meta->fence_length && !memcmp(text, meta->fence, length);
 }
 
+/* Whether the ledger's stream takes another frame. Only somebody else's entry has the greatest id; behind it there is no
+   place, which would show only when a command has changed the shard. */
+static bool has_place_for_frames(RedisModuleKey *ledger) {
+    RedisModuleStreamID last = {0};
+    long fields;
+    if (RM_KeyType(ledger) == REDIS_KEY_EMPTY) return true;
+    if (RM_StreamIteratorStart(ledger, REDIS_STREAM_REVERSE, NULL, NULL) != REDIS_OK) return true;
+    RM_StreamIteratorNextID(ledger, &last, &fields);
+    RM_StreamIteratorStop(ledger);
+    return last.ms < UINT64_MAX || last.sequence < UINT64_MAX;
+}
+
 /* What is checked of every live command before its body looks at it. */
 static bool may_run(struct call *call, const struct command *command, RedisModuleString *fence) {
     const struct state *state = call->state;
@@ -87,6 +99,10 @@ static bool may_run(struct call *call, const struct command *command, RedisModul
     }
     if (!state) {
         call_refuse(call, "STALE_EPOCH this Redis holds no shard");
+        return false;
+    }
+    if (call->ledger && !has_place_for_frames(call->ledger)) {
+        call_refuse(call, "ERR the ledger has an entry that is not the shard's, behind which no frame has place");
         return false;
     }
     if (command->traits & COMMAND_BEGINS && state->meta.backlog >= state->meta.backlog_limit) {

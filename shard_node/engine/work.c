@@ -88,11 +88,13 @@ static void find_own_legs(struct call *call, struct work *work) {
     memset(work->details, 0, bundle->rows * sizeof *work->details);
 }
 
-const char *work_read(struct call *call, struct work *work, RedisModuleString *argument, uint8_t owner) {
+static const char *read_bundle(struct call *call, struct work *work, RedisModuleString *argument, uint8_t owner,
+                               bool is_new) {
     size_t size;
     const unsigned char *bytes = (const unsigned char *)RM_StringPtrLen(argument, &size);
     *work = (struct work){.argument = argument, .owner = owner};
     const char *wrong = bundle_read(call, &work->bundle, bytes, size);
+    if (!wrong && is_new) wrong = bundle_check_new(call, &work->bundle);
     if (wrong) return wrong;
     if (!work->bundle.plain)
         find_own_legs(call, work);
@@ -105,13 +107,17 @@ const char *work_read(struct call *call, struct work *work, RedisModuleString *a
     return NULL;
 }
 
+const char *work_read(struct call *call, struct work *work, RedisModuleString *argument, uint8_t owner) {
+    return read_bundle(call, work, argument, owner, !call->replaying);
+}
+
 void work_recall(struct call *call, struct work *work, const struct attempt *attempt) {
     *work = (struct work){.argument = attempt->bundle, .owner = attempt->owner, .leg_count = attempt->leg_count};
     bundle_recall(&work->bundle, attempt->bundle);
     if (work->bundle.plain) {
         bundle_find_texts(call, &work->bundle);
     } else {
-        const char *wrong = work_read(call, work, attempt->bundle, attempt->owner);
+        const char *wrong = read_bundle(call, work, attempt->bundle, attempt->owner, false);
         assert(!wrong && work->leg_count == attempt->leg_count);
         (void)wrong;
     }

@@ -15,6 +15,7 @@ from tallystick.v1 import outcome_pb2, wallet_pb2
 from tallystick.values import AccountState, Amount, NewAccount
 
 ID = "0192f0c4-5a00-7abc-8def-0123456789ab"
+ASKED = wallet_pb2.DepositRequest(transaction_id=ID)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_balances_of_a_result_are_there_only_when_known() -> None:
     response = wallet_pb2.TransferResponse(
         transaction_id=ID, outcome=outcome_pb2.OUTCOME_COMMITTED, from_available="0.00"
     )
-    result = wire.unary_result(response, ID)
+    result = wire.transfer_result(response, ASKED)
     assert result.committed
     assert result.from_available == 0
     assert result.to_available is None
@@ -119,7 +120,7 @@ def test_unary_answer_of_another_id_is_unknown() -> None:
     """An answer that belongs to another transfer says nothing of ours."""
     response = wallet_pb2.TransferResponse(transaction_id="other", outcome=outcome_pb2.OUTCOME_COMMITTED)
     with pytest.raises(OutcomeUnknown) as caught:
-        wire.unary_result(response, ID)
+        wire.transfer_result(response, ASKED)
     assert caught.value.transaction_id == ID
 
 
@@ -131,7 +132,7 @@ def test_unary_answer_that_is_not_committed_raises() -> None:
         refusal=wallet_pb2.Refusal(message="3.00 missing"),
     )
     with pytest.raises(InsufficientFunds, match=r"3\.00 missing"):
-        wire.unary_result(response, ID)
+        wire.transfer_result(response, ASKED)
 
 
 def test_record_of_a_transfer() -> None:

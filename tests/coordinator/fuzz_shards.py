@@ -99,7 +99,7 @@ class Place:
     def rotate(self) -> None:
         """Forgets the older generation."""
         if self.twin:
-            self.twin.rotate(0, once_archived=False)
+            self.twin.rotate(0, once_archived=False, rotated_ms=None)
         else:
             self.model.rotate(0)
 

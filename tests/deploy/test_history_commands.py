@@ -19,7 +19,6 @@ from deploy.cli.statement import Line
 from deploy.demo.ledger import wait_until_archived
 from deploy.local.launcher import LocalCluster
 from tallystick import SyncClient, new_transaction_id
-from tallystick.ledger import Entry
 
 pytestmark = pytest.mark.cluster
 
@@ -146,7 +145,7 @@ def test_a_statement_that_does_not_add_up_is_not_shown(
     """An entry that is missed on the way is found, and said; nothing is printed."""
     whole = statement.statement_lines
 
-    def without_one(account_id: str, opening: Any, entries: Any, closing: Any) -> Iterator[Line[Entry]]:
+    def without_one(account_id: str, opening: Any, entries: Any, closing: Any) -> Iterator[Line]:
         return whole(account_id, opening, (e for e in entries if e.version != 2), closing)
 
     monkeypatch.setattr(statement_view, "statement_lines", without_one)

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.legs import MAX_LEGS, Leg, LegsError, parse_legs, read_legs
+from deploy.cli.legs import MAX_LEGS, LegsError, parse_legs, read_legs
 from deploy.errors import DeployError
+from tallystick import JournalLeg
 
 
 def test_legs_that_are_typed() -> None:
     """With a currency of their own or the common one; ids may hold all that ids may hold."""
     words = ["alice=-10.00", "{bob}:usd@x.y_z=+7:USD", "fees=3.00"]
     assert parse_legs(words, "EUR") == [
-        Leg("alice", "-10.00", "EUR"),
-        Leg("{bob}:usd@x.y_z", "7", "USD"),
-        Leg("fees", "3.00", "EUR"),
+        JournalLeg("alice", "-10.00", "EUR"),
+        JournalLeg("{bob}:usd@x.y_z", "7", "USD"),
+        JournalLeg("fees", "3.00", "EUR"),
     ]
 
 
@@ -44,9 +45,9 @@ def _file(folder: Path, text: str) -> Path:
 def test_legs_from_a_file(tmp_path: Path) -> None:
     """Columns in any order, others beside them; a spreadsheet's byte order mark does no harm."""
     file = _file(tmp_path, "\ufeffamount,account_id,name,currency\n-10.00,alice,A,EUR\n10.00,bob,B,\n")
-    assert read_legs(file, "EUR") == [Leg("alice", "-10.00", "EUR"), Leg("bob", "10.00", "EUR")]
+    assert read_legs(file, "EUR") == [JournalLeg("alice", "-10.00", "EUR"), JournalLeg("bob", "10.00", "EUR")]
     file = _file(tmp_path, "account_id,amount\nalice,-1\nbob,1\n")
-    assert read_legs(file, "USD") == [Leg("alice", "-1", "USD"), Leg("bob", "1", "USD")]
+    assert read_legs(file, "USD") == [JournalLeg("alice", "-1", "USD"), JournalLeg("bob", "1", "USD")]
 
 
 @pytest.mark.parametrize(

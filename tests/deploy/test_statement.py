@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,17 +18,11 @@ from tallystick.ledger import Entry, EntryKind
 _AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    version: int
-    delta: Decimal
-    held_delta: Decimal
-    balance: Decimal
-    at: datetime = _AT
-
-
-def _entry(version: int, delta: str, held_delta: str, balance: str) -> _Entry:
-    return _Entry(version, Decimal(delta), Decimal(held_delta), Decimal(balance))
+def _entry(version: int, delta: str, held_delta: str, balance: str, **texts: str) -> Entry:
+    values: dict[str, Any] = {field.name: "" for field in fields(Entry)}
+    values |= {"at": _AT, "version": version, "kind": EntryKind.TRANSFER, **texts}
+    amounts = {"delta": Decimal(delta), "held_delta": Decimal(held_delta), "balance": Decimal(balance)}
+    return Entry(**values | amounts)
 
 
 _OPENING = Position(Decimal("10.00"), Decimal("1.00"), 4)
@@ -88,16 +82,12 @@ def test_a_single_wrong_figure_is_found(place: int, fault: object) -> None:
 
 def test_csv_has_the_data_as_it_is() -> None:
     """What is read back is what the ledger has, also where a spreadsheet or a terminal would act on it."""
-    values: dict[str, Any] = {field.name: "" for field in fields(Entry)}
-    values |= {"at": _AT, "version": 1, "kind": EntryKind.TRANSFER, "held_delta": Decimal(0)}
-    values |= {"delta": Decimal("-2.50"), "balance": Decimal("-2.50")}
     texts = {
         "reference": '=HYPERLINK(1)\x1b[31m, "\u202e"\r\n',
         "external_id": "+1",
         "initiated_by": ":rent:",
     }
-    values |= texts
-    entry = Entry(**values)
+    entry = _entry(1, "-2.50", "0", "-2.50", **texts)
     after = Position(Decimal("-2.50"), Decimal(0), 1)
     made = Statement("alice", "EUR", None, _AT, unopened("alice"), [Line(entry, after)], after, _AT)
     sink = io.StringIO()

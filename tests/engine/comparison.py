@@ -143,11 +143,12 @@ class Comparison:
         """Ends holds."""
         self._both(lambda: self.shard.fenced("expire", limit), lambda model: model.expire(limit))
 
-    def rotate(self, minimum_age_ms: int, once_archived: bool) -> None:  # noqa: FBT001
+    def rotate(self, minimum_age_ms: int, once_archived: bool, rotated_ms: int | None = None) -> None:  # noqa: FBT001
         """Forgets the older generation."""
+        expected = () if rotated_ms is None else (rotated_ms,)
         self._both(
-            lambda: self.shard.fenced("rotate", minimum_age_ms, int(once_archived)),
-            lambda model: model.rotate(minimum_age_ms, once_archived=once_archived),
+            lambda: self.shard.fenced("rotate", minimum_age_ms, int(once_archived), *expected),
+            lambda model: model.rotate(minimum_age_ms, once_archived=once_archived, rotated_ms=rotated_ms),
         )
 
     def archived(self, tenths: int) -> None:

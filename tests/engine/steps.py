@@ -35,6 +35,7 @@ from shard_node.contract import (
     bundle_of,
 )
 from shard_node.limits import MAX_MINOR
+from tests.engine.balance import balanced
 from tests.model import EngineModel
 from tests.model.state import legs_of, rows_of
 
@@ -54,7 +55,9 @@ TERMS: Final = (
     AccountTerms("{alice}:usd", slot("alice"), "USD"),
     *LIMITED,
 )
-SYSTEM: Final = ("@world:EUR", "@world:USD", "@", "@a-system-account-with-a-name-of-its-own:EUR")
+SYSTEM: Final = ("@world:EUR", "@world:USD", "@world:GBP")
+# These are no accounts.
+_NO_SYSTEM: Final = ("@", "@fees:EUR", "@world:eur", "@world:EURO", "@world-EUR")
 CLOSING: Final = AccountTerms("z", slot("z"), "EUR")
 NAMES: Final = (*(terms.account for terms in TERMS), CLOSING.account, *SYSTEM, "nobody")
 _EDGES: Final = (MAX_MINOR, MAX_MINOR - 1, MAX_MINOR // 2, MAX_MINOR // 2 + 1, MAX_MINOR - 100)
@@ -122,6 +125,8 @@ class Drawer:
         return "USD" if self._rarely(12) else "EUR"
 
     def _account(self, *others: str) -> str:
+        if self._rarely(250):
+            return self._one(_NO_SYSTEM)
         while True:
             names = NAMES if self._rarely(4) else ("alice", "bob", "carol", "@world:EUR")
             if (name := self._one(names)) not in others:
@@ -135,6 +140,9 @@ class Drawer:
             return self.serial.to_bytes(6) + b"\x40" + bytes(9)
         # Some have expired, or are from the future.
         age_ms = self.random.randint(-5, 3 * WINDOW_MS) if self._rarely(5) else self.random.randint(0, 100)
+        if self._rarely(80):
+            # At times later than the shard allows.
+            age_ms = -self.random.randint(600_000, 600_001)
         return (self.model.now_ms - age_ms).to_bytes(6) + b"\x70" + bytes(5) + self.serial.to_bytes(4)
 
     def _attempt_id(self) -> bytes:
@@ -223,13 +231,17 @@ class Drawer:
         legs = [
             Leg(name, effect, self._amount(), currency) for name, effect in zip(names, effects, strict=True)
         ]
-        return kind, legs, NO_ID, 0
+        return kind, legs if self._rarely(40) else balanced(legs), NO_ID, 0
 
     def _owned(self, transaction: Transaction, owners: Sequence[int], needed: Sequence[int]) -> Transaction:
         """Its legs shared out among owners; each ``needed`` gets at least one. Versions only of owner 0."""
         legs = [replace(leg, owner=self._one(owners)) for leg in transaction.legs]
         if len(legs) < len(needed):
-            legs.append(Leg("elsewhere", Effect.CREDIT, self._amount(), legs[0].currency))
+            amount, (first,) = self._amount(), legs
+            legs += [
+                Leg("elsewhere", Effect.CREDIT, amount, first.currency, needed[1]),
+                Leg(self._account(first.account), Effect.DEBIT, amount, first.currency, needed[1]),
+            ]
         if not {leg.owner for leg in legs}.issuperset(needed):
             legs[: len(needed)] = [
                 replace(leg, owner=owner) for leg, owner in zip(legs, needed, strict=False)
@@ -370,7 +382,7 @@ class Drawer:
         return "open", tuple(terms)
 
     def _set_state(self) -> Step:
-        names = [name for name in NAMES if name != "@"]
+        names = NAMES if not self._rarely(20) else _NO_SYSTEM
         changes = self._some(lambda: (self._one(names), self._one(_STATES)), 2)
         return "set_state", (changes, self._rarely(4))
 
@@ -389,7 +401,8 @@ class Drawer:
         return "expire", (self.random.randint(1, 3),)
 
     def _rotate(self) -> Step:
-        return "rotate", (self.random.randint(0, WINDOW_MS // 2), self._rarely(3))
+        rotated_ms = self._one((None, self.model.rotated_ms, self.model.rotated_ms, 0))
+        return "rotate", (self.random.randint(0, WINDOW_MS // 2), self._rarely(3), rotated_ms)
 
     def _archived(self) -> Step:
         return "archived", (self.random.randint(0, 9),)

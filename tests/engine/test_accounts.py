@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from redis.exceptions import ResponseError
@@ -115,6 +116,37 @@ def test_malformed_terms_are_refused_before_anything_is_opened(
     with pytest.raises(ResponseError, match="malformed accounts"):
         shard.open(replace(TERMS, account="good"), terms)
     assert shard.digest() == before
+
+
+def test_account_is_opened_by_a_name_that_an_archive_can_store(shard: EngineShard) -> None:
+    """UTF-8 as Python reads it, and without NUL, which PostgreSQL does not take."""
+    leads = b"\0\1A\x7f\x80\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\xf0\xf1\xf3\xf4\xf5\xf7\xf8\xff"
+    seconds = (b"", b"\0", b"A", b"\x7f", *(bytes((byte,)) for byte in b"\x80\x8f\x90\x9f\xa0\xbf\xc0\xff"))
+    rests = b"", b"\x80", b"\xbf\xbf", b"\xbf\xbfz"
+    names = {bytes((lead,)) + second + rest for lead, second, rest in product(leads, seconds, rests)}
+    for name in sorted(names):
+        listed = pack_terms([replace(TERMS, account="x" * len(name))])[: -len(name)] + name
+        if _is_text(name):
+            assert shard.fenced("open", listed)[0] == bytes((Outcome.COMMITTED,))
+        else:
+            with pytest.raises(ResponseError, match="malformed accounts: a name that is no text"):
+                shard.fenced("open", listed)
+    assert shard.info()["accounts"] == sum(map(_is_text, names)) > 50
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        return "\0" not in name.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def test_system_account_that_there_is_not_does_not_begin(shard: EngineShard) -> None:
+    """Neither with a change of its state; another name is of nobody's account."""
+    for name in ("@", "@fees:EUR", "@world:eur", "@world:EURO"):
+        with pytest.raises(ResponseError, match="malformed changes: a system account"):
+            shard.set_state(("nobody", Kind.FREEZE), (name, Kind.FREEZE))
+    assert shard.set_state(("nobody", Kind.FREEZE)) == [Outcome.ACCOUNT_NOT_FOUND]
 
 
 def test_lists_whose_lengths_lie_are_refused(shard: EngineShard) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 from shard_node.contract import (
     Decide,
     Decided,
+    Effect,
     Finish,
+    Kind,
+    Leg,
     Outcome,
     Post,
     Prepare,
@@ -107,6 +110,26 @@ def test_prepare_and_finish_are_applied_as_they_were_decided(start_server: Start
     shard.call(Finish([_TRY], [bytes((Outcome.COMMITTED, Outcome.INSUFFICIENT_FUNDS))]))
     _without_deposit(shard)
     assert (shard.account(ALICE).available_minor, shard.account(ALICE).held_minor) == (-600, 0)
+
+
+def test_what_an_older_engine_took_is_applied_and_finished(start_server: StartServer) -> None:
+    """A rule for what is asked anew does not hold for what is in the log, nor for what is kept."""
+    shard = _begun(start_server)
+    row = Transaction(
+        uuid7(NOW_MS, 2),
+        Kind.JOURNAL,
+        0,
+        (Leg(ALICE, Effect.DEBIT, 600, "EUR", owner=1), Leg("dora", Effect.CREDIT, 600, "EUR")),
+    )
+    uneven = replace(row, legs=(replace(row.legs[0], amount_minor=700), row.legs[1]))
+    shard.call(Prepare([Prepared(_TRY, OTHER, 1, bundle_of([row]))]))
+    shard.server.kill()
+    [path] = Path(shard.server.folder).glob("appendonlydir/*.incr.aof")
+    path.write_bytes(path.read_bytes().replace(bundle_of([row]), bundle_of([uneven])))
+    shard.server.start()
+    assert shard.account(ALICE).reserved_minor == 700
+    assert shard.call(Finish([_TRY], [_COMMITTED])).codes == [bytes((Outcome.FINISHED,))]
+    assert shard.account(ALICE).available_minor == 300
 
 
 def test_expired_id_stays_expired(start_server: StartServer) -> None:

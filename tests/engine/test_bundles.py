@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
+from router.requests.fields import MAX_CLOCK_AHEAD_MS
 from shard_node.contract import (
     BUNDLE_HEAD,
     SYSTEM_SLOT,
@@ -30,7 +31,7 @@ from shard_node.contract import (
     bundle_of,
     new_attempt_id,
 )
-from shard_node.contract.layout import OUTCOME_RECORD
+from shard_node.contract.layout import MAX_ID_AHEAD_MS, OUTCOME_RECORD
 from shard_node.limits import MAX_BATCH, MAX_LEGS, MAX_MINOR
 from tests.engine import drawn
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, transfer, uuid7
@@ -50,7 +51,9 @@ _GENERAL = Transaction(
     ),
 )
 _ACROSS = transfer(_ID, WORLD, ALICE, 100, payee_owner=1)
-_NOT_OWN = replace(_GENERAL, legs=(Leg(ALICE, Effect.CREDIT, 1, "EUR", 1),))
+_NOT_OWN = replace(
+    _GENERAL, legs=(Leg(ALICE, Effect.CREDIT, 1, "EUR", 1), Leg(BOB, Effect.DEBIT, 1, "EUR", 1))
+)
 _TRY = attempt_id(NOW_MS, 1)
 
 
@@ -92,6 +95,32 @@ _MALFORMED = {
     "more than one hold": _with_legs(
         Leg(ALICE, Effect.HOLD, 1, "EUR"), Leg(BOB, Effect.HOLD, 1, "EUR"), Leg(WORLD, Effect.DEBIT, 1, "EUR")
     ),
+    "a transaction id of the future": bundle_of(
+        [_PLAIN, replace(_PLAIN, transaction_id=uuid7(NOW_MS + MAX_ID_AHEAD_MS + 1, 1))]
+    ),
+    "a transaction id of the fut": bundle_of(
+        [replace(_GENERAL, transaction_id=uuid7(NOW_MS + MAX_ID_AHEAD_MS + 1, 1))]
+    ),
+    "a system account": _general(Leg("@fees:EUR", Effect.CREDIT, 99, "EUR")),
+    "a system account that": bundle_of([transfer(_ID, ALICE, "@world:eur", 1)]),
+    "a system account that there": bundle_of([transfer(_ID, "@", ALICE, 1, payee_owner=1)]),
+    "a transaction whose legs do not sum": _general(Leg(ALICE, Effect.CREDIT, 100, "EUR")),
+    "a transaction whose legs do not sum to": _with_legs(
+        Leg(ALICE, Effect.CREDIT, 5, "USD"),
+        Leg(BOB, Effect.DEBIT, 5, "EUR"),
+    ),
+    "a transaction whose legs do not sum to z": bundle_of(
+        [_GENERAL, replace(_GENERAL, legs=(Leg(ALICE, Effect.DEBIT, MAX_MINOR, "EUR"),))]
+    ),
+    "a transaction whose legs do not sum to ze": _with_legs(
+        Leg(ALICE, Effect.CAPTURE, 5, "EUR"), Leg(BOB, Effect.CREDIT, 6, "EUR")
+    ),
+    "a transaction whose legs do not sum to zer": _with_legs(
+        Leg(ALICE, Effect.REFUND, 5, "EUR"), Leg(BOB, Effect.DEBIT, 4, "EUR")
+    ),
+    "a transaction whose legs do not sum to zero": _with_legs(
+        Leg(ALICE, Effect.HOLD, 5, "EUR"), Leg(BOB, Effect.CREDIT, 5, "EUR")
+    ),
 }
 
 
@@ -122,7 +151,7 @@ def test_longest_of_everything_is_taken(shard: EngineShard) -> None:
     """A bundle at its limits is none of the malformed ones."""
     names = [f"{i:064d}" for i in range(MAX_LEGS - 1)]
     legs = (
-        Leg("@" + "x" * 59 + ":EUR", Effect.DEBIT, MAX_LEGS - 1, "EUR"),
+        Leg(WORLD, Effect.DEBIT, MAX_LEGS - 1, "EUR"),
         *(Leg(name, Effect.CREDIT, 1, "EUR") for name in names),
     )
     shard.open_plain(*names)
@@ -131,6 +160,15 @@ def test_longest_of_everything_is_taken(shard: EngineShard) -> None:
     codes = shard.call(Post(bundle_of(rows))).codes[0]
     assert codes[:2] == bytes((Outcome.COMMITTED, Outcome.COMMITTED))
     assert set(codes[2:]) == {Outcome.INSUFFICIENT_FUNDS}
+
+
+def test_id_that_a_router_takes_is_not_of_the_future(shard: EngineShard) -> None:
+    """A shard's clock may be minutes behind a router's; an id that is no UUIDv7 has no time."""
+    assert MAX_ID_AHEAD_MS >= MAX_CLOCK_AHEAD_MS + 5 * 60_000
+    ids = uuid7(NOW_MS + MAX_ID_AHEAD_MS, 1), b"\xff" * 6 + b"\x40" + bytes(9)
+    rows = [replace(_PLAIN, transaction_id=one) for one in ids]
+    shard.open_plain(ALICE)
+    assert shard.call(Post(bundle_of(rows))).codes == (bytes((Outcome.COMMITTED,)),)
 
 
 @given(data=st.data())
@@ -176,7 +214,7 @@ def test_fingerprint_is_that_of_the_contract(shard: EngineShard, data: st.DataOb
         (Decide([Decided(_TRY, [OTHER], b"\2", b"\2", bundle_of([_PLAIN]))]), "legs: a transaction"),
         (Decide([Decided(_TRY, [OTHER], b"\2", b"\0\0", bundle_of([_PLAIN]))]), "legs: not as many"),
         (
-            Decide([Decided(_TRY, [OTHER], b"", b"", _general(Leg(ALICE, Effect.CREDIT, 1, "EUR", 2)))]),
+            Decide([Decided(_TRY, [OTHER], b"", b"", _general(Leg(ALICE, Effect.CREDIT, 99, "EUR", 2)))]),
             "bundle: an owner that is no participant",
         ),
         (
@@ -232,9 +270,9 @@ def test_codes_of_another_number_do_not_end_an_attempt(shard: EngineShard) -> No
 def test_system_account_that_was_only_refused_is_not_there(shard: EngineShard) -> None:
     """A system account begins with what happens to it, not with being named."""
     shard.open_plain(ALICE)
-    refused = transfer(_ID, ALICE, "@fees:EUR", 5)
+    refused = transfer(_ID, ALICE, WORLD, 5)
     assert shard.call(Post(bundle_of([refused]))).codes == (bytes((Outcome.INSUFFICIENT_FUNDS,)),)
-    assert shard.accounts("@fees:EUR") == [None]
+    assert shard.accounts(WORLD) == [None]
     assert shard.call(Post(bundle_of([replace(_PLAIN, transaction_id=uuid7(NOW_MS, 2))]))).codes == (b"\1",)
     assert shard.account(WORLD).available_minor == -100
 

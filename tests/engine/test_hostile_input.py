@@ -257,7 +257,7 @@ def commands() -> list[tuple[str, list[bytes | int]]]:
         ("outcomes", [uuid7(NOW_MS, 1) + slot(ALICE).to_bytes(2, "little")]),
         ("in_doubt", [0, 5]),
         ("mark", []),
-        ("rotate", [0, 0]),
+        ("rotate", [0, 0, 0]),
         ("expire", [3]),
         ("archived", [b"1800000000000-1", 1, b"head", 1]),
         ("slot.count", [slot(ALICE)]),

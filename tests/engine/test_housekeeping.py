@@ -34,6 +34,22 @@ def funded(shard: EngineShard) -> None:
     assert posted(shard, transfer(uuid7(NOW_MS, 1), WORLD, ALICE, 1_000)) == [Outcome.COMMITTED]
 
 
+def test_rotation_that_was_decided_on_before_another_does_nothing(shard: EngineShard) -> None:
+    """Two that decide on the same forget one generation, not two; nor does a repetition."""
+    funded(shard)
+    rotated = shard.info()["rotated_ms"]
+    assert shard.fenced("rotate", 0, 0, rotated) == 0
+    before = shard.digest()
+    assert shard.fenced("rotate", 0, 0, rotated) == -1
+    for malformed in (-1, "x", ""):
+        with pytest.raises(ResponseError, match="malformed rotated"):
+            shard.fenced("rotate", 0, 0, malformed)
+    assert shard.digest() == before
+    shard.server.restart(killed=True)
+    assert shard.digest() == before
+    assert shard.fenced("rotate", 0, 0, shard.info()["rotated_ms"]) == 0
+
+
 def test_rotation_keeps_a_window_and_forgets_what_is_older(shard: EngineShard) -> None:
     """After one rotation an id is remembered, after two it is expired, and no retry is carried out."""
     funded(shard)

@@ -36,6 +36,7 @@ LANDING = (
     "expire",
     "archived",
     "bind",
+    "rename",
     "mark",
     "outcomes",
     "slot.drop",
@@ -104,6 +105,50 @@ def test_bind_keeps_to_its_shard_and_its_epoch_never_falls(shard: EngineShard) -
     with pytest.raises(ResponseError, match="STALE_EPOCH the shard is at epoch 5"):
         EngineShard(shard.server, epoch=4).bind()
     assert later.info()["epoch"] == 5
+
+
+def test_renamed_shard_is_one_of_the_other_cluster(start_server: StartServer) -> None:
+    """What it holds stays; the old fence is refused, and nobody else takes it over. Its copies follow."""
+    server, replica = start_server(), start_server()
+    shard = EngineShard(server)
+    shard.bind()
+    shard.open_plain(ALICE)
+    replica.follow(server)
+    assert shard.fenced("rename", "copy", 7) == b"OK"
+    with pytest.raises(ResponseError, match="STALE_EPOCH the shard is at copy/shard-0/7"):
+        shard.fenced("rename", "copy", 8)
+    with pytest.raises(ResponseError, match="WRONG_SHARD this Redis holds copy/shard-0"):
+        EngineShard(server, epoch=9).bind()
+    replica.caught_up(server)
+    server.restart(killed=True)
+    for one in (server, replica):
+        renamed = EngineShard(one, "copy/shard-0", 7)
+        assert (renamed.info()["shard"], renamed.info()["epoch"]) == (b"copy/shard-0", 7)
+        assert renamed.account(ALICE).currency == "EUR"
+    EngineShard(server, "copy/shard-0", 8).bind()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "epoch", "why"),
+    [
+        ("", 2, "malformed cluster"),
+        ("a/b", 2, "malformed cluster"),
+        ("a b", 2, "malformed cluster"),
+        ("x" * 248, 2, "malformed cluster"),
+        ("x" * 256, 2, "malformed cluster"),
+        ("copy", "x", "malformed epoch"),
+        ("copy", 1, "STALE_EPOCH the shard is at epoch 1"),
+    ],
+)
+def test_rename_to_what_is_no_cluster_is_refused(
+    shard: EngineShard, cluster: str, epoch: int | str, why: str
+) -> None:
+    """Nor does the epoch stay: the old fence would be good in the cluster of that name."""
+    before = shard.digest()
+    with pytest.raises(ResponseError, match=why):
+        shard.fenced("rename", cluster, epoch)
+    assert shard.digest() == before
+    assert shard.fenced("rename", "x" * 247, 2) == b"OK"
 
 
 def test_full_ledger_refuses_what_begins_something_new(shard: EngineShard) -> None:

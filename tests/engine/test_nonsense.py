@@ -222,8 +222,12 @@ def test_what_is_held_never_passes_the_largest_amount(shard: EngineShard) -> Non
         return shard.call(Prepare([Prepared(attempt_id(NOW_MS, number), "d", 1, bundle)])).codes[0]
 
     def given(number: int, account: str, amount: int) -> bytes:
-        leg = Leg(account, Effect.CREDIT, amount, "EUR")
-        bundle = bundle_of([Transaction(uuid7(NOW_MS, number), Kind.JOURNAL, 7, (leg,))])
+        shard.open(AccountTerms(f"lender-{number}", 7, "EUR", -MAX_MINOR))
+        legs = (
+            Leg(f"lender-{number}", Effect.DEBIT, amount, "EUR"),
+            Leg(account, Effect.CREDIT, amount, "EUR"),
+        )
+        bundle = bundle_of([Transaction(uuid7(NOW_MS, number), Kind.JOURNAL, 7, legs)])
         return shard.call(Post(bundle)).codes[0]
 
     assert prepared(1, MAX_MINOR) == bytes((Outcome.PREPARED,))

@@ -10,10 +10,11 @@ import pytest
 
 from shard_node.contract import Outcome, Post, bundle_of
 from shard_node.engine.loading import SOURCES
+from shard_node.limits import MAX_MINOR
 from tests.engine.busy import ALICE, BOB, transfer, uuid7
 from tests.engine.comparison import Comparison
 from tests.engine.conftest import StartServer
-from tests.engine.steps import Drawer
+from tests.engine.steps import WINDOW_MS, Drawer
 from tests.engine.test_against_model import STEPS, go_on
 
 WRAPPED = ("credit_refusal", "debit_refusal", "leg_refusal", "deciding_expires")
@@ -47,6 +48,8 @@ def test_log_is_applied_by_an_engine_that_would_refuse_all_of_it(
         assert comparison.shard.digest() == before
         comparison.wait(0)
         comparison.compare()
+        # As drawn, the ledger may be full.
+        comparison.bind(WINDOW_MS, MAX_MINOR)
         bundle = bundle_of([transfer(uuid7(comparison.model.now_ms, 1), ALICE, BOB, 1)])
         assert comparison.shard.call(Post(bundle)).codes == (bytes((Outcome.TRANSACTION_ID_EXPIRED,)),)
         assert comparison.shard.fenced("check", 255, bundle) == bytes((Outcome.ACCOUNT_FROZEN,)) * 2

@@ -67,7 +67,7 @@ def replica_of(shard: EngineShard, start_server: StartServer) -> EngineShard:
 
 def held(scope: int, amount: int) -> Transaction:
     """A hold of a participant's account; two scopes may have one id."""
-    legs = (Leg("dora", Effect.CREDIT, 1, "EUR"), Leg(ALICE, Effect.HOLD, amount, "EUR", owner=1))
+    legs = (Leg(ALICE, Effect.HOLD, amount, "EUR", owner=1),)
     return Transaction(uuid7(NOW_MS, 2), Kind.HOLD, scope, legs, bound=60_000)
 
 

@@ -10,6 +10,8 @@ from redis.exceptions import ResponseError
 from shard_node.cluster.slots import slot
 from shard_node.contract import (
     LAYOUT_VERSION,
+    Abandon,
+    Command,
     Decide,
     Decided,
     Effect,
@@ -23,6 +25,7 @@ from shard_node.contract import (
     bundle_of,
 )
 from shard_node.contract.layout import CHUNK_HEAD, MOVED_ACCOUNT, MOVED_OUTCOME, RecordKind
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS
 from shard_node.limits import MAX_MINOR
 from tests.engine.busy import ALICE, BOB, OTHER, WORLD, attempt_id, hold, posted, transfer, uuid7
 from tests.engine.conftest import NOW_MS
@@ -51,6 +54,53 @@ def test_transaction_that_nobody_must_finish_is_no_attempts(funded: EngineShard)
     within = bundle_of([hold(uuid7(NOW_MS, 2), ALICE, 1)])
     with pytest.raises(ResponseError, match="a transaction without a participant"):
         funded.call(Decide([Decided(attempt_id(NOW_MS, 1), [OTHER], b"", b"", within)]))
+
+
+def test_attempt_is_decided_with_one_bundle(funded: EngineShard) -> None:
+    """The codes of one bundle are not answered for another: neither of a kept commit, nor in one call."""
+    first, second = (
+        Decided(attempt_id(NOW_MS, 1), [OTHER], b"", b"", bundle_of([row]))
+        for row in (transfer(uuid7(NOW_MS, n), ALICE, "dora", n, payee_owner=1) for n in (2, 3))
+    )
+    for command in (Decide([first, second]), Decide([second, first])):
+        _refused(funded, command, "another bundle")
+    assert funded.call(Decide([first, first])).codes == [COMMITTED] * 2
+    # Nothing is settled either, which would drop the commit.
+    _refused(funded, Decide([second], [(first.attempt_id, 1)]), "another bundle")
+    assert funded.call(Decide([first])).codes == [COMMITTED]
+
+
+def test_verdict_is_what_a_participant_may_say(funded: EngineShard) -> None:
+    """Of any other code the shard would remember an outcome that no transaction has."""
+    allowed = {0, Outcome.SKIPPED, *PARTICIPANT_REFUSALS}
+    for code in range(256):
+        row = transfer(uuid7(NOW_MS, 100 + code), ALICE, "dora", 1, payee_owner=1)
+        asked = Decided(attempt_id(NOW_MS, code), [OTHER], bytes((code,)), b"", bundle_of([row]))
+        if code in allowed:
+            assert funded.call(Decide([asked])).codes == [bytes((code or Outcome.COMMITTED,))]
+        else:
+            _refused(funded, Decide([asked]), "one is no refusal of a participant")
+
+
+def test_finish_is_not_acknowledged_where_the_attempt_was_only_decided(funded: EngineShard) -> None:
+    """R5: that it was decided or abandoned here says nothing of legs here, which are missing."""
+    decided, abandoned = attempt_id(NOW_MS, 1), attempt_id(NOW_MS, 2)
+    sent = bundle_of([transfer(uuid7(NOW_MS, 2), ALICE, "dora", 5, payee_owner=1)])
+    funded.call(Decide([Decided(decided, [OTHER], b"", b"", sent)]))
+    funded.call(Abandon([abandoned]))
+    dropped = bytes((Outcome.ABANDONED,))
+    assert funded.call(Finish([decided, abandoned], [dropped] * 2)).codes == [bytes((Outcome.DROPPED,))] * 2
+    missing = funded.call(Finish([decided, abandoned], [COMMITTED] * 2))
+    assert missing.codes == [bytes((Outcome.MISSING_LEG,))] * 2
+    assert funded.info()["alarms"] == 2
+
+
+def _refused(shard: EngineShard, command: Command, why: str) -> None:
+    """The command is malformed, and has changed nothing."""
+    before = shard.digest()
+    with pytest.raises(ResponseError, match=f"malformed .*{why}"):
+        shard.call(command)
+    assert shard.digest() == before
 
 
 def test_purchase_has_a_payee(funded: EngineShard) -> None:
@@ -122,8 +172,23 @@ def test_system_account_can_be_frozen_before_its_first_use(funded: EngineShard) 
     assert funded.set_state(("@world:USD", Kind.FREEZE), dry=True) == [Outcome.VALID]
     assert funded.accounts("@world:USD") == [None]
     assert funded.set_state(("@world:USD", Kind.FREEZE)) == [Outcome.COMMITTED]
-    [leg] = (Leg("@world:USD", Effect.DEBIT, 1, "USD"),)
-    assert posted(funded, journal(2, leg)) == [Outcome.ACCOUNT_FROZEN]
+    legs = Leg(ALICE, Effect.CREDIT, 1, "USD"), Leg("@world:USD", Effect.DEBIT, 1, "USD")
+    assert posted(funded, journal(2, *legs)) == [Outcome.ACCOUNT_FROZEN]
+
+
+def test_entry_of_others_behind_which_no_frame_has_place_is_no_end(funded: EngineShard) -> None:
+    """Whatever would be logged is refused before it changes anything, until somebody takes the entry out."""
+    greatest, last = f"{2**64 - 1}-{2**64 - 1}", funded.info()["last_frame"]
+    funded.raw("XADD", "ledger", greatest, "a", "b")
+    before = funded.digest()
+    sent = transfer(uuid7(NOW_MS, 2), ALICE, BOB, 5)
+    for ask in (lambda: posted(funded, sent), lambda: funded.fenced("expire", 1), funded.bind):
+        with pytest.raises(ResponseError, match="not the shard's"):
+            ask()
+    assert (funded.digest(), funded.account(ALICE).available_minor) == (before, 1_000)
+    funded.raw("XDEL", "ledger", greatest)
+    funded.raw("XSETID", "ledger", last)
+    assert posted(funded, sent) == [Outcome.COMMITTED]
 
 
 def test_snapshot_without_its_numbers_is_refused(funded: EngineShard) -> None:

@@ -47,8 +47,6 @@ from tests.engine.shard import EngineShard
 # More than any command asks for.
 _MOST_REQUESTS: Final = 100
 _COMMITTED: Final = bytes((Outcome.COMMITTED,))
-# A system account whose name does not fit into its record.
-_FEES: Final = "@" + "fees" * 8 + ":EUR"
 _TRY, _OLD_TRY = attempt_id(NOW_MS, 1), attempt_id(NOW_MS, 2)
 
 
@@ -108,18 +106,19 @@ _BEGUN: Final = (
 # A hold, a capture, a refund, a purchase, and system accounts that begin.
 _ALL_KINDS: Final = (
     hold(uuid7(NOW_MS, 10), ALICE, 20),
-    capture(uuid7(NOW_MS, 11), uuid7(NOW_MS, 3), ALICE, _FEES, 100),
+    capture(uuid7(NOW_MS, 11), uuid7(NOW_MS, 3), ALICE, WORLD, 100),
     refund(uuid7(NOW_MS, 12), uuid7(NOW_MS, 4), LONG, ALICE, 90, 900),
-    transfer(uuid7(NOW_MS, 13), ALICE, "@more:EUR", 5, kind=Kind.PURCHASE),
+    transfer(uuid7(NOW_MS, 13), ALICE, "@world:USD", 5, kind=Kind.PURCHASE),
     transfer(uuid7(NOW_MS, 14), BOB, ALICE, 10**9),
 )
 
 
 def _for(owner: int) -> bytes:
-    """All kinds, as legs of one owner; a leg of another one where it is not the deciding shard."""
-    there = Leg("elsewhere", Effect.CREDIT, 1, "EUR", 0 if owner else 1)
+    """All kinds, as legs of one owner; with legs of another one, as every transaction across shards has."""
+    other = 0 if owner else 1
+    there = Leg("elsewhere", Effect.CREDIT, 1, "EUR", other), Leg("further", Effect.DEBIT, 1, "EUR", other)
     rows = (
-        replace(row, legs=(*(replace(leg, owner=owner) for leg in row.legs), there)) for row in _ALL_KINDS
+        replace(row, legs=(*(replace(leg, owner=owner) for leg in row.legs), *there)) for row in _ALL_KINDS
     )
     return bundle_of(tuple(rows))
 

@@ -212,6 +212,16 @@ async def test_refused_leg_is_told(client: Shard) -> None:
     assert (found.outcome, found.leg) == (Outcome.ACCOUNT_NOT_FOUND, 1)
 
 
+async def test_rotation_that_others_made_is_not_made_again(shard: EngineShard, client: Shard) -> None:
+    """Whoever decided on one before another is told that it is too early."""
+    await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
+    await client.call(Post(deposit(1, ALICE, 70)))
+    rotated_ms = (await client.info()).rotated_ms
+    assert await client.rotate(rotated_ms=rotated_ms) == 0
+    assert await client.rotate(rotated_ms=rotated_ms) is None
+    assert await client.outcome(decision(1, ALICE)) is not None
+
+
 async def test_rotation_waits_for_its_time(shard: EngineShard, client: Shard) -> None:
     """Too early says None and forgets nothing; two rotations forget."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
@@ -394,6 +404,15 @@ async def test_bind_raises_the_epoch_and_never_lowers_it(shard: EngineShard, cli
     async with client_of(shard.server, "test/shard-1/9") as other:
         with pytest.raises(WrongShardError, match="holds test/shard-0"):
             await other.bind(HOUR_MS, 1_000)
+
+
+async def test_renamed_shard_refuses_the_fence_it_had(shard: EngineShard, client: Shard) -> None:
+    """It is the other cluster's; a second rename under the old fence changes nothing."""
+    await client.rename("copy", 3)
+    with pytest.raises(StaleEpochError, match="at copy/shard-0/3"):
+        await client.rename("other", 4)
+    async with client_of(shard.server, "copy/shard-0/3") as renamed:
+        assert (await renamed.info()).shard == "copy/shard-0"
 
 
 async def test_malformed_call_is_a_defect(client: Shard) -> None:

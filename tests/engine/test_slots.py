@@ -135,7 +135,7 @@ def test_counts_are_those_of_the_slot(shard: EngineShard) -> None:
 
 def test_dropped_slot_leaves_nothing_behind(shard: EngineShard) -> None:
     """Dropping removes all that the slot holds, a part a call, and nothing of other slots."""
-    posted(shard, transfer(uuid7(NOW_MS, 20), WORLD, "@cash:EUR", 5))
+    posted(shard, transfer(uuid7(NOW_MS, 20), WORLD, "@world:CHF", 5))
     before = shard.fenced("slot.count", slot("elsewhere")), shard.info()["outcomes_younger"]
     shard.open_plain("elsewhere")
     elsewhere = shard.digest(slot("elsewhere"))

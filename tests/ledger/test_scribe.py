@@ -137,12 +137,13 @@ def _history(both: Both) -> set[int]:
         (both.make(Kind.CAPTURE, *far, related_id=holds[1].transaction_id), both.make(Kind.JOURNAL, *split)),
     )
     there = Leg("cid", Effect.DEBIT, 9, "EUR"), Leg("bob", Effect.CREDIT, 9, "EUR", 1)
+    further = Leg("dot", Effect.CREDIT, 1, "EUR"), Leg("eve", Effect.DEBIT, 1, "EUR")
     both.finish(
         1,
         (both.transfer("cid", "ann", 3, owner=1), both.transfer("cid", "bob", 4, owner=1)),
         (
             both.make(Kind.JOURNAL, *there),
-            both.make(Kind.JOURNAL, *there, Leg("dot", Effect.CREDIT, 1, "EUR")),
+            both.make(Kind.JOURNAL, *there, *further),
         ),
     )
     one = both.transfer("cid", "ann", 3, owner=1), both.transfer("cid", "bob", 4, owner=1)

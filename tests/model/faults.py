@@ -23,6 +23,8 @@ class Faults:
     ended_forgotten: bool = False
     # R4: they are, but a late prepare of one is carried out.
     late_prepare: bool = False
+    # R5: a commit is acknowledged for an attempt that was only decided or abandoned here.
+    decided_acknowledged: bool = False
     # R6: one participant that has finished settles the commit for all.
     settled_by_one: bool = False
     # R8: a command that only repeats an answer is not logged.

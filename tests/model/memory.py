@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from shard_node.contract import Kind, Other, Outcome, start_ms
 from tests.model.legs import Legs
-from tests.model.state import Generation, MalformedError, Remembered, Row, id_ms
+from tests.model.state import Generation, MalformedError, Remembered, Row, id_ms, rows_of
 
 # How far ahead of a shard's clock an attempt may have started.
 _MAX_AHEAD_MS = 60_000
+# How far ahead of it a UUIDv7 may be.
+_MAX_ID_AHEAD_MS = 600_000
 
 
 class Recalled(NamedTuple):
@@ -64,12 +67,30 @@ class Memory(Legs):
         self.horizon_ms = cutoff_ms
         return True
 
-    # ------------------------------------------------------------------ attempts
+    # ------------------------------------------------------------------ what is asked anew
+
+    def rows_asked(self, bundle: bytes) -> tuple[Row, ...]:
+        """The transactions of a bundle. Raises MalformedError, also for ids of the future."""
+        rows = rows_of(bundle)
+        for row in rows:
+            for leg in row.transaction.legs:
+                self.check_system(leg.account)
+        if any(id_ms(row.decision) > self.now_ms + _MAX_ID_AHEAD_MS for row in rows):
+            raise MalformedError("a transaction id of the future")
+        return rows
+
+    @staticmethod
+    def check_system(account_id: str) -> None:
+        """Raises MalformedError for a name of the system's that none of its accounts has."""
+        if account_id.startswith("@") and not re.fullmatch("@world:[A-Z]{3}", account_id):
+            raise MalformedError("a system account that there is not")
 
     def check_start(self, attempt_id: bytes) -> None:
         """Raises MalformedError for an attempt of the future."""
         if start_ms(attempt_id) > self.now_ms + _MAX_AHEAD_MS:
             raise MalformedError("attempt: it starts in the future")
+
+    # ------------------------------------------------------------------ attempts
 
     def attempt_expired(self, attempt_id: bytes) -> bool:
         """R10: whether an attempt that is not remembered may have been forgotten."""
@@ -87,11 +108,16 @@ class Memory(Legs):
 
     # ------------------------------------------------------------------ forgetting
 
-    def rotate(self, minimum_age_ms: int = 0, *, once_archived: bool = False) -> int:
+    def rotate(
+        self, minimum_age_ms: int = 0, *, once_archived: bool = False, rotated_ms: int | None = None
+    ) -> int:
         """Forgets the older generation; how many outcomes are carried over, -1 when it is too early.
 
-        Carried over is what unsettled commits committed.
+        So it is after another rotation than that at ``rotated_ms``. Carried over is what unsettled commits
+        committed.
         """
+        if rotated_ms not in {None, self.rotated_ms}:
+            return -1
         if self.now_ms - self.rotated_ms < minimum_age_ms:
             return -1
         if once_archived and self.backlog > 0 and self.archived_ms <= self.rotated_ms:

@@ -21,6 +21,7 @@ from shard_node.contract import (
     Prepared,
     Settle,
 )
+from shard_node.contract.outcomes import PARTICIPANT_REFUSALS
 from shard_node.limits import NO_BALANCE
 from tests.model.memory import Memory
 from tests.model.state import (
@@ -60,6 +61,7 @@ class Protocol(Memory):
             case Prepare():
                 return _answer([self._prepare(one) for one in command.attempts])
             case Decide():
+                self._check_bundles(command.attempts)
                 self._settle(command.settled)
                 wanted = command.with_balances
                 return _answer([self._decide(one, with_balances=wanted) for one in command.attempts])
@@ -77,7 +79,7 @@ class Protocol(Memory):
     # ------------------------------------------------------------------ one shard
 
     def _post(self, command: Post) -> Part:
-        rows = rows_of(command.bundle)
+        rows = self.rows_asked(command.bundle)
         parts = [self._post_row(row) for row in rows]
         return _part(command.bundle, rows, None, parts, with_balances=command.with_balances)
 
@@ -110,7 +112,7 @@ class Protocol(Memory):
     # ------------------------------------------------------------------ prepare
 
     def _prepare(self, asked: Prepared) -> Part:
-        name, rows = asked.attempt_id, rows_of(asked.bundle)
+        name, rows = asked.attempt_id, self.rows_asked(asked.bundle)
         self.check_start(name)
         if not any(legs_of(row, asked.owner) for row in rows):
             raise MalformedError(f"owner {asked.owner} has no leg")
@@ -135,6 +137,7 @@ class Protocol(Memory):
             return 0, 0, None
         code, leg, other = self.judge(row, numbers, attempt_id)
         if code:
+            assert code in {Outcome.BUSY, *PARTICIPANT_REFUSALS}
             return code, leg, other
         for number in numbers:
             self.reserve(row, number, attempt_id)
@@ -142,14 +145,26 @@ class Protocol(Memory):
 
     # ------------------------------------------------------------------ decide
 
+    def _check_bundles(self, attempts: Sequence[Decided]) -> None:
+        """Raises MalformedError where one attempt has two bundles: one that is kept, or two of a call."""
+        bundles = {name: commit.bundle for name, commit in self.commits.items()}
+        for one in attempts:
+            if bundles.setdefault(one.attempt_id, one.bundle) != one.bundle:
+                raise MalformedError("attempt: it has another bundle already")
+
     def _decide(self, asked: Decided, *, with_balances: bool) -> Part:
-        name, rows = asked.attempt_id, rows_of(asked.bundle)
+        name, rows = asked.attempt_id, self.rows_asked(asked.bundle)
         self.check_start(name)
         for row in rows:
             owners = {leg.owner for leg in row.transaction.legs}
             if 0 not in owners or not 0 < max(owners) <= len(asked.participants):
                 raise MalformedError(f"owners {sorted(owners)} of {len(asked.participants)} participants")
-        commit, count = self.commits.get(name), len(rows)
+        count = len(rows)
+        verdicts, verdict_legs = asked.verdicts or bytes(count), asked.legs or bytes(count)
+        verdicts, verdict_legs = spread(verdicts, count), spread(verdict_legs, count)
+        if not {*verdicts} <= {0, Outcome.SKIPPED, *PARTICIPANT_REFUSALS}:
+            raise MalformedError("verdicts: one is no refusal of a participant")
+        commit = self.commits.get(name)
         if commit is not None:
             return _repeated(commit, rows, with_balances=with_balances)
         if self.attempt_expired(name) and not self.faults.decide_horizon_ignored:
@@ -165,8 +180,6 @@ class Protocol(Memory):
                 for one in recalled
             ]
             return _part(asked.bundle, rows, 0, known, with_balances=with_balances)
-        verdicts, verdict_legs = asked.verdicts or bytes(count), asked.legs or bytes(count)
-        verdicts, verdict_legs = spread(verdicts, count), spread(verdict_legs, count)
         parts: list[One] = []
         before: list[tuple[Row, int]] = []
         for row, verdict, leg in zip(rows, verdicts, verdict_legs, strict=True):
@@ -247,14 +260,15 @@ class Protocol(Memory):
         return Outcome.FINISHED, {n: self.carry_out(row, n) for n in numbers}
 
     def _finish_unknown(self, name: bytes, codes: bytes) -> bytes:
-        if self.ended(name) or Outcome.COMMITTED not in codes:
+        finished = self.ended(name) if self.faults.decided_acknowledged else self.ended(name) == ENDED
+        if finished or Outcome.COMMITTED not in codes:
             return joined(
                 [Outcome.FINISHED if code == Outcome.COMMITTED else Outcome.DROPPED for code in codes]
             )
         if self.attempt_expired(name) and not self.faults.finish_horizon_ignored:
             self.expired_finishes += 1
             return bytes((Outcome.ATTEMPT_EXPIRED,))
-        # R5: committed, yet neither kept nor ended.
+        # R5: committed, yet neither kept nor finished.
         self.alarms += 1
         return bytes((Outcome.MISSING_LEG,))
 

@@ -63,6 +63,7 @@ class EngineModel(Protocol):
     ) -> tuple[Outcome, Account | None]:
         """Freezes, unfreezes or closes one account. Raises LedgerFullError."""
         self.begin_new()
+        self.check_system(account_id)
         account = self.account(account_id)
         if account is None:
             return Outcome.ACCOUNT_NOT_FOUND, None
@@ -111,7 +112,7 @@ class EngineModel(Protocol):
 
         Changes nothing. Legs are in the order of their transactions.
         """
-        rows = rows_of(bundle)
+        rows = self.rows_asked(bundle)
         return bytes(self.refusal(row, number) for row in rows for number in sorted(legs_of(row, owner)))
 
     # ------------------------------------------------------------------ what is remembered and in doubt

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from shard_node.contract import SYSTEM_SLOT, AccountState, Bundle, Kind, Transaction
+from shard_node.contract import SYSTEM_SLOT, AccountState, Bundle, Effect, Kind, Transaction
 from shard_node.limits import MAX_MINOR
 from tests.model.faults import Faults
 
@@ -223,12 +223,23 @@ class State:
 
 @lru_cache(maxsize=4096)
 def rows_of(bundle: bytes) -> tuple[Row, ...]:
-    """The transactions of a bundle."""
+    """The transactions of a bundle. Raises MalformedError."""
     transactions = Bundle.unpack(bundle).transactions
     for one in transactions:
         if len({leg.account for leg in one.legs}) < len(one.legs):
             raise MalformedError("an account in two legs of one transaction")
+        if any(sums_of(one).values()):
+            raise MalformedError("a transaction whose legs do not sum to zero")
     return tuple(Row(one, one.decision, one.fingerprint) for one in transactions)
+
+
+def sums_of(transaction: Transaction) -> dict[str, int]:
+    """What a transaction adds to accounts in all, by currency, in minor units; zeros for one that may be."""
+    sums: dict[str, int] = {}
+    for leg in transaction.legs:
+        sign = {Effect.CREDIT: 1, Effect.REFUND: 1, Effect.DEBIT: -1, Effect.CAPTURE: -1}.get(leg.effect, 0)
+        sums[leg.currency] = sums.get(leg.currency, 0) + sign * leg.amount_minor
+    return sums
 
 
 def legs_of(row: Row, owner: int | None) -> list[int]:

@@ -271,10 +271,10 @@ async def test_the_oldest_entry_that_waits_is_read_once_a_batch() -> None:
         return state.oldest_ms
 
     assert await oldest_ms() is None
-    shard.waiting = [("1000-0", b""), ("2000-0", b"")]
+    shard.waiting = [("1000-0", {}), ("2000-0", {})]
     assert [await oldest_ms() for _ in range(3)] == [1000, 1000, 1000]
     assert shard.read == 1
-    shard.number, shard.waiting = 1, [("2000-0", b"")]
+    shard.number, shard.waiting = 1, [("2000-0", {})]
     shard.archived_while_read = True
     assert await oldest_ms() is None
     assert await oldest_ms() == 2000
@@ -313,7 +313,7 @@ async def test_a_wait_ends_in_time_though_a_shard_falls_silent(
     """With what the last look found: past its deadline, the caller would hear nothing of it."""
     monkeypatch.setattr(ledger_completeness, "ANSWER_SECONDS", 60.0)
     shard, reader = Silenced("shard-0"), LedgerReader()
-    shard.waiting = [("1000-0", b"")]
+    shard.waiting = [("1000-0", {})]
     engine = fresh_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     answers = CompleteAnswers(History(engine), lambda: (shard,), reader)
     try:

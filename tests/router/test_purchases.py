@@ -109,9 +109,9 @@ async def test_an_archive_that_is_behind() -> None:
     archive = Archive(None)
     purchases, left = made(archive, None)
     left.forgotten_ms = 5_000
-    left.waiting = [("5001-0", b""), ("6000-0", b"")]
+    left.waiting = [("5001-0", {}), ("6000-0", {})]
     assert await purchases.find(REFUND, soon()) is None
-    left.waiting.insert(0, ("5000-3", b""))
+    left.waiting.insert(0, ("5000-3", {}))
     with pytest.raises(LedgerUnavailableError, match="yet"):
         await purchases.find(REFUND, soon())
     archive.answer = ARCHIVED

@@ -49,8 +49,7 @@ def test_a_transfer_at_a_version(bank: Bank, route: Route) -> None:
             refused = bank.wallet.refused("Transfer", **late, validate_only=only_check)
             assert refused == mismatch("expected_version")
     assert bank.look(payer, payee) == before
-    assert before[payer] is not None
-    assert before[payer].version == seen + 1
+    assert version(bank, payer) == seen + 1
 
 
 def test_version_zero(bank: Bank, route: Route) -> None:

@@ -20,8 +20,7 @@ static const char *const names[] = {
     "limited",
     "z",
     "@world:EUR",
-    "@",
-    "@a-system-account-with-a-long-name:EUR",
+    "@world:USD",
     "nobody",
 };
 enum { NAMES = sizeof names / sizeof *names, OPENED = 7 };
@@ -133,6 +132,7 @@ enum { MAX_ROWS = 48, MAX_OWN_LEGS = 400 };
 struct shape {
     uint32_t rows, legs;
     uint8_t counts[MAX_ROWS], effects[MAX_OWN_LEGS], owners[MAX_OWN_LEGS], details[MAX_ROWS], legs_names[MAX_OWN_LEGS];
+    int64_t amounts[MAX_OWN_LEGS]; /* of a plain one, a transaction */
     bool plain, one_currency, versions;
 };
 
@@ -141,7 +141,23 @@ static void shape_plain(struct input *input, struct shape *shape) {
     for (uint32_t row = 0; row < shape->rows; row++) {
         shape->legs_names[row] = (uint8_t)name(input);
         shape->legs_names[shape->rows + row] = (uint8_t)name(input);
+        shape->amounts[row] = amount(input);
     }
+}
+
+/* Gives the last leg of a transaction what makes up for its others, if there is one that it can have. */
+static void even_out(struct shape *shape, uint32_t first) {
+    const uint32_t last = shape->legs - 1u;
+    int64_t sum = 0;
+    for (uint32_t leg = first; leg < last; leg++) {
+        const uint8_t effect = shape->effects[leg];
+        if (shape->amounts[leg] < 0 || shape->amounts[leg] > MAX_MINOR) return;
+        if (effect == EFFECT_CREDIT || effect == EFFECT_REFUND) sum += shape->amounts[leg];
+        if (effect == EFFECT_DEBIT || effect == EFFECT_CAPTURE) sum -= shape->amounts[leg];
+    }
+    if (!sum) return;
+    shape->effects[last] = sum > 0 ? EFFECT_DEBIT : EFFECT_CREDIT;
+    shape->amounts[last] = sum > 0 ? sum : -sum;
 }
 
 static void shape_general(struct input *input, struct shape *shape, uint32_t owner) {
@@ -150,12 +166,15 @@ static void shape_general(struct input *input, struct shape *shape, uint32_t own
         if (rarely(input, 64)) count = MAX_LEGS;
         if (shape->legs + count > MAX_OWN_LEGS) count = 1;
         shape->counts[row] = (uint8_t)count;
+        const uint32_t first = shape->legs;
         for (uint32_t n = 0; n < count; n++) {
             uint32_t leg = shape->legs++;
-            shape->effects[leg] = (uint8_t)(n ? 1u + pick(input, 2) : 1u + pick(input, 6));
+            shape->effects[leg] = (uint8_t)(n ? 1u + pick(input, 2) : count > 1u ? 1u + pick(input, 6) : 5u + pick(input, 2));
             shape->owners[leg] = (uint8_t)(rarely(input, 3) ? pick(input, 3) : owner);
             shape->legs_names[leg] = (uint8_t)name(input);
+            shape->amounts[leg] = shape->effects[leg] == EFFECT_VOID ? 0 : amount(input);
         }
+        if (count > 1u && !rarely(input, 24)) even_out(shape, first);
     }
 }
 
@@ -199,7 +218,7 @@ static void put_bundle(struct input *input, uint32_t owner) {
     for (uint32_t row = 0; row < shape.rows; row++) put_id(input);
     for (uint32_t row = 0; row < shape.rows && !shape.plain; row++) put_id(input);
     for (uint32_t row = 0; row < shape.rows && !shape.plain; row++) put_i64(pick(input, 4) * 25000);
-    for (uint32_t i = 0; i < values; i++) put_i64(!shape.plain && shape.effects[i] == EFFECT_VOID ? 0 : amount(input));
+    for (uint32_t i = 0; i < values; i++) put_i64(shape.amounts[i]);
     for (uint32_t i = 0; i < values && shape.versions; i++)
         put_i64(!shape.plain && shape.owners[i] ? NO_VERSION : (int64_t)pick(input, 8) - 1);
     for (uint32_t row = 0; row < shape.rows; row++) put_u16(rarely(input, 8) ? SYSTEM_SLOT : 1);
@@ -358,6 +377,7 @@ static void make_in_doubt(struct input *input, struct made_call *call) {
 static void make_rotate(struct input *input, struct made_call *call) {
     call_add_number(call, pick(input, 4) * 20000);
     call_add_number(call, pick(input, 2));
+    if (rarely(input, 3)) call_add_number(call, NOW_MS + pick(input, 4) * 20000);
 }
 
 static void make_expire(struct input *input, struct made_call *call) { call_add_number(call, pick(input, 4)); }
@@ -377,6 +397,12 @@ static void make_bind(struct input *input, struct made_call *call) {
     call_add_number(call, 1);
     call_add_number(call, pick(input, 3) * 50000);
     call_add_number(call, rarely(input, 4) ? pick(input, 64) : 1000000);
+}
+
+static void make_rename(struct input *input, struct made_call *call) {
+    call_add_text(call, rarely(input, 2) ? "test" : "a/b");
+    /* No higher one: all later calls would be stale. */
+    call_add_number(call, (long long)pick(input, 3) - 1);
 }
 
 static void make_slot(struct input *input, struct made_call *call) { call_add_number(call, pick(input, USED_SLOTS + 1u)); }
@@ -412,6 +438,7 @@ static const struct {
     {"tallystick.expire", make_expire, 3},     {"tallystick.archived", make_archived, 1},
     {"tallystick.bind", make_bind, 1},         {"tallystick.slot.count", make_slot, 1},
     {"tallystick.slot.drop", make_slot_drop, 1}, {"tallystick.slot.export", make_slot_export, 1},
+    {"tallystick.rename", make_rename, 1},
     {"tallystick.mark", make_nothing, 1},      {"tallystick.slot.import", make_slot_export, 1},
 };
 

@@ -285,6 +285,23 @@ static int stub_StreamAdd(RedisModuleKey *key, int flags, RedisModuleStreamID *i
     return REDIS_OK;
 }
 
+static int stub_StreamIteratorStart(RedisModuleKey *key, int flags, RedisModuleStreamID *start, RedisModuleStreamID *end) {
+    (void)flags, (void)start, (void)end;
+    return key->is_ledger ? REDIS_OK : REDIS_ERROR;
+}
+
+/* The last entry, which is what the engine asks for. */
+static int stub_StreamIteratorNextID(RedisModuleKey *key, RedisModuleStreamID *id, long *fields) {
+    *id = key->keyspace->ledger.last;
+    *fields = 1;
+    return REDIS_OK;
+}
+
+static int stub_StreamIteratorStop(RedisModuleKey *key) {
+    (void)key;
+    return REDIS_OK;
+}
+
 static long long stub_StreamTrimByID(RedisModuleKey *key, int flags, RedisModuleStreamID *id) {
     (void)flags, (void)id;
     if (!key || !key->is_ledger || !key->keyspace->has_ledger) wrong("a ledger that is not there is trimmed");
