@@ -16,8 +16,8 @@ from bench.load.processes import RunResult
 from bench.reporting import report_files
 from bench.reporting.figures import TRANSFER_PATH, Point, archived_share, archiving_us
 from bench.scaling import report
-from bench.scaling.__main__ import ScalingSettings
 from bench.scaling.plan import Assumptions, Line, fit, growth, make_plan
+from bench.scaling.settings import ScalingSettings
 from tests.bench.commands import figures_of
 
 RATE = 100_000.0
