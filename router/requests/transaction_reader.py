@@ -19,7 +19,7 @@ from router.requests.fields import BadField, FieldReader, packed_details, shown
 from router.requests.transactions import TransactionRequest
 from shard_node.cluster import Exponents
 from shard_node.contract import NO_VERSION, Effect, Kind, Leg, Transaction
-from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
+from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS, MAX_MINOR
 from shard_node.money import to_text
 from tallystick.v1 import wallet_pb2
 
@@ -322,8 +322,9 @@ def _details(
 
 
 def _version(version: int) -> int:
-    if version < 0:
-        raise BadField("expected_version", f"must be 0 or more, is {version}")
+    # Shards take no larger one, and would refuse all that travels in the same bundle.
+    if not 0 <= version <= MAX_MINOR:
+        raise BadField("expected_version", f"must be 0 or more and at most {MAX_MINOR}, is {version}")
     return version
 
 

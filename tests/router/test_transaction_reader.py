@@ -15,7 +15,7 @@ from router.requests.transaction_reader import DEFAULT_HOLD_SECONDS
 from router.requests.transactions import TransactionRequest
 from shard_node.cluster.slots import slot
 from shard_node.contract import NO_ID, NO_VERSION, Details, Effect, Kind, Leg, Transaction, pack_details
-from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS
+from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS, MAX_MINOR
 from tallystick.v1 import wallet_pb2
 from tests.router.batch_samples import UNUSUAL, Request, batches_in_order, with_field
 from tests.router.samples import ID, attempt, transactions, uuid7
@@ -62,7 +62,7 @@ def test_no_texts_are_no_details() -> None:
     assert transactions().transfer(request).transaction.details == b""
 
 
-@pytest.mark.parametrize("version", [0, 7, 2**63 - 1])
+@pytest.mark.parametrize("version", [0, 7, MAX_MINOR])
 def test_expected_version(version: int) -> None:
     """A version is expected of the payer's account, also version 0 when it is given."""
     request = wallet_pb2.TransferRequest(
@@ -72,13 +72,13 @@ def test_expected_version(version: int) -> None:
     assert (payer.expected_version, payee.expected_version) == (version, NO_VERSION)
 
 
-@pytest.mark.parametrize("version", [-1, -(2**63)])
+@pytest.mark.parametrize("version", [-1, -(2**63), MAX_MINOR + 1, 2**63 - 1])
 def test_no_version(version: int) -> None:
-    """A version below 0 is refused: it would say that any will do."""
+    """A version below 0 would say that any will do; one that is too large would cost others their answers."""
     request = wallet_pb2.TransferRequest(
         **ASKED, from_account="alice", to_account="bob", expected_version=version
     )
-    with pytest.raises(BadField, match=f"expected_version: must be 0 or more, is {version}"):
+    with pytest.raises(BadField, match=f"expected_version: must be 0 or more and at most .*, is {version}"):
         transactions().transfer(request)
 
 
@@ -242,7 +242,8 @@ def test_journal() -> None:
         ([("a", "--1"), ("b", "1")], "legs[0].amount", "must be digits"),
         ([("a", "-1.5", "JPY"), ("b", "1.5", "JPY")], "legs[0].amount", "the currency has 0"),
         ([("a", "-1"), ("b", "1", "eur")], "legs[1].currency", "ISO 4217"),
-        ([("a", "-1", EUR, -1), ("b", "1")], "legs[0].expected_version", "0 or more, is -1"),
+        ([("a", "-1", EUR, -1), ("b", "1")], "legs[0].expected_version", "is -1"),
+        ([("a", "-1", EUR, 2**53), ("b", "1")], "legs[0].expected_version", "is 9007199254740992"),
         ([("b", "1", EUR, 0), ("a", "-1")], "legs[0].expected_version", "'b' is in another"),
         # Which account decides hangs on the order of their names, not on that of the request.
         ([("d", "-1", EUR, 5), ("c", "-1"), ("a", "2")], "legs[0].expected_version", "given for 'c'"),

@@ -103,6 +103,15 @@ def test_no_version(bank: Bank, route: Route, *, in_batch: bool) -> None:
         assert bank.wallet.refused("Transfer", **asked) == invalid("expected_version")
 
 
+def test_a_version_that_no_account_reaches(bank: Bank, route: Route) -> None:
+    """It is refused by itself: what other callers sent at the same time is carried out."""
+    payer, payee = bank.pair(route)
+    asked = [payment(payer, payee), payment(payer, payee) | {"expected_version": 2**63 - 1}]
+    done, refused = bank.wallet.call("BatchTransfer", transfers=asked).results
+    assert bank.outcome(done) == "COMMITTED"
+    assert (bank.outcome(refused), refused.refusal.field) == ("INVALID_ARGUMENT", "expected_version")
+
+
 def test_a_journal_at_versions(bank: Bank, route: Route) -> None:
     """Each account in the slot that decides may have one; the leg of the one that is another is named."""
     tag = route.payer_tag
