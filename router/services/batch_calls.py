@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from router.execution import deadline_of
-from router.requests import BadField, BatchReader, TransactionReader, Transactions, UnknownCurrency
+from router.requests import BadField, BatchReader, Transactions, UnknownCurrency
 from router.services import refusals
 from router.services.batch_answers import answer, balance_fields
+from router.services.calls import Calls
 from router.services.transaction_calls import balance_texts
 from shard_node.contract import Outcome
 from shard_node.errors import ExponentUnknownError, RegistryError
@@ -18,9 +19,8 @@ from tallystick.v1 import outcome_pb2, wallet_pb2
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from router.execution import Dispatcher, KeptTasks, Results, Validator
-    from router.requests import FieldReader, ReadTransfers, TransactionRequest
-    from shard_node.cluster import Currencies
+    from router.execution import Results
+    from router.requests import ReadTransfers, TransactionRequest
 
     Answers = dict[int, wallet_pb2.TransferResponse]
 
@@ -30,27 +30,20 @@ _COMMITTED = int(Outcome.COMMITTED)
 MAX_ECHOED_CHARS = 64
 
 
-class BatchCalls:
+class BatchCalls(Calls):
     """Reads batches of transfers, hands them on or has them checked, and answers."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        fields: FieldReader,
-        currencies: Currencies,
-        validator: Validator,
-        kept: KeptTasks,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._fields = fields
-        self._currencies = currencies
-        self._columns = BatchReader(fields.exponents)
-        self._reader = TransactionReader(fields)
-        self._validator = validator
-        self._kept = kept
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._columns = BatchReader(self._fields.exponents)
 
-    async def transfers(self, request: bytes, context: Any) -> bytes:
-        """Carries out a BatchTransferRequest and answers with a BatchTransferResponse, both serialized."""
+    async def BatchTransfer(  # noqa: N802 -- the contract's name
+        self, request: bytes, context: Any
+    ) -> bytes:
+        """Up to MAX_BATCH transfers, each with an outcome of its own.
+
+        Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized.
+        """
         batch = self._columns.read(request, self._fields.latest_id())
         if batch is None:
             rows, undecodable = await rows_decoded(wallet_pb2.BatchTransferRequest, request, context)
@@ -75,7 +68,7 @@ class BatchCalls:
         for position in undecodable:
             # Without a payer a row is refused, whatever else may be right about it.
             request.transfers[position].from_account = ""
-        read, no_word = await self._read(request)
+        read, no_word = await self._read_rows(request)
         bad = read.bad | {position: BadField(field, NOT_UTF8) for position, field in undecodable.items()}
         aside: Answers = {}
         for position, field in bad.items():
@@ -93,7 +86,7 @@ class BatchCalls:
             results = await self._kept.run(work, count)
         return self._response(request, read.batch, batch.first_legs, aside, results).SerializeToString()
 
-    async def _read(
+    async def _read_rows(
         self, request: wallet_pb2.BatchTransferRequest
     ) -> tuple[ReadTransfers, RegistryError | None]:
         """The requests apart; and why nobody knows whether the cluster has the currencies new to us."""

@@ -1,5 +1,7 @@
 """The calls that are single transactions: transfers, refunds, holds, journals of the caller's legs."""
 
+# ruff: noqa: N802 -- the contract names its calls so
+
 from __future__ import annotations
 
 import time
@@ -11,11 +13,12 @@ from router.execution import (
     Coalescer,
     OverloadedError,
     Purchases,
+    at_owner,
     deadline_of,
 )
-from router.requests import BadField, TransactionReader, Transactions
+from router.requests import BadField, Transactions
 from router.services import refusals
-from router.services.accounts import currency_of
+from router.services.calls import Calls
 from shard_node.contract import Outcome
 from shard_node.errors import ShardNodeError
 from shard_node.limits import NO_BALANCE
@@ -25,9 +28,8 @@ from tallystick.v1 import outcome_pb2, wallet_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from router.execution import Dispatcher, KeptTasks, Maps, PurchaseArchive, Validator
-    from router.requests import FieldReader, PurchaseTerms, RefundRequest, TransactionRequest, VoidRequest
-    from shard_node.cluster import Currencies, Exponents
+    from router.requests import PurchaseTerms, RefundRequest, TransactionRequest, VoidRequest
+    from shard_node.cluster import Exponents
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT")
@@ -57,72 +59,58 @@ def balance_texts(
     ]
 
 
-class TransactionCalls:
-    """Reads single transactions, hands them on together or has them checked, and answers."""
+class TransactionCalls(Calls):
+    """Single transactions; those that come together are handed on together."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        directory: Maps,
-        fields: FieldReader,
-        currencies: Currencies,
-        validator: Validator,
-        kept: KeptTasks,
-        archive: PurchaseArchive | None,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._directory = directory
-        self._fields = fields
-        self._currencies = currencies
-        self._reader = TransactionReader(fields)
-        self._validator = validator
-        self._kept = kept
-        self._purchases = Purchases(directory, archive)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._purchases = Purchases(self._directory, self._archive)
         self._coalescer: Coalescer[TransactionRequest, Result] = Coalescer(self._execute, _weight)
 
     async def finish_all(self) -> None:
         """Waits for everything under way."""
         await self._coalescer.finish_all()
+        await super().finish_all()
 
-    async def transfer(
+    async def Transfer(
         self, request: wallet_pb2.TransferRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money from one account to another."""
         return await self._transferred(self._reader.transfer, request, context)
 
-    async def deposit(self, request: wallet_pb2.DepositRequest, context: Any) -> wallet_pb2.TransferResponse:
+    async def Deposit(self, request: wallet_pb2.DepositRequest, context: Any) -> wallet_pb2.TransferResponse:
         """Money from outside."""
         return await self._transferred(self._reader.deposit, request, context)
 
-    async def withdraw(
+    async def Withdraw(
         self, request: wallet_pb2.WithdrawRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """Money to outside."""
         return await self._transferred(self._reader.withdrawal, request, context)
 
-    async def purchase(
+    async def Purchase(
         self, request: wallet_pb2.PurchaseRequest, context: Any
     ) -> wallet_pb2.TransferResponse:
         """A customer pays a merchant."""
         return await self._transferred(self._reader.purchase, request, context)
 
-    async def capture(self, request: wallet_pb2.CaptureRequest, context: Any) -> wallet_pb2.TransferResponse:
+    async def Capture(self, request: wallet_pb2.CaptureRequest, context: Any) -> wallet_pb2.TransferResponse:
         """A payment from a hold."""
         return await self._transferred(self._reader.capture, request, context)
 
-    async def refund(self, request: wallet_pb2.RefundRequest, context: Any) -> wallet_pb2.TransferResponse:
+    async def Refund(self, request: wallet_pb2.RefundRequest, context: Any) -> wallet_pb2.TransferResponse:
         """Money of a purchase back to its customer."""
         read = await self._read(self._reader.refund, request, context)
         purchase = await self._purchase(read, request.transaction_id, context)
         slot = self._fields.account_slot(purchase.merchant, "purchase_transaction_id")
         return await self._transfer_response(read.transaction(purchase, slot), request, context)
 
-    async def hold(self, request: wallet_pb2.HoldRequest, context: Any) -> wallet_pb2.HoldResponse:
+    async def Hold(self, request: wallet_pb2.HoldRequest, context: Any) -> wallet_pb2.HoldResponse:
         """Money reserved for a time."""
         asked = await self._read(self._reader.hold, request, context)
         return await self._hold_response(asked, request, context)
 
-    async def void(self, request: wallet_pb2.VoidRequest, context: Any) -> wallet_pb2.HoldResponse:
+    async def Void(self, request: wallet_pb2.VoidRequest, context: Any) -> wallet_pb2.HoldResponse:
         """The end of a hold."""
         read = await self._read(self._reader.void, request, context)
         reading = self._currency_of(read, deadline_of(context))
@@ -132,7 +120,7 @@ class TransactionCalls:
             await refusals.abort(context, why, transaction_id=request.transaction_id)
         return await self._hold_response(read.transaction(currency), request, context)
 
-    async def post_journal(
+    async def PostJournal(
         self, request: wallet_pb2.PostJournalRequest, context: Any
     ) -> wallet_pb2.PostJournalResponse:
         """A journal of the caller's own legs."""
@@ -178,11 +166,14 @@ class TransactionCalls:
             return await refusals.read_again(read, request, bad, self._currencies, context)
 
     async def _currency_of(self, read: VoidRequest, deadline_seconds: float) -> str | None:
-        """The currency of a void's account; known here, so that its balance can be told."""
-        currency = await currency_of(self._directory, read.account, read.slot, deadline_seconds)
-        if currency is not None:
-            await self._currencies.require_exponents((currency,))
-        return currency
+        """The currency of a void's account, which never changes; known here, for its balance is told."""
+        (account,) = await at_owner(
+            self._directory, read.slot, lambda shard: shard.accounts([read.account]), deadline_seconds
+        )
+        if account is None:
+            return None
+        await self._currencies.require_exponents((account.currency,))
+        return account.currency
 
     async def _purchase(self, read: RefundRequest, transaction_id: str, context: Any) -> PurchaseTerms:
         finding = self._purchases.find(read, deadline_of(context))

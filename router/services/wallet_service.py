@@ -8,13 +8,13 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from router.execution import AccountQuery, KeptTasks, Validator, account_page, at_owner, deadline_of
+from router.execution import at_owner, deadline_of
 from router.requests import BadField
 from router.services import refusals
-from router.services.accounts import open_accounts, read_accounts, set_state
+from router.services.account_calls import AccountCalls
 from router.services.batch_calls import BatchCalls
 from router.services.transaction_calls import TransactionCalls
-from shard_node.contract import Kind, Outcome
+from shard_node.contract import Outcome
 from shard_node.errors import ShardNodeError
 from shard_node.money import to_text
 from shard_node.serving import rows_decoded
@@ -23,9 +23,6 @@ from tallystick.v1 import wallet_pb2, wallet_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from router.execution import Dispatcher, Maps, PurchaseArchive
-    from router.requests import FieldReader
-    from shard_node.cluster import Currencies
     from shard_node.serving import Methods
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -33,157 +30,10 @@ MessageT = TypeVar("MessageT", bound=Message)
 _SERVICE = "tallystick.v1.WalletService"
 
 
-class WalletService(wallet_pb2_grpc.WalletServiceServicer):
-    """Validates, hands on, answers.
+class WalletService(AccountCalls, TransactionCalls, BatchCalls):
+    """All calls of the service; see :class:`router.services.calls.Calls`."""
 
-    Work on money runs in tasks of its own, which a caller that hangs up does not cancel. ``archive`` has
-    the purchases that shards have forgotten; without one they cannot be refunded.
-    """
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        directory: Maps,
-        fields: FieldReader,
-        currencies: Currencies,
-        archive: PurchaseArchive | None = None,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._directory = directory
-        self._fields = fields
-        self._currencies = currencies
-        self._kept = KeptTasks()
-        validator = Validator(directory)
-        self._batches = BatchCalls(dispatcher, fields, currencies, validator, self._kept)
-        self._transactions = TransactionCalls(
-            dispatcher, directory, fields, currencies, validator, self._kept, archive
-        )
-
-    async def finish_all(self) -> None:
-        """Waits for everything under way."""
-        await self._transactions.finish_all()
-        await self._kept.finish_all()
-        await self._dispatcher.finish_all()
-
-    # ------------------------------------------------------------------ accounts
-
-    async def OpenAccount(  # noqa: N802 -- the contract's names, here and below
-        self, request: wallet_pb2.OpenAccountRequest, context: Any
-    ) -> wallet_pb2.Account:
-        """Opens one account."""
-        (result,) = await self._kept.run(
-            open_accounts(self._directory, self._fields, self._currencies, [request], deadline_of(context))
-        )
-        return await _account_or_abort(result, context)
-
-    async def BatchOpenAccounts(  # noqa: N802
-        self, request: wallet_pb2.BatchOpenAccountsRequest, context: Any
-    ) -> wallet_pb2.BatchAccountsResponse:
-        """Opens up to MAX_BATCH accounts."""
-        count = len(request.accounts)
-        await refusals.check_size("accounts", count, context)
-        await refusals.check_room(self._kept, count, context)
-        results = await self._kept.run(
-            open_accounts(
-                self._directory, self._fields, self._currencies, request.accounts, deadline_of(context)
-            ),
-            count,
-        )
-        return wallet_pb2.BatchAccountsResponse(results=results)
-
-    async def GetAccount(  # noqa: N802
-        self, request: wallet_pb2.GetAccountRequest, context: Any
-    ) -> wallet_pb2.Account:
-        """Reads one account."""
-        reading = read_accounts(
-            self._directory, self._fields, self._currencies, [request.account_id], deadline_of(context)
-        )
-        (result,) = await self._kept.run(reading)
-        return await _account_or_abort(result, context)
-
-    async def BatchGetAccounts(  # noqa: N802
-        self, request: wallet_pb2.BatchGetAccountsRequest, context: Any
-    ) -> wallet_pb2.BatchAccountsResponse:
-        """Reads up to MAX_BATCH accounts."""
-        await refusals.check_size("account_ids", len(request.account_ids), context)
-        reading = read_accounts(
-            self._directory, self._fields, self._currencies, request.account_ids, deadline_of(context)
-        )
-        results = await self._kept.run(reading)
-        return wallet_pb2.BatchAccountsResponse(results=results)
-
-    async def ListAccounts(  # noqa: N802
-        self, request: wallet_pb2.ListAccountsRequest, context: Any
-    ) -> wallet_pb2.ListAccountsResponse:
-        """A page of all accounts."""
-        deadline_seconds = deadline_of(context)
-        try:
-            query = AccountQuery.read(request)
-            page = await self._kept.run(account_page(self._directory, query, deadline_seconds))
-        except BadField as bad:
-            await refusals.abort(context, refusals.invalid(bad))
-        except ShardNodeError as error:
-            await refusals.abort(context, refusals.no_answer(error))
-        reading = read_accounts(
-            self._directory, self._fields, self._currencies, page.account_ids, deadline_seconds
-        )
-        accounts = [await _account_or_abort(result, context) for result in await self._kept.run(reading)]
-        return wallet_pb2.ListAccountsResponse(accounts=accounts, next_page_token=page.next_token)
-
-    async def FreezeAccount(  # noqa: N802
-        self, request: wallet_pb2.FreezeAccountRequest, context: Any
-    ) -> wallet_pb2.Account:
-        """From now on it neither pays nor is paid."""
-        return await self._set_state(Kind.FREEZE, request, context)
-
-    async def UnfreezeAccount(  # noqa: N802
-        self, request: wallet_pb2.UnfreezeAccountRequest, context: Any
-    ) -> wallet_pb2.Account:
-        """It takes part again."""
-        return await self._set_state(Kind.UNFREEZE, request, context)
-
-    async def CloseAccount(  # noqa: N802
-        self, request: wallet_pb2.CloseAccountRequest, context: Any
-    ) -> wallet_pb2.Account:
-        """For ever."""
-        return await self._set_state(Kind.CLOSE, request, context)
-
-    # ------------------------------------------------------------------ transfers
-
-    async def Transfer(  # noqa: N802
-        self, request: wallet_pb2.TransferRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        """One transfer, gathered with others that come at the same time."""
-        return await self._transactions.transfer(request, context)
-
-    async def Deposit(  # noqa: N802
-        self, request: wallet_pb2.DepositRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        """Money from outside; one call on the account's shard."""
-        return await self._transactions.deposit(request, context)
-
-    async def Withdraw(  # noqa: N802
-        self, request: wallet_pb2.WithdrawRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        """Money to outside; one call on the account's shard."""
-        return await self._transactions.withdraw(request, context)
-
-    async def Purchase(  # noqa: N802
-        self, request: wallet_pb2.PurchaseRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        """A customer pays a merchant."""
-        return await self._transactions.purchase(request, context)
-
-    async def BatchTransfer(  # noqa: N802
-        self, request: bytes, context: Any
-    ) -> bytes:
-        """Up to MAX_BATCH transfers, each with an outcome of its own.
-
-        Takes a BatchTransferRequest and answers with a BatchTransferResponse, both serialized.
-        """
-        return await self._batches.transfers(request, context)
-
-    async def GetTransfer(  # noqa: N802
+    async def GetTransfer(  # noqa: N802 -- the contract's name
         self, request: wallet_pb2.GetTransferRequest, context: Any
     ) -> wallet_pb2.GetTransferResponse:
         """What the deciding shard remembers."""
@@ -214,52 +64,6 @@ class WalletService(wallet_pb2_grpc.WalletServiceServicer):
             currency=found.currency,
             decided_at=decided_at,
         )
-
-    # ------------------------------------------------------------------ journals
-
-    async def Refund(  # noqa: N802
-        self, request: wallet_pb2.RefundRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        """Money of a purchase back to its customer."""
-        return await self._transactions.refund(request, context)
-
-    async def Hold(  # noqa: N802
-        self, request: wallet_pb2.HoldRequest, context: Any
-    ) -> wallet_pb2.HoldResponse:
-        """Reserves money for a time."""
-        return await self._transactions.hold(request, context)
-
-    async def Capture(  # noqa: N802
-        self, request: wallet_pb2.CaptureRequest, context: Any
-    ) -> wallet_pb2.TransferResponse:
-        """Pays from a hold."""
-        return await self._transactions.capture(request, context)
-
-    async def Void(  # noqa: N802
-        self, request: wallet_pb2.VoidRequest, context: Any
-    ) -> wallet_pb2.HoldResponse:
-        """Ends a hold."""
-        return await self._transactions.void(request, context)
-
-    async def PostJournal(  # noqa: N802
-        self, request: wallet_pb2.PostJournalRequest, context: Any
-    ) -> wallet_pb2.PostJournalResponse:
-        """Legs of the caller's own, all or none."""
-        return await self._transactions.post_journal(request, context)
-
-    # ------------------------------------------------------------------ within
-
-    async def _set_state(self, target: Kind, request: Any, context: Any) -> wallet_pb2.Account:
-        setting = set_state(
-            self._directory, self._fields, self._currencies, target, request, deadline_of(context)
-        )
-        return await _account_or_abort(await self._kept.run(setting), context)
-
-
-async def _account_or_abort(result: wallet_pb2.AccountResult, context: Any) -> wallet_pb2.Account:
-    if result.HasField("refusal"):
-        await refusals.abort(context, result.refusal)
-    return result.account
 
 
 def add_methods(service: WalletService, methods: Methods) -> None:

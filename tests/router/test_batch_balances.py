@@ -7,9 +7,8 @@ from random import Random
 
 import pytest
 
-from router.execution import KeptTasks, Validator
 from router.requests import FieldReader, batch_reader
-from router.services.batch_calls import BatchCalls
+from router.services import WalletService
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.exponents import EXPONENTS, CurrenciesStandIn
 from tests.router.samples import NOW_MS, uuid7
@@ -21,8 +20,8 @@ def answered(request: wallet_pb2.BatchTransferRequest) -> wallet_pb2.BatchTransf
     """What a cluster of its own answers, each account of which has ten euros."""
     cluster, _ = funded(model_shards(SHARDS))
     fields = FieldReader(EXPONENTS, lambda: NOW_MS)
-    calls = BatchCalls(cluster.dispatcher, fields, CurrenciesStandIn(), Validator(cluster.maps), KeptTasks())
-    answer = asyncio.run(calls.transfers(request.SerializeToString(), Context()))
+    service = WalletService(cluster.dispatcher, cluster.maps, fields, CurrenciesStandIn())
+    answer = asyncio.run(service.BatchTransfer(request.SerializeToString(), Context()))
     return wallet_pb2.BatchTransferResponse.FromString(answer)
 
 
