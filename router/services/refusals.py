@@ -66,7 +66,8 @@ _SENTENCES = {
     Outcome.ACCOUNT_NOT_FOUND: "account not found: open it first",
     Outcome.TRANSACTION_NOT_FOUND: (
         "no outcome is remembered under this id: it was never sent, is under way, or is older than the "
-        "deduplication window; sending the transfer again with the same id settles it"
+        "deduplication window; sending the transfer again with the same id settles it, unless that is no "
+        "UUIDv7 and older than the window: then it may move again, and only the ledger tells whether it has"
     ),
     Outcome.TRANSACTION_ID_REUSED: "the id was used before with other contents; that transfer stands",
     Outcome.ACCOUNT_EXISTS: "the account exists with other attributes: currency, minimum_balance, a maximum",

@@ -59,6 +59,12 @@ async def ended(why: wallet_pb2.Refusal, **metadata: str) -> Context:
     return context
 
 
+def test_an_id_that_may_be_forgotten_is_not_sent_again_blindly() -> None:
+    """Beyond the window only a UUIDv7 counts once: of another id it is said that it may move money twice."""
+    sentence = refusals.refusal(Outcome.TRANSACTION_NOT_FOUND).message
+    assert "unless that is no UUIDv7 and older than the window: then it may move again" in sentence
+
+
 def test_one_numbering() -> None:
     """The shard's public outcomes and the contract's enum have the same names and numbers, all of them."""
     contract = {name: number for name, number in outcome_pb2.Outcome.items() if number}
