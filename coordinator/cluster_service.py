@@ -10,7 +10,6 @@ import grpc
 
 from coordinator.in_doubt import waiting
 from coordinator.verification import Verification, verify_by_page
-from shard_node.cluster import MemberKind
 from shard_node.contract import Outcome, PreparedAttempt
 from shard_node.errors import ShardNodeError
 from shard_node.money import to_text
@@ -18,42 +17,15 @@ from shard_node.serving import statuses
 from tallystick.v1 import cluster_pb2, cluster_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from typing import Protocol
+    from collections.abc import AsyncIterator
 
     from coordinator.in_doubt import Waiting
-    from shard_node.client import Shard
-    from shard_node.cluster import Exponents, Registry, Topology
+    from shard_node.client import Directory, Shard
+    from shard_node.cluster import Exponents, Registry
     from shard_node.contract import Doubt
-
-    class Cluster(Protocol):
-        """A topology and its shards."""
-
-        @property
-        def topology(self) -> Topology:
-            """The topology."""
-
-        @property
-        def shards(self) -> Sequence[Shard]:
-            """The shards, in the topology's order."""
-
-    class Directory(Protocol):
-        """Knows the newest topology."""
-
-        @property
-        def current(self) -> Cluster:
-            """Its shards."""
-
 
 MAX_IN_DOUBT = 10_000
 DEFAULT_IN_DOUBT = 1000
-
-_KINDS = {
-    MemberKind.SHARD_NODE: cluster_pb2.MEMBER_KIND_SHARD_NODE,
-    MemberKind.COORDINATOR: cluster_pb2.MEMBER_KIND_COORDINATOR,
-    MemberKind.ROUTER: cluster_pb2.MEMBER_KIND_ROUTER,
-    MemberKind.ARCHIVER: cluster_pb2.MEMBER_KIND_ARCHIVER,
-}
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
@@ -98,7 +70,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         return cluster_pb2.ListMembersResponse(
             members=[
                 cluster_pb2.Member(
-                    name=m.name, kind=_KINDS[m.kind], address=m.address, pid=m.pid, problem=m.problem
+                    name=m.name,
+                    kind=f"MEMBER_KIND_{m.kind.name}",
+                    address=m.address,
+                    pid=m.pid,
+                    problem=m.problem,
                 )
                 for m in members
             ]

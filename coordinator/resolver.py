@@ -13,7 +13,7 @@ import structlog
 
 from coordinator.attempts import InDoubt, Recovery
 from coordinator.driver import MINIMUM_AGE_MS, end
-from coordinator.pace import Cluster, Pace
+from coordinator.pace import Pace
 from shard_node.cluster import RESOLVER_LOCKS
 from shard_node.contract import PreparedAttempt
 from shard_node.errors import RegistryError, ShardNodeError
@@ -21,26 +21,10 @@ from shard_node.limits import MAX_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Protocol
 
-    from shard_node.client import Shard
+    from shard_node.client import Cluster, Directory, Shard
     from shard_node.cluster import Registry
     from shard_node.contract import Doubt
-
-    class ReadableCluster(Cluster, Protocol):
-        """Shards that can be looked into."""
-
-        @property
-        def shards(self) -> Sequence[Shard]:
-            """The shards, in the topology's order."""
-
-    class Directory(Protocol):
-        """Knows the newest topology."""
-
-        @property
-        def current(self) -> ReadableCluster:
-            """Its shards."""
-
 
 # Between two looks at a shard.
 SCAN_SECONDS = 1.0
@@ -69,7 +53,7 @@ class Resolver:
             if not any(more):
                 await asyncio.sleep(SCAN_SECONDS)
 
-    async def _look(self, cluster: ReadableCluster, shard: Shard) -> bool:
+    async def _look(self, cluster: Cluster, shard: Shard) -> bool:
         """One look at one shard; whether there is more to do at once."""
         try:
             if not await self._registry.try_lock(f"{RESOLVER_LOCKS}/{shard.shard_id}", self._name):
@@ -81,7 +65,7 @@ class Resolver:
             log.warning("cannot look for attempts in doubt", shard=shard.shard_id, error=str(error))
         return False
 
-    async def resolve(self, cluster: ReadableCluster, shard: Shard, minimum_age_ms: int) -> bool:
+    async def resolve(self, cluster: Cluster, shard: Shard, minimum_age_ms: int) -> bool:
         """Ends what is at least that old on the shard; whether it made progress and more is there.
 
         Goes on where the last look ended: what cannot be ended now, because another shard is away, must not

@@ -16,30 +16,10 @@ from tallystick.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Protocol
 
     from coordinator.attempts import Attempt
     from coordinator.driver import Driver
-    from coordinator.pace import Cluster
-    from shard_node.cluster import Topology
-
-    class MappedCluster(Cluster, Protocol):
-        """Shards, and the topology that they are of."""
-
-        @property
-        def topology(self) -> Topology:
-            """The topology."""
-
-    class Directory(Protocol):
-        """Follows the topology."""
-
-        @property
-        def current(self) -> MappedCluster:
-            """The newest one's shards."""
-
-        async def newer_than(self, version: int, timeout_seconds: float) -> bool:
-            """Waits for a topology above that version; whether there is one."""
-
+    from shard_node.client import Directory
 
 # Transactions in the hands of one coordinator at once: some 20 large batches, 40 MiB.
 MAX_IN_HAND = 20 * MAX_BATCH

@@ -7,17 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from shard_node.client import Shard, connect
+from shard_node.client import Cluster, Shard, connect
 from shard_node.cluster.slots import SLOT_COUNT
 from shard_node.cluster.topology import ShardInfo, SlotRange, Topology
 from tests.engine.server import EngineServer
-
-if TYPE_CHECKING:
-    from array import array
 
 SHARDS = 3
 # So long that only what was rotated away is forgotten.
@@ -26,24 +22,6 @@ UNLIMITED = 2**40
 # As in production: what was answered is on the disk.
 _DURABLE = "appendfsync always"
 _EXPORT_BYTES = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class RealCluster:
-    """A topology and its shards, by the same index; what a directory hands out."""
-
-    topology: Topology
-    shards: tuple[Shard, ...]
-
-    @property
-    def owner(self) -> array[int]:
-        """The shard index of each slot."""
-        return self.topology.owner
-
-    @property
-    def shard_ids(self) -> list[str]:
-        """The shards' ids, by index."""
-        return [shard.shard_id for shard in self.shards]
 
 
 @dataclass(slots=True)
@@ -80,9 +58,9 @@ class RealShards:
         info = self.topology.shards[index]
         return Shard(info.shard_id, self.topology.fence(info), connect(info.primary))
 
-    def cluster(self) -> RealCluster:
+    def cluster(self) -> Cluster:
         """The shards at the topology's present epochs, for one event loop; close them."""
-        return RealCluster(self.topology, tuple(map(self.shard, range(len(self.servers)))))
+        return Cluster(self.topology, tuple(map(self.shard, range(len(self.servers)))))
 
     def move(self, slot: int, target: int) -> None:
         """Gives a slot with all that it holds to a shard, while nobody calls; the epochs of both rise.

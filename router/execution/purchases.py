@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 from router.execution.maps import at_owner
 from shard_node.contract import Outcome
 from shard_node.errors import LedgerUnavailableError
+from shard_node.ledger.questions import Purchase
 from shard_node.ledger.store import stream_place
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from router.execution.maps import Maps
-    from router.requests import PurchaseTerms, RefundRequest
+    from router.requests import RefundRequest
     from shard_node.client import Shard
     from shard_node.contract import RememberedOutcome
 
@@ -39,17 +40,8 @@ class PurchaseArchive(Protocol):
     def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
         """Whether a batch is there, with this hash; blocks."""
 
-    def find_purchase(self, transaction_id: bytes, customer: str) -> PurchaseTerms | None:
+    def find_purchase(self, transaction_id: bytes, customer: str) -> Purchase | None:
         """The purchase under an id of 16 bytes; blocks. Raises the errors of :mod:`shard_node.errors`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """A committed purchase."""
-
-    merchant: str
-    amount_minor: int
-    currency: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class Purchases:
         self._archive = archive
         self._room = asyncio.Semaphore(MAX_QUESTIONS)
 
-    async def find(self, refund: RefundRequest, deadline_seconds: float) -> PurchaseTerms | None:
+    async def find(self, refund: RefundRequest, deadline_seconds: float) -> Purchase | None:
         """The committed purchase that a refund names, None when that customer made none.
 
         Raises the errors of :mod:`shard_node.errors` when that cannot be said by the deadline.
@@ -109,10 +101,10 @@ class Purchases:
 
     async def _ask(
         self, archive: PurchaseArchive, refund: RefundRequest, told: _Told
-    ) -> tuple[PurchaseTerms | None, bool]:
+    ) -> tuple[Purchase | None, bool]:
         """What the archive has, and whether it has all that the shard may have forgotten."""
 
-        def ask() -> tuple[PurchaseTerms | None, bool]:
+        def ask() -> tuple[Purchase | None, bool]:
             with archive.reading():
                 # A database that lags behind, a replica, lacks what the shard was told is stored.
                 is_whole = told.has_forgotten and archive.has_batch(told.shard_id, told.number, told.head)
@@ -124,7 +116,7 @@ class Purchases:
         question.add_done_callback(self._answered)
         return await asyncio.shield(question)
 
-    def _answered(self, question: asyncio.Future[tuple[PurchaseTerms | None, bool]]) -> None:
+    def _answered(self, question: asyncio.Future[tuple[Purchase | None, bool]]) -> None:
         self._room.release()
         if not question.cancelled():
             # Looked at, or the loop would report it should nobody wait any more.

@@ -8,7 +8,6 @@ from router.requests.ledger import WatchRequest
 from router.requests.parts import Batch, Part
 from router.requests.text_tables import Bytes
 from router.requests.transaction_reader import (
-    PurchaseTerms,
     ReadTransfers,
     RefundRequest,
     TransactionReader,
@@ -26,7 +25,6 @@ __all__ = [
     "FieldReader",
     "Opening",
     "Part",
-    "PurchaseTerms",
     "ReadTransfers",
     "RefundRequest",
     "TransactionReader",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from router.requests.fields import BadField, FieldReader, packed_details, shown
 from router.requests.transactions import TransactionRequest
@@ -23,24 +23,11 @@ from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS, MAX_MINOR
 from shard_node.money import to_text
 from tallystick.v1 import wallet_pb2
 
+if TYPE_CHECKING:
+    from shard_node.ledger.questions import Purchase
+
 DEFAULT_HOLD_SECONDS = 7 * 24 * 3600
 MIN_LEGS = 2
-
-
-class PurchaseTerms(Protocol):
-    """What a refund must know of its purchase; amounts in minor units."""
-
-    @property
-    def merchant(self) -> str:
-        """The account that was paid."""
-
-    @property
-    def amount_minor(self) -> int:
-        """How much was paid."""
-
-    @property
-    def currency(self) -> str:
-        """In which currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +42,7 @@ class RefundRequest:
     currency: str
     details: bytes
 
-    def transaction(self, purchase: PurchaseTerms, merchant_slot: int) -> TransactionRequest:
+    def transaction(self, purchase: Purchase, merchant_slot: int) -> TransactionRequest:
         """The refund of that purchase. The merchant is nowhere in the request but in the purchase."""
         legs = (
             Leg(purchase.merchant, Effect.DEBIT, self.amount_minor, self.currency),

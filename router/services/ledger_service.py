@@ -52,6 +52,16 @@ T = TypeVar("T")
 # Checks at once: each reads every account.
 MAX_CHECKS = 2
 
+# What is said when nothing is found: outcome, field, message.
+_Nothing = tuple[Outcome, str, str]
+_NO_ENTRIES = Outcome.ACCOUNT_NOT_FOUND, "account_id", "account not found: no entry is archived"
+_NO_BALANCE = _NO_ENTRIES[0], _NO_ENTRIES[1], f"{_NO_ENTRIES[2]} from that time or before"
+_NO_TRANSACTION = (
+    Outcome.TRANSACTION_NOT_FOUND,
+    "transaction_id",
+    "transaction not found: no entry is archived, so it moved nothing, or did so later",
+)
+
 
 class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
     """Validates, asks, answers. ``history`` is None where no ledger was named."""
@@ -89,27 +99,16 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         history, _ = await self._ledger(context)
         wanted = await _read(partial(ledger_requests.page_request, request), context)
 
-        def ask() -> ledger_pb2.ListEntriesResponse | None:
+        def ask() -> tuple[list[ledger_pb2.Entry], str] | None:
             page = history.page(wanted.query, wanted.page_size, wanted.token)
             if page is None:
                 return None
-            return ledger_pb2.ListEntriesResponse(
-                entries=[entry_message(entry, history) for entry in page.entries],
-                next_page_token=page.next_token,
-            )
+            return [entry_message(entry, history) for entry in page.entries], page.next_token
 
-        response, complete_until = await self._ask(ask, request, context)
-        if response is None:
-            await _not_found(
-                context,
-                Outcome.ACCOUNT_NOT_FOUND,
-                "account_id",
-                "account not found: no entry is archived",
-                complete_until,
-            )
-        if complete_until is not None:
-            response.complete_until.CopyFrom(complete_until)
-        return response
+        (entries, token), complete_until = await self._ask(ask, _NO_ENTRIES, request, context)
+        return ledger_pb2.ListEntriesResponse(
+            entries=entries, next_page_token=token, complete_until=complete_until
+        )
 
     async def GetTransfer(  # noqa: N802
         self, request: ledger_pb2.GetLedgerTransferRequest, context: Any
@@ -120,19 +119,11 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             lambda: ledger_requests.transaction_request(request, self._fields), context
         )
 
-        def ask() -> list[ledger_pb2.Entry]:
+        def ask() -> list[ledger_pb2.Entry] | None:
             found = history.transaction(transaction_id, payer)
-            return [entry_message(entry, history) for entry in found]
+            return [entry_message(entry, history) for entry in found] or None
 
-        entries, complete_until = await self._ask(ask, request, context)
-        if not entries:
-            await _not_found(
-                context,
-                Outcome.TRANSACTION_NOT_FOUND,
-                "transaction_id",
-                "transaction not found: no entry is archived, so it moved nothing, or did so later",
-                complete_until,
-            )
+        entries, complete_until = await self._ask(ask, _NO_TRANSACTION, request, context)
         return ledger_pb2.LedgerTransfer(
             transaction_id=request.transaction_id, entries=entries, complete_until=complete_until
         )
@@ -148,17 +139,8 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             found = history.balance_at(account_id, time_ms)
             return None if found is None else balance_message(found, history)
 
-        balance, complete_until = await self._ask(ask, request, context)
-        if balance is None:
-            await _not_found(
-                context,
-                Outcome.ACCOUNT_NOT_FOUND,
-                "account_id",
-                "account not found: no entry is archived from that time or before",
-                complete_until,
-            )
-        if complete_until is not None:
-            balance.complete_until.CopyFrom(complete_until)
+        balance, complete_until = await self._ask(ask, _NO_BALANCE, request, context)
+        balance.MergeFrom(ledger_pb2.BalanceAt(complete_until=complete_until))
         return balance
 
     async def WatchEntries(  # noqa: N802
@@ -226,9 +208,16 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         return self._history, self._answers
 
     async def _ask(
-        self, question: Callable[[], T], request: ledger_requests.Waiting, context: Any
+        self,
+        question: Callable[[], T | None],
+        nothing: _Nothing,
+        request: ledger_requests.Waiting,
+        context: Any,
     ) -> tuple[T, Timestamp | None]:
-        """The answer to a question, and up to when it is complete: as far as the request waits for."""
+        """The answer to a question, and up to when it is complete: as far as the request waits for.
+
+        ``nothing`` is how the call ends when the answer is None.
+        """
         _, answers = await self._ledger(context)
         wait_for_ms = await _read(partial(ledger_requests.wait_for, request), context)
         try:
@@ -241,7 +230,12 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
             await _not_yet(context, error)
         except ShardNodeError as error:
             await _unavailable(context, str(error))
-        return answer, timestamp(found.until_ms)
+        complete_until = timestamp(found.until_ms)
+        if answer is None:
+            outcome, field, message = nothing
+            message = f"{message}; {_complete_text(complete_until)}"
+            await _refuse(context, outcome, message, field, **_complete_metadata(complete_until))
+        return answer, complete_until
 
 
 async def _read(read: Callable[[], T], context: Any) -> T:
@@ -250,13 +244,6 @@ async def _read(read: Callable[[], T], context: Any) -> T:
         return read()
     except BadField as bad:
         await refusals.abort(context, refusals.invalid(bad))
-
-
-async def _not_found(
-    context: Any, outcome: Outcome, field: str, message: str, complete_until: Timestamp | None
-) -> NoReturn:
-    message = f"{message}; {_complete_text(complete_until)}"
-    await _refuse(context, outcome, message, field, **_complete_metadata(complete_until))
 
 
 async def _not_yet(context: Any, error: NotYetArchivedError) -> NoReturn:

@@ -28,8 +28,9 @@ from tallystick.v1 import outcome_pb2, wallet_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from router.requests import PurchaseTerms, RefundRequest, TransactionRequest, VoidRequest
+    from router.requests import RefundRequest, TransactionRequest, VoidRequest
     from shard_node.cluster import Exponents
+    from shard_node.ledger import questions
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT")
@@ -175,7 +176,7 @@ class TransactionCalls(Calls):
         await self._currencies.require_exponents((account.currency,))
         return account.currency
 
-    async def _purchase(self, read: RefundRequest, transaction_id: str, context: Any) -> PurchaseTerms:
+    async def _purchase(self, read: RefundRequest, transaction_id: str, context: Any) -> questions.Purchase:
         finding = self._purchases.find(read, deadline_of(context))
         purchase = await self._looked_up(finding, transaction_id, context)
         if purchase is None:

@@ -57,7 +57,7 @@ def resume(position: Position, state: LedgerState, since: Sequence[Sealed]) -> R
                 f"{shard_id}: batch {number} of the archive is missing, or does not follow the last"
             )
         previous_hash = sealed.hash
-    next_sequence = 1 if told is None else told.header.first_sequence + told.header.entry_count
+    next_sequence = 1 if told is None else told.header.next_sequence
     return Resumed(position, tuple(untold), next_sequence)
 
 

@@ -9,9 +9,7 @@ from shard_node.contract.accounts import (
     unpack_names,
     unpack_records,
 )
-from shard_node.contract.bundle_head import (
-    BundleHead,
-)
+from shard_node.contract.bundle_head import BundleHead
 from shard_node.contract.commands import (
     Abandon,
     Answer,
@@ -27,15 +25,8 @@ from shard_node.contract.commands import (
     new_attempt_id,
     start_ms,
 )
-from shard_node.contract.details import (
-    Details,
-    pack_details,
-)
-from shard_node.contract.kinds import (
-    NO_ID,
-    Effect,
-    Kind,
-)
+from shard_node.contract.details import Details, pack_details
+from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import (
     ALL_OWNERS,
     BUNDLE_HEAD,
@@ -61,12 +52,7 @@ from shard_node.contract.lookups import (
     unpack_outcomes,
 )
 from shard_node.contract.outcomes import Outcome
-from shard_node.contract.transactions import (
-    Bundle,
-    Leg,
-    Transaction,
-    bundle_of,
-)
+from shard_node.contract.transactions import Bundle, Leg, Transaction, bundle_of
 
 __all__ = [
     "ALL_OWNERS",

@@ -11,7 +11,7 @@ from coordinator.attempts import Attempt, Commit, each
 from coordinator.driver import Driver
 from coordinator.pace import Pace
 from coordinator.resolver import Resolver
-from shard_node.client import Shard, ask
+from shard_node.client import Cluster, Shard, ask
 from shard_node.cluster.slots import slot
 from shard_node.cluster.topology import Topology
 from shard_node.contract import (
@@ -38,7 +38,7 @@ from tests.coordinator.payloads import (
     posted_bundle,
     transfer,
 )
-from tests.real_shards import RealCluster, RealShards
+from tests.real_shards import RealShards
 
 if TYPE_CHECKING:
     from shard_node.client import NoReply
@@ -84,10 +84,10 @@ class Ground:
     """Shards with accounts on them, coordinators, resolvers, and moves of slots."""
 
     shards: RealShards
-    cluster: RealCluster
+    cluster: Cluster
 
     @property
-    def current(self) -> RealCluster:
+    def current(self) -> Cluster:
         """What a directory would hand out."""
         return self.cluster
 
@@ -189,14 +189,14 @@ class Ground:
             replaced = LossyShard(shard.shard_id, shard.fence, shard.redis)
             replaced.losing = frozenset(commands)
             lossy.append(replaced)
-        self.cluster = RealCluster(self.cluster.topology, tuple(lossy))
+        self.cluster = Cluster(self.cluster.topology, tuple(lossy))
 
-    def silence(self, index: int) -> RealCluster:
+    def silence(self, index: int) -> Cluster:
         """The cluster with one shard that answers nothing."""
         shards: list[Shard] = list(self.cluster.shards)
         old = shards[index]
         shards[index] = SilentShard(old.shard_id, old.fence, old.redis)
-        return RealCluster(self.cluster.topology, tuple(shards))
+        return Cluster(self.cluster.topology, tuple(shards))
 
     async def in_doubt(self) -> tuple[int, int]:
         """How many attempts are prepared, and how many commits unsettled, on all shards."""

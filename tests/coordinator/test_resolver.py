@@ -12,11 +12,12 @@ from coordinator import resolver
 from coordinator.driver import Driver, now_ms
 from coordinator.pace import MAX_PAUSE_SECONDS, Cluster, Pace
 from coordinator.resolver import Resolver
+from shard_node import client
 from shard_node.client import NoReply, Shard, asking
 from shard_node.contract import Abandon, Answer, Command, Doubt, Finish, Outcome, PreparedAttempt, Settle
 from tests.coordinator.bank import PAYER_HAS, Bank, Ground, name_on
 from tests.coordinator.payloads import transfer
-from tests.real_shards import RealCluster, RealShards, real_servers
+from tests.real_shards import RealShards, real_servers
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ async def test_a_deciding_shard_that_has_left_is_reported(
     """Nobody can say what became of its attempts: they are kept, and somebody must look."""
     attempt = bank.attempt(bank.transfer())
     await bank.prepare(attempt)
-    smaller = RealCluster(bank.cluster.topology, bank.cluster.shards[1:])
+    smaller = client.Cluster(bank.cluster.topology, bank.cluster.shards[1:])
     looking = resolver_of(bank)
     assert not await looking.resolve(smaller, smaller.shards[0], 0)
     assert "has left the cluster" in capsys.readouterr().out

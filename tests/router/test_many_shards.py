@@ -15,6 +15,7 @@ from router.execution.dispatch import Results
 from router.execution.validation import Verdict
 from router.requests.transactions import TransactionRequest, Transactions
 from shard_node.contract import Outcome
+from shard_node.ledger.questions import Purchase
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import NOW_MS, uuid7
 from tests.router.transaction_cluster import (
@@ -40,14 +41,6 @@ class Asked(NamedTuple):
     # Which of the earlier purchases or holds it is about; the version expected.
     which: int
     flag: bool
-
-
-class Terms(NamedTuple):
-    """Of a purchase."""
-
-    merchant: str
-    amount_minor: int
-    currency: str
 
 
 KINDS = ("transfer", "purchase", "refund", "hold", "capture", "void", "deposit", "withdrawal")
@@ -118,7 +111,7 @@ class Asker:
         request = wallet_pb2.RefundRequest(
             **common, purchase_transaction_id=purchase_id, customer_account=customer.account
         )
-        terms = Terms(merchant.account, merchant.amount_minor, "EUR")
+        terms = Purchase(merchant.account, merchant.amount_minor, "EUR")
         return self.cluster.reader.refund(request).transaction(terms, purchase.slots[1])
 
     def _hold(self, one: Asked, common: dict[str, Any]) -> TransactionRequest:

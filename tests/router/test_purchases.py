@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from router.execution.purchases import MAX_QUESTIONS, Purchase, Purchases
+from router.execution.purchases import MAX_QUESTIONS, Purchases
 from router.requests import RefundRequest
 from shard_node.cluster.slots import slot
 from shard_node.contract import Outcome, RememberedOutcome
 from shard_node.errors import LedgerUnavailableError, ShardUnavailableError, StaleEpochError
+from shard_node.ledger.questions import Purchase
 from tests.router.stand_ins import Clock, MapsStandIn, ShardStandIn, cluster_cut_at
 
 REFUND = RefundRequest(bytes(16), bytes(range(16)), "alice", slot("alice"), 500, "EUR", b"")

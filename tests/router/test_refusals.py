@@ -8,12 +8,12 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from router.execution.purchases import Purchase
 from router.requests import TransactionRequest
 from router.requests.fields import MAX_CLOCK_AHEAD_MS, BadField
 from router.services import refusals
 from shard_node.cluster.slots import slot
 from shard_node.contract import Outcome
+from shard_node.ledger.questions import Purchase
 from tallystick.v1 import outcome_pb2, wallet_pb2
 from tests.router.samples import FIELDS, ID, NOW_MS, asked, attempt, transactions, uuid7
 from tests.router.stand_ins import AbortedError, Context

@@ -8,10 +8,10 @@ from uuid import UUID
 import grpc
 import pytest
 
-from router.execution.purchases import Purchase
 from shard_node.cluster.slots import slot
 from shard_node.contract import AccountRecord, AccountState, Bundle, Outcome, RememberedOutcome
 from shard_node.errors import LedgerUnavailableError
+from shard_node.ledger.questions import Purchase
 from tallystick.v1 import wallet_pb2
 from tests.router.samples import uuid7
 from tests.router.service_bench import HIGH, LOW, Bench, aborted

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.execution.purchases import Purchase
 from router.requests.fields import BadField
 from router.requests.transaction_reader import DEFAULT_HOLD_SECONDS
 from router.requests.transactions import TransactionRequest
 from shard_node.cluster.slots import slot
 from shard_node.contract import NO_ID, NO_VERSION, Details, Effect, Kind, Leg, Transaction, pack_details
+from shard_node.ledger.questions import Purchase
 from shard_node.limits import MAX_HOLD_SECONDS, MAX_LEGS, MAX_MINOR
 from tallystick.v1 import wallet_pb2
 from tests.router.batch_samples import UNUSUAL, Request, batches_in_order, with_field

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 MAX_NAMED: Final = 1000
 # Accounts in one look at a shard: a few milliseconds of its time.
 _PAGE: Final = 1000
-_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +103,6 @@ class AuditReport:
         return self.findings.total == 0
 
 
-@dataclass(slots=True)
-class _Source:
-    """How far one shard's entries were folded, whether they came from the archive or from the shard."""
-
-    shard: Shard
-    # For a shard that the archive has not met: below those of the archive.
-    number: int
-    stream_id: str = "0"
-    next_sequence: int = 1
-
-
 class Audit:
     """One audit of the archive and all shards of one topology. Its result is ``report``."""
 
@@ -126,7 +114,8 @@ class Audit:
         self._findings = self.report.findings
         self._replay = Replay(history, self._findings)
         self._fold = self._replay.fold
-        self._sources = [_Source(shard, -number) for number, shard in enumerate(shards, start=1)]
+        # How far each shard was folded. A shard that the archive has not met has a number below its numbers.
+        self._tails = [Tail(shard, ArchivedShard(-n, shard.shard_id)) for n, shard in enumerate(shards, 1)]
         # Live accounts that are ahead of what was folded, until it reaches them.
         self._ahead: dict[str, LiveAccount] = {}
 
@@ -148,7 +137,7 @@ class Audit:
         yield AuditProgress("repetitions", self._fold.entries, self._fold.entries)
         await self._find_repeated()
         await self._find_strangers()
-        archived = self._begin_sources()
+        archived = self._begin_tails()
         used = self._fold.totals()
         self.report.exponents = await self._ask(partial(judge_exponents, self._history, self._findings, used))
         total = sum([(await shard.info()).accounts for shard in self._shards])
@@ -176,10 +165,8 @@ class Audit:
 
     # ------------------------------------------------------------------ the archive
 
-    async def _head(self, shard_id: str) -> tuple[int, Head] | None:
-        """A shard's number in the archive and its newest batch; None when the archive has not met it."""
-        heads = await self._ask(self._history.heads)
-        return next(((n, head) for n, head in heads.items() if head.shard_id == shard_id), None)
+    async def _head(self, shard: Shard) -> tuple[int, Head] | None:
+        return await self._ask(partial(self._history.head_of, shard.shard_id))
 
     async def _find_repeated(self) -> None:
         for transaction_id in await self._ask(partial(repeated_transactions, self._history)):
@@ -198,14 +185,14 @@ class Audit:
                     shard_id=head.shard_id,
                 )
 
-    def _begin_sources(self) -> int:
+    def _begin_tails(self) -> int:
         """From where the replay ended, each shard is read on; how many entries were archived till there."""
         places = {place.shard.shard_id: place for place in self._replay.reader.places.values()}
         self.report.batches = sum(place.number for place in places.values())
-        for source in self._sources:
-            place = places.get(source.shard.shard_id)
+        for tail in self._tails:
+            place = places.get(tail.shard.shard_id)
             if place is not None:
-                source.stream_id, source.next_sequence = place.stream_id, place.next_sequence
+                tail.stream_id, tail.next_sequence = place.stream_id, place.next_sequence
         return self._fold.entries
 
     # ------------------------------------------------------------------ live accounts
@@ -299,53 +286,47 @@ class Audit:
 
     async def _catch_up(self) -> None:
         """Folds all that was written before this call, from the archive and from what waits on the shards."""
-        for source in self._sources:
-            target_ms = await last_written_ms(source.shard)
+        shard_ids = self._replay.reader.shard_ids
+        for tail in self._tails:
+            target_ms = await last_written_ms(tail.shard)
             while True:
-                found = await self._head(source.shard.shard_id)
-                if found is not None and found[1].sequence >= source.next_sequence:
-                    self._take_in(await self._archived(source, *found))
-                    continue
+                found = await self._head(tail.shard)
+                if found is not None:
+                    tail.archived = ArchivedShard(found[0], tail.shard.shard_id)
+                    if found[1].sequence >= tail.next_sequence:
+                        self._take_in(await self._archived(tail, found[1]))
+                        continue
+                shard_ids.setdefault(tail.archived.number, tail.shard.shard_id)
                 try:
-                    rows = await self._waiting(source, found)
+                    rows = await tail.read()
                 except ForgottenError as forgotten:
-                    await self._pass_over(source, forgotten)
+                    await self._pass_over(tail, forgotten)
                     continue
                 self._take_in(rows)
                 if not rows or rows[-1][AT_MS] > target_ms:
                     break
 
-    async def _archived(self, source: _Source, number: int, head: Head) -> list[Row]:
+    async def _archived(self, tail: Tail, head: Head) -> list[Row]:
         """The next entries of a shard from the archive."""
-        last = min(head.sequence, source.next_sequence + CHUNK_ROWS)
-        rows = await self._ask(partial(self._replay.reader.rows, number, source.next_sequence, last))
-        source.next_sequence = last + 1
+        first, last = tail.next_sequence, min(head.sequence, tail.next_sequence + CHUNK_ROWS)
+        rows = await self._ask(partial(self._replay.reader.rows, tail.archived.number, first, last))
+        tail.next_sequence = last + 1
         if last == head.sequence:
-            source.stream_id = head.stream_id
+            tail.stream_id = head.stream_id
         return rows
 
-    async def _waiting(self, source: _Source, found: tuple[int, Head] | None) -> Sequence[Row]:
-        """The next entries of a shard from its stream. Raises ForgottenError."""
-        number = found[0] if found else source.number
-        self._replay.reader.shard_ids.setdefault(number, source.shard.shard_id)
-        shard = ArchivedShard(number, source.shard.shard_id)
-        tail = Tail(source.shard, shard, source.stream_id, source.next_sequence)
-        rows = await tail.read()
-        source.stream_id, source.next_sequence = tail.stream_id, tail.next_sequence
-        return rows
-
-    async def _pass_over(self, source: _Source, forgotten: ForgottenError) -> None:
+    async def _pass_over(self, tail: Tail, forgotten: ForgottenError) -> None:
         """Goes on where the shard's stream begins, if the archive has lost what comes before."""
-        found = await self._head(source.shard.shard_id)
+        found = await self._head(tail.shard)
         if not forgotten.is_lost(found[1] if found else None):
             return
         self._findings.add(
             Rule.HEAD,
             f"the shard has forgotten its entries up to {forgotten.stream_id}, and the archive has them only "
-            f"up to {source.stream_id}",
-            shard_id=source.shard.shard_id,
+            f"up to {tail.stream_id}",
+            shard_id=tail.shard.shard_id,
         )
-        source.stream_id = forgotten.stream_id
+        tail.stream_id = forgotten.stream_id
 
     def _take_in(self, rows: Sequence[Row]) -> None:
         fold, ahead = self._fold, self._ahead

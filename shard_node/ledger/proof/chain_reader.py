@@ -19,19 +19,17 @@ from shard_node.ledger.store import (
     SEQUENCE_BITS,
     SEQUENCE_MASK,
     ArchivedShard,
-    Header,
-    Sealed,
     batches,
     entries,
+    entries_between,
     entry_id,
     is_intact,
+    sealed,
     shards,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sqlalchemy import Select
 
     from shard_node.ledger.questions import History
     from shard_node.ledger.store import Row
@@ -45,7 +43,8 @@ MAX_BATCH_ROWS: Final = 1_000_000
 # Missing entries that one finding names, and stray ones that are told.
 _NAMED: Final = 10
 
-_BATCH_COLUMNS = tuple(batches.columns)
+# A row of ``batches``, whatever it holds.
+_Batch = Any
 _INT, _TEXT, _ID = frozenset({int}), frozenset({str}), frozenset({bytes, type(None)})
 # What the fold relies on. SQLite stores anything in any column, also what somebody wrote there by hand.
 _TYPES = (
@@ -71,30 +70,9 @@ class Place:
         """The place after that batch."""
         self.number = batch.number
         self.hash = batch.hash
-        self.next_sequence = batch.last_sequence + 1
+        self.next_sequence = _last(batch) + 1
         if is_well_formed(batch):
             self.stream_id = batch.stream_id
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A row of ``batches``, whatever it holds."""
-
-    shard_number: Any
-    number: Any
-    first_sequence: Any
-    entry_count: Any
-    stream_id: Any
-    first_at_ms: Any
-    last_at_ms: Any
-    previous_hash: Any
-    hash: Any
-    archived_at_ms: Any
-
-    @property
-    def last_sequence(self) -> int:
-        """The sequence of its last entry."""
-        return int(self.first_sequence + self.entry_count - 1)
 
 
 class ChainReader:
@@ -129,12 +107,12 @@ class ChainReader:
         if not found:
             place.ended = True
             return []
-        rows = self.rows(place.shard.number, place.next_sequence, found[-1].last_sequence)
+        rows = self.rows(place.shard.number, place.next_sequence, _last(found[-1]))
         sound: list[Row] = []
         at = 0
         for batch in found:
             end = at
-            last_id = entry_id(place.shard.number, batch.last_sequence)
+            last_id = entry_id(place.shard.number, _last(batch))
             while end < len(rows) and rows[end][ENTRY_ID] <= last_id:
                 end += 1
             self._check_batch(place, batch, rows[at:end])
@@ -170,15 +148,16 @@ class ChainReader:
     def _batches(self, place: Place) -> list[_Batch]:
         """The next batches of a shard, worth one chunk. What is damaged beyond use is told and skipped."""
         statement = (
-            select(*_BATCH_COLUMNS)
+            select(batches)
             .where(batches.c.shard_number == place.shard.number, batches.c.number > place.number)
             .order_by(batches.c.number)
             .limit(CHUNK_BATCHES)
         )
         found: list[_Batch] = []
         size, next_sequence = 0, place.next_sequence
-        for row in self._raw(statement):
-            batch = _Batch(*row)
+        with self._history.reading() as connection:
+            rows = connection.execute(statement).all()
+        for batch in rows:
             if not _usable(batch, next_sequence):
                 if found:
                     # Those before it come first.
@@ -194,33 +173,23 @@ class ChainReader:
                 continue
             found.append(batch)
             size += batch.entry_count
-            next_sequence = batch.last_sequence + 1
+            next_sequence = _last(batch) + 1
             if size >= CHUNK_ROWS:
                 break
         return found
 
     def rows(self, shard_number: int, first: int, last: int) -> list[Row]:
         """A shard's entries with these sequences and all between, as they are: nothing is checked."""
-        statement = (
-            select(entries)
-            .where(
-                entries.c.entry_id >= entry_id(shard_number, first),
-                entries.c.entry_id <= entry_id(shard_number, last),
-            )
-            .order_by(entries.c.entry_id)
-        )
-        return self._raw(statement)
-
-    def _raw(self, statement: Select[Any]) -> list[Row]:
-        """The driver's own tuples: SQLAlchemy's rows would cost as much as the rest of a replay."""
+        statement = entries_between(shard_number, first, last)
         with self._history.reading() as connection:
+            # The driver's own tuples: SQLAlchemy's rows would cost as much as the rest of a replay.
             return list(connection.execute(statement).cursor.fetchall())
 
     # ------------------------------------------------------------------ checking
 
     def _check_batch(self, place: Place, batch: _Batch, rows: list[Row]) -> None:
         expected = place.number + 1
-        told = f"batch {batch.number} (entries {batch.first_sequence} to {batch.last_sequence})"
+        told = f"batch {batch.number} (entries {batch.first_sequence} to {_last(batch)})"
         if batch.number != expected:
             lost = (
                 f"batch {expected} is"
@@ -243,7 +212,7 @@ class ChainReader:
 
     def _missing_rows(self, place: Place, batch: _Batch, rows: list[Row]) -> None:
         there = {row[ENTRY_ID] & SEQUENCE_MASK for row in rows}
-        missing = (n for n in range(batch.first_sequence, batch.last_sequence + 1) if n not in there)
+        missing = (n for n in range(batch.first_sequence, _last(batch) + 1) if n not in there)
         named = [str(number) for number, _ in zip(missing, range(_NAMED), strict=False)]
         count = batch.entry_count - len(rows)
         more = f" and {count - len(named)} more" if count > len(named) else ""
@@ -307,6 +276,11 @@ class ChainReader:
         self.findings.add(rule, message, shard_id=place.shard.shard_id)
 
 
+def _last(batch: _Batch) -> int:
+    """The sequence of its last entry."""
+    return int(batch.first_sequence + batch.entry_count - 1)
+
+
 def _usable(batch: _Batch, next_sequence: int) -> bool:
     """Whether a batch's numbers can be relied on to find its entries."""
     numbers = (batch.number, batch.first_sequence, batch.entry_count)
@@ -314,23 +288,13 @@ def _usable(batch: _Batch, next_sequence: int) -> bool:
         all(type(number) is int for number in numbers)
         and batch.first_sequence >= next_sequence
         and 1 <= batch.entry_count <= MAX_BATCH_ROWS
-        and batch.last_sequence <= SEQUENCE_MASK
+        and _last(batch) <= SEQUENCE_MASK
     )
 
 
 def _is_intact(shard: ArchivedShard, batch: _Batch, rows: Sequence[Row]) -> bool:
-    header = Header(
-        shard,
-        batch.number,
-        batch.first_sequence,
-        batch.entry_count,
-        batch.stream_id,
-        batch.first_at_ms,
-        batch.last_at_ms,
-        batch.archived_at_ms,
-    )
     try:
-        return is_intact(Sealed(header, batch.previous_hash, batch.hash), rows)
+        return is_intact(sealed(shard, batch), rows)
     except (TypeError, ValueError, OverflowError):
         # Values that no archiver stores, and that have no canonical bytes.
         return False

@@ -130,16 +130,6 @@ def state_at(history: History, account_id: str, version: int) -> AccountState:
     return AccountState.OPEN if kind is None else STATES[Kind(kind)]
 
 
-def batch_hash(history: History, shard_number: int, number: int) -> bytes | None:
-    """The hash of a shard's batch; None when there is no such batch, or its hash is none."""
-    statement = select(batches.c.hash).where(
-        batches.c.shard_number == shard_number, batches.c.number == number
-    )
-    with history.reading() as connection:
-        found = connection.scalar(statement)
-    return found if isinstance(found, bytes) else None
-
-
 def place_after(history: History, shard: ArchivedShard, number: int) -> Place | None:
     """The place after a batch, to read on from; None when there is no such batch, or it is damaged."""
     statement = select(batches).where(batches.c.shard_number == shard.number, batches.c.number == number)

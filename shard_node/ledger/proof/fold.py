@@ -151,9 +151,8 @@ class Fold:
             account.version = version
             account.entry_id = entry_id
             account.at_ms = at_ms
-            if held_delta or leg_count != 2 or account.state is AccountState.CLOSED:
-                self._conditional(row, account)
-            else:
+            is_plain = not held_delta and leg_count == 2 and account.state is not AccountState.CLOSED
+            if is_plain or self._is_half(row, account):
                 key = transaction_id + fingerprint
                 other = pairs.pop(key, None)
                 if other is None:
@@ -284,11 +283,12 @@ class Fold:
             )
         if row[DELTA] or row[HELD_DELTA] or account.balance_minor != row[BALANCE]:
             self._wrong_balance(row, account)
-        self._advance(row, account)
+        account.balance_minor, account.version = row[BALANCE], row[VERSION]
+        account.entry_id, account.at_ms = row[ENTRY_ID], row[AT_MS]
         account.state = state if state is not None else account.state
 
-    def _conditional(self, row: Row, account: Replayed) -> None:
-        """Holds, their ends, journals of any number of legs, and what comes after a close."""
+    def _is_half(self, row: Row, account: Replayed) -> bool:
+        """Takes in holds, their ends, journals, what comes after a close; whether it is one leg of two."""
         if account.state is AccountState.CLOSED:
             self._find(Rule.STATE, row, "comes after the account was closed")
         if row[HELD_DELTA]:
@@ -296,10 +296,11 @@ class Fold:
         if row[KIND] == Kind.EXPIRY or row[LEG_COUNT] == 1:
             if row[DELTA]:
                 self._find(Rule.SUM, row, f"is a leg of its own and changes the balance by {row[DELTA]}")
-        elif row[LEG_COUNT] == 2:
-            self._pair(row)
-        else:
+            return False
+        if row[LEG_COUNT] != 2:
             self._journal_leg(row)
+            return False
+        return True
 
     def _move_held(self, row: Row, account: Replayed) -> None:
         held_delta, name = row[HELD_DELTA], row[ACCOUNT_ID]
@@ -319,19 +320,6 @@ class Fold:
         account.held_minor += held_delta
         if account.held_minor < 0:
             self._find(Rule.BALANCE, row, f"leaves {account.held_minor} held, less than nothing")
-
-    def _pair(self, row: Row) -> None:
-        key = row[TRANSACTION_ID] + row[FINGERPRINT]
-        other = self._pairs.pop(key, None)
-        if other is None:
-            self._pairs[key] = row
-        elif (
-            other[DELTA] + row[DELTA]
-            or other[LEG] == row[LEG]
-            or other[CURRENCY] != row[CURRENCY]
-            or other[KIND] != row[KIND]
-        ):
-            self._odd_pair(row, other)
 
     def _odd_pair(self, row: Row, other: Row) -> None:
         if other[LEG] == row[LEG]:
@@ -442,12 +430,6 @@ class Fold:
         """Takes in one entry that is its account's next."""
         self.apply((row,))
         self.entries -= 1
-
-    def _advance(self, row: Row, account: Replayed) -> None:
-        account.balance_minor = row[BALANCE]
-        account.version = row[VERSION]
-        account.entry_id = row[ENTRY_ID]
-        account.at_ms = row[AT_MS]
 
     # ------------------------------------------------------------------ findings
 

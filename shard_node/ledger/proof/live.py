@@ -106,28 +106,28 @@ def check_head(
         )
 
 
+@dataclass(slots=True)
 class Tail:
     """What a shard did after a position and has not yet forgotten."""
 
-    def __init__(self, shard: Shard, archived: ArchivedShard, stream_id: str, next_sequence: int) -> None:
-        self._shard = shard
-        self._archived = archived
-        self.stream_id = stream_id
-        self.next_sequence = next_sequence
+    shard: Shard
+    archived: ArchivedShard
+    stream_id: str = "0"
+    next_sequence: int = 1
 
     async def read(self) -> Sequence[Row]:
         """The next entries; [] at the end.
 
         Raises ForgottenError when the shard has forgotten some of them: they were archived before.
         """
-        stream = await self._shard.ledger_after(self.stream_id, STREAM_COUNT)
+        stream = await self.shard.ledger_after(self.stream_id, STREAM_COUNT)
         # Asked after the reading: what was not forgotten now was not forgotten then.
-        state = await self._shard.ledger_state()
+        state = await self.shard.ledger_state()
         if stream_place(state.stream_id) > stream_place(self.stream_id):
             raise ForgottenError(state.stream_id)
         if not stream:
             return []
-        rows = await asyncio.to_thread(decode, self._archived, stream, self.next_sequence)
+        rows = await asyncio.to_thread(decode, self.archived, stream, self.next_sequence)
         self.stream_id = stream[-1][0]
         self.next_sequence += len(rows)
         return rows

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from shard_node.client import Shard
-    from shard_node.ledger.questions import Head, History
+    from shard_node.ledger.questions import History
     from shard_node.ledger.store import Row
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class QuickCheck:
 
     def _check_batches(self, shard_id: str) -> None:
         """Reads the last batches. Blocks."""
-        archived = _numbered(self._history, shard_id)
+        archived = self._history.head_of(shard_id)
         if archived is None:
             return
         number, head = archived
@@ -236,17 +236,17 @@ class QuickCheck:
 
     async def _waiting(self, shard: Shard, ahead: dict[str, LiveAccount]) -> dict[str, list[Row]] | None:
         """By account, what waits on the shard up to its version; None when some was archived meanwhile."""
-        found = await self._ask(partial(_numbered, self._history, shard.shard_id))
-        number, head = found or (0, None)
-        stream_id, next_sequence = (head.stream_id, head.sequence + 1) if head else ("0", 1)
-        tail = Tail(shard, ArchivedShard(number, shard.shard_id), stream_id, next_sequence)
+        found = await self._ask(partial(self._history.head_of, shard.shard_id))
+        tail = Tail(shard, ArchivedShard(found[0] if found else 0, shard.shard_id))
+        if found:
+            tail.stream_id, tail.next_sequence = found[1].stream_id, found[1].sequence + 1
         waiting: dict[str, list[Row]] = {}
         reached: set[str] = set()
         while len(reached) < len(ahead):
             try:
                 rows = await tail.read()
             except ForgottenError as forgotten:
-                found = await self._ask(partial(_numbered, self._history, shard.shard_id))
+                found = await self._ask(partial(self._history.head_of, shard.shard_id))
                 if not forgotten.is_lost(found[1] if found else None):
                     return None
                 # The archive's end was cut off, which its head has told. What is left is compared.
@@ -293,11 +293,3 @@ def _upon(entry: ArchivedBalance | None, rows: Sequence[Row], live: LiveAccount)
     # When the entries contradict themselves, the live account cannot agree with both.
     balance = rows[-1][BALANCE] if live.balance_minor == balance else balance
     return ArchivedBalance(balance, held, rows[-1][CURRENCY], rows[-1][ENTRY_ID])
-
-
-def _numbered(history: History, shard_id: str) -> tuple[int, Head] | None:
-    """A shard's number in the archive and its newest batch; None when the archive has not met it."""
-    for number, head in history.heads().items():
-        if head.shard_id == shard_id:
-            return number, head
-    return None

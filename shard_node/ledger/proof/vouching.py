@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
-from shard_node.ledger.proof.comparison import batch_hash
 from shard_node.ledger.proof.findings import Findings, Rule
 from shard_node.ledger.proof.live import check_head
 from shard_node.ledger.questions import is_well_formed
@@ -22,8 +21,7 @@ from shard_node.ledger.store import (
     Sealed,
     batches,
     difference_from_stream,
-    entries,
-    entry_id,
+    entries_between,
     sealed,
 )
 
@@ -81,35 +79,31 @@ async def check_end(findings: Findings, history: History, shard: Shard, ask: Ask
 
 def _end(history: History, shard_id: str, told: int) -> _End:
     """Blocks."""
-    found = next(((n, head) for n, head in history.heads().items() if head.shard_id == shard_id), None)
+    found = history.head_of(shard_id)
     if found is None:
         return _End()
     number, head = found
     statement = (
         select(batches)
-        .where(batches.c.shard_number == number, batches.c.number.between(max(told, 1), head.number))
+        .where(batches.c.shard_number == number, batches.c.number >= max(told, 1))
         .order_by(batches.c.number)
         .limit(_MAX_UNTOLD + 1)
     )
     with history.reading() as connection:
         rows = connection.execute(statement).all()
-    # Damaged ones are for whoever reads the chain.
-    rows = [row for row in rows if is_well_formed(row)]
-    next_sequence = 1 if told == 0 else None
-    if rows and rows[0].number == told:
-        next_sequence = rows[0].first_sequence + rows[0].entry_count
+    told_hash = next((row.hash for row in rows if row.number == told and type(row.hash) is bytes), None)
     shard = ArchivedShard(number, shard_id)
-    untold = tuple(sealed(shard, row) for row in rows if row.number > told)
-    return _End(head, batch_hash(history, number, told), next_sequence, untold)
+    # Damaged ones are for whoever reads the chain.
+    stored = [sealed(shard, row) for row in rows if is_well_formed(row)]
+    next_sequence = 1 if told == 0 else None
+    if stored and stored[0].header.number == told:
+        next_sequence = stored[0].header.next_sequence
+    untold = tuple(batch for batch in stored if batch.header.number > told)
+    return _End(head, told_hash, next_sequence, untold)
 
 
 def _rows(history: History, header: Header) -> list[Row]:
     """A batch's entries. Blocks."""
-    first = entry_id(header.shard.number, header.first_sequence)
-    statement = (
-        select(entries)
-        .where(entries.c.entry_id >= first, entries.c.entry_id < first + header.entry_count)
-        .order_by(entries.c.entry_id)
-    )
+    statement = entries_between(header.shard.number, header.first_sequence, header.next_sequence - 1)
     with history.reading() as connection:
         return [tuple(row) for row in connection.execute(statement)]

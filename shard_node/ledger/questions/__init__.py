@@ -7,6 +7,7 @@ from shard_node.ledger.questions.history import (
     BalanceAt,
     Head,
     History,
+    Purchase,
     is_well_formed,
     moves_held,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Head",
     "History",
     "HistoryQuery",
+    "Purchase",
     "Reach",
     "checked",
     "completeness",

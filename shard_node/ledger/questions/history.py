@@ -94,15 +94,11 @@ class BalanceAt:
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """A purchase as a refund must know it. ``amount_minor`` is above zero."""
+    """A committed purchase as a refund must know it. ``amount_minor`` is above zero."""
 
-    transaction_id: bytes
-    customer: str
     merchant: str
     amount_minor: int
     currency: str
-    at_ms: int
-    external_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,18 +247,7 @@ class History:
         )
         with self.reading() as connection:
             found = _stored(connection, statement)
-        if not found:
-            return None
-        (paid,) = found
-        return Purchase(
-            transaction_id,
-            customer,
-            paid.counterparty,
-            -paid.delta,
-            paid.currency,
-            paid.at_ms,
-            paid.external_id,
-        )
+        return next((Purchase(paid.counterparty, -paid.delta, paid.currency) for paid in found), None)
 
     # ------------------------------------------------------------------ the whole ledger
 
@@ -282,6 +267,10 @@ class History:
                     heads[row.shard_number] = _sound_head(connection, row.shard_number, row.shard_id)
         self._shard_ids = {number: head.shard_id for number, head in heads.items()}
         return heads
+
+    def head_of(self, shard_id: str) -> tuple[int, Head] | None:
+        """A shard's number in the archive and its newest batch; None when the archive has not met it."""
+        return next(((n, head) for n, head in self.heads().items() if head.shard_id == shard_id), None)
 
     def has_batch(self, shard_id: str, number: int, batch_hash: bytes) -> bool:
         """Whether a shard's batch is there, with this hash; number 0 stands for the one before the first."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, LargeBinary, func, insert, select, tuple_
@@ -30,7 +30,7 @@ from shard_node.ledger.store.schema import (
     as_ledger_error,
     batches,
     entries,
-    entry_id,
+    entries_between,
     require_same_file,
     shards,
 )
@@ -40,6 +40,8 @@ STREAM_START: Final = "0"
 # Keys in one look-up, well within the number of parameters that either database takes.
 _LOOKUP_ROWS: Final = 500
 
+# What a header says beside its shard, each in the column of ``batches`` that has its name.
+_HEADER: Final = tuple(field.name for field in fields(Header) if field.name != "shard")
 _COLUMNS: Final = ", ".join(column.name for column in entries.columns)
 _COPY: Final = f"COPY entries ({_COLUMNS}) FROM STDIN"
 
@@ -57,13 +59,7 @@ class Position:
     def after(self, sealed: Sealed) -> Position:
         """The position once that batch is stored."""
         header = sealed.header
-        return Position(
-            self.shard,
-            header.number,
-            sealed.hash,
-            header.stream_id,
-            header.first_sequence + header.entry_count,
-        )
+        return Position(self.shard, header.number, sealed.hash, header.stream_id, header.next_sequence)
 
 
 class Archive:
@@ -135,13 +131,8 @@ class Archive:
 
     def rows(self, header: Header) -> list[Row]:
         """The entries that a batch says it has, in order; fewer when some are missing."""
-        first_id = entry_id(header.shard.number, header.first_sequence)
-        query = (
-            select(entries)
-            .where(entries.c.entry_id >= first_id, entries.c.entry_id < first_id + header.entry_count)
-            .order_by(entries.c.entry_id)
-        )
         with self.reading() as connection:
+            query = entries_between(header.shard.number, header.first_sequence, header.next_sequence - 1)
             return [tuple(row) for row in connection.execute(query)]
 
     def shards(self) -> list[ArchivedShard]:
@@ -224,33 +215,14 @@ def _position(connection: Connection, shard: ArchivedShard) -> Position:
 
 def sealed(shard: ArchivedShard, row: Any) -> Sealed:
     """A batch's header and hashes, from its row in ``batches``."""
-    header = Header(
-        shard,
-        row.number,
-        row.first_sequence,
-        row.entry_count,
-        row.stream_id,
-        row.first_at_ms,
-        row.last_at_ms,
-        row.archived_at_ms,
-    )
+    header = Header(shard, *(getattr(row, name) for name in _HEADER))
     return Sealed(header, row.previous_hash, row.hash)
 
 
 def _batch_values(sealed: Sealed) -> dict[str, Any]:
-    header = sealed.header
-    return {
-        "shard_number": header.shard.number,
-        "number": header.number,
-        "first_sequence": header.first_sequence,
-        "entry_count": header.entry_count,
-        "stream_id": header.stream_id,
-        "first_at_ms": header.first_at_ms,
-        "last_at_ms": header.last_at_ms,
-        "previous_hash": sealed.previous_hash,
-        "hash": sealed.hash,
-        "archived_at_ms": header.archived_at_ms,
-    }
+    values = {name: getattr(sealed.header, name) for name in _HEADER}
+    chained = {"previous_hash": sealed.previous_hash, "hash": sealed.hash}
+    return {"shard_number": sealed.header.shard.number, **values, **chained}
 
 
 def _insert(connection: Connection, rows: Sequence[Row]) -> None:

@@ -46,6 +46,11 @@ class Header:
     last_at_ms: int
     archived_at_ms: int
 
+    @property
+    def next_sequence(self) -> int:
+        """The sequence of the entry after its last one."""
+        return self.first_sequence + self.entry_count
+
 
 @dataclass(frozen=True, slots=True)
 class Sealed:

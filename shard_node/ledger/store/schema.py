@@ -24,6 +24,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Select,
     SmallInteger,
     Table,
     Text,
@@ -31,6 +32,7 @@ from sqlalchemy import (
     create_engine,
     event,
     make_url,
+    select,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
@@ -169,6 +171,12 @@ currencies = Table(
 def entry_id(shard_number: int, sequence: int) -> int:
     """The id of a shard's entry; ``sequence`` counts from 1."""
     return shard_number << SEQUENCE_BITS | sequence
+
+
+def entries_between(shard_number: int, first: int, last: int) -> Select[Any]:
+    """What asks for a shard's entries with these sequences and all between, in order."""
+    first_id, last_id = entry_id(shard_number, first), entry_id(shard_number, last)
+    return select(entries).where(entries.c.entry_id.between(first_id, last_id)).order_by(entries.c.entry_id)
 
 
 def open_ledger(url: str, statement_timeout_seconds: float | None = None) -> Engine:

@@ -48,7 +48,7 @@ async def difference_from_stream(
         difference = _difference(stream, sealed, await read_rows(sealed))
         if difference is not None:
             return f"batch {header.number} is not what the shard made: {difference}"
-        after, sequence = header.stream_id, sequence + header.entry_count
+        after, sequence = header.stream_id, header.next_sequence
     return None
 
 
