@@ -39,12 +39,16 @@ def forget_outcomes(shards: RealShards, number: int) -> None:
 
 def add_account(shards: RealShards, name: str, available_minor: int) -> None:
     """An account out of nothing, at version 1."""
-    fields = STRUCTS["moved_account"][1].split()
-    record: Record = {**dict.fromkeys(fields, 0), "available": available_minor, "version": 1}
-    record |= {"slot": slot(name), "currency": b"EUR", "name": name.encode(), "name_length": len(name)}
     server, fence = _owner(shards, slot(name))
-    chunk = _chunk(slot(name), [_pack(RecordKind.ACCOUNT, record)])
+    chunk = account_chunk(name, available=available_minor, version=1)
     server("tallystick.slot.import", fence, slot(name), chunk)
+
+
+def account_chunk(name: str, **fields: int) -> bytes:
+    """An account of euros as a slot's only record; by name the fields of `moved_account` that are not 0."""
+    record: Record = {**dict.fromkeys(STRUCTS["moved_account"][1].split(), 0), **fields}
+    record |= {"slot": slot(name), "currency": b"EUR", "name": name.encode(), "name_length": len(name)}
+    return _chunk(slot(name), [_pack(RecordKind.ACCOUNT, record)])
 
 
 def _rewrite(shards: RealShards, number: int, keep: Callable[[RecordKind, Record], bool]) -> None:

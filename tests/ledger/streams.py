@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shard_node.client.shard import Shard
+from shard_node.cluster.slots import slot
 from shard_node.contract.commands import Post
 from shard_node.contract.kinds import Effect, Kind
 from shard_node.contract.layout import ALL_OWNERS, FRAME_HEAD, FrameKind
@@ -17,6 +18,7 @@ from shard_node.ledger.store.archive import Position
 from shard_node.ledger.store.chain import Header, Sealed, seal
 from shard_node.ledger.store.frames import StreamFrame, decode
 from shard_node.ledger.store.rows import ArchivedShard, Row, stream_place
+from tests.ledger.meddling import account_chunk
 from tests.ledger.scribe import DONE, Scribe
 
 SHARD = ArchivedShard(1, "shard-0")
@@ -27,9 +29,9 @@ LATER: dict[Any, Any] = {b"h": FRAME_HEAD.pack(99, FrameKind.POST, 0)}
 
 @dataclass(slots=True)
 class Stream:
-    """Makes POST frames of transfers between system accounts, which need not be opened."""
+    """Makes POST frames of transfers between accounts that are there without having been opened."""
 
-    accounts: tuple[str, ...] = ("@ann:EUR", "@bob:EUR", "@cid:EUR")
+    accounts: tuple[str, ...] = ("ann", "bob", "cid")
     made: int = 0
     # Those that were made up, or those that the shard made.
     frames: list[StreamFrame] = field(default_factory=list)
@@ -46,6 +48,11 @@ class Stream:
 
         What the frame says is not read from the shard, which may have been told by now to forget it.
         """
+        known = await shard.accounts(self.accounts)
+        for name, account in zip(self.accounts, known, strict=True):
+            if account is None:
+                chunk = account_chunk(name, minimum=-(10**9))
+                await shard.redis.link.call("tallystick.slot.import", shard.fence, slot(name), chunk)
         for size in sizes:
             bundle = self._transfers(size)
             assert (await shard.call(Post(bundle.pack()))).codes == (DONE,)
