@@ -24,7 +24,7 @@ from shard_node.ledger.store.schema import (
     shards,
     shown,
 )
-from shard_node.ledger.store.unacknowledged import difference_from_stream, require_as_made
+from shard_node.ledger.store.unacknowledged import difference_from_stream
 
 __all__ = [
     "GENESIS",
@@ -57,7 +57,6 @@ __all__ = [
     "no_url",
     "open_ledger",
     "read_exponents",
-    "require_as_made",
     "row_count",
     "seal",
     "sealed",
