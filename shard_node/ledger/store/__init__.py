@@ -1,7 +1,7 @@
 """The ledger's archive in SQL: its tables, a shard's stream as rows, the chain over its batches."""
 
 from shard_node.ledger.store.archive import Archive, Position, sealed
-from shard_node.ledger.store.asking import Ask, in_thread
+from shard_node.ledger.store.asking import Ask
 from shard_node.ledger.store.chain import GENESIS, Header, Sealed, chain_hash, is_intact, seal
 from shard_node.ledger.store.exponents import read_exponents
 from shard_node.ledger.store.frames import StreamFrame, decode, row_count
@@ -51,7 +51,6 @@ __all__ = [
     "entries",
     "entries_between",
     "entry_id",
-    "in_thread",
     "is_intact",
     "metadata",
     "no_url",
