@@ -15,8 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from deploy.errors import StartError
 from deploy.local.ledger_url import masked
 from shard_node.errors import LedgerError, ShardNodeError
-from shard_node.ledger.questions import History
-from shard_node.ledger.store import SQLITE, as_ledger_error, open_ledger
+from shard_node.ledger.store import SQLITE, Archive, as_ledger_error, open_ledger
 from shard_node.ledger.store.migrations import current
 
 # A server's own number, and the database's within it: no name of a host or user changes them.
@@ -58,7 +57,12 @@ def same_database(one: str, other: str) -> bool:
 def require_batch(url: str, shard_id: str, number: int, head: bytes) -> None:
     """Raises LedgerError unless the ledger has the batch that the shard was told of last, under that hash."""
     with _opened(url) as engine:
-        if current(engine) is None or not History(engine).has_batch(shard_id, number, head):
+        found = None
+        if current(engine) is not None:
+            archive = Archive(engine)
+            shards = [shard for shard in archive.shards() if shard.shard_id == shard_id]
+            found = next(iter(archive.batches(shards[0], number - 1, 1)), None) if shards else None
+        if found is None or (found.header.number, found.hash) != (number, head):
             raise LedgerError(
                 f"the ledger {masked(url)} lacks batch {number} of {shard_id}, which was archived last"
             )
