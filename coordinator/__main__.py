@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -18,7 +17,7 @@ from coordinator.service import CoordinatorService
 from shard_node.client import Directory
 from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import RegistryError
-from shard_node.process import configure_logs, run
+from shard_node.process import configure_logs, member_parser, run
 from shard_node.serving import Server
 from tallystick.v1 import cluster_pb2_grpc, coordinator_pb2_grpc
 
@@ -72,17 +71,7 @@ def coordinate(zookeeper: str, name: str, listen: str) -> Callable[[asyncio.Even
 
 def main() -> int:
     """Reads the command line and serves until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coordinator", description="Commits transactions across shards."
-    )
-    parser.add_argument(
-        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
-    )
-    parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
-    parser.add_argument(
-        "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: %(default)s, a free port"
-    )
-    arguments = parser.parse_args()
+    arguments = member_parser("coordinator", "Commits transactions across shards.", listens=True).parse_args()
     configure_logs(process="coordinator", name=arguments.name)
     return run(coordinate(arguments.zookeeper, arguments.name, arguments.listen))
 

@@ -33,8 +33,8 @@ def run_replay(ledger: str, until_ms: int | None = None) -> tuple[Replay, Expone
         history = History(engine)
         replay = Replay(history, until_ms=until_ms)
         with err.progress("replaying") as advance:
-            for step in replay.run():
-                advance(step.entries, step.total, f"{step.entries:,} of {step.total:,}")
+            for done, total in replay.run():
+                advance(done, total, f"{done:,} of {total:,}")
         replay.fold.finish()
         return replay, judge_exponents(history, replay.findings, replay.fold.totals())
     finally:

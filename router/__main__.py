@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -20,7 +19,7 @@ from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import LedgerError, RegistryError
 from shard_node.ledger.questions import History
 from shard_node.ledger.store import LEDGER_VARIABLE, open_ledger
-from shard_node.process import configure_logs, run
+from shard_node.process import configure_logs, member_parser, run
 from shard_node.serving import Server
 from tallystick.v1 import cluster_pb2_grpc, ledger_pb2_grpc
 
@@ -84,16 +83,7 @@ def route(
 
 def main() -> int:
     """Reads the command line and serves until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m router", description="Serves accounts and transfers over gRPC."
-    )
-    parser.add_argument(
-        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
-    )
-    parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
-    parser.add_argument(
-        "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: %(default)s, a free port"
-    )
+    parser = member_parser("router", "Serves accounts and transfers over gRPC.", listens=True)
     parser.add_argument(
         "--ledger",
         metavar="URL",

@@ -6,6 +6,7 @@ balances.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import logging
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 # New containers between two collections. A batch makes tens of thousands, all of which go by themselves:
 # with Python's 700 it would be searched for cycles dozens of times.
 COLLECT_AFTER = 50_000
+
+
+def member_parser(module: str, description: str, *, listens: bool = False) -> argparse.ArgumentParser:
+    """What reads the options that members of a cluster share: --zookeeper, --name, --listen if it listens."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument(
+        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
+    )
+    parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
+    if listens:
+        parser.add_argument(
+            "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="default: %(default)s, a free port"
+        )
+    return parser
 
 
 def configure_logs(**fields: str) -> None:

@@ -61,9 +61,7 @@ def transfer(
         return_balances=True,
         expected_version=expected_version,
     )
-    operation.show(
-        result, (from_account, result.from_available, currency), (to_account, result.to_available, currency)
-    )
+    operation.show_both(result, from_account, to_account, currency)
 
 
 @with_options
@@ -78,9 +76,7 @@ def purchase(
 ) -> None:
     """A customer pays a merchant; such a payment can be refunded."""
     result = operation.send(SyncClient.purchase, customer, merchant, amount, currency, order_id=order_id)
-    operation.show(
-        result, (customer, result.from_available, currency), (merchant, result.to_available, currency)
-    )
+    operation.show_both(result, customer, merchant, currency)
 
 
 @with_options
@@ -129,9 +125,7 @@ def capture(
 ) -> None:
     """Pay from a hold of ACCOUNT, fully or in part, once; the rest is available again."""
     result = operation.send(SyncClient.capture, hold_id, account_id, to_account, amount, currency)
-    operation.show(
-        result, (account_id, result.from_available, currency), (to_account, result.to_available, currency)
-    )
+    operation.show_both(result, account_id, to_account, currency)
 
 
 @with_options

@@ -46,6 +46,10 @@ class Operation:
                 **fields,
             )
 
+    def show_both(self, result: TransferResult, payer: str, payee: str, currency: str) -> None:
+        """Prints what became of it, and what payer and payee have available, where known."""
+        self.show(result, (payer, result.from_available, currency), (payee, result.to_available, currency))
+
     def show(self, result: TransferResult | HoldResult | JournalResult, *balances: Balance) -> None:
         """Prints what became of it, and what its accounts have available, where known."""
         show_result(self.transaction_id, result.outcome, balances, as_json=self.as_json)

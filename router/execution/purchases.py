@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from router.execution.maps import at_owner
@@ -44,14 +43,8 @@ class PurchaseArchive(Protocol):
         """The purchase under an id of 16 bytes; blocks. Raises the errors of :mod:`shard_node.errors`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """The last batch that a shard was told is stored, and whether that holds all it may have forgotten."""
-
-    shard_id: str
-    number: int
-    head: bytes
-    has_forgotten: bool
+# A batch that a shard was told is stored: the shard's id, the batch's number and its hash.
+_Told = tuple[str, int, bytes]
 
 
 class Purchases:
@@ -100,14 +93,14 @@ class Purchases:
             )
 
     async def _ask(
-        self, archive: PurchaseArchive, refund: RefundRequest, told: _Told
+        self, archive: PurchaseArchive, refund: RefundRequest, told: _Told | None
     ) -> tuple[Purchase | None, bool]:
         """What the archive has, and whether it has all that the shard may have forgotten."""
 
         def ask() -> tuple[Purchase | None, bool]:
             with archive.reading():
                 # A database that lags behind, a replica, lacks what the shard was told is stored.
-                is_whole = told.has_forgotten and archive.has_batch(told.shard_id, told.number, told.head)
+                is_whole = told is not None and archive.has_batch(*told)
                 return archive.find_purchase(refund.purchase_id, refund.customer), is_whole
 
         await self._room.acquire()
@@ -123,12 +116,12 @@ class Purchases:
             question.exception()
 
 
-async def _told(shard: Shard) -> _Told:
-    """What a shard was told of last."""
+async def _told(shard: Shard) -> _Told | None:
+    """The last batch that a shard was told of; None when it may have forgotten more than is stored."""
     state = await shard.ledger_state()
     waiting = await shard.ledger_after(state.stream_id, 1)
-    has_forgotten = not waiting or stream_place(waiting[0][0])[0] > await shard.horizon_ms()
-    return _Told(shard.shard_id, state.number, state.head, has_forgotten)
+    is_stored = not waiting or stream_place(waiting[0][0])[0] > await shard.horizon_ms()
+    return (shard.shard_id, state.number, state.head) if is_stored else None
 
 
 def _purchase_of(found: RememberedOutcome | None, customer: str) -> Purchase | None:

@@ -140,7 +140,7 @@ class Watchers:
 
     def _advance(self, follower: Follower, found: Completeness) -> ledger_pb2.WatchEntriesResponse:
         """The follower's next piece. Blocks."""
-        return self._message(follower.advance(_sequences(found.heads)).entries, follower, found)
+        return self._message(follower.advance(_sequences(found.heads)), follower, found)
 
     def _message(
         self, entries: Sequence[Entry], follower: Follower, found: Completeness

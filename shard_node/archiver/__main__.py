@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -21,7 +20,7 @@ from shard_node.cluster import MemberKind, Registry
 from shard_node.errors import LedgerUnavailableError, RegistryError
 from shard_node.ledger.store import LEDGER_VARIABLE, SQLITE, Archive, open_ledger, shown
 from shard_node.ledger.store.migrations import upgrade
-from shard_node.process import configure_logs, run
+from shard_node.process import configure_logs, member_parser, run
 
 # SQLite lets one write at a time; on PostgreSQL commits of several shards wait for the disk together.
 _THREADS, _SQLITE_THREADS = 4, 1
@@ -119,13 +118,7 @@ async def _prepare(
 
 def main() -> int:
     """Reads the command line and archives until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="python -m shard_node.archiver", description="Moves the ledger of the shards into its database."
-    )
-    parser.add_argument(
-        "--zookeeper", required=True, metavar="HOST:PORT[,...]", help="where ZooKeeper answers"
-    )
-    parser.add_argument("--name", required=True, help="name among the members, unique in the cluster")
+    parser = member_parser("shard_node.archiver", "Moves the ledger of the shards into its database.")
     parser.add_argument(
         "--ledger",
         default=os.environ.get(LEDGER_VARIABLE, ""),

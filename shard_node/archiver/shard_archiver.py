@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from shard_node.archiver.resume import Resumed, require_in_stream, resume, stream_id_before
 from shard_node.client import LedgerState
-from shard_node.errors import BatchTakenError, ExponentUnknownError
+from shard_node.errors import BatchTakenError, ExponentUnknownError, LedgerError
 from shard_node.ledger.store import (
     Archive,
     Entry,
@@ -26,7 +26,6 @@ from shard_node.ledger.store import (
     StreamFrame,
     decode,
     difference_from_stream,
-    require_as_made,
     row_count,
     seal,
     stream_place,
@@ -153,7 +152,11 @@ class ShardArchiver:
             if (await source.ledger_state()).number != state.number:
                 continue
             require_in_stream(resumed, first)
-            require_as_made(self._shard_id, difference)
+            if difference is not None:
+                raise LedgerError(
+                    f"{self._shard_id}: {difference}: the archive was changed before the shard was told of "
+                    "that batch; nothing of this shard is archived"
+                )
             for sealed in resumed.untold:
                 await _tell(source, sealed)
             return resumed.position

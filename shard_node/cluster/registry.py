@@ -161,6 +161,8 @@ class Registry:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._registered: dict[str, bytes] = {}
         self._restoring = _Errand("register again", self._restore)
+        self._returning = _Errand("register where another process has gone", self._return)
+        self._member_changed = self._asking(self._returning)
         self._announcing = asyncio.Lock()
         # Each sets its watch anew when it reads. The topology's is the first, the currencies' the second.
         self._readers = [
@@ -226,7 +228,7 @@ class Registry:
             await asyncio.to_thread(self._client.close)
         # Only now: until the client has stopped, its watches ask for more.
         self._loop = None
-        for errand in (self._restoring, *self._readers):
+        for errand in (self._restoring, self._returning, *self._readers):
             await errand.end()
 
     async def _finished(self, reader: _Errand) -> None:
@@ -419,6 +421,7 @@ class Registry:
         self._registered.clear()
         # Or it may put back what is withdrawn here. ZooKeeper keeps the order of a session's requests.
         await self._restoring.end()
+        await self._returning.end()
         for path in paths:
             try:
                 _, stat = await self._request(self._client.get_async, path)
@@ -478,6 +481,8 @@ class Registry:
         async with self._announcing:
             if path in self._registered:
                 await self._put(path, self._registered[path])
+                if not await self._request(self._client.exists_async, path, watch=self._member_changed):
+                    self._returning.ask()
 
     async def _put(self, path: str, content: bytes) -> None:
         """An ephemeral node of our session, in place of one that an earlier process left."""
@@ -517,6 +522,18 @@ class Registry:
         for path in list(self._registered):
             await self._announce(path)
             log.info("registered again", path=path)
+
+    async def _return(self) -> None:
+        """Puts back what another process of the same name took over, and left behind when it ended.
+
+        A node that is there is left alone, whosever it is: two that are alive must not take it in turns.
+        """
+        # A successor deletes the node just before it makes its own.
+        await asyncio.sleep(REPEAT_PAUSE_SECONDS)
+        for path in list(self._registered):
+            if not await self._request(self._client.exists_async, path, watch=self._member_changed):
+                await self._announce(path)
+                log.warning("registered again: another process of this name was here", path=path)
 
     # ------------------------------------------------------------------ locks
 

@@ -17,10 +17,3 @@ def pack_details(details: Details) -> bytes:
     """Two lengths of a byte each, then the three texts."""
     external, initiated = details.external_id, details.initiated_by
     return bytes((len(external), len(initiated))) + external + initiated + details.reference
-
-
-def unpack_details(packed: bytes) -> Details:
-    """What :func:`pack_details` packed."""
-    external_end = 2 + packed[0]
-    initiated_end = external_end + packed[1]
-    return Details(packed[2:external_end], packed[external_end:initiated_end], packed[initiated_end:])

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from shard_node.cluster.slots import slot
-from shard_node.contract.details import unpack_details
 from shard_node.contract.kinds import NO_ID, Effect, Kind
 from shard_node.contract.layout import (
     ALL_OWNERS,
@@ -29,6 +28,7 @@ from shard_node.contract.transactions import Bundle, Leg, Transaction
 from shard_node.ledger.store.frames import StreamFrame
 from shard_node.ledger.store.rows import ArchivedShard, Entry
 from shard_node.ledger.store.schema import entry_id
+from tests.details import unpack_details
 
 DONE = bytes((Outcome.COMMITTED,))
 

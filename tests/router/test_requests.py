@@ -14,9 +14,9 @@ from router.requests import Opening, TransactionRequest, read_opening
 from router.requests.fields import BadField, minimum_balance
 from shard_node.cluster.slots import slot
 from shard_node.contract import AccountTerms, Kind
-from shard_node.contract.details import unpack_details
 from shard_node.limits import MAX_MINOR, MAX_REFERENCE_BYTES
 from tallystick.v1 import wallet_pb2
+from tests.details import unpack_details
 from tests.exponents import EXPONENTS
 from tests.router.samples import FIELDS, GOOD, ID, asked, attempt, reader, transactions, uuid7
 

@@ -206,6 +206,24 @@ async def test_the_end_of_a_process_leaves_its_successor_registered(
     assert await other.members() == []
 
 
+async def test_whose_name_was_taken_over_is_back_when_the_other_has_gone(
+    registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process of one name, started by mistake, does not leave the first unregistered for ever."""
+    monkeypatch.setattr("shard_node.cluster.registry.REPEAT_PAUSE_SECONDS", 0.01)
+    first = Member(MemberKind.COORDINATOR, "c", "127.0.0.1:5", 1)
+    second = Member(MemberKind.COORDINATOR, "c", "127.0.0.1:6", 2)
+    await registry.register(first.kind, first.name, first.address, first.pid)
+    for _ in range(2):
+        await other.register(second.kind, second.name, second.address, second.pid)
+        heard: asyncio.Queue[list[Member]] = asyncio.Queue()
+        await other.watch_members(MemberKind.COORDINATOR, heard.put_nowait)
+        assert await asyncio.wait_for(heard.get(), WAIT_SECONDS) == [second]
+        await other.deregister()
+        while (now := await asyncio.wait_for(heard.get(), WAIT_SECONDS)) != [first]:
+            assert now == []
+
+
 async def test_restoring_is_repeated_until_it_succeeds(
     registry: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

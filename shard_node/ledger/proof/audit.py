@@ -39,7 +39,7 @@ from shard_node.ledger.proof.live import (
 )
 from shard_node.ledger.proof.replay import Replay
 from shard_node.ledger.proof.vouching import check_end
-from shard_node.ledger.store import SEQUENCE_MASK, ArchivedShard, in_thread
+from shard_node.ledger.store import SEQUENCE_MASK, ArchivedShard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Container, Sequence
@@ -106,7 +106,7 @@ class AuditReport:
 class Audit:
     """One audit of the archive and all shards of one topology. Its result is ``report``."""
 
-    def __init__(self, history: History, shards: Sequence[Shard], ask: Ask = in_thread) -> None:
+    def __init__(self, history: History, shards: Sequence[Shard], ask: Ask = asyncio.to_thread) -> None:
         self._history = history
         self._shards = shards
         self._ask = ask
@@ -132,7 +132,7 @@ class Audit:
             await check_end(self._findings, self._history, shard, self._ask)
         steps = self._replay.run()
         while (step := await self._ask(partial(next, steps, None))) is not None:
-            yield AuditProgress("replay", step.entries, step.total)
+            yield AuditProgress("replay", *step)
         await self._ask(self._replay.reader.unsealed)
         yield AuditProgress("repetitions", self._fold.entries, self._fold.entries)
         await self._find_repeated()

@@ -66,14 +66,6 @@ class Place:
     # Nothing more of it when last looked at.
     ended: bool = False
 
-    def pass_by(self, batch: _Batch) -> None:
-        """The place after that batch."""
-        self.number = batch.number
-        self.hash = batch.hash
-        self.next_sequence = _last(batch) + 1
-        if is_well_formed(batch):
-            self.stream_id = batch.stream_id
-
 
 class ChainReader:
     """Goes through every shard's batches, each shard at its own place.
@@ -117,7 +109,9 @@ class ChainReader:
                 end += 1
             self._check_batch(place, batch, rows[at:end])
             sound += self._sound(place, rows[at:end])
-            place.pass_by(batch)
+            place.number, place.hash, place.next_sequence = batch.number, batch.hash, _last(batch) + 1
+            if is_well_formed(batch):
+                place.stream_id = batch.stream_id
             at = end
         if sound:
             place.at_ms = sound[-1][AT_MS]

@@ -11,6 +11,7 @@ is ahead of the archive is compared with what waits on its shard.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -49,7 +50,7 @@ from shard_node.ledger.proof.live import (
     live_accounts,
 )
 from shard_node.ledger.proof.vouching import check_end
-from shard_node.ledger.store import SEQUENCE_MASK, ArchivedShard, Ask, in_thread
+from shard_node.ledger.store import SEQUENCE_MASK, ArchivedShard, Ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -71,7 +72,7 @@ TRIES: Final = 10
 class QuickCheck:
     """One check. What it found is in its fields once :meth:`run` has ended."""
 
-    def __init__(self, history: History, shards: Sequence[Shard], ask: Ask = in_thread) -> None:
+    def __init__(self, history: History, shards: Sequence[Shard], ask: Ask = asyncio.to_thread) -> None:
         self._history = history
         self._shards = shards
         self._ask = ask

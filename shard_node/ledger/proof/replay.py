@@ -6,7 +6,6 @@ are read close to each other, and what the fold keeps open stays small. Blocking
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shard_node.ledger.proof.chain_reader import ChainReader
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shard_node.ledger.questions import History
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Entries replayed, and how many there were when the archive was last looked at."""
-
-    entries: int
-    total: int
 
 
 class Replay:
@@ -61,14 +52,15 @@ class Replay:
         archived = min(ends.values()) - 1
         return archived if self._until_ms is None else min(archived, self._until_ms)
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[tuple[int, int]]:
         """Takes in all there is, up to the time, a chunk at a step. Called again, it takes in what is new.
 
+        Yields the entries replayed, and how many there were when the archive was last looked at.
         ``fold.finish`` is the caller's to call once nothing more shall come. Raises LedgerUnavailableError
         when the database does not answer, and LedgerError when it holds no ledger.
         """
         total = self.reader.look()
-        yield Progress(self.fold.entries, total)
+        yield self.fold.entries, total
         while behind := [place for place in self.reader.places.values() if not place.ended]:
             place = min(behind, key=lambda place: place.at_ms)
             rows = self.reader.read(place)
@@ -76,4 +68,4 @@ class Replay:
                 rows = [row for row in rows if row[AT_MS] <= self._until_ms]
                 place.ended = True
             self.fold.apply(rows)
-            yield Progress(self.fold.entries, total)
+            yield self.fold.entries, total

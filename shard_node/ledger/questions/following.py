@@ -34,14 +34,6 @@ class Archive(Protocol):
         """Entries above ``first_id`` up to ``last_id``, in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """Some entries and the cursor to go on with after them."""
-
-    entries: list[Entry]
-    cursor: Cursor
-
-
 @dataclass(slots=True)
 class _Reading:
     """One shard: up to ``read_to`` all that matters was read, and ``waiting`` was not given out yet."""
@@ -81,7 +73,7 @@ class Follower:
             for number, sequence in heads.items()
         )
 
-    def advance(self, heads: Mapping[int, int]) -> News:
+    def advance(self, heads: Mapping[int, int]) -> list[Entry]:
         """The next piece, which may be empty while ``behind`` is still true: the cursor moves all the same.
 
         Looks at each shard once at the most. A shard that the cursor does not know is new: it is read from
@@ -91,7 +83,7 @@ class Follower:
             shard = self._shards.setdefault(number, _Reading(0, deque()))
             if not shard.waiting and shard.read_to < sequence:
                 self._read(number, shard, sequence)
-        return News(self._give_out(heads), self.cursor)
+        return self._give_out(heads)
 
     def _read(self, number: int, shard: _Reading, sequence: int) -> None:
         last = min(sequence, shard.read_to + WINDOW)

@@ -178,11 +178,11 @@ class History:
                 low, high = (low, min(high, after)) if query.newest_first else (max(low, after), high)
             if query.newest_first:
                 edge = max(low, high - 1 - SCAN_ROWS)
-                found = self._between(connection, query, edge, high, page_size + 1)
+                found = self._between(query, edge, high, page_size + 1)
                 rest = edge + 1 if edge > low else None
             else:
                 edge = min(high, low + 1 + SCAN_ROWS)
-                found = self._between(connection, query, low, edge, page_size + 1)
+                found = self._between(query, low, edge, page_size + 1)
                 rest = edge - 1 if edge < high else None
         if len(found) > page_size:
             del found[page_size:]
@@ -229,8 +229,7 @@ class History:
             .order_by(entries.c.fingerprint, entries.c.leg, entries.c.entry_id)
             .limit(MAX_TRANSACTION_ENTRIES)
         )
-        with self.reading() as connection:
-            return _stored(connection, statement)
+        return self._stored(statement)
 
     def find_purchase(self, transaction_id: bytes, customer: str) -> Purchase | None:
         """The purchase that a customer's account made under an id (16 bytes), the newest if several."""
@@ -245,8 +244,7 @@ class History:
             .order_by(entries.c.version.desc())
             .limit(1)
         )
-        with self.reading() as connection:
-            found = _stored(connection, statement)
+        found = self._stored(statement)
         return next((Purchase(paid.counterparty, -paid.delta, paid.currency) for paid in found), None)
 
     # ------------------------------------------------------------------ the whole ledger
@@ -316,14 +314,15 @@ class History:
         if accounts:
             # As an expression, so that no database prefers the accounts' index to the few rows of the range.
             statement = statement.where(entries.c.account_id.concat("").in_(accounts))
-        with self.reading() as connection:
-            return _stored(connection, statement.order_by(entries.c.entry_id).limit(limit))
+        return self._stored(statement.order_by(entries.c.entry_id).limit(limit))
 
     # ------------------------------------------------------------------ within
 
-    def _between(
-        self, connection: Connection, query: HistoryQuery, low: int, high: int, limit: int
-    ) -> list[Entry]:
+    def _stored(self, statement: Select[Any]) -> list[Entry]:
+        with self.reading() as connection:
+            return [Entry(*row) for row in connection.execute(statement)]
+
+    def _between(self, query: HistoryQuery, low: int, high: int, limit: int) -> list[Entry]:
         """The query's entries with versions above ``low`` and below ``high``."""
         conditions: list[ColumnElement[bool]] = [
             entries.c.account_id == query.account_id,
@@ -337,7 +336,7 @@ class History:
         if query.kinds:
             conditions.append(entries.c.kind.in_(sorted(query.kinds)))
         order = entries.c.version.desc() if query.newest_first else entries.c.version.asc()
-        return _stored(connection, select(entries).where(*conditions).order_by(order).limit(limit))
+        return self._stored(select(entries).where(*conditions).order_by(order).limit(limit))
 
 
 def _newest_version(connection: Connection, account_id: str) -> int | None:
@@ -512,10 +511,6 @@ def _sound_head(connection: Connection, shard_number: int, shard_id: str) -> Hea
     if damaged + 1 == _MAX_DAMAGED:
         raise LedgerError(f"the last {_MAX_DAMAGED} batches of {shard_id} are damaged")
     return Head(shard_id, 0, 0, bytes(_HASH_BYTES), "0", 0, damaged + 1)
-
-
-def _stored(connection: Connection, statement: Select[Any]) -> list[Entry]:
-    return [Entry(*row) for row in connection.execute(statement)]
 
 
 def _sent_by(payer: str) -> ColumnElement[bool]:

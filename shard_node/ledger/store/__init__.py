@@ -1,7 +1,7 @@
 """The ledger's archive in SQL: its tables, a shard's stream as rows, the chain over its batches."""
 
 from shard_node.ledger.store.archive import Archive, Position, sealed
-from shard_node.ledger.store.asking import Ask, in_thread
+from shard_node.ledger.store.asking import Ask
 from shard_node.ledger.store.chain import GENESIS, Header, Sealed, chain_hash, is_intact, seal
 from shard_node.ledger.store.exponents import read_exponents
 from shard_node.ledger.store.frames import StreamFrame, decode, row_count
@@ -24,7 +24,7 @@ from shard_node.ledger.store.schema import (
     shards,
     shown,
 )
-from shard_node.ledger.store.unacknowledged import difference_from_stream, require_as_made
+from shard_node.ledger.store.unacknowledged import difference_from_stream
 
 __all__ = [
     "GENESIS",
@@ -51,13 +51,11 @@ __all__ = [
     "entries",
     "entries_between",
     "entry_id",
-    "in_thread",
     "is_intact",
     "metadata",
     "no_url",
     "open_ledger",
     "read_exponents",
-    "require_as_made",
     "row_count",
     "seal",
     "sealed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -14,8 +13,3 @@ class Ask(Protocol):
 
     async def __call__(self, question: Callable[[], T], /) -> T:
         """The answer."""
-
-
-async def in_thread(question: Callable[[], T], /) -> T:
-    """Asks in a thread of asyncio's own pool."""
-    return await asyncio.to_thread(question)

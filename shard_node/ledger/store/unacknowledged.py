@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from shard_node.errors import LedgerError
 from shard_node.ledger.store.chain import Sealed, is_intact
 from shard_node.ledger.store.frames import StreamFrame, decode
 from shard_node.ledger.store.rows import Row, stream_place
@@ -50,15 +49,6 @@ async def difference_from_stream(
             return f"batch {header.number} is not what the shard made: {difference}"
         after, sequence = header.stream_id, header.next_sequence
     return None
-
-
-def require_as_made(shard_id: str, difference: str | None) -> None:
-    """Raises LedgerError when :func:`difference_from_stream` found something."""
-    if difference is not None:
-        raise LedgerError(
-            f"{shard_id}: {difference}: the archive was changed before the shard was told of that batch; "
-            "nothing of this shard is archived"
-        )
 
 
 async def _stream_up_to(
