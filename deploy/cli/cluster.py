@@ -50,7 +50,11 @@ def up(
     coordinators: Annotated[int | None, _optional(min=1, help="[default: 1]")] = None,
     archivers: Annotated[
         int | None,
-        _optional(min=0, help="They move the ledger into its database; 0: no history. [default: 1]"),
+        _optional(
+            min=0,
+            help="They move the ledger into its database. With 0 it stays on the shards, without history, and "
+            "they take nothing new once --max-backlog entries wait. [default: 1]",
+        ),
     ] = None,
     archiver_niceness: Annotated[
         int | None,
