@@ -52,8 +52,8 @@ def up(
         int | None,
         _optional(
             min=0,
-            help="They move the ledger into its database. With 0 it stays on the shards, without history, and "
-            "they take nothing new once --max-backlog entries wait. [default: 1]",
+            help="They move the ledger into its database. With 0 it stays on the shards, without history, "
+            "and they take nothing new once --max-backlog entries wait. [default: 1]",
         ),
     ] = None,
     archiver_niceness: Annotated[
