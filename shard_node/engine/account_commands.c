@@ -134,7 +134,8 @@ static bool opening_memory(struct call *call, struct opening *opening) {
             !account_needs_extra(opening->list.lengths[i], terms.minimum, terms.maximum_balance,
                                  terms.maximum_transfer))
             continue;
-        opening->extras[i] = account_extra_new(terms.minimum, terms.maximum_balance, terms.maximum_transfer);
+        opening->extras[i] = account_extra_new(opening->list.lengths[i], terms.minimum, terms.maximum_balance,
+                                               terms.maximum_transfer);
         if (!opening->extras[i]) return false;
     }
     return true;

@@ -42,14 +42,13 @@ bool account_needs_extra(uint32_t length, int64_t minimum, int64_t maximum_balan
     return length > INLINE_NAME_BYTES || minimum || maximum_balance || maximum_transfer;
 }
 
-struct account_extra *account_extra_new(int64_t minimum, int64_t maximum_balance, int64_t maximum_transfer) {
-    struct account_extra *extra = RM_TryAlloc(sizeof *extra);
+struct account_extra *account_extra_new(uint32_t length, int64_t minimum, int64_t maximum_balance,
+                                        int64_t maximum_transfer) {
+    struct account_extra *extra = RM_TryAlloc(sizeof *extra + length);
     if (!extra) return NULL;
-    *extra = (struct account_extra){
-        .minimum = minimum,
-        .maximum_balance = maximum_balance,
-        .maximum_transfer = maximum_transfer,
-    };
+    extra->minimum = minimum;
+    extra->maximum_balance = maximum_balance;
+    extra->maximum_transfer = maximum_transfer;
     return extra;
 }
 
@@ -66,9 +65,8 @@ uint32_t account_add(struct state *state, const char *name, uint32_t length, uin
     memcpy(account->currency, currency, sizeof account->currency);
     if (extra) {
         account->state = ACCOUNT_EXTRA;
-        state->kept_bytes += sizeof *extra;
+        state->kept_bytes += sizeof *extra + length;
         memcpy(account->name, &extra, sizeof extra);
-        extra->name_length = (uint8_t)length;
         memcpy(extra->name, name, length);
     } else {
         memcpy(account->name, name, length);
@@ -81,7 +79,7 @@ void account_release(struct state *state, struct account *account) {
     struct account_extra *extra;
     memcpy(&extra, account->name, sizeof extra);
     RM_Free(extra);
-    state->kept_bytes -= sizeof *extra;
+    state->kept_bytes -= sizeof *extra + account->name_length;
 }
 
 void account_remove_first(struct state *state, uint16_t slot) {
@@ -126,7 +124,7 @@ bool is_text(const char *name, uint32_t length) {
 uint32_t account_begin_system(struct state *state, const char *name, uint32_t length, uint64_t hash) {
     if (!table_reserve(&state->accounts, &hash, 1u)) return NO_RECORD;
     struct account_extra *extra = NULL;
-    if (length > INLINE_NAME_BYTES && !(extra = account_extra_new(-MAX_MINOR, 0, 0))) return NO_RECORD;
+    if (length > INLINE_NAME_BYTES && !(extra = account_extra_new(length, -MAX_MINOR, 0, 0))) return NO_RECORD;
     /* A name too short for a currency gets one that no transaction has. */
     char currency[3] = {0};
     if (length > sizeof currency) memcpy(currency, name + length - sizeof currency, sizeof currency);

@@ -13,7 +13,8 @@ uint32_t account_add(struct state *state, const char *name, uint32_t length, uin
                      const char currency[3], struct account_extra *extra);
 /* Whether such an account needs one; NULL without memory. */
 bool account_needs_extra(uint32_t length, int64_t minimum, int64_t maximum_balance, int64_t maximum_transfer);
-struct account_extra *account_extra_new(int64_t minimum, int64_t maximum_balance, int64_t maximum_transfer);
+struct account_extra *account_extra_new(uint32_t length, int64_t minimum, int64_t maximum_balance,
+                                        int64_t maximum_transfer);
 /* Removes the account at the head of its slot's list, with its extra. */
 void account_remove_first(struct state *state, uint16_t slot);
 

@@ -404,8 +404,8 @@ bool record_memory(struct record *record) {
         int64_t minimum = record->slot == SYSTEM_SLOT && account->minimum == -MAX_MINOR ? 0 : account->minimum;
         if (!account_needs_extra(account->name_length, minimum, account->maximum_balance, account->maximum_transfer))
             return true;
-        record->memory =
-            account_extra_new(account->minimum, account->maximum_balance, account->maximum_transfer);
+        record->memory = account_extra_new(account->name_length, account->minimum, account->maximum_balance,
+                                           account->maximum_transfer);
         return record->memory;
     }
     if (record->kind == RECORD_HOLD) {

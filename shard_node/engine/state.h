@@ -28,11 +28,11 @@ typedef uint32_t link;
 
 enum account_flags { ACCOUNT_STATE_MASK = 3, ACCOUNT_EXTRA = 4 };
 
-/* Limits that most accounts do not have, and names that do not fit in: then `name` holds a pointer to this. */
+/* Limits that most accounts do not have, and names that do not fit in: then `name` holds a pointer to this, which has
+   the name, `name_length` bytes. */
 struct account_extra {
     int64_t minimum, maximum_balance, maximum_transfer; /* minor units; 0 for no maximum */
-    uint8_t name_length;
-    char name[MAX_ACCOUNT_ID_BYTES];
+    char name[];
 };
 
 struct account {

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -26,9 +25,8 @@ from shard_node.engine.loading import engine_path
 START_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
 HOST: Final = "127.0.0.1"
-_LIBC: Final = ctypes.CDLL(None)
-# PR_SET_PDEATHSIG of prctl(2).
-_SET_DEATH_SIGNAL: Final = 1
+# Whatever kills the tests, their servers end with them.
+_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL")
 
 # Written before each answer, as in production, but not synced: these tests kill processes, not machines.
 _SETTINGS: Final = """\
@@ -44,11 +42,6 @@ repl-diskless-sync-delay 0
 loadmodule "{engine}" {arguments}
 {more}
 """
-
-
-def _end_with_parent() -> None:
-    """In the child: it is killed when the tests are."""
-    _LIBC.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class EngineServer:
@@ -113,12 +106,11 @@ class EngineServer:
         )
         with (self.folder / "log").open("ab") as output:
             self._process = subprocess.Popen(
-                [_program(), str(configuration)],
+                [*_WITH_PARENT, _program(), str(configuration)],
                 stdout=output,
                 stderr=output,
                 env=self._environment(),
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 -- nothing here holds a lock of another thread
             )
 
     def ended(self) -> int:
