@@ -41,7 +41,7 @@ from tallystick.v1 import cluster_pb2
 from tallystick.v1.cluster_pb2_grpc import ClusterServiceStub
 
 # What the project asks of a shard: see the README.
-TARGET_ACCOUNT_BYTES, TARGET_TRANSFER_BYTES = 150, 100
+TARGET_ACCOUNT_BYTES, TARGET_TRANSFER_BYTES = 110, 64
 _BATCH = 8000
 # Two entries a transfer: a slow archiver stores some thousand a second.
 _MOST_QUIET_SECONDS = 600.0

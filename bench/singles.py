@@ -25,7 +25,7 @@ from deploy.terminal import Screen
 from tallystick import Client, TallystickError
 
 # What the project asks of the client: see the README.
-TARGET_RATE = 25_000
+TARGET_RATE = 40_000
 CallersOption = Annotated[
     int,
     typer.Option("--callers", min=1, max=MAX_IN_FLIGHT, help="Tasks, each with one transfer at a time."),

@@ -39,7 +39,7 @@ from deploy.local import LocalCluster, cluster_service
 from deploy.terminal import Screen, strong
 
 # What the project asks of a router: see the README.
-TARGET_RATIO, TARGET_P99_MS = 1.4, 25.0
+TARGET_RATIO, TARGET_P99_MS = 1.2, 25.0
 _ROUTER, _ECHO = "router-0", "echo"
 # The peak is looked for at so many times the concurrency, too: a router may coalesce more of them.
 _PEAK_FACTOR = 4
