@@ -15,6 +15,9 @@ from tests.coordinator.attempt_explorer import Alone, AttemptSetting, Explorer
 from tests.coordinator.attempt_world import ViolationError, nothing_in_doubt, nothing_long_unsettled
 from tests.model import Faults
 
+# The sample alone takes most of a minute: left out of `make check`.
+pytestmark = pytest.mark.large
+
 PAY, PULL = ("pay",) * 2, ("pull",) * 2
 # Rotations to the full: shards forget while there are commits that are not old.
 TIMED: dict[str, Any] = {"timed": True, "may_rotate": nothing_long_unsettled}

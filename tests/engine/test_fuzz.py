@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.fuzz.building import build
 
-INPUTS = 1_000
+INPUTS = 500
 
 
 @pytest.mark.timeout(400)
