@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from router.execution.maps import at_owner
+from router.requests import time_of_id
 from shard_node.contract import Outcome
 from shard_node.errors import LedgerUnavailableError
 from shard_node.ledger.questions import Purchase
@@ -86,8 +87,8 @@ class Purchases:
         forgotten_ms = await at_owner(
             self._directory, refund.customer_slot, lambda shard: shard.horizon_ms(), deadline_seconds
         )
-        is_timed = refund.purchase_id[6] >> 4 == 7
-        if not is_timed or int.from_bytes(refund.purchase_id[:6]) < forgotten_ms:
+        made_ms = time_of_id(refund.purchase_id)
+        if made_ms is None or made_ms < forgotten_ms:
             raise LedgerUnavailableError(
                 "the purchase may be older than the deduplication window: start the router with --ledger"
             )

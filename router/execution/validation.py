@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.execution.maps import spread
+from router.requests import time_of_id
 from shard_node.contract import ALL_OWNERS, NO_VERSION, Leg, Outcome, Transaction, bundle_of
 from shard_node.errors import ShardFullError, ShardNodeError
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from shard_node.client import Shard
     from shard_node.contract import RememberedOutcome
 
-# Of UUIDs that begin with their time (RFC 9562, 5.7).
-_TIMED_VERSION = 7
 # Whose legs a shard is asked about, and whose not.
 _ITS, _ANOTHERS = 0, 1
 
@@ -116,9 +115,8 @@ def _owned(transaction: Transaction, own: set[int]) -> Transaction:
 def _recalled(transaction: Transaction, found: RememberedOutcome | None, horizon_ms: int) -> Verdict | None:
     """The verdict on an id that was used before, or is too old to say so."""
     if found is None:
-        transaction_id = transaction.transaction_id
-        timed = transaction_id[6] >> 4 == _TIMED_VERSION
-        expired = timed and int.from_bytes(transaction_id[:6]) < horizon_ms
+        made_ms = time_of_id(transaction.transaction_id)
+        expired = made_ms is not None and made_ms < horizon_ms
         return Verdict(Outcome.TRANSACTION_ID_EXPIRED) if expired else None
     if found.fingerprint != transaction.fingerprint:
         return Verdict(Outcome.TRANSACTION_ID_REUSED)

@@ -3,7 +3,15 @@
 from router.requests import ledger
 from router.requests.accounts import Opening, read_opening
 from router.requests.batch_reader import BatchReader
-from router.requests.fields import ACCOUNT_ID, CURRENCY, BadField, FieldReader, UnknownCurrency, shown
+from router.requests.fields import (
+    ACCOUNT_ID,
+    CURRENCY,
+    BadField,
+    FieldReader,
+    UnknownCurrency,
+    shown,
+    time_of_id,
+)
 from router.requests.ledger import WatchRequest
 from router.requests.parts import Batch, Part
 from router.requests.text_tables import Bytes
@@ -36,4 +44,5 @@ __all__ = [
     "ledger",
     "read_opening",
     "shown",
+    "time_of_id",
 ]

@@ -170,6 +170,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
+def time_of_id(raw: bytes) -> int | None:
+    """When a UUIDv7 of these 16 bytes was made (RFC 9562, 5.7), ms since 1970; None for any other id."""
+    return int.from_bytes(raw[:6]) if raw[6] >> 4 == 7 else None
+
+
 def parse_id(text: str, latest: bytes) -> bytes:
     """The bytes of a UUID. Raises ValueError."""
     if len(text) != 36 or text[8] != "-" or text[13] != "-" or text[18] != "-" or text[23] != "-":
