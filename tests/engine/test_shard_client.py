@@ -213,7 +213,7 @@ async def test_refused_leg_is_told(client: Shard) -> None:
 
 
 async def test_rotation_that_others_made_is_not_made_again(shard: EngineShard, client: Shard) -> None:
-    """Whoever decided on one before another is told that it is too early."""
+    """A rotation that was decided on before another one was made forgets nothing: it is too early."""
     await client.open([AccountTerms(ALICE, slot(ALICE), "EUR")])
     await client.call(Post(deposit(1, ALICE, 70)))
     rotated_ms = (await client.info()).rotated_ms
